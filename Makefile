@@ -1,0 +1,48 @@
+# The commands of the README. Every target sets up what it needs: a virtual environment in VENV, with the checkout in it.
+#   make demo      restore damaged sample photos: a table and a contact sheet in demo/
+#   make test      the tests               make lint     format, lint, types, arrows
+#   make bench     speed; with DATA=folder the quality tables on the test sets in it, too
+# VENV=folder puts the environment elsewhere; PYTHON=program makes it with that Python; WORKERS=n tests in n processes.
+
+VENV ?= .venv
+WORKERS ?= 2
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+PROJECTS := $(sort $(wildcard plugins/*/pyproject.toml))
+PLUGINS := $(patsubst %/pyproject.toml,-e ./%,$(PROJECTS))
+RUN = "$(VENV)/bin/python" -m
+# Says what is installed: this checkout, as these files describe it. Another checkout or an edited file installs anew.
+STATE = $(CURDIR) $(shell cat pyproject.toml $(PROJECTS) | cksum)
+STAMP = $(VENV)/.abair-installed
+
+.PHONY: install demo test lint bench
+
+install:
+	@test "$$(cat "$(STAMP)" 2>/dev/null)" = "$(STATE)" && "$(VENV)/bin/python" -c '' 2>/dev/null && exit 0; set -e; \
+	python='$(PYTHON)'; \
+	"$${python:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "make: found $$("$${python:-python3}" --version 2>&1 | head -n 1); ABAIR needs Python 3.11 or later;" \
+			"install one, or name one you have: make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	echo "Installing into $(VENV) (the first time this takes minutes: PyTorch is large)"; \
+	"$$python" -m venv "$(VENV)" >/dev/null 2>&1 || { \
+		"$$python" -m venv --without-pip "$(VENV)"; \
+		"$$python" -m pip --python "$(VENV)/bin/python" install --quiet pip; }; \
+	$(RUN) pip install --quiet -e '.[train,bench,dev]' $(PLUGINS); \
+	echo "$(STATE)" > "$(STAMP)"
+
+demo: install
+	"$(VENV)/bin/abair" demo --out demo
+
+test: install
+	$(RUN) pytest -n $(WORKERS) --dist loadgroup
+
+lint: install
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+	"$(VENV)/bin/lint-imports"
+
+bench: install
+	"$(VENV)/bin/abair" bench speed
+	$(if $(DATA),"$(VENV)/bin/abair" bench quality --data "$(DATA)" --out bench)

@@ -1,0 +1,49 @@
+"""ABAIR: adaptive blind all-in-one image restoration, as a platform of plugins.
+
+`import abair` is light: names that need torch are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from abair.contract import CLEAN, GROUP, Card, Degradation, hookimpl
+from abair.errors import AbairError
+
+if TYPE_CHECKING:
+    from abair.physics import chance, convolve, ensure_changed, log_uniform, smooth_field, uniform
+    from abair.restore import Restored, Restorer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CLEAN",
+    "GROUP",
+    "AbairError",
+    "Card",
+    "Degradation",
+    "Restored",
+    "Restorer",
+    "chance",
+    "convolve",
+    "ensure_changed",
+    "hookimpl",
+    "log_uniform",
+    "smooth_field",
+    "uniform",
+]
+
+_LAZY = {"Restored": "abair.restore", "Restorer": "abair.restore"} | dict.fromkeys(
+    ("chance", "convolve", "ensure_changed", "log_uniform", "smooth_field", "uniform"), "abair.physics"
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'abair' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,92 @@
+"""The contract between ABAIR and its plugins: one model, three hooks.
+
+A plugin is a distribution with an entry point in the group `abair` that names a module; functions in it marked with
+`@abair.hookimpl` are the hooks it answers. Hooks declare, they do no work.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pluggy
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+if TYPE_CHECKING:
+    from abair.deployment import Deployment
+
+GROUP: Final = "abair"
+"""The entry-point group of plugins; also pluggy's project name."""
+
+CLEAN: Final = "clean"
+"""The one label that is no degradation; it has no adapter, its weight scales the residual down."""
+
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_IMPORT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+class Card(BaseModel):
+    """What a user must know before trusting an adapter. `figures` maps a measure to its value, `command` made them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    authors: tuple[str, ...] = Field(min_length=1)
+    licence: str = Field(min_length=1)
+    training_data: str = Field(min_length=1)
+    figures: dict[str, float] = Field(default_factory=dict)
+    command: str = ""
+
+
+class Degradation(BaseModel):
+    """One kind of damage: its name, the function that synthesises it, and the folder of adapters that undo it.
+
+    `synthesizer` is an import string `package.module:function` of `degrade(clean, generator) -> degraded`: tensors
+    (3, H, W) float32 in [0, 1], all randomness, severity included, from the `torch.Generator`; same seed, same result.
+    It is loaded only when needed. `adapters` holds one sub-folder a backbone (`nano/adapter_config.json`,
+    `nano/adapter_model.safetensors`, in PEFT's format).
+
+    Raises:
+        pydantic.ValidationError: a field is missing, unknown, or not of this form.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str = Field(min_length=1)
+    synthesizer: str
+    adapters: Path
+    card: Card
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_label(cls, name: str) -> str:
+        if name == CLEAN or not _NAME.fullmatch(name) or len(name) > 40:
+            raise ValueError(f"found {name!r}, expected up to 40 lower-case letters, digits, single hyphens, not 'clean'")
+        return name
+
+    @field_validator("synthesizer")
+    @classmethod
+    def _synthesizer_is_an_import_string(cls, synthesizer: str) -> str:
+        if not _IMPORT.fullmatch(synthesizer):
+            raise ValueError(f"found {synthesizer!r}, expected 'package.module:function'")
+        return synthesizer
+
+
+class Hooks:
+    """The three hooks. A plugin answers those it needs, as module functions marked `@abair.hookimpl`."""
+
+    @hookspec
+    def abair_degradations(self) -> list[Degradation]:  # type: ignore[empty-body]
+        """Called at discovery: the degradations that this plugin declares."""
+
+    @hookspec
+    def abair_gates(self, report: Any) -> list[Any]:  # type: ignore[empty-body]
+        """Called when a candidate has been evaluated: extra verdicts, so that a team can add a gate of its own."""
+
+    @hookspec
+    def abair_deployed(self, deployment: Deployment) -> None:
+        """Called after a deployment went live: for notices; whatever it raises changes nothing."""

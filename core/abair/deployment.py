@@ -1,0 +1,165 @@
+"""The deployment: one immutable bundle of a backbone, adapters, an estimator and the order of the labels.
+
+A bundle is a folder with `deployment.json` and the files that it names by path, size and SHA-256. Everything that serves
+reads a deployment, never entry points. No torch is needed to read or check one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from abair.contract import CLEAN
+from abair.errors import DeploymentError
+
+FILE_NAME: Final = "deployment.json"
+FACTORY: Final = Path(__file__).parent / "weights" / "factory"
+"""The complete bundle inside the wheel: what restores when nothing else was deployed."""
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRef(_Part):
+    """A file of the bundle: where it lies below the bundle's folder, how many bytes it has, and their SHA-256."""
+
+    path: str
+    size: int = Field(ge=0)
+    sha256: Sha256
+
+    @model_validator(mode="after")
+    def _stays_inside(self) -> FileRef:
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in self.path:
+            raise ValueError(f"found path {self.path!r}, expected one below the bundle's folder")
+        return self
+
+
+class BackboneRef(_Part):
+    """The frozen network: its size's name, its fingerprint, its file."""
+
+    size: str
+    fingerprint: Sha256
+    file: FileRef
+
+
+class AdapterRef(_Part):
+    """One degradation's adapter in PEFT's format, and the distribution that it came from."""
+
+    degradation: str
+    title: str
+    distribution: str
+    version: str
+    config: FileRef
+    weights: FileRef
+
+
+class Deployment(_Part):
+    """What serves. `labels` is the order of the estimator's outputs: the adapters' degradations, then `clean`."""
+
+    format: Literal[1] = 1
+    name: str = Field(min_length=1)
+    created: datetime
+    labels: tuple[str, ...] = Field(min_length=1)
+    backbone: BackboneRef
+    adapters: tuple[AdapterRef, ...]
+    estimator: FileRef
+    _folder: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _labels_are_the_adapters(self) -> Deployment:
+        expected = (*(adapter.degradation for adapter in self.adapters), CLEAN)
+        if self.labels != expected or len(set(expected)) != len(expected):
+            raise ValueError(f"found labels {list(self.labels)}, expected {list(expected)}, each once")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the files' paths start from."""
+        return self._folder
+
+    def find(self, file: FileRef) -> Path:
+        """The path of one file of the bundle, after comparing its size and SHA-256.
+
+        Raises:
+            DeploymentError: the file is missing or is not the one that the deployment names.
+        """
+        path = self.folder / file.path
+        if not path.is_file():
+            raise DeploymentError(
+                f"deployment {self.name}: {path} is missing; expected a file with SHA-256 {file.sha256}; "
+                "restore the bundle from its source (for the factory deployment: pip install --force-reinstall abair)"
+            )
+        found = file_ref(path, self.folder)
+        if (found.size, found.sha256) != (file.size, file.sha256):
+            raise DeploymentError(
+                f"deployment {self.name}: {path} was changed: found SHA-256 {found.sha256} ({found.size} bytes), expected "
+                f"{file.sha256} ({file.size} bytes); restore the bundle from its source "
+                "(for the factory deployment: pip install --force-reinstall abair)"
+            )
+        return path
+
+    def files(self) -> list[FileRef]:
+        """Every file of the bundle."""
+        adapters = [file for adapter in self.adapters for file in (adapter.config, adapter.weights)]
+        return [self.backbone.file, *adapters, self.estimator]
+
+    def verify(self) -> None:
+        """Compare every file with its hash.
+
+        Raises:
+            DeploymentError: at the first file that is missing or changed.
+        """
+        for file in self.files():
+            self.find(file)
+
+
+def read_deployment(path: Path | str | None = None) -> Deployment:
+    """Read a bundle: a folder, its `deployment.json`, or (None) the factory deployment.
+
+    Raises:
+        DeploymentError: it cannot be found, is not JSON, or does not have the form of a deployment.
+    """
+    given = FACTORY if path is None else Path(path)
+    file = given / FILE_NAME if given.is_dir() else given
+    try:
+        deployment = Deployment.model_validate_json(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DeploymentError(
+            f"{file}: no deployment can be read there ({error.strerror or error}); expected a bundle's folder or its {FILE_NAME}"
+        ) from None
+    except UnicodeDecodeError:
+        raise DeploymentError(f"{file}: found a binary file; expected a bundle's folder or its {FILE_NAME}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise DeploymentError(
+            f"{file}: not a deployment: {where}: {first['msg']}; expected a bundle's {FILE_NAME} of format 1"
+        ) from None
+    deployment._folder = file.parent
+    return deployment
+
+
+def write_deployment(deployment: Deployment, folder: Path) -> Path:
+    """Write `deployment.json` into the bundle's folder, aside and renamed, so that a reader sees all of it or none."""
+    deployment._folder = folder
+    path = folder / FILE_NAME
+    aside = path.with_suffix(".partial")
+    aside.write_text(json.dumps(deployment.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
+    return path
+
+
+def file_ref(path: Path, folder: Path) -> FileRef:
+    """Describe a file below `folder` by path, size and SHA-256."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileRef(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=digest)

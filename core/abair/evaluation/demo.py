@@ -1,0 +1,138 @@
+"""The main job on photos that come with the dependencies: damage them, restore them blind, measure, show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from abair.errors import ImageError
+from abair.evaluation.plots import Half, SheetRow, before_after, contact_sheet
+from abair.evaluation.policies import POLICIES, ImageResult, Policy
+from abair.evaluation.tables import HEADINGS, Progress, QualityReport, evaluate, score_text
+from abair.evaluation.testsets import EvaluationSet, Item, degrade, picture_seed
+from abair.samples import sample_photos
+
+if TYPE_CHECKING:
+    from abair.discovery import Synthesizer
+    from abair.restore import Restorer
+
+PHOTOS: Final[dict[str, tuple[float, float]]] = {
+    "astronaut": (0.45, 0.3),
+    "cat": (0.5, 0.45),
+    "coffee": (0.5, 0.5),
+    "motorcycle": (0.5, 0.5),
+}
+"""The photos of the demo, and the point that the contact sheet's cells are cut around."""
+
+LARGEST_SIDE: Final = 384
+"""Photos are reduced to this many pixels a side, so that the demo takes under a minute on two cores."""
+
+MIXTURES: Final = (("blur", "noise"), ("haze", "low-light"))
+FILES: Final = ("contact.png", "before-after.png", "table.md", "results.json")
+
+
+def run_demo(
+    restorer: Restorer,
+    synthesizers: Mapping[str, Synthesizer],
+    out: Path,
+    *,
+    photos: Mapping[str, NDArray[np.uint8]] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> QualityReport:
+    """Damage `photos` (default: `PHOTOS`) by every synthesiser and by two mixtures, restore them blind, write `FILES`.
+
+    `out` is made; files of the same names in it are replaced. Another `seed` gives other damage.
+
+    Raises:
+        MissingExtraError: scikit-image, which brings the photos and SSIM, is not installed.
+        ImageError: there is nothing to damage or no synthesiser to do it, or `out` cannot be written.
+    """
+    if not synthesizers:
+        raise ImageError("demo: found no usable degradation; install a plugin, for example pip install abair-noise")
+    if photos is None:
+        everything = sample_photos()
+        photos = {name: everything[name] for name in PHOTOS}
+    reduced = {name: _reduced(photo) for name, photo in photos.items()}
+    if not reduced:
+        raise ImageError("demo: found no photos, expected at least one")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageError(f"{out}: cannot be made ({error.strerror or error}); choose another --out") from None
+    chains: list[tuple[str, ...]] = [(name,) for name in synthesizers]
+    chains += [pair for pair in MIXTURES if set(pair) <= set(synthesizers)]
+    sets = [_set(chain, synthesizers, reduced, seed) for chain in chains]
+    # the sheet has one row a degradation and goes through the photos in turn
+    wanted = {found.key: tuple(reduced)[index % len(reduced)] for index, found in enumerate(sets)}
+    rows: list[SheetRow] = []
+
+    def keep(
+        found: EvaluationSet, item: Item, result: ImageResult, pictures: Mapping[Policy, NDArray[np.float32]]
+    ) -> None:
+        if wanted[found.key] == item.name:
+            focus = PHOTOS.get(item.name, (0.5, 0.5))
+            rows.append(SheetRow(found.title, item.name, item.clean, pictures, result, found.labels, focus))
+
+    report = evaluate(restorer, sets, progress=progress, pictures=keep)
+    _save(contact_sheet(rows, restorer.labels), out / "contact.png")
+    halves = [Half(row.title, row.pictures["input"], row.pictures["SW"], row.focus) for row in _telling(rows)]
+    _save(before_after(halves), out / "before-after.png")
+    report.write(out)
+    with (out / "table.md").open("a", encoding="utf-8") as table:
+        table.write("\n" + photo_table(report))
+    return report
+
+
+def photo_table(report: QualityReport) -> str:
+    """Every photo and degradation in a Markdown table of its own."""
+    lines = ["Every photo (PSNR in dB / SSIM)", "", "| photo | degradation | " + " | ".join(HEADINGS.values()) + " |"]
+    lines.append("|---|---|" + "---:|" * len(POLICIES))
+    for found in report.sets:
+        for image in found.images:
+            cells = " | ".join(score_text(image.scores.get(policy)) for policy in POLICIES)
+            lines.append(f"| {image.name} | {found.title} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _set(
+    chain: tuple[str, ...],
+    synthesizers: Mapping[str, Synthesizer],
+    photos: Mapping[str, NDArray[np.float32]],
+    seed: int,
+) -> EvaluationSet:
+    key = "+".join(chain)
+
+    def load(name: str) -> Item:
+        generator = picture_seed("demo", str(seed), key, name)
+        return Item(name, degrade(photos[name], [synthesizers[label] for label in chain], generator), photos[name])
+
+    note = f"the synthesiser{'s' * (len(chain) > 1)} of {' then '.join(chain)}, seed {seed}, rounded to 8 bits"
+    return EvaluationSet(key, " + ".join(chain), chain, note, tuple(photos), load)
+
+
+def _reduced(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+    image = Image.fromarray(photo)
+    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(image, dtype=np.float32) / np.float32(255)
+
+
+def _telling(rows: Sequence[SheetRow], count: int = 4) -> list[SheetRow]:
+    """Rows of different photos for the before/after picture, those that gained the most dB first."""
+    chosen: dict[str, SheetRow] = {}
+    for row in sorted(rows, key=lambda row: row.result.scores["input"].psnr - row.result.scores["SW"].psnr):
+        if len(row.truth) == 1:
+            chosen.setdefault(row.subtitle, row)
+    return list(chosen.values())[:count] or list(rows[:count])
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    try:
+        picture.save(path, optimize=True)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from None

@@ -1,0 +1,280 @@
+"""How fast restoring is: the blended network against the bare backbone and against PEFT with the same adapters active.
+
+All variants are timed in one run, in turn and again and again, and medians are compared: whatever else the machine does
+then slows all of them alike.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from abair.backbone import Backbone, load_backbone
+from abair.errors import MissingExtraError
+from abair.lora import CONFIG_FILE, WEIGHTS_FILE, Blender, read_adapter_files
+
+if TYPE_CHECKING:
+    from abair.deployment import Deployment
+    from abair.restore import Restorer
+
+SIDES: Final = (512, 1000)
+"""Sides of the square pictures: 0.26 and 1 megapixel."""
+
+BACKBONE, BLENDED, PEFT = "bare backbone", "blended", "PEFT, all adapters active"
+
+
+class NetworkSpeed(BaseModel):
+    """One size and precision: the median seconds of every variant of the network; PEFT is there if it is installed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    side: int
+    precision: str
+    seconds: dict[str, float]
+
+    @property
+    def megapixels_a_second(self) -> dict[str, float]:
+        """How fast every variant is."""
+        return {name: self.side**2 / 1e6 / seconds for name, seconds in self.seconds.items()}
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Each variant's time as a multiple of the bare backbone's."""
+        return {name: seconds / self.seconds[BACKBONE] for name, seconds in self.seconds.items()}
+
+
+class SpeedReport(BaseModel):
+    """All figures of one run. Milliseconds are medians; `estimator_ms` maps a picture's side to the estimator's cost.
+
+    `largest_difference` is between the blend's and PEFT's outputs in fp32: that both did the same work.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    deployment: str
+    fingerprint: str
+    adapters: tuple[str, ...]
+    repeats: int
+    threads: int
+    machine: str
+    torch: str
+    blend_ms: float
+    estimator_ms: dict[int, float]
+    networks: tuple[NetworkSpeed, ...]
+    largest_difference: float | None
+    notes: tuple[str, ...]
+
+    def markdown(self) -> str:
+        """The figures as a table, and below it how they were taken."""
+        lines = [
+            "| picture | precision | variant | MP/s | ms | time / bare backbone |",
+            "|---|---|---|---:|---:|---:|",
+        ]
+        for network in self.networks:
+            for name, seconds in network.seconds.items():
+                speed, ratio = network.megapixels_a_second[name], network.ratios[name]
+                size = f"{network.side} x {network.side}"
+                lines.append(
+                    f"| {size} | {network.precision} | {name} | {speed:.2f} | {seconds * 1e3:.0f} | {ratio:.2f}x |"
+                )
+        lines += ["", f"- blend of {len(self.adapters)} adapters: {self.blend_ms:.1f} ms a picture, whatever its size"]
+        lines += [f"- estimator, {side} x {side}: {cost:.1f} ms" for side, cost in self.estimator_ms.items()]
+        if self.largest_difference is not None:
+            lines.append(f"- largest difference between the blend's and PEFT's output: {self.largest_difference:.1e}")
+        lines += [
+            f"- deployment {self.deployment}, adapters {', '.join(self.adapters) or 'none'}",
+            f"- backbone's fingerprint {self.fingerprint}",
+            f"- {self.machine}, {self.threads} threads, torch {self.torch}",
+            f"- medians of {self.repeats} repeats, all variants in turn",
+            *(f"- {note}" for note in self.notes),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def measure_speed(
+    restorer: Restorer,
+    *,
+    sides: Sequence[int] = SIDES,
+    repeats: int = 5,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> SpeedReport:
+    """Time the restorer's network in its variants, the estimator and the blend, on the CPU with the threads torch has.
+
+    Raises:
+        DeploymentError: a file of the deployment is missing or was changed.
+        AdapterError: an adapter's files are refused.
+    """
+    deployment = restorer.deployment
+    backbone = load_backbone(deployment.find(deployment.backbone.file))
+    blender = _blender(deployment, backbone)
+    notes = []
+    # equal weights that sum to 1 for ours; PEFT knows no weights, and its cost does not depend on their values
+    weights = [1 / max(1, len(deployment.adapters))] * len(deployment.adapters)
+    variants: dict[str, nn.Module] = {BACKBONE: backbone, BLENDED: blender.blend(weights)}
+    difference = None
+    try:
+        variants[PEFT] = _peft_model(deployment)
+    except MissingExtraError as error:
+        notes.append(f"not compared with PEFT: {error}")
+    else:
+        difference = _largest_difference(blender.blend([1.0] * len(weights)), variants[PEFT])
+    precisions = [torch.float32]
+    if fast_bf16():
+        precisions.append(torch.bfloat16)
+    else:
+        notes.append("bf16 not measured: this processor does not multiply bf16 in hardware")
+    networks: list[NetworkSpeed] = []
+    total = len(precisions) * len(sides) + 2
+    for precision in precisions:
+        ready = {name: _in(network, precision) for name, network in variants.items()}
+        for side in sides:
+            picture = torch.rand((1, 3, side, side), generator=torch.Generator().manual_seed(side))
+            picture = picture.to(precision).contiguous(memory_format=torch.channels_last)
+            calls = {name: _call(network, picture) for name, network in ready.items()}
+            name = str(precision).removeprefix("torch.")
+            networks.append(NetworkSpeed(side=side, precision=name, seconds=interleaved(calls, repeats)))
+            if progress:
+                progress(len(networks), total, f"{side} x {side}, {name}")
+    estimator = _estimator_seconds(restorer, sides, max(repeats, 7))
+    if progress:
+        progress(total - 1, total, "estimator")
+    fresh = _blender(deployment, load_backbone(deployment.find(deployment.backbone.file)))
+    blend = interleaved({BLENDED: lambda: fresh.blend(weights)}, max(repeats, 9))[BLENDED]
+    if progress:
+        progress(total, total, "blend")
+    return SpeedReport(
+        deployment=deployment.name,
+        fingerprint=deployment.backbone.fingerprint,
+        adapters=tuple(adapter.degradation for adapter in deployment.adapters),
+        repeats=repeats,
+        threads=torch.get_num_threads(),
+        machine=_machine(),
+        torch=torch.__version__,
+        blend_ms=blend * 1e3,
+        estimator_ms={side: seconds * 1e3 for side, seconds in estimator.items()},
+        networks=tuple(networks),
+        largest_difference=difference,
+        notes=tuple(notes),
+    )
+
+
+def interleaved(calls: Mapping[Any, Callable[[], object]], repeats: int) -> dict[Any, float]:
+    """The median seconds of every call; each runs once to warm up, then all run in turn, `repeats` times.
+
+    The order is turned round every second time, so that none always runs after the same neighbour.
+    """
+    for call in calls.values():
+        call()
+    taken: dict[Any, list[float]] = {name: [] for name in calls}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for repeat in range(repeats):
+            for name in list(calls) if repeat % 2 == 0 else reversed(list(calls)):
+                started = time.perf_counter()
+                calls[name]()
+                taken[name].append(time.perf_counter() - started)
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: median(seconds) for name, seconds in taken.items()}
+
+
+def fast_bf16() -> bool:
+    """Whether the processor multiplies bf16 in hardware (AMX or AVX-512 BF16); elsewhere bf16 is emulated and slow."""
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(bool(check()) for check in checks if check is not None)
+
+
+def _blender(deployment: Deployment, backbone: Backbone) -> Blender:
+    fingerprint = deployment.backbone.fingerprint
+    return Blender(
+        backbone,
+        [
+            read_adapter_files(
+                deployment.find(a.config), deployment.find(a.weights), backbone, fingerprint, a.degradation
+            )
+            for a in deployment.adapters
+        ],
+    )
+
+
+def _peft_model(deployment: Deployment) -> nn.Module:
+    """A backbone of its own with every adapter active through PEFT, not merged.
+
+    Raises:
+        MissingExtraError: PEFT is not installed, or the deployment has no adapters for it.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise MissingExtraError("PEFT is not installed; pip install 'abair[train]'") from None
+    if not deployment.adapters:
+        raise MissingExtraError(f"deployment {deployment.name} has no adapters; train one (abair train adapter)")
+    backbone = load_backbone(deployment.find(deployment.backbone.file))
+    model: Any = None
+    with tempfile.TemporaryDirectory(prefix="abair-speed-") as scratch:
+        for index, adapter in enumerate(deployment.adapters):
+            # PEFT wants a folder with its own file names; a bundle may name its files otherwise
+            folder = Path(scratch) / str(index)
+            folder.mkdir()
+            shutil.copyfile(deployment.find(adapter.config), folder / CONFIG_FILE)
+            shutil.copyfile(deployment.find(adapter.weights), folder / WEIGHTS_FILE)
+            if model is None:
+                model = PeftModel.from_pretrained(backbone, str(folder), adapter_name=f"adapter{index}")
+            else:
+                model.load_adapter(str(folder), adapter_name=f"adapter{index}")
+    model.base_model.set_adapter([f"adapter{index}" for index in range(len(deployment.adapters))])
+    model.eval().requires_grad_(False)
+    network: nn.Module = model.base_model.model
+    return network
+
+
+@torch.inference_mode()
+def _largest_difference(ours: nn.Module, theirs: nn.Module) -> float:
+    picture = torch.rand((1, 3, 96, 96), generator=torch.Generator().manual_seed(0))
+    return float((ours(picture) - theirs(picture)).abs().max())
+
+
+@torch.inference_mode()
+def _in(network: nn.Module, precision: torch.dtype) -> nn.Module:
+    """A copy in another precision: a blended network shares its tensors with the backbone."""
+    return network if precision == torch.float32 else copy.deepcopy(network).to(precision)
+
+
+def _call(network: nn.Module, picture: Tensor) -> Callable[[], Tensor]:
+    @torch.inference_mode()
+    def call() -> Tensor:
+        result: Tensor = network(picture)
+        return result
+
+    return call
+
+
+def _estimator_seconds(restorer: Restorer, sides: Sequence[int], repeats: int) -> dict[Any, float]:
+    rng = np.random.default_rng(0)
+    pictures = {side: rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in sides}
+    return interleaved({side: lambda p=picture: restorer.estimate(p) for side, picture in pictures.items()}, repeats)  # type: ignore[misc]
+
+
+def _machine() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

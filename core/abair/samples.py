@@ -1,0 +1,153 @@
+"""Clean pictures that need no download: scikit-image's own photographs, and procedural dead-leaves images."""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from abair.errors import ImageError, MissingExtraError
+
+PHOTOS: Final[dict[str, str]] = {
+    "astronaut": "astronaut.png",
+    "cat": "chelsea.png",
+    "coffee": "coffee.png",
+    "motorcycle": "motorcycle_left.png",
+    "retina": "retina.jpg",
+    "rocket": "rocket.jpg",
+}
+"""The colour photographs that lie in scikit-image's wheel. Its Hubble picture is left out: stars look like noise."""
+
+SMALLEST_RADIUS: Final = 4.5
+"""Of a leaf, in pixels. Below it leaves are no longer shapes but noise, which a network should not learn to keep."""
+
+_SUPERSAMPLING: Final = 2
+_TEXTURES: Final = 5
+
+
+def sample_photos() -> dict[str, NDArray[np.uint8]]:
+    """The photographs of `PHOTOS` by name, each (H, W, 3) uint8 RGB, read from scikit-image's installed files.
+
+    scikit-image itself is not imported and nothing is downloaded.
+
+    Raises:
+        MissingExtraError: scikit-image is not installed.
+        ImageError: a file is missing from the installed package, or damaged.
+    """
+    spec = find_spec("skimage")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError(
+            "sample photos: scikit-image, which brings them, is not installed; pip install 'abair[bench]', "
+            "or name a folder of your own photos"
+        )
+    folder = Path(next(iter(spec.submodule_search_locations))) / "data"
+    photos = {}
+    for name, file in PHOTOS.items():
+        try:
+            with Image.open(folder / file, formats=("PNG", "JPEG")) as image:
+                photos[name] = np.array(image.convert("RGB"))
+        except (OSError, ValueError) as error:
+            raise ImageError(
+                f"{folder / file}: not readable ({error}); expected a photograph of scikit-image's wheel; "
+                "pip install --force-reinstall scikit-image"
+            ) from None
+    return photos
+
+
+def dead_leaves(generator: torch.Generator, side: int) -> NDArray[np.uint8]:
+    """A picture (side, side, 3) uint8 of overlapping textured shapes, whose statistics are those of photographs.
+
+    Radii follow r^-3, which makes the picture's statistics the same at every scale, as a photograph's are (Lee,
+    Mumford, Huang, "Occlusion Models for Natural Images", IJCV 2001). Leaves are ellipses and rectangles with a texture
+    and a shading of their own (after Madhusudana et al., "Revisiting Dead Leaves Model", 2022). Drawn at twice the size
+    and averaged, so that edges are as soft as a camera's. The same generator state gives the same picture.
+
+    Raises:
+        ValueError: `side` is less than 1.
+    """
+    if side < 1:
+        raise ValueError(f"side: found {side}, expected at least 1")
+    rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    canvas = side * _SUPERSAMPLING
+    palette = _palette(rng)
+    textures = np.stack([_texture(rng, canvas) for _ in range(_TEXTURES)])
+    picture = palette[0] + 0.1 * textures[0][..., None]
+    covered = np.zeros((canvas, canvas), dtype=bool)
+    smallest, largest = SMALLEST_RADIUS * _SUPERSAMPLING, max(0.45 * canvas, SMALLEST_RADIUS * _SUPERSAMPLING * 1.01)
+    # the mean area under r^-3 says how many leaves leave about 1 % of the picture to the background
+    mean_area = 2 * math.pi * math.log(largest / smallest) / (smallest**-2 - largest**-2)
+    count = min(4000, math.ceil(5 * canvas**2 / mean_area))
+    radii = (smallest**-2 - rng.random(count) * (smallest**-2 - largest**-2)) ** -0.5
+    # leaves are laid from the front to the back: what is covered stays
+    for radius in radii:
+        _lay(rng, float(radius), picture, covered, palette, textures)
+    picture = picture.reshape(side, _SUPERSAMPLING, side, _SUPERSAMPLING, 3).mean((1, 3))
+    rounded: NDArray[np.uint8] = np.rint(picture.clip(0, 1) * 255).astype(np.uint8)
+    return rounded
+
+
+def _lay(
+    rng: np.random.Generator,
+    radius: float,
+    picture: NDArray[np.float32],
+    covered: NDArray[np.bool_],
+    palette: NDArray[np.float32],
+    textures: NDArray[np.float32],
+) -> None:
+    """Draw one leaf behind all that is already there."""
+    canvas = len(covered)
+    a, b, c, d, amount, shade = rng.random(6)
+    row, column, turn = a * canvas, b * canvas, c * math.pi
+    top, bottom = max(0, int(row - radius)), min(canvas, int(row + radius) + 2)
+    left, right = max(0, int(column - radius)), min(canvas, int(column + radius) + 2)
+    free = ~covered[top:bottom, left:right]
+    if not free.any():
+        return
+    y = ((np.arange(top, bottom, dtype=np.float32) - row) / radius)[:, None]
+    x = ((np.arange(left, right, dtype=np.float32) - column) / radius)[None]
+    u = np.float32(math.cos(turn)) * x + np.float32(math.sin(turn)) * y
+    v = np.float32(math.cos(turn)) * y - np.float32(math.sin(turn)) * x
+    width = np.float32(0.35 + 0.65 * d)
+    if a * 1000 % 1 < 0.65:
+        inside = u * u + (v / width) ** 2 < 1
+    else:  # a rectangle whose corners lie on the circle
+        half = math.hypot(1, width)
+        inside = (np.abs(u) < 1 / half) & (np.abs(v) < width / half)
+    inside &= free
+    if not inside.any():
+        return
+    colour = palette[int(rng.integers(len(palette)))] + rng.normal(0, 0.05, 3).astype(np.float32)
+    texture = textures[int(rng.integers(len(textures))), top:bottom, left:right]
+    light = np.float32(0.22 * amount**2) * texture + np.float32(0.3 * (shade - 0.5)) * u
+    picture[top:bottom, left:right][inside] = (colour * (1 + light[inside])[:, None]).clip(0, 1)
+    covered[top:bottom, left:right] |= inside
+
+
+def _palette(rng: np.random.Generator) -> NDArray[np.float32]:
+    """(12, 3) colours: mostly muted, a few strong, dark and light ones; most photographs have few hues."""
+    light = rng.beta(1.2, 1.4, (12, 1))
+    tint = rng.normal(0, 1, (12, 3))
+    chroma = rng.gamma(1.2, 0.06, (12, 1))
+    colours: NDArray[np.float32] = (light + chroma * (tint - tint.mean(1, keepdims=True))).astype(np.float32)
+    return colours.clip(0.01, 0.99)
+
+
+def _texture(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
+    """(side, side) of mean 0 and deviation 1: noise with the spectrum 1/f^s, s from 0.6 to 1.6, or bent stripes."""
+    rows, columns = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
+    frequency = np.hypot(rows, columns)
+    frequency[0, 0] = 1.0
+    power = rng.uniform(0.6, 1.6)
+    spectrum = np.fft.rfft2(rng.standard_normal((side, side), dtype=np.float32)) / frequency**power
+    spectrum[0, 0] = 0
+    field = np.fft.irfft2(spectrum, s=(side, side))
+    field /= max(float(field.std()), 1e-6)
+    if power > 1.25:  # a smooth field's level lines are wood grain, cloth, sand
+        field = np.sqrt(2) * np.sin(field * rng.uniform(6, 20))
+    return field.astype(np.float32)

@@ -1,0 +1,222 @@
+"""Training samples: clean photos, and what the degradations of installed plugins make of them.
+
+Every sample is a function of (seed, stream, index) alone, so a run that is resumed sees exactly what it would have seen,
+and several workers or processes share the work without talking to each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from abair.contract import CLEAN
+from abair.errors import TrainingError
+from abair.physics import chance, uniform
+
+if TYPE_CHECKING:
+    from abair.discovery import Synthesizer
+
+PHOTO_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+HELD_OUT: Final = 0.05
+"""Part of the photos that training never sees; chosen by a hash of the name, so it stays when photos are added."""
+
+Pixels = NDArray[np.uint8]
+
+
+def generator_for(*key: int) -> torch.Generator:
+    """A generator seeded by all of `key` (non-negative integers): the same key, the same random numbers."""
+    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return torch.Generator().manual_seed(seed)
+
+
+class CleanPhotos:
+    """Clean photos held in memory (H, W, 3) uint8, of which seeded crops are taken."""
+
+    def __init__(self, photos: Sequence[Pixels], source: str) -> None:
+        if not photos:
+            raise TrainingError(f"{source}: found no photos, expected at least one; name a folder with --data DIR")
+        self.photos = photos
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def crop(self, generator: torch.Generator, side: int) -> Tensor:
+        """A crop (3, side, side) in [0, 1], turned and mirrored at random, half of the time from a reduced photo.
+
+        A reduced photo shows more of the scene (haze and darkness are seen in the large) and is cleaner than its
+        source, whose compression would be learnt as if it were detail.
+        """
+        photo = self.photos[int(torch.randint(len(self.photos), (), generator=generator))]
+        height, width = photo.shape[:2]
+        largest = min(height, width) / side
+        factor = min(uniform(generator, 1.0, 3.0), largest) if chance(generator, 0.5) else 1.0
+        factor = max(factor, min(1.0, largest)) if largest < 1 else factor
+        window = max(1, min(round(side * factor), height, width))
+        top = int(torch.randint(height - window + 1, (), generator=generator))
+        left = int(torch.randint(width - window + 1, (), generator=generator))
+        patch = photo[top : top + window, left : left + window]
+        if window != side:
+            patch = np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.LANCZOS))
+        patch = np.rot90(patch, int(torch.randint(4, (), generator=generator)))
+        if chance(generator, 0.5):
+            patch = patch[:, ::-1]
+        return torch.from_numpy(np.array(patch, order="C")).permute(2, 0, 1).float().div_(255).contiguous()
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """All photo files below a folder, in the order of their paths.
+
+    Raises:
+        TrainingError: no such folder, or no photos in it.
+    """
+    if not folder.is_dir():
+        raise TrainingError(f"{folder}: no such folder; expected a folder with clean photos")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+    if not paths:
+        raise TrainingError(f"{folder}: found no photos; expected {', '.join(sorted(PHOTO_SUFFIXES))} files below it")
+    return paths
+
+
+def split_photos(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Divide photos into those to train on and those held out (one in twenty, at least one each)."""
+    held = [path for path in paths if _hash(path.name) < HELD_OUT]
+    train = [path for path in paths if _hash(path.name) >= HELD_OUT]
+    if not held or not train:
+        return list(paths[1:]) or list(paths), [paths[0]]
+    return train, held
+
+
+def load_photos(paths: Sequence[Path]) -> list[Pixels]:
+    """Decode photos to (H, W, 3) uint8.
+
+    Raises:
+        TrainingError: a file is no readable image.
+    """
+    photos = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                photos.append(np.asarray(image.convert("RGB")))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{path}: not a readable image ({error}); remove it from the training folder") from None
+    return photos
+
+
+def clean_photos(folder: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
+    """The photos to train on and the held-out ones: from `folder`, or without one from scikit-image and dead leaves."""
+    if folder is not None:
+        train, held = split_photos(photos_in(folder))
+        return CleanPhotos(load_photos(train), str(folder)), CleanPhotos(load_photos(held), f"{folder} (held out)")
+    from abair.samples import dead_leaves, sample_photos
+
+    photos = [photo for _, photo in sorted(sample_photos().items())]
+    leaves = [dead_leaves(generator_for(0, index), 320) for index in range(24)]
+    source = "scikit-image's photos and dead leaves"
+    return CleanPhotos(photos[1:] + leaves[2:], source), CleanPhotos(photos[:1] + leaves[:2], f"{source} (held out)")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Shares of the kinds of samples; what they leave of 1 is one degradation over the whole image."""
+
+    cutmix: float = 0.25
+    double: float = 0.13
+    clean: float = 0.1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training pair and what was done to it: `types` (L, H, W) is each pixel's distribution over the labels."""
+
+    degraded: Tensor
+    clean: Tensor
+    types: Tensor
+
+
+class Degrader:
+    """Applies degradations to clean crops: singly, in chains, or mixed by regions (Degradation CutMix).
+
+    `labels` are the degradations' names and, last, `clean`; their order is the order of `types`.
+    """
+
+    def __init__(self, synthesizers: Mapping[str, Synthesizer], recipe: Recipe | None = None) -> None:
+        if not synthesizers:
+            raise TrainingError("no degradations: found no usable plugin; install one, for example pip install abair-noise")
+        self.synthesizers = dict(sorted(synthesizers.items()))
+        self.labels = (*self.synthesizers, CLEAN)
+        self.recipe = recipe or Recipe()
+
+    def sample(self, clean: Tensor, generator: torch.Generator) -> Sample:
+        """Damage a clean crop (3, H, W) in a way drawn from the recipe."""
+        kind = uniform(generator, 0.0, 1.0)
+        degraded, types = self._drawn(clean, generator, kind)
+        return Sample(to_8_bit(degraded), clean, types)
+
+    def single(self, clean: Tensor, name: str, generator: torch.Generator) -> Sample:
+        """Damage a clean crop by one named degradation (or leave it, for `clean`)."""
+        degraded = clean if name == CLEAN else self.synthesizers[name](clean, generator)
+        return Sample(to_8_bit(degraded), clean, self._types(clean, name))
+
+    def chain(self, clean: Tensor, names: Sequence[str], generator: torch.Generator) -> Sample:
+        """Apply several degradations one after the other."""
+        degraded = clean
+        for name in names:
+            degraded = self.synthesizers[name](degraded, generator)
+        types = torch.stack([self._types(clean, name) for name in names]).mean(0)
+        return Sample(to_8_bit(degraded), clean, types)
+
+    def _drawn(self, clean: Tensor, generator: torch.Generator, kind: float) -> tuple[Tensor, Tensor]:
+        recipe = self.recipe
+        names = list(self.synthesizers)
+        if kind < recipe.clean:
+            return clean, self._types(clean, CLEAN)
+        first, second = _two_of(len(names), generator)
+        if kind < recipe.clean + recipe.double and len(names) > 1:
+            pair = self.chain(clean, (names[first], names[second]), generator)
+            return pair.degraded, pair.types
+        degraded, types = self.synthesizers[names[first]](clean, generator), self._types(clean, names[first])
+        if kind < recipe.clean + recipe.double + recipe.cutmix:
+            other = self.labels[int(torch.randint(len(self.labels), (), generator=generator))]
+            patch = clean if other == CLEAN else self.synthesizers[other](clean, generator)
+            rows, columns = _rectangle(clean.shape[-2], clean.shape[-1], generator)
+            degraded = degraded.clone()
+            degraded[:, rows, columns] = patch[:, rows, columns]
+            types[:, rows, columns] = self._types(clean, other)[:, rows, columns]
+        return degraded, types
+
+    def _types(self, clean: Tensor, name: str) -> Tensor:
+        types = torch.zeros((len(self.labels), *clean.shape[-2:]))
+        types[self.labels.index(name)] = 1.0
+        return types
+
+
+def to_8_bit(image: Tensor) -> Tensor:
+    """Round to the values that an 8-bit file can hold: the network will be given files."""
+    return image.clamp(0.0, 1.0).mul(255).round_().div_(255)
+
+
+def _two_of(count: int, generator: torch.Generator) -> tuple[int, int]:
+    order = torch.randperm(count, generator=generator)
+    return int(order[0]), int(order[min(1, count - 1)])
+
+
+def _rectangle(height: int, width: int, generator: torch.Generator) -> tuple[slice, slice]:
+    """A rectangle of a quarter to three quarters of each side, anywhere (after CutMix, Yun et al., ICCV 2019)."""
+    rows, columns = (max(1, round(side * uniform(generator, 0.25, 0.75))) for side in (height, width))
+    top = int(torch.randint(height - rows + 1, (), generator=generator))
+    left = int(torch.randint(width - columns + 1, (), generator=generator))
+    return slice(top, top + rows), slice(left, left + columns)
+
+
+def _hash(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64

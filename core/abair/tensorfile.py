@@ -1,0 +1,101 @@
+"""Reads safetensors files fail-closed: header first, then exactly the tensors that were expected, all finite.
+
+Weights are data. There is no other format and no fallback to one; every refusal names file, found and expected.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from abair.errors import AbairError, DeploymentError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LARGEST: Final = 2 * 1024**3
+"""No file of weights is larger than this many bytes."""
+
+FLOATS: Final = frozenset({"F32", "F16", "BF16"})
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself: per tensor its dtype and shape, and the file's metadata."""
+
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def read_header(path: Path, error: type[AbairError] = DeploymentError) -> Header:
+    """Read the header alone; no tensor is touched and torch is not needed.
+
+    Raises:
+        error: the file is missing, too large, not safetensors, or holds anything but 16- or 32-bit floats.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            found = f"a file of {size} bytes"
+            if len(start) < 8 or length > min(size - 8, 100_000_000) or size > LARGEST:
+                raise error(_not_safetensors(path, found))
+            header = json.loads(file.read(length))
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+        dtypes = {name: str(entry["dtype"]) for name, entry in entries.items()}
+        metadata = dict(header.get("__metadata__") or {})
+    except OSError as reason:
+        raise error(f"{path}: cannot be read ({reason.strerror}); expected a safetensors file") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise error(_not_safetensors(path, "a header that is not JSON of tensors")) from None
+    strange = sorted({dtype for dtype in dtypes.values()} - FLOATS)
+    if strange:
+        raise error(f"{path}: found tensors of dtype {', '.join(strange)}; expected {', '.join(sorted(FLOATS))}")
+    return Header(shapes, dtypes, metadata)
+
+
+def read_tensors(
+    path: Path, expected: Mapping[str, tuple[int, ...]], error: type[AbairError] = DeploymentError
+) -> dict[str, Tensor]:
+    """Read exactly the `expected` tensors (name to shape) as float32.
+
+    Raises:
+        error: a name is missing or unknown, a shape differs, the data is cut off, or a value is NaN or infinite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    header = read_header(path, error)
+    missing = sorted(expected.keys() - header.shapes.keys())
+    unknown = sorted(header.shapes.keys() - expected.keys())
+    if missing or unknown:
+        raise error(
+            f"{path}: found {len(header.shapes)} tensors, expected {len(expected)}"
+            + (f"; missing {_some(missing)}" if missing else "")
+            + (f"; not expected {_some(unknown)}" if unknown else "")
+        )
+    for name, shape in expected.items():
+        if header.shapes[name] != tuple(shape):
+            raise error(f"{path}: tensor {name}: found shape {header.shapes[name]}, expected {tuple(shape)}")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as reason:
+        raise error(f"{path}: damaged safetensors file ({reason}); expected complete data; get the file again") from None
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise error(f"{path}: tensor {name}: found NaN or infinite values, expected finite numbers")
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _not_safetensors(path: Path, found: str) -> str:
+    return f"{path}: not a safetensors file: found {found}; expected safetensors (pickles are never read)"
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,308 @@
+"""One plain training loop for all three phases: seeded, resumable, in bf16 where the machine has it.
+
+A phase is a `Task`: what is trained, how a batch is made from its number, and what its loss is. All randomness comes
+from the batch's number, and a checkpoint holds everything else, so a run that was killed and resumed ends where an
+uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from abair.errors import TrainingError
+from abair.training.settings import Settings
+
+CHECKPOINT: Final = "checkpoint.safetensors"
+HISTORY: Final = "history.jsonl"
+
+Batch = tuple[Tensor, ...]
+
+
+class Task(Protocol):
+    """What a phase brings to the loop."""
+
+    name: str
+    module: nn.Module
+    """Its parameters that require gradients are trained; the rest is frozen."""
+
+    def batch(self, index: int) -> Batch:
+        """The batch of this number, on the CPU; called in worker processes, so it depends on `index` alone."""
+        ...
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """The loss to minimise, and figures to show."""
+        ...
+
+    def validate(self) -> dict[str, float]:
+        """Figures on held-out samples; `psnr` or `accuracy` is the one that the progress bar shows."""
+        ...
+
+
+@dataclass
+class State:
+    """Where a run stands."""
+
+    step: int = 0
+    seconds: float = 0.0
+    average: dict[str, Tensor] = field(default_factory=dict)
+
+
+def train(task: Task, settings: Settings, folder: Path, *, device: str = "cpu", quiet: bool = False) -> State:
+    """Train `task` to `settings.steps`, from the checkpoint in `folder` if there is one.
+
+    Leaves the averaged weights (EMA) in `task.module`, the checkpoint and `history.jsonl` in `folder`.
+
+    Raises:
+        TrainingError: the folder's checkpoint belongs to another run, or the loss is not finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rank, world = _processes()
+    _tune_process()
+    module = task.module.to(device)
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
+    state = State(average={name: p.detach().clone() for name, p in parameters.items()})
+    checkpoint = folder / CHECKPOINT
+    if checkpoint.exists():
+        _restore(checkpoint, task, settings, parameters, optimizer, state)
+    autocast = _autocast(settings.precision, device)
+    report = _Report(task.name, settings, folder, quiet=quiet or rank > 0)
+    started, saved = time.monotonic() - state.seconds, time.monotonic()
+    with report:
+        for batch in _batches(task, settings, state.step, rank, world):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, state.step)
+            module.train()
+            with autocast():
+                loss, figures = task.loss(tuple(part.to(device, non_blocking=True) for part in batch))
+            if not bool(loss.isfinite()):
+                raise TrainingError(
+                    f"{folder}: step {state.step}: the loss is {float(loss)}; expected a finite number; "
+                    f"lower learning_rate (now {settings.learning_rate}) and resume from the checkpoint"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            _share_gradients(parameters.values(), world)
+            torch.nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
+            optimizer.step()
+            state.step += 1
+            _average(state, parameters, settings.averaging)
+            state.seconds = time.monotonic() - started
+            report.step(state, float(loss.detach()), figures)
+            last = state.step == settings.steps
+            if rank == 0 and (last or state.step % settings.validate_every == 0):
+                with _averaged(parameters, state.average):
+                    module.eval()
+                    report.validated(state, task.validate())
+            if rank == 0 and (last or time.monotonic() - saved > 60 * settings.checkpoint_minutes):
+                _save(checkpoint, task, settings, parameters, optimizer, state)
+                saved = time.monotonic()
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state.average[name])
+    module.eval()
+    return state
+
+
+def learning_rate(settings: Settings, step: int) -> float:
+    """Warm-up, stable, decay (linear to zero): the rate of one step."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup))
+    left = (settings.steps - step) / max(1.0, settings.decay * settings.steps)
+    return settings.learning_rate * min(warm, left, 1.0)
+
+
+class _Numbered(Dataset[Batch]):
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.task.batch(index)
+
+
+def _batches(task: Task, settings: Settings, start: int, rank: int, world: int) -> Iterator[Batch]:
+    """The batches from step `start` on, made ahead of time by worker processes."""
+    loader = DataLoader(
+        _Numbered(task),
+        batch_size=None,
+        sampler=range(start * world + rank, settings.steps * world, world),  # type: ignore[arg-type]
+        num_workers=settings.workers,
+        prefetch_factor=8 if settings.workers else None,
+        worker_init_fn=_one_thread,
+        multiprocessing_context="fork" if settings.workers else None,
+    )
+    yield from loader
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _processes() -> tuple[int, int]:
+    """(rank, number of processes); joins the group when started by torchrun."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), world
+
+
+def _share_gradients(parameters: Any, world: int) -> None:
+    if world == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad.div_(world)
+
+
+def _tune_process() -> None:
+    """Keep freed memory in the process: by default glibc maps and unmaps every activation anew (10 to 25 % slower)."""
+    torch.set_flush_denormal(True)
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+
+
+def _autocast(precision: str, device: str) -> Callable[[], AbstractContextManager[Any]]:
+    kind = torch.device(device).type
+    has_bf16 = torch.cuda.is_bf16_supported() if kind == "cuda" else fast_bf16_on_cpu()
+    enabled = precision == "bfloat16" or (precision == "auto" and has_bf16)
+    return lambda: torch.autocast(kind, torch.bfloat16, enabled=enabled)
+
+
+def fast_bf16_on_cpu() -> bool:
+    """Whether this processor multiplies bf16 in hardware (AMX or AVX-512 BF16); elsewhere it is slower than fp32."""
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(bool(check()) for check in checks if check is not None)
+
+
+@torch.no_grad()
+def _average(state: State, parameters: dict[str, nn.Parameter], averaging: float) -> None:
+    # the average may not trail a run that is younger than its horizon
+    keep = min(averaging, (1 + state.step) / (10 + state.step))
+    names = list(parameters)
+    torch._foreach_lerp_([state.average[n] for n in names], [parameters[n].detach() for n in names], 1 - keep)
+
+
+class _averaged:  # noqa: N801
+    """Within it, the parameters hold their averages."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter], average: dict[str, Tensor]) -> None:
+        self.parameters, self.average = parameters, average
+
+    def __enter__(self) -> None:
+        self.kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._set(self.average)
+
+    def __exit__(self, *_: object) -> None:
+        self._set(self.kept)
+
+    @torch.no_grad()
+    def _set(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+
+def _save(
+    path: Path, task: Task, settings: Settings, parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW,
+    state: State,
+) -> None:  # fmt: skip
+    """Write the checkpoint aside and rename it: a kill leaves the one before."""
+    tensors = {f"model.{name}": p.detach().contiguous() for name, p in parameters.items()}
+    tensors |= {f"average.{name}": tensor.contiguous() for name, tensor in state.average.items()}
+    for name, parameter in parameters.items():
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"adam.{key}.{name}"] = torch.as_tensor(value).detach().contiguous()
+    facts = {"task": task.name, "step": state.step, "seconds": state.seconds, "seed": settings.seed}
+    aside = path.with_suffix(".partial")
+    save_file(tensors, aside, metadata={"abair.checkpoint": json.dumps(facts)})
+    aside.replace(path)
+
+
+def _restore(
+    path: Path, task: Task, settings: Settings, parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW,
+    state: State,
+) -> None:  # fmt: skip
+    with safe_open(path, "pt") as file:
+        facts = json.loads((file.metadata() or {}).get("abair.checkpoint", "{}"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    found = {name.removeprefix("model.") for name in tensors if name.startswith("model.")}
+    if facts.get("task") != task.name or facts.get("seed") != settings.seed or found != set(parameters):
+        raise TrainingError(
+            f"{path}: found a checkpoint of {facts.get('task')} with seed {facts.get('seed')}, expected {task.name} "
+            f"with seed {settings.seed} and {len(parameters)} parameters; name another folder with --out, or remove it"
+        )
+    if facts["step"] > settings.steps:
+        raise TrainingError(f"{path}: found step {facts['step']}, expected at most {settings.steps}; raise --steps")
+    state.step, state.seconds = facts["step"], facts["seconds"]
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"model.{name}"])
+            state.average[name].copy_(tensors[f"average.{name}"])
+            moments = {key: tensors[f"adam.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": tensors[f"adam.step.{name}"]} | {
+                key: torch.empty_like(parameter).copy_(moment) for key, moment in moments.items()
+            }
+
+
+class _Report:
+    """The progress bar on stderr (loss, held-out figure, time left) and the run's history, one JSON object a line."""
+
+    def __init__(self, name: str, settings: Settings, folder: Path, *, quiet: bool) -> None:
+        self.settings, self.path, self.quiet = settings, folder / HISTORY, quiet
+        self.losses: list[float] = []
+        self.figure = ""
+        self.progress = Progress(
+            TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
+            TimeRemainingColumn(), console=Console(stderr=True), disable=quiet or not sys.stderr.isatty(),
+        )  # fmt: skip
+        self.bar = self.progress.add_task("", total=settings.steps)
+
+    def __enter__(self) -> None:
+        self.progress.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def step(self, state: State, loss: float, figures: dict[str, float]) -> None:
+        self.losses.append(loss)
+        recent = self.losses[-100:]
+        shown = "".join(f" {name} {value:.3f}" for name, value in figures.items())
+        self.progress.update(
+            self.bar, completed=state.step, description=f"loss {sum(recent) / len(recent):.4f}{shown}{self.figure}"
+        )
+
+    def validated(self, state: State, figures: dict[str, float]) -> None:
+        if self.quiet:
+            return
+        recent = self.losses[-self.settings.validate_every :]
+        entry = {"step": state.step, "seconds": round(state.seconds, 1), "loss": sum(recent) / max(1, len(recent))}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry | figures) + "\n")
+        for name in ("psnr", "accuracy"):
+            if name in figures:
+                self.figure = f" held-out {name} {figures[name]:.2f}"
+        if self.progress.disable:
+            line = " ".join(f"{name}={value:.4g}" for name, value in (entry | figures).items())
+            print(line, file=sys.stderr, flush=True)

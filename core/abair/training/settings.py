@@ -1,0 +1,71 @@
+"""Settings of a training run: from a TOML file and the command line, written beside the weights they made."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from abair.errors import MissingExtraError, TrainingError
+
+
+class Settings(BaseModel):
+    """What one run depends on besides the data: the same settings, the same weights.
+
+    The learning rate rises over `warmup` steps, stays, and falls to zero over the last `decay` part of the steps
+    ("warm-up, stable, decay"): while it is stable, a run can be resumed with more or fewer `steps`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    crop: int = Field(ge=16, multiple_of=16)
+    learning_rate: float = Field(gt=0)
+    warmup: int = Field(default=200, ge=0)
+    decay: float = Field(default=0.3, ge=0, le=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    averaging: float = Field(default=0.998, ge=0, lt=1)
+    clip: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    workers: int = Field(default=1, ge=0)
+    validate_every: int = Field(default=500, ge=1)
+    checkpoint_minutes: float = Field(default=3.0, gt=0)
+
+
+PRETRAINING = Settings(steps=10_000, batch=8, crop=128, learning_rate=1e-3)
+ADAPTING = Settings(steps=800, batch=8, crop=128, learning_rate=2e-3, warmup=50, averaging=0.99)
+ESTIMATING = Settings(steps=2_500, batch=24, crop=192, learning_rate=1e-3, warmup=100, averaging=0.995)
+
+
+def read_settings(defaults: Settings, file: Path | None, **given: Any) -> Settings:
+    """The `defaults`, overridden by a TOML file, overridden by what was `given` (None means not given).
+
+    Raises:
+        TrainingError: the file cannot be read or a setting is unknown or out of its range.
+    """
+    values = defaults.model_dump()
+    if file is not None:
+        try:
+            values |= tomllib.loads(file.read_text(encoding="utf-8")).get("settings", {})
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise TrainingError(f"{file}: cannot be read as TOML ({error}); expected a table [settings]") from None
+    values |= {name: value for name, value in given.items() if value is not None}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors())
+        raise TrainingError(f"settings{f' of {file}' if file else ''}: {wrong}") from None
+
+
+def write_settings(path: Path, settings: Settings, **facts: Any) -> None:
+    """Write the settings as TOML, with tables of further facts (data, hours, fingerprint) beside them."""
+    try:
+        import tomli_w
+    except ImportError as error:
+        raise MissingExtraError("training: tomli-w is missing; install it with: pip install 'abair[train]'") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(tomli_w.dumps({"settings": settings.model_dump(), **facts}), encoding="utf-8")

@@ -1,0 +1,125 @@
+"""What lies in the repository: no large files, nothing of the machine it was written on, commands that exist."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from abair.errors import AbairError
+
+LARGEST = 8 * 2**20
+
+# Folders of some one machine, and anything that sends pip elsewhere than the reader's own settings do.
+# Written with classes, so that this file does not find itself.
+PRIVATE = re.compile(
+    r"(?<![\w.~-])/(?:work|root|home|Users|mnt)/|/tmp/[w]/|index[-]url|find[-]links|pypi[.]org|python[h]osted|download[.]pytorch"
+)
+
+
+@pytest.fixture(scope="session")
+def files(root: Path) -> list[Path]:
+    """The files that are in git or would go in with the next commit."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        listed = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    found = [root / name for name in listed.split("\0") if name]
+    return [path for path in found if path.is_file()]
+
+
+def test_no_file_is_too_large_for_git(files, root):
+    assert len(files) >= 50
+    assert [
+        f"{path.relative_to(root)}: {path.stat().st_size} bytes" for path in files if path.stat().st_size > LARGEST
+    ] == []
+
+
+def test_no_file_names_a_machine_or_an_index(files, root):
+    found = []
+    for path in files:
+        if path.suffix in {".safetensors", ".png", ".jpg", ".webp", ".tif"}:
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if match := PRIVATE.search(line):
+                found.append(f"{path.relative_to(root)}:{number}: {match[0]}")
+    assert found == []
+
+
+def test_source_roots_are_not_packages(root):
+    roots = ("core", "registry", "migrations", "plugins")
+    assert [name for name in roots if (root / name / "__init__.py").exists()] == []
+
+
+def test_every_error_descends_from_the_one_base_and_is_defined_in_errors(root):
+    import abair.errors
+
+    children = [e for e in vars(abair.errors).values() if isinstance(e, type) and e is not AbairError]
+    assert len(children) >= 6
+    assert all(issubclass(child, AbairError) for child in children)
+    elsewhere = [
+        f"{path.name}: {match[0]}"
+        for path in (root / "core").rglob("*.py")
+        if path.name != "errors.py"
+        for match in re.finditer(r"^class \w+\((?:Base)?(?:Exception|Group)\)", path.read_text(encoding="utf-8"), re.M)
+    ]
+    assert elsewhere == []
+
+
+def fenced_commands(text: str) -> Iterator[list[str]]:
+    """The words of each command line in the fenced blocks of a Markdown text that calls `abair` or `make`."""
+    for block in re.findall(r"^```(?:sh|bash|console|shell)?\n(.*?)^```", text, re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.strip().removeprefix("$ "), comments=True)
+            if words and Path(words[0]).name in {"abair", "make"}:
+                yield words
+
+
+def unknown(words: list[str], command: Any) -> list[str]:
+    """The words of an `abair` command line that the command line does not know: commands and options."""
+    rest = words[1:]
+    while rest and getattr(command, "commands", None):
+        if rest[0] not in command.commands:
+            return [rest[0]]
+        command = command.commands[rest.pop(0)]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    ends = next((i for i, word in enumerate(rest) if word in {"|", "&&", ";", ">"}), len(rest))
+    options = [word.partition("=")[0] for word in rest[:ends] if word.startswith("-") and len(word) > 1]
+    return [option for option in options if option not in known | {"--help"}]
+
+
+def test_every_command_of_the_readme_exists(root):
+    from abair import cli
+
+    command = typer.main.get_command(cli.app)
+    targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert targets >= {"install", "demo", "test", "lint", "bench"}
+    lines = list(fenced_commands((root / "README.md").read_text(encoding="utf-8")))
+    assert any(words[:2] == ["make", "demo"] for words in lines)
+    assert any(words[:2] == ["make", "test"] for words in lines)
+    assert any(words[:2] == ["abair", "restore"] for words in lines)
+    for words in lines:
+        if words[0] == "make":
+            assert {word for word in words[1:] if "=" not in word} <= targets, words
+        else:
+            assert unknown(words, command) == [], words
+
+
+def test_a_command_that_does_not_exist_is_noticed():
+    app = typer.Typer()
+
+    @app.command()
+    def restore(out: str = typer.Option("x", "-o", "--out")) -> None: ...
+
+    @app.command()
+    def demo() -> None: ...
+
+    command = typer.main.get_command(app)
+    assert unknown(["abair", "restore", "a.jpg", "-o", "fixed"], command) == []
+    assert unknown(["abair", "restore", "a.jpg", "--output", "fixed"], command) == ["--output"]
+    assert unknown(["abair", "repair"], command) == ["repair"]
