@@ -17,7 +17,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from safetensors.torch import save_file
@@ -34,7 +34,7 @@ GLOBAL_VIEW: Final = 64
 
 @dataclass(frozen=True)
 class BackboneSize:
-    """Widths and depths of a backbone: `encoder[i]` blocks at width `width * 2**i`, then `middle` blocks, and back up."""
+    """Widths and depths: `encoder[i]` blocks at width `width * 2**i`, then `middle` blocks, then `decoder` back up."""
 
     name: str
     width: int
@@ -46,7 +46,7 @@ class BackboneSize:
     @property
     def stride(self) -> int:
         """Sides are padded to a multiple of this many pixels."""
-        return 2 ** (len(self.encoder) + 1)
+        return 2 << len(self.encoder)
 
 
 SIZES: Final[dict[str, BackboneSize]] = {
@@ -98,7 +98,8 @@ class Block(nn.Module):
         a, b = self.spatial(self.expand(self.norm1(x))).chunk(2, dim=1)
         x = x + self.beta * self.project(a * b * self.attend(context)[:, :, None, None])
         a, b = self.widen(self.norm2(x)).chunk(2, dim=1)
-        return x + self.gamma * self.narrow(a * b)
+        y: Tensor = x + self.gamma * self.narrow(a * b)
+        return y
 
 
 class ContextEncoder(nn.Module):
@@ -237,14 +238,30 @@ def load_backbone(path: Path) -> Backbone:
             f"expected a file written by `abair train backbone`"
         )
     try:
-        fields = json.loads(description)
-        size = BackboneSize(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        size = _read_size(json.loads(description))
         with torch.device("meta"):
             backbone = Backbone(size)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DeploymentError(f"{path}: the backbone's description cannot be used ({error}): {description}") from None
     expected = {name: tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
     tensors = read_tensors(path, expected)
     backbone.load_state_dict(tensors, assign=True)
     freeze(backbone)
     return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _read_size(fields: dict[str, Any]) -> BackboneSize:
+    """A size from a file's metadata; numbers that no backbone has are refused before anything is built of them."""
+    if not isinstance(fields, dict):
+        raise TypeError("expected a JSON object")
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    size = BackboneSize(**given)
+    blocks = (*size.encoder, size.middle, *size.decoder)
+    numbers: tuple[Any, ...] = (size.width, size.context, *blocks)
+    if any(type(number) is not int for number in numbers):
+        raise TypeError(f"found {numbers}, expected whole numbers")
+    if min(numbers) < 0 or min(size.width, size.context) < 1 or max(numbers) > 4096:
+        raise ValueError(f"found {numbers}, expected widths from 1 to 4096 and no negative depth")
+    if len(blocks) > 16 or sum(blocks) > 512:
+        raise ValueError(f"found {len(blocks)} levels with {sum(blocks)} blocks, expected at most 16 with 512")
+    return size

@@ -65,7 +65,9 @@ class Degradation(BaseModel):
     @classmethod
     def _name_is_a_label(cls, name: str) -> str:
         if name == CLEAN or not _NAME.fullmatch(name) or len(name) > 40:
-            raise ValueError(f"found {name!r}, expected up to 40 lower-case letters, digits, single hyphens, not 'clean'")
+            raise ValueError(
+                f"found {name!r}, expected up to 40 lower-case letters, digits, single hyphens, not 'clean'"
+            )
         return name
 
     @field_validator("synthesizer")

@@ -1,7 +1,7 @@
 """The deployment: one immutable bundle of a backbone, adapters, an estimator and the order of the labels.
 
-A bundle is a folder with `deployment.json` and the files that it names by path, size and SHA-256. Everything that serves
-reads a deployment, never entry points. No torch is needed to read or check one.
+A bundle is a folder with `deployment.json` and the files that it names by path, size and SHA-256. Everything that
+serves reads a deployment, never entry points. No torch is needed to read or check one.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Deployment(_Part):
         """The path of one file of the bundle, after comparing its size and SHA-256.
 
         Raises:
-            DeploymentError: the file is missing or is not the one that the deployment names.
+            DeploymentError: the file is missing, unreadable, or not the one that the deployment names.
         """
         path = self.folder / file.path
         if not path.is_file():
@@ -98,11 +98,17 @@ class Deployment(_Part):
                 f"deployment {self.name}: {path} is missing; expected a file with SHA-256 {file.sha256}; "
                 "restore the bundle from its source (for the factory deployment: pip install --force-reinstall abair)"
             )
-        found = file_ref(path, self.folder)
+        try:
+            found = file_ref(path, self.folder)
+        except OSError as error:
+            raise DeploymentError(
+                f"deployment {self.name}: {path} cannot be read ({error.strerror or error}); expected a file with "
+                f"SHA-256 {file.sha256}; make it readable"
+            ) from None
         if (found.size, found.sha256) != (file.size, file.sha256):
             raise DeploymentError(
-                f"deployment {self.name}: {path} was changed: found SHA-256 {found.sha256} ({found.size} bytes), expected "
-                f"{file.sha256} ({file.size} bytes); restore the bundle from its source "
+                f"deployment {self.name}: {path} was changed: found SHA-256 {found.sha256} ({found.size} bytes), "
+                f"expected {file.sha256} ({file.size} bytes); restore the bundle from its source "
                 "(for the factory deployment: pip install --force-reinstall abair)"
             )
         return path
@@ -134,7 +140,8 @@ def read_deployment(path: Path | str | None = None) -> Deployment:
         deployment = Deployment.model_validate_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise DeploymentError(
-            f"{file}: no deployment can be read there ({error.strerror or error}); expected a bundle's folder or its {FILE_NAME}"
+            f"{file}: no deployment can be read there ({error.strerror or error}); "
+            f"expected a bundle's folder or its {FILE_NAME}"
         ) from None
     except UnicodeDecodeError:
         raise DeploymentError(f"{file}: found a binary file; expected a bundle's folder or its {FILE_NAME}") from None

@@ -83,13 +83,19 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Plugins:
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
     plugins = Plugins(manager)
-    listed = sorted(entry_points(group=GROUP) if points is None else points, key=lambda p: (p.name, _distribution(p)[0]))
+    listed = sorted(
+        entry_points(group=GROUP) if points is None else points, key=lambda p: (p.name, _distribution(p)[0])
+    )
     for point in listed:
         distribution, version = _distribution(point)
-        doubles = sorted({d for d in (_distribution(p)[0] for p in listed if p.name == point.name) if d != distribution})
+        doubles = sorted(
+            {d for d in (_distribution(p)[0] for p in listed if p.name == point.name) if d != distribution}
+        )
         try:
             if doubles:
-                raise PluginError(f"the entry point's name is also taken by {', '.join(doubles)}; uninstall one of them")
+                raise PluginError(
+                    f"the entry point's name is also taken by {', '.join(doubles)}; uninstall one of them"
+                )
             declared = _load(manager, point)
             for degradation in declared:
                 if other := plugins.found.get(degradation.name):

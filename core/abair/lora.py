@@ -1,8 +1,9 @@
 """LoRA adapters: read from PEFT's files, stacked, and blended into the backbone's weights for one image.
 
-For each adapted layer W' = W + sum_i w_i (alpha_i / r_i) B_i A_i (Hu et al., LoRA, 2022; weighted as in Serrano-Lozano et
-al., section 3.3). All A are stacked and all B are stacked, so a blend is one small matrix product a layer whatever the
-number of adapters, and the network then runs as fast as without any. PEFT trains adapters; it does not serve them.
+For each adapted layer W' = W + sum_i w_i (alpha_i / r_i) B_i A_i (Hu et al., LoRA, 2022; weighted as in
+Serrano-Lozano et al., section 3.3). All A are stacked and all B are stacked, so a blend is one small matrix product a
+layer whatever the number of adapters, and the network then runs as fast as without any. PEFT trains adapters; it does
+not serve them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from abair.backbone import Backbone
-from abair.errors import AdapterError
+from abair.errors import AdapterError, WeightsError
 from abair.tensorfile import read_header, read_tensors
 
 CONFIG_FILE: Final = "adapter_config.json"
@@ -61,8 +62,8 @@ def read_adapter(folder: Path, backbone: Backbone, fingerprint: str, name: str) 
     """Read and check an adapter in PEFT's format.
 
     Raises:
-        AdapterError: a pickle lies in the folder; a file is missing or damaged; the config is not a plain LoRA's; keys,
-            shapes, rank or values do not fit; or it was made for another backbone. The text names file, found, expected.
+        AdapterError: a pickle lies in the folder; a file is missing or damaged; the config is not a plain LoRA's;
+            keys, shapes, rank or values do not fit; or it was made for another backbone.
     """
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES) if folder.is_dir() else []
     if pickles:
@@ -82,8 +83,8 @@ def read_adapter_files(config: Path, weights: Path, backbone: Backbone, fingerpr
         layer = key.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".lora_A").removesuffix(".lora_B")
         if layer not in adaptable or key not in (f"{PREFIX}{layer}.lora_A.weight", f"{PREFIX}{layer}.lora_B.weight"):
             raise AdapterError(
-                f"{weights}: found tensor {key}; expected {PREFIX}<layer>.lora_A.weight and .lora_B.weight of linear or "
-                f"ungrouped convolution layers of backbone {backbone.size.name}"
+                f"{weights}: found tensor {key}; expected {PREFIX}<layer>.lora_A.weight and .lora_B.weight of linear "
+                f"or ungrouped convolution layers of backbone {backbone.size.name}"
             )
         down, up = _shapes(adaptable[layer], rank)
         expected |= {f"{PREFIX}{layer}.lora_A.weight": down, f"{PREFIX}{layer}.lora_B.weight": up}
@@ -91,7 +92,10 @@ def read_adapter_files(config: Path, weights: Path, backbone: Backbone, fingerpr
         raise AdapterError(f"{weights}: found no tensors, expected a LoRA of rank {rank}")
     tensors = read_tensors(weights, expected, AdapterError)
     layers = {
-        layer: (tensors[f"{PREFIX}{layer}.lora_A.weight"].flatten(1), tensors[f"{PREFIX}{layer}.lora_B.weight"].flatten(1))
+        layer: (
+            tensors[f"{PREFIX}{layer}.lora_A.weight"].flatten(1),
+            tensors[f"{PREFIX}{layer}.lora_B.weight"].flatten(1),
+        )
         for layer in adaptable
         if f"{PREFIX}{layer}.lora_A.weight" in tensors
     }
@@ -103,11 +107,14 @@ class Blender:
 
     def __init__(self, backbone: Backbone, adapters: Sequence[Adapter]) -> None:
         self.backbone = backbone
+        self.count = len(adapters)
         self.adapters = tuple(adapters)
         self._stacks: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         device = next(backbone.parameters()).device
         for layer in adaptable_layers(backbone):
-            held = [(i, adapter, *adapter.layers[layer]) for i, adapter in enumerate(adapters) if layer in adapter.layers]
+            held = [
+                (i, adapter, *adapter.layers[layer]) for i, adapter in enumerate(adapters) if layer in adapter.layers
+            ]
             if held:
                 down = torch.cat([a for _, _, a, _ in held]).to(device)  # (sum r, inputs)
                 up = torch.cat([b * adapter.scaling for _, adapter, _, b in held], dim=1).to(device)  # (outputs, sum r)
@@ -119,7 +126,14 @@ class Blender:
         """A network with the adapters added by `weights` (one each), whose residual is scaled by 1 - `keep`.
 
         It shares every tensor that the adapters leave alone with the backbone, and the backbone is not touched.
+
+        Raises:
+            WeightsError: not one weight each adapter.
         """
+        if len(weights) != self.count:
+            raise WeightsError(
+                f"blending: found {len(weights)} weights, expected {self.count}: one each adapter, in order"
+            )
         network = _same_tensors(self.backbone)
         if any(weights):
             factors = torch.tensor(weights, dtype=torch.float32, device=next(network.parameters()).device)
@@ -128,8 +142,9 @@ class Blender:
                 delta = (up * factors[owner]) @ down
                 _replace(module, "weight", module.weight + delta.view_as(module.weight))
         if keep:
-            _replace(network.output, "weight", network.output.weight * (1 - keep))
-            _replace(network.output, "bias", network.output.bias * (1 - keep))  # type: ignore[operator]
+            output: Any = network.output
+            _replace(output, "weight", output.weight * (1 - keep))
+            _replace(output, "bias", output.bias * (1 - keep))
         return network
 
 
@@ -156,12 +171,20 @@ def _read_config(path: Path, reference: str) -> tuple[int, float]:
     """Check an `adapter_config.json`; returns the rank and the scaling."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{path}: cannot be read as JSON ({error}); expected PEFT's adapter config") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
         raise AdapterError(f"{path}: found peft_type {found!r}, expected 'LORA'")
-    refused = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias")
+    refused = (
+        "use_dora",
+        "use_rslora",
+        "rank_pattern",
+        "alpha_pattern",
+        "modules_to_save",
+        "fan_in_fan_out",
+        "lora_bias",
+    )
     used = [key for key in refused if config.get(key)]
     if config.get("bias", "none") != "none":
         used.append("bias")

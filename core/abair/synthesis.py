@@ -1,7 +1,7 @@
 """Training samples: clean photos, and what the degradations of installed plugins make of them.
 
-Every sample is a function of (seed, stream, index) alone, so a run that is resumed sees exactly what it would have seen,
-and several workers or processes share the work without talking to each other.
+Every sample is a function of (seed, stream, index) alone, so a run that is resumed sees exactly what it would have
+seen, and several workers or processes share the work without talking to each other.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def load_photos(paths: Sequence[Path]) -> list[Pixels]:
         try:
             with Image.open(path) as image:
                 photos.append(np.asarray(image.convert("RGB")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise TrainingError(f"{path}: not a readable image ({error}); remove it from the training folder") from None
     return photos
 
@@ -151,7 +151,9 @@ class Degrader:
 
     def __init__(self, synthesizers: Mapping[str, Synthesizer], recipe: Recipe | None = None) -> None:
         if not synthesizers:
-            raise TrainingError("no degradations: found no usable plugin; install one, for example pip install abair-noise")
+            raise TrainingError(
+                "no degradations: found no usable plugin; install one, for example pip install abair-noise"
+            )
         self.synthesizers = dict(sorted(synthesizers.items()))
         self.labels = (*self.synthesizers, CLEAN)
         self.recipe = recipe or Recipe()

@@ -52,9 +52,9 @@ def read_header(path: Path, error: type[AbairError] = DeploymentError) -> Header
         metadata = dict(header.get("__metadata__") or {})
     except OSError as reason:
         raise error(f"{path}: cannot be read ({reason.strerror}); expected a safetensors file") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise error(_not_safetensors(path, "a header that is not JSON of tensors")) from None
-    strange = sorted({dtype for dtype in dtypes.values()} - FLOATS)
+    strange = sorted(set(dtypes.values()) - FLOATS)
     if strange:
         raise error(f"{path}: found tensors of dtype {', '.join(strange)}; expected {', '.join(sorted(FLOATS))}")
     return Header(shapes, dtypes, metadata)
@@ -86,7 +86,9 @@ def read_tensors(
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as reason:
-        raise error(f"{path}: damaged safetensors file ({reason}); expected complete data; get the file again") from None
+        raise error(
+            f"{path}: damaged safetensors file ({reason}); expected complete data; get the file again"
+        ) from None
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise error(f"{path}: tensor {name}: found NaN or infinite values, expected finite numbers")

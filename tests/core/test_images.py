@@ -781,15 +781,16 @@ def test_reading_and_writing_say_nothing_on_ordinary_photos(
 
 
 def test_a_large_jpeg_needs_little_memory_and_no_torch(tmp_path: Path) -> None:
-    """24 megapixels in and out under 400 MB, measured in a process of its own."""
-    pytest.importorskip("resource")
+    """24 megapixels in and out under 500 MB (the pixels are 72 MB), measured in a process of its own."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak of one process alone is known on Linux only: elsewhere a child inherits its parent's")
     tile = np.asarray(Image.fromarray(noise(50, 75)).resize((600, 400)))
     save(tmp_path / "a.jpg", np.tile(tile, (10, 10, 1)), quality=90)
     code = (
-        "import resource, sys; from pathlib import Path; from abair import images\n"
+        "import sys; from pathlib import Path; from abair import images\n"
         "photo = images.read(Path(sys.argv[1])); images.write(Path(sys.argv[2]), photo, photo.pixels.copy())\n"
         "assert 'torch' not in sys.modules\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "a.jpg", tmp_path / "b.jpg"],
@@ -798,8 +799,7 @@ def test_a_large_jpeg_needs_little_memory_and_no_torch(tmp_path: Path) -> None:
         check=True,
         env={**os.environ, "PYTHONPATH": str(Path(images.__file__).parents[1])},
     )
-    peak = int(done.stdout) / (1e6 if sys.platform == "darwin" else 1e3)
-    assert peak < 400
+    assert int(done.stdout) / 1e3 < 500
     assert images.probe(tmp_path / "b.jpg") == (6000, 4000)
 
 

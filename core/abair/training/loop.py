@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -39,9 +39,15 @@ Batch = tuple[Tensor, ...]
 class Task(Protocol):
     """What a phase brings to the loop."""
 
-    name: str
-    module: nn.Module
-    """Its parameters that require gradients are trained; the rest is frozen."""
+    @property
+    def name(self) -> str:
+        """What is trained, in one word or two; a checkpoint belongs to one name."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """Its parameters that require gradients are trained; the rest is frozen."""
+        ...
 
     def batch(self, index: int) -> Batch:
         """The batch of this number, on the CPU; called in worker processes, so it depends on `index` alone."""
@@ -83,6 +89,9 @@ def train(task: Task, settings: Settings, folder: Path, *, device: str = "cpu", 
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists():
         _restore(checkpoint, task, settings, parameters, optimizer, state)
+    _share_start(parameters, state, world)
+    if rank == 0:
+        _forget_after(folder / HISTORY, state.step)
     autocast = _autocast(settings.precision, device)
     report = _Report(task.name, settings, folder, quiet=quiet or rank > 0)
     started, saved = time.monotonic() - state.seconds, time.monotonic()
@@ -142,7 +151,7 @@ def _batches(task: Task, settings: Settings, start: int, rank: int, world: int) 
     loader = DataLoader(
         _Numbered(task),
         batch_size=None,
-        sampler=range(start * world + rank, settings.steps * world, world),  # type: ignore[arg-type]
+        sampler=range(start * world + rank, settings.steps * world, world),
         num_workers=settings.workers,
         prefetch_factor=8 if settings.workers else None,
         worker_init_fn=_one_thread,
@@ -163,6 +172,16 @@ def _processes() -> tuple[int, int]:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return dist.get_rank(), world
+
+
+def _share_start(parameters: dict[str, nn.Parameter], state: State, world: int) -> None:
+    """All processes start from the first one's weights: a module that was made without a seed differs in each."""
+    if world == 1:
+        return
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            dist.broadcast(parameter, 0)
+            dist.broadcast(state.average[name], 0)
 
 
 def _share_gradients(parameters: Any, world: int) -> None:
@@ -244,14 +263,18 @@ def _restore(
     path: Path, task: Task, settings: Settings, parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW,
     state: State,
 ) -> None:  # fmt: skip
-    with safe_open(path, "pt") as file:
-        facts = json.loads((file.metadata() or {}).get("abair.checkpoint", "{}"))
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    found = {name.removeprefix("model.") for name in tensors if name.startswith("model.")}
-    if facts.get("task") != task.name or facts.get("seed") != settings.seed or found != set(parameters):
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {}).get("abair.checkpoint", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{path}: damaged ({error}), expected a complete checkpoint; remove it to start anew") from None
+    found = {name.removeprefix("model."): t.shape for name, t in tensors.items() if name.startswith("model.")}
+    expected = {name: parameter.shape for name, parameter in parameters.items()}
+    if facts.get("task") != task.name or facts.get("seed") != settings.seed or found != expected:
         raise TrainingError(
             f"{path}: found a checkpoint of {facts.get('task')} with seed {facts.get('seed')}, expected {task.name} "
-            f"with seed {settings.seed} and {len(parameters)} parameters; name another folder with --out, or remove it"
+            f"with seed {settings.seed} and the same {len(parameters)} parameters; name another folder with --out, or remove it"
         )
     if facts["step"] > settings.steps:
         raise TrainingError(f"{path}: found step {facts['step']}, expected at most {settings.steps}; raise --steps")
@@ -264,6 +287,17 @@ def _restore(
             optimizer.state[parameter] = {"step": tensors[f"adam.step.{name}"]} | {
                 key: torch.empty_like(parameter).copy_(moment) for key, moment in moments.items()
             }
+
+
+def _forget_after(history: Path, step: int) -> None:
+    """Drop what the history says of steps that a kill undid: they will be done, and written, again."""
+    if not history.exists():
+        return
+    lines = history.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    aside = history.with_suffix(".partial")
+    aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    aside.replace(history)
 
 
 class _Report:
@@ -294,8 +328,6 @@ class _Report:
         )
 
     def validated(self, state: State, figures: dict[str, float]) -> None:
-        if self.quiet:
-            return
         recent = self.losses[-self.settings.validate_every :]
         entry = {"step": state.step, "seconds": round(state.seconds, 1), "loss": sum(recent) / max(1, len(recent))}
         with self.path.open("a", encoding="utf-8") as file:
@@ -303,6 +335,6 @@ class _Report:
         for name in ("psnr", "accuracy"):
             if name in figures:
                 self.figure = f" held-out {name} {figures[name]:.2f}"
-        if self.progress.disable:
+        if self.progress.disable and not self.quiet:
             line = " ".join(f"{name}={value:.4g}" for name, value in (entry | figures).items())
             print(line, file=sys.stderr, flush=True)

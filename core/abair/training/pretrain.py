@@ -19,6 +19,9 @@ from abair.training.settings import Settings
 
 TYPE_WEIGHT: Final = 0.01
 """Weight of the cross-entropy: near 1.5 at the start, where the image's distance is near 0.08."""
+TYPICAL_DAMAGE: Final = 0.1
+DAMAGE_FLOOR: Final = 0.08
+"""Mean absolute differences: about that of a typical sample, and below which images count alike."""
 VALIDATION_CROPS: Final = 6
 VALIDATION_SIDE: Final = 192
 
@@ -67,7 +70,7 @@ class PretrainTask:
         degraded, clean, types = batch
         degraded = degraded.contiguous(memory_format=torch.channels_last)
         restored, logits = self.module(degraded, global_view(degraded))
-        image = charbonnier(restored.float(), clean)
+        image = balanced_charbonnier(restored.float(), clean, degraded)
         kind = F.cross_entropy(logits.float(), types)
         return image + TYPE_WEIGHT * kind, {"image": float(image.detach()), "type": float(kind.detach())}
 
@@ -91,6 +94,17 @@ class PretrainTask:
 def charbonnier(restored: Tensor, clean: Tensor) -> Tensor:
     """Mean of sqrt(d^2 + 1e-6): the absolute distance, smooth at zero (Charbonnier et al., 1994)."""
     return (restored - clean).square().add(1e-6).sqrt().mean()
+
+
+def balanced_charbonnier(restored: Tensor, clean: Tensor, degraded: Tensor) -> Tensor:
+    """The Charbonnier distance of each image, weighted by how little it is damaged.
+
+    Without it haze and darkness, whose errors are ten times those of rain and blur, are all that is learnt: results
+    are judged in decibels, where each degradation counts the same.
+    """
+    damage = (degraded - clean).abs().mean((1, 2, 3), keepdim=True)
+    weight = TYPICAL_DAMAGE / (damage + DAMAGE_FLOOR)
+    return (weight * (restored - clean).square().add(1e-6).sqrt()).mean()
 
 
 def psnr(restored: Tensor, clean: Tensor) -> float:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from abair_blur import synthesis
 from abair_blur.synthesis import LENGTH, degrade
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from abair_haze import synthesis
 from abair_haze.synthesis import degrade
-from torch import Tensor
 
 
 def _generator(seed: int) -> torch.Generator:

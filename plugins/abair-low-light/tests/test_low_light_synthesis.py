@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from abair_low_light import synthesis
 from abair_low_light.synthesis import degrade
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from abair_noise import synthesis
 from abair_noise.synthesis import SIGMA, degrade
 

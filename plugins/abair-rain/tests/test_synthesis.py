@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from abair_rain.synthesis import _path, degrade
 from torch import Tensor
+
+from abair_rain.synthesis import _path, degrade
 
 
 def _generator(seed: int) -> torch.Generator:

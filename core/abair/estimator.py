@@ -1,0 +1,117 @@
+"""The estimator: looks at a photo and weights the labels (degradations and `clean`).
+
+A trunk turns the views into features, a head turns features into one logit a label (Serrano-Lozano et al., section 3.3;
+its design there is unpublished, this one is ours). The views are sixteen native-resolution crops and one small global
+view, so the cost does not grow with the photo. Features are small enough to be kept: a new label needs a new head only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from abair.backbone import freeze
+from abair.errors import DeploymentError
+from abair.tensorfile import read_header, read_tensors
+
+FEATURES: Final = 320
+"""Length of a photo's feature vector."""
+
+
+class Trunk(nn.Module):
+    """Views to features: one small convolutional network for the crops, one for the global view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.local = _network(6, (24, 48, 64, 64))
+        self.overall = _network(3, (24, 48, 64))
+
+    def forward(self, crops: Tensor, view: Tensor) -> Tensor:
+        """(B, N, 3, 64, 64) and (B, 3, 64, 64) to (B, 320): crops by mean, deviation and maximum, view by mean, maximum."""
+        batch, count = crops.shape[:2]
+        flat = crops.flatten(0, 1)
+        # what a 3x3 mean does not explain is where noise and compression show
+        detail = 8 * (flat - nn.functional.avg_pool2d(flat, 3, stride=1, padding=1, count_include_pad=False))
+        local = self.local(torch.cat([flat - 0.5, detail], dim=1)).mean((2, 3)).view(batch, count, -1)
+        overall = self.overall(view - 0.5)
+        return torch.cat(
+            [
+                local.mean(1),
+                local.std(1, correction=0),
+                local.amax(1),
+                overall.mean((2, 3)),
+                overall.amax((2, 3)),
+            ],
+            dim=1,
+        )
+
+
+class Estimator(nn.Module):
+    """Trunk and head over a fixed order of labels."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        super().__init__()
+        self.labels = tuple(labels)
+        self.trunk = Trunk()
+        self.head = nn.Sequential(
+            nn.LayerNorm(FEATURES), nn.Linear(FEATURES, 96), nn.GELU(), nn.Linear(96, len(self.labels))
+        )
+
+    def forward(self, crops: Tensor, view: Tensor) -> Tensor:
+        """Logits (B, L)."""
+        return self.head(self.trunk(crops, view))  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def weights(self, crops: Tensor, view: Tensor) -> list[float]:
+        """The softmax over the labels for one photo: views (N, 3, 64, 64) and (1, 3, 64, 64) to L weights."""
+        return self(crops[None], view)[0].softmax(0).tolist()  # type: ignore[no-any-return]
+
+
+def _network(channels: int, widths: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.GELU()]
+        channels = width
+    return nn.Sequential(*layers)
+
+
+def one_hot(weights: Sequence[float]) -> list[float]:
+    """The arg-max policy: 1 for the largest weight, 0 for the others."""
+    largest = max(range(len(weights)), key=weights.__getitem__)
+    return [float(index == largest) for index in range(len(weights))]
+
+
+def save_estimator(estimator: Estimator, path: Path) -> None:
+    """Write the estimator with its labels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in estimator.state_dict().items()}
+    save_file(tensors, path, metadata={"abair.estimator": json.dumps({"labels": estimator.labels})})
+
+
+def load_estimator(path: Path, labels: Sequence[str]) -> Estimator:
+    """Read an estimator for `labels`; frozen.
+
+    Raises:
+        DeploymentError: no estimator, one for other labels or another order, or tensors that do not fit.
+    """
+    description = read_header(path).metadata.get("abair.estimator")
+    try:
+        found = tuple(json.loads(description or "")["labels"])
+    except (ValueError, KeyError, TypeError):
+        raise DeploymentError(
+            f"{path}: found no estimator, expected a file written by `abair train estimator`"
+        ) from None
+    if found != tuple(labels):
+        raise DeploymentError(f"{path}: found labels {list(found)}, expected {list(labels)} in this order")
+    with torch.device("meta"):
+        estimator = Estimator(labels)
+    shapes = {name: tuple(tensor.shape) for name, tensor in estimator.state_dict().items()}
+    estimator.load_state_dict(read_tensors(path, shapes), assign=True)
+    freeze(estimator)
+    return estimator

@@ -1,0 +1,52 @@
+"""Divides a photo into overlapping tiles and joins their results without seams.
+
+Neighbouring cores meet at multiples of the network's stride, so that a tile is sampled as the whole photo would be; each
+tile is run with a halo around its core, and neighbours cross-fade linearly in the middle of what they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+HALO: Final = 64
+"""Pixels run around a core: beyond it the network's own reach has no visible weight."""
+FADE: Final = 16
+"""Half the width in pixels of the cross-fade at a border between cores."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns to run, and the window (rows, columns) by which the result counts; windows sum to 1."""
+
+    rows: slice
+    columns: slice
+    window: NDArray[np.float32]
+
+
+def tiles(height: int, width: int, core: int, stride: int) -> Iterator[Tile]:
+    """Tiles whose cores are about `core` pixels a side and begin at multiples of `stride`; at least one."""
+    down, across = _spans(height, core, stride), _spans(width, core, stride)
+    for rows, vertical in down:
+        for columns, horizontal in across:
+            yield Tile(rows, columns, vertical[:, None] * horizontal[None, :])
+
+
+def _spans(length: int, core: int, stride: int) -> list[tuple[slice, NDArray[np.float32]]]:
+    core = max(core // stride, -(-2 * FADE // stride), 1) * stride
+    count = max(1, round(length / core))
+    edges = [0, *(round(length * i / count / stride) * stride for i in range(1, count)), length]
+    edges = sorted(set(edges))
+    halo = -(-HALO // stride) * stride
+    spans = []
+    for first, last in zip(edges[:-1], edges[1:], strict=True):
+        start, stop = max(0, first - halo), min(length, last + halo)
+        centres = np.arange(start, stop, dtype=np.float32) + 0.5
+        rise = np.ones_like(centres) if first == 0 else np.clip((centres - first + FADE) / (2 * FADE), 0, 1)
+        fall = np.ones_like(centres) if last == length else np.clip((last + FADE - centres) / (2 * FADE), 0, 1)
+        spans.append((slice(start, stop), rise * fall))
+    return spans

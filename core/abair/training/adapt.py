@@ -1,0 +1,197 @@
+"""Phase II: with the backbone frozen, train one LoRA for one degradation through PEFT (the only importer of peft here).
+
+Rank 4 on the linear and ungrouped convolution layers (the paper's best rank of 4, 8, 16), on synthetic samples of the
+degradation and, where there are any, real pairs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from abair.backbone import Backbone, fingerprint, freeze, global_view
+from abair.errors import MissingExtraError, TrainingError
+from abair.lora import CONFIG_FILE, WEIGHTS_FILE, adaptable_layers, backbone_reference
+from abair.synthesis import (
+    CleanPhotos,
+    Degrader,
+    Pixels,
+    generator_for,
+    load_photos,
+    photos_in,
+    split_photos,
+)
+from abair.training.loop import Batch
+from abair.training.pretrain import VALIDATION_CROPS, VALIDATION_SIDE, charbonnier, psnr
+from abair.training.settings import Settings
+
+RANK: Final = 4
+ALPHA: Final = 8
+REAL_SHARE: Final = 0.5
+"""Share of samples cut from real pairs, where there are any."""
+
+
+class Pairs:
+    """Real pairs below a folder: `clean/` and `degraded/` with equal names up to the ending."""
+
+    def __init__(self, clean: Sequence[Pixels], degraded: Sequence[Pixels]) -> None:
+        self.clean, self.degraded = clean, degraded
+
+    def crop(self, generator: torch.Generator, side: int) -> tuple[Tensor, Tensor]:
+        """One crop (3, side, side), degraded and clean, turned and mirrored alike."""
+        index = int(torch.randint(len(self.clean), (), generator=generator))
+        height, width = self.clean[index].shape[:2]
+        side = min(side, height, width)
+        top = int(torch.randint(height - side + 1, (), generator=generator))
+        left = int(torch.randint(width - side + 1, (), generator=generator))
+        turns, mirror = (int(torch.randint(n, (), generator=generator)) for n in (4, 2))
+        parts = []
+        for photo in (self.degraded[index], self.clean[index]):
+            patch = np.rot90(photo[top : top + side, left : left + side], turns)
+            patch = patch[:, ::-1] if mirror else patch
+            parts.append(torch.from_numpy(patch.copy()).permute(2, 0, 1).float().div_(255))
+        return parts[0], parts[1]
+
+
+def read_pairs(folder: Path) -> tuple[Pairs, Pairs]:
+    """The pairs to train on and those held out.
+
+    Raises:
+        TrainingError: a folder is missing, a name has no partner, or two partners differ in size.
+    """
+    clean = {path.stem: path for path in photos_in(folder / "clean")}
+    degraded = {path.stem: path for path in photos_in(folder / "degraded")}
+    if alone := sorted(clean.keys() ^ degraded.keys()):
+        raise TrainingError(f"{folder}: found {alone[0]} without a partner; expected equal names in clean/ and degraded/")
+    train, held = split_photos([clean[name] for name in sorted(clean)])
+    made = []
+    for paths in (train, held):
+        pairs = Pairs(load_photos(paths), load_photos([degraded[path.stem] for path in paths]))
+        for path, one, other in zip(paths, pairs.clean, pairs.degraded, strict=True):
+            if one.shape != other.shape:
+                raise TrainingError(f"{path}: found {one.shape} and {other.shape}, expected partners of equal size")
+        made.append(pairs)
+    return made[0], made[1]
+
+
+class AdaptTask:
+    """Phase II for the loop."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        degradation: str,
+        degrader: Degrader,
+        photos: CleanPhotos,
+        held_out: CleanPhotos,
+        settings: Settings,
+        pairs: tuple[Pairs, Pairs] | None = None,
+    ) -> None:
+        self.name = f"adapter-{degradation}"
+        self.degradation, self.degrader, self.settings = degradation, degrader, settings
+        self.photos, self.held_out, self.pairs = photos, held_out, pairs
+        self.fingerprint = fingerprint(backbone)
+        self.size = backbone.size
+        torch.manual_seed(settings.seed)  # PEFT initialises A at random
+        self.module = _with_lora(backbone, self.fingerprint)
+
+    def batch(self, index: int) -> Batch:
+        """(degraded, clean)."""
+        chosen = []
+        for item in range(self.settings.batch):
+            generator = generator_for(self.settings.seed, 2, index, item)
+            if self.pairs is not None and item < self.settings.batch * REAL_SHARE:
+                chosen.append(self.pairs[0].crop(generator, self.settings.crop))
+            else:
+                clean = self.photos.crop(generator, self.settings.crop)
+                sample = self.degrader.single(clean, self.degradation, generator)
+                chosen.append((sample.degraded, sample.clean))
+        return torch.stack([pair[0] for pair in chosen]), torch.stack([pair[1] for pair in chosen])
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """The Charbonnier distance."""
+        degraded, clean = batch
+        degraded = degraded.contiguous(memory_format=torch.channels_last)
+        return charbonnier(self.module(degraded, global_view(degraded)).float(), clean), {}
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """PSNR in dB on held-out samples: with the adapter, of the bare backbone, of the input; on real pairs too."""
+        sets = {"": [self._held_out(item) for item in range(2 * VALIDATION_CROPS)]}
+        if self.pairs is not None:
+            generator = generator_for(0, 8)
+            sets["real_"] = [self.pairs[1].crop(generator, VALIDATION_SIDE) for _ in range(VALIDATION_CROPS)]
+        figures: dict[str, float] = {}
+        for prefix, pairs in sets.items():
+            figures[f"{prefix}psnr"] = _mean([psnr(self._restored(d), c) for d, c in pairs])
+            with self.module.disable_adapter():
+                figures[f"{prefix}bare"] = _mean([psnr(self._restored(d), c) for d, c in pairs])
+            figures[f"{prefix}input"] = _mean([psnr(d, c) for d, c in pairs])
+        return figures
+
+    def export(self, folder: Path) -> Path:
+        """Write the adapter in PEFT's format to `folder/<backbone>`; returns that folder.
+
+        Raises:
+            TrainingError: the backbone was changed by the training, which must never happen.
+        """
+        if (after := self.base_fingerprint()) != self.fingerprint:
+            raise TrainingError(
+                f"{self.name}: the frozen backbone changed: found fingerprint {after}, expected {self.fingerprint}; "
+                "do not use this adapter"
+            )
+        out = folder / self.size.name
+        aside = folder / f".{self.size.name}.partial"
+        self.module.save_pretrained(aside, safe_serialization=True)
+        out.mkdir(parents=True, exist_ok=True)
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            (aside / name).replace(out / name)
+        shutil.rmtree(aside)
+        return out
+
+    def base_fingerprint(self) -> str:
+        """The fingerprint of the network under the adapter, as it is now."""
+        base = Backbone(self.size)
+        state = self.module.get_base_model().state_dict()
+        base.load_state_dict(
+            {name.replace(".base_layer.", "."): tensor for name, tensor in state.items() if ".lora_" not in name}
+        )
+        return fingerprint(base)
+
+    def _held_out(self, item: int) -> tuple[Tensor, Tensor]:
+        generator = generator_for(0, 7, item)
+        sample = self.degrader.single(self.held_out.crop(generator, VALIDATION_SIDE), self.degradation, generator)
+        return sample.degraded, sample.clean
+
+    def _restored(self, degraded: Tensor) -> Tensor:
+        device = next(self.module.parameters()).device
+        restored: Tensor = self.module(degraded[None].to(device))
+        return restored[0].clamp(0, 1).cpu()
+
+
+def _with_lora(backbone: Backbone, found: str) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise MissingExtraError("training an adapter: peft is missing; install it with: pip install 'abair[train]'") from error
+    freeze(backbone)
+    config = LoraConfig(
+        r=RANK,
+        lora_alpha=ALPHA,
+        target_modules=sorted(adaptable_layers(backbone)),
+        base_model_name_or_path=backbone_reference(backbone.size.name, found),
+    )
+    model = get_peft_model(backbone, config)  # type: ignore[arg-type]
+    # get_peft_model writes the model's own name, of which a plain module has none
+    model.peft_config["default"].base_model_name_or_path = backbone_reference(backbone.size.name, found)
+    return model
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

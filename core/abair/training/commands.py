@@ -1,0 +1,134 @@
+"""What `abair train` does: gather plugins, photos and settings, run the loop, write weights and settings beside them."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
+from abair.bundle import BACKBONE_FILE, assemble
+from abair.deployment import FACTORY, Deployment
+from abair.discovery import Plugins, discover, load_synthesizer
+from abair.errors import TrainingError
+from abair.estimator import save_estimator
+from abair.synthesis import CleanPhotos, Degrader, clean_photos
+from abair.training.adapt import AdaptTask, read_pairs
+from abair.training.estimate import EstimateTask
+from abair.training.loop import CHECKPOINT, State, train
+from abair.training.pretrain import PretrainTask
+from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings, read_settings, write_settings
+
+CLEAN_DIR = "ABAIR_CLEAN_DIR"
+
+
+def train_backbone(
+    *, data: Path | None, size: str, out: Path, settings_file: Path | None = None, start: Path | None = None,
+    device: str = "cpu", **overrides: Any,
+) -> Path:  # fmt: skip
+    """Phase I: train a backbone of `size` into `out`; returns the file. `start` is a checkpoint to begin from.
+
+    Raises:
+        TrainingError: unknown size, unusable settings, no plugins, no photos, or a checkpoint of another run.
+    """
+    if size not in SIZES:
+        raise TrainingError(f"size {size}: unknown; expected one of {', '.join(SIZES)}")
+    settings = read_settings(PRETRAINING, settings_file, **overrides)
+    degrader, (photos, held_out) = Degrader(_synthesizers(discover())), _photos(data)
+    torch.manual_seed(settings.seed)
+    task = PretrainTask(Backbone(SIZES[size]), degrader, photos, held_out, settings)
+    if start is not None:
+        _begin_from(start, task.module)
+    state = train(task, settings, out, device=device)
+    path = out / BACKBONE_FILE
+    mark = save_backbone(task.module.backbone.cpu(), path)
+    _record(out, settings, state, photos, fingerprint=mark, labels=list(degrader.labels), size=size)
+    return path
+
+
+def train_adapter(
+    *, name: str, data: Path | None, pairs: Path | None = None, backbone: Path | None = None, out: Path | None = None,
+    run: Path | None = None, settings_file: Path | None = None, device: str = "cpu", **overrides: Any,
+) -> Path:  # fmt: skip
+    """Phase II: train the adapter of one installed degradation; returns its folder (`out/<backbone>`).
+
+    `backbone` defaults to the factory deployment's, `out` to the plugin's own adapters folder.
+
+    Raises:
+        TrainingError, PluginError: unusable settings, photos, pairs or plugin.
+    """
+    settings = read_settings(ADAPTING, settings_file, **overrides)
+    degradation = discover().get(name)
+    degrader = Degrader({name: load_synthesizer(degradation)})
+    photos, held_out = _photos(data)
+    network = load_backbone(backbone or FACTORY / BACKBONE_FILE)
+    real = read_pairs(pairs) if pairs is not None else None
+    task = AdaptTask(network, name, degrader, photos, held_out, settings, real)
+    run = run or Path("runs") / f"adapter-{name}"
+    state = train(task, settings, run, device=device)
+    folder = task.export(out or degradation.adapters)
+    _record(folder, settings, state, photos, fingerprint=task.fingerprint, pairs=str(pairs or ""), **task.validate())
+    return folder
+
+
+def train_estimator(
+    *, data: Path | None, out: Path, name: str = "custom", run: Path | None = None, backbone: Path | None = None,
+    settings_file: Path | None = None, device: str = "cpu", **overrides: Any,
+) -> Deployment:  # fmt: skip
+    """Phase III: train the estimator for all installed degradations and assemble the bundle in `out`.
+
+    Raises:
+        TrainingError: unusable settings or photos, or the frozen backbone changed.
+        AdapterError: a plugin's adapter does not belong to the backbone.
+    """
+    settings = read_settings(ESTIMATING, settings_file, **overrides)
+    plugins = discover()
+    degrader, (photos, held_out) = Degrader(_synthesizers(plugins)), _photos(data)
+    source = backbone or FACTORY / BACKBONE_FILE
+    before = fingerprint(load_backbone(source))
+    task = EstimateTask(degrader, photos, held_out, settings)
+    run = run or Path("runs") / "estimator"
+    state = train(task, settings, run, device=device)
+    estimator = run / "estimator.safetensors"
+    save_estimator(task.module, estimator)
+    adapters = [plugins.found[label] for label in degrader.labels[:-1]]
+    deployment = assemble(
+        out, name=name, created=datetime.now(UTC), backbone=source, estimator=estimator, adapters=adapters
+    )
+    if deployment.backbone.fingerprint != before:
+        raise TrainingError(f"{source}: the backbone's file changed during the training; train the estimator again")
+    _record(out, settings, state, photos, fingerprint=before, labels=list(degrader.labels), **task.validate())
+    return deployment
+
+
+def _synthesizers(plugins: Plugins) -> dict[str, Any]:
+    return {degradation.name: load_synthesizer(degradation) for degradation in plugins.degradations}
+
+
+def _photos(data: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
+    folder = data or (Path(os.environ[CLEAN_DIR]) if os.environ.get(CLEAN_DIR) else None)
+    return clean_photos(folder)
+
+
+def _begin_from(start: Path, module: torch.nn.Module) -> None:
+    """Load the averaged weights of another run's checkpoint."""
+    path = start / CHECKPOINT if start.is_dir() else start
+    try:
+        tensors = load_file(path)
+        module.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
+    except (OSError, RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"{path}: cannot be started from ({str(error).splitlines()[0]}); expected a checkpoint of phase I "
+            "with the same size and labels"
+        ) from None
+
+
+def _record(folder: Path, settings: Settings, state: State, photos: CleanPhotos, **facts: Any) -> None:
+    """`training.toml` beside the weights: the settings, and what else made them."""
+    results = {key: value if not isinstance(value, float) else round(value, 4) for key, value in facts.items()}
+    run = {"minutes": round(state.seconds / 60, 1), "steps": state.step, "photos": len(photos)}
+    write_settings(folder / "training.toml", settings, run=run | results)
