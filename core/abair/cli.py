@@ -259,10 +259,11 @@ def _load(
     reporter: Reporter, sources: Sequence[str], deployment: str | None, device: str, precision: Precision
 ) -> Restorer | None:
     """The restorer if there is anything to do and it can be loaded; the latter fails all `sources` at once."""
-    if sources:
-        with reporter.guard(*sources):
-            return load_restorer(deployment, device, precision)
-    return None
+    try:
+        return load_restorer(deployment, device, precision) if sources else None
+    except Exception as error:
+        reporter.fail(error, *sources)
+        return None
 
 
 def _restored(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -48,7 +48,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Plugins:
-    """What discovery found: the usable degradations by name, the pluggy manager that holds their hooks, the problems."""
+    """What discovery found: the usable degradations by name, the manager that holds their hooks, and the problems."""
 
     manager: pluggy.PluginManager
     found: dict[str, Found] = field(default_factory=dict)
@@ -78,36 +78,32 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Plugins:
     """Load every plugin of the group `abair` (or of `points`) and collect what they declare.
 
     A plugin that fails to import, exits, misspells a hook, returns nonsense, or doubles a name is reported in
-    `problems` with its distribution; the others work. Never raises for a plugin's fault.
+    `problems` with its distribution; the others work. Of two that share a name neither is used: which of them came
+    first says nothing about which is meant. Never raises for a plugin's fault.
     """
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
     plugins = Plugins(manager)
-    listed = sorted(
-        entry_points(group=GROUP) if points is None else points, key=lambda p: (p.name, _distribution(p)[0])
-    )
+    listed = _installed(plugins.problems) if points is None else list(points)
+    listed = sorted({(p.name, p.value, _distribution(p)): p for p in listed}.values(), key=_order)
+    loaded: list[_Loaded] = []
     for point in listed:
-        distribution, version = _distribution(point)
-        doubles = sorted(
-            {d for d in (_distribution(p)[0] for p in listed if p.name == point.name) if d != distribution}
-        )
         try:
-            if doubles:
+            others = [_distribution(p)[0] for p in listed if p.name == point.name and p is not point]
+            if others:
                 raise PluginError(
-                    f"the entry point's name is also taken by {', '.join(doubles)}; uninstall one of them"
+                    f"the entry point's name is also taken by distribution {', '.join(others)}; uninstall one of them"
                 )
-            declared = _load(manager, point)
-            for degradation in declared:
-                if other := plugins.found.get(degradation.name):
-                    raise PluginError(
-                        f"declares degradation {degradation.name}, which {other.distribution} declares; uninstall one of them"
-                    )
+            loaded.append(_Loaded(point.name, *_distribution(point), _load(manager, point)))
         except PluginError as error:
-            if manager.has_plugin(point.name):
-                manager.unregister(name=point.name)
-            plugins.problems.append(Problem(point.name, distribution, str(error)))
+            _report(plugins, point.name, _distribution(point)[0], str(error))
+    for plugin in loaded:
+        try:
+            _check_names(plugin, loaded)
+        except PluginError as error:
+            _report(plugins, plugin.name, plugin.distribution, str(error))
         else:
-            plugins.found.update({d.name: Found(d, distribution, version) for d in declared})
+            plugins.found.update({d.name: Found(d, plugin.distribution, plugin.version) for d in plugin.declared})
     return plugins
 
 
@@ -129,36 +125,85 @@ def load_synthesizer(degradation: Degradation) -> Synthesizer:
     return cast("Synthesizer", synthesizer)
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """A plugin whose hooks fit and whose answer has the right form."""
+
+    name: str
+    distribution: str
+    version: str
+    declared: list[Degradation]
+
+
+def _installed(problems: list[Problem]) -> list[EntryPoint]:
+    """The entry points of the group; a distribution whose list of them cannot be parsed is reported and left out."""
+    try:
+        return list(entry_points(group=GROUP))
+    except Exception:
+        # One malformed entry_points.txt ends the quick way for everybody, so ask each distribution by itself.
+        found: dict[str, list[EntryPoint]] = {}
+        for distribution in distributions():
+            name = _text(lambda d=distribution: d.name) or "unknown"
+            if name not in found:  # the first on the path is the one that Python imports
+                try:
+                    found[name] = list(distribution.entry_points.select(group=GROUP))
+                except Exception as error:
+                    found[name] = []
+                    problems.append(Problem(name, name, f"its entry_points.txt cannot be read ({_said(error)})"))
+        return [point for listed in found.values() for point in listed]
+
+
+def _report(plugins: Plugins, name: str, distribution: str, reason: str) -> None:
+    """Note a problem, and take the plugin's hooks out if they are in."""
+    if plugins.manager.has_plugin(name):
+        plugins.manager.unregister(name=name)
+    plugins.problems.append(Problem(name, distribution, reason))
+
+
+def _check_names(plugin: _Loaded, loaded: list[_Loaded]) -> None:
+    """Refuse a plugin that declares a degradation which another one declares, too."""
+    for degradation in plugin.declared:
+        others = [p for p in loaded if p is not plugin and degradation.name in {d.name for d in p.declared}]
+        if others:
+            names = ", ".join(f"{p.name} (distribution {p.distribution})" for p in others)
+            raise PluginError(
+                f"declares degradation {degradation.name}, which plugin {names} declares, too; uninstall one of them"
+            )
+
+
 def _load(manager: pluggy.PluginManager, point: EntryPoint) -> list[Degradation]:
     """Import one plugin, register it, check its hooks, and ask it for its degradations."""
     try:
         module = point.load()
     except (Exception, SystemExit) as error:
         raise PluginError(f"cannot be imported: {_said(error)}") from error
+    hooks = f"the hooks are {', '.join(name for name in vars(Hooks) if name.startswith('abair_'))}"
+    marked = f"{hooks}, each a function marked @abair.hookimpl"
+    if manager.is_registered(module):
+        raise PluginError(f"found {point.value}, which another entry point names, too; expected a module of its own")
     try:
         manager.register(module, name=point.name)
         manager.check_pending()
-    except (ValueError, pluggy.PluginValidationError) as error:
-        raise PluginError(f"its hooks do not fit: {_said(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"its hooks do not fit: {_said(error)}; {hooks}, with the arguments of abair.contract.Hooks") from error  # fmt: skip
     misspelt = _misspelt_hooks(module)
     if misspelt:
-        hooks = ", ".join(name for name in vars(Hooks) if name.startswith("abair_"))
-        raise PluginError(f"found {', '.join(misspelt)} without a mark or with an unknown name; the hooks are {hooks}, "
-                          "each marked @abair.hookimpl")  # fmt: skip
-    try:
-        answers: list[Any] = manager.subset_hook_caller(
-            "abair_degradations", [p for p in manager.get_plugins() if p is not module]
-        )()
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"abair_degradations failed: {_said(error)}") from error
+        raise PluginError(f"found {', '.join(misspelt)} without a mark; {marked}")
+    if not manager.get_hookcallers(module):
+        raise PluginError(f"found no hook in {point.value} ({type(module).__name__}); {marked}")
+    # Not through pluggy's call, which drops an answer of None in silence.
+    answers = [i.function for i in manager.hook.abair_degradations.get_hookimpls() if i.plugin is module]
     if not answers:
         return []
-    declared = answers[0]
+    try:
+        declared: Any = answers[0]()
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"abair_degradations failed: {_said(error)}") from error
     if not isinstance(declared, list) or not all(isinstance(item, Degradation) for item in declared):
         raise PluginError(f"abair_degradations returned {_short(declared)}; expected a list of abair.Degradation")
     names = [degradation.name for degradation in declared]
     if len(set(names)) != len(names):
-        raise PluginError(f"abair_degradations returned a name twice: {', '.join(names)}")
+        raise PluginError(f"abair_degradations returned a name twice: {', '.join(names)}; expected each once")
     return declared
 
 
@@ -173,17 +218,30 @@ def _misspelt_hooks(plugin: object) -> list[str]:
     ]
 
 
+def _order(point: EntryPoint) -> tuple[str, str, str]:
+    return point.name, _distribution(point)[0], point.value
+
+
 def _distribution(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
+    """Name and version of the distribution that an entry point comes from; its metadata may lack either."""
+    return _text(lambda: point.dist.name) or "unknown", _text(lambda: point.dist.version) or "0"  # type: ignore[union-attr]
+
+
+def _text(read: Callable[[], Any]) -> str:
+    """What `read` gives as text; empty where metadata is missing or damaged, which raises in some Pythons."""
+    try:
+        return str(read() or "")
+    except Exception:
+        return ""
 
 
 def _said(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    text = " ".join(str(error).split())
+    text = " ".join(_text(lambda: error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
 def _short(value: object) -> str:
-    text = " ".join(repr(value).split())
+    text = " ".join(_text(lambda: repr(value)).split()) or type(value).__name__
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -50,6 +50,8 @@ def read_header(path: Path, error: type[AbairError] = DeploymentError) -> Header
         shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
         dtypes = {name: str(entry["dtype"]) for name, entry in entries.items()}
         metadata = dict(header.get("__metadata__") or {})
+    except AbairError:
+        raise  # it is a ValueError too, and says more than the lines below
     except OSError as reason:
         raise error(f"{path}: cannot be read ({reason.strerror}); expected a safetensors file") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

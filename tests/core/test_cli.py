@@ -337,6 +337,16 @@ def test_ctrl_c_is_one_line_and_leaves_no_partial_file(abair, restorer, monkeypa
     assert files("fixed") == ["a.png"]
 
 
+def test_a_deployment_that_cannot_be_loaded_is_not_said_to_be_the_photo(abair, monkeypatch) -> None:
+    photo("a.png")
+
+    def load(*_: Any) -> None:
+        raise DeploymentError("device cuda: cannot be used")
+
+    monkeypatch.setattr(cli, "load_restorer", load)
+    assert abair("restore", "a.png", "-o", "b.png").err == ["abair: device cuda: cannot be used"]
+
+
 def test_abair_debug_shows_the_traceback(capsys, restorer, monkeypatch) -> None:
     photo("a.png")
     monkeypatch.setenv("ABAIR_DEBUG", "1")

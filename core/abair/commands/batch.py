@@ -181,7 +181,7 @@ def _photos(folder: Path, recursive: bool, leave_out: Path | None, reporter: Rep
     def unreadable(error: OSError) -> None:
         if Path(error.filename) == folder:
             raise error
-        reporter.fail(error, str(error.filename))
+        reporter.fail(error, str(error.filename), about=str(error.filename))
 
     left_out = leave_out.resolve() if leave_out else None
     if left_out == folder.resolve():

@@ -47,10 +47,10 @@ class Reporter:
             else:
                 print(line, file=sys.stderr, flush=True)
 
-    def fail(self, error: BaseException, *sources: str) -> None:
-        """Count a failure and say it in one line; as JSON, once for each of the inputs that it cost."""
+    def fail(self, error: BaseException, *sources: str, about: str = "") -> None:
+        """Count a failure and say it in one line that names `about`; as JSON, once for each of the inputs it cost."""
         self.failures += 1
-        text = one_line(explain(error, sources[0] if len(sources) == 1 else ""))
+        text = one_line(explain(error, about))
         if debugging():
             traceback.print_exception(error)
         self.say(text)
@@ -58,12 +58,12 @@ class Reporter:
             self.result({"input": source, "error": text})
 
     @contextlib.contextmanager
-    def guard(self, *sources: str) -> Iterator[None]:
-        """What fails inside costs one line and the inputs `sources`, nothing else; Ctrl-C goes through."""
+    def guard(self, source: str) -> Iterator[None]:
+        """What fails inside costs one line and the input `source`, nothing else; Ctrl-C goes through."""
         try:
             yield
         except Exception as error:
-            self.fail(error, *sources)
+            self.fail(error, source, about=source)
 
     def result(self, record: Mapping[str, Any]) -> None:
         """One JSON object as one line on stdout, there at once for whoever reads it."""
@@ -132,8 +132,8 @@ class _Lines(logging.Handler):
         self.reporter.say(f"warning: {record.getMessage()}")
 
 
-def explain(error: BaseException, source: str = "") -> str:
-    """What went wrong, for people; it names `source` in any case."""
+def explain(error: BaseException, about: str = "") -> str:
+    """What went wrong, for people; it names `about` in any case."""
     text = str(error)
     if isinstance(error, AbairError):
         said = text
@@ -148,7 +148,7 @@ def explain(error: BaseException, source: str = "") -> str:
         said = (
             f"unexpected {type(error).__name__}{f' ({text})' if text else ''}; ABAIR_DEBUG=1 shows where it came from"
         )
-    return said if one_line(source) in said or source in said else f"{source}: {said}"
+    return said if about in said or repr(about) in said else f"{about}: {said}"
 
 
 def one_line(text: str) -> str:

@@ -148,7 +148,8 @@ class AdaptTask:
             )
         out = folder / self.size.name
         aside = folder / f".{self.size.name}.partial"
-        self.module.save_pretrained(aside, safe_serialization=True)
+        # PEFT would ask a model hub about embeddings, which this network has none of
+        self.module.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)
         out.mkdir(parents=True, exist_ok=True)
         for name in (WEIGHTS_FILE, CONFIG_FILE):
             (aside / name).replace(out / name)
@@ -181,14 +182,9 @@ def _with_lora(backbone: Backbone, found: str) -> Any:
     except ImportError as error:
         raise MissingExtraError("training an adapter: peft is missing; install it with: pip install 'abair[train]'") from error
     freeze(backbone)
-    config = LoraConfig(
-        r=RANK,
-        lora_alpha=ALPHA,
-        target_modules=sorted(adaptable_layers(backbone)),
-        base_model_name_or_path=backbone_reference(backbone.size.name, found),
-    )
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=sorted(adaptable_layers(backbone)))
     model = get_peft_model(backbone, config)  # type: ignore[arg-type]
-    # get_peft_model writes the model's own name, of which a plain module has none
+    # only now: get_peft_model overwrites it with the model's own name, of which a plain module has none
     model.peft_config["default"].base_model_name_or_path = backbone_reference(backbone.size.name, found)
     return model
 

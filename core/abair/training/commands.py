@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
 from abair.bundle import BACKBONE_FILE, assemble
 from abair.deployment import FACTORY, Deployment
-from abair.discovery import Plugins, discover, load_synthesizer
+from abair.discovery import Found, Plugins, discover, load_synthesizer
 from abair.errors import TrainingError
 from abair.estimator import save_estimator
 from abair.synthesis import CleanPhotos, Degrader, clean_photos
@@ -77,9 +78,11 @@ def train_adapter(
 
 def train_estimator(
     *, data: Path | None, out: Path, name: str = "custom", run: Path | None = None, backbone: Path | None = None,
-    settings_file: Path | None = None, device: str = "cpu", **overrides: Any,
+    adapters: Path | None = None, settings_file: Path | None = None, device: str = "cpu", **overrides: Any,
 ) -> Deployment:  # fmt: skip
     """Phase III: train the estimator for all installed degradations and assemble the bundle in `out`.
+
+    The adapters are those that the plugins ship, or those in `adapters/<degradation>/<backbone>`.
 
     Raises:
         TrainingError: unusable settings or photos, or the frozen backbone changed.
@@ -95,9 +98,9 @@ def train_estimator(
     state = train(task, settings, run, device=device)
     estimator = run / "estimator.safetensors"
     save_estimator(task.module, estimator)
-    adapters = [plugins.found[label] for label in degrader.labels[:-1]]
+    members = [_with_adapters(plugins.found[label], adapters) for label in degrader.labels[:-1]]
     deployment = assemble(
-        out, name=name, created=datetime.now(UTC), backbone=source, estimator=estimator, adapters=adapters
+        out, name=name, created=datetime.now(UTC), backbone=source, estimator=estimator, adapters=members
     )
     if deployment.backbone.fingerprint != before:
         raise TrainingError(f"{source}: the backbone's file changed during the training; train the estimator again")
@@ -107,6 +110,13 @@ def train_estimator(
 
 def _synthesizers(plugins: Plugins) -> dict[str, Any]:
     return {degradation.name: load_synthesizer(degradation) for degradation in plugins.degradations}
+
+
+def _with_adapters(found: Found, adapters: Path | None) -> Found:
+    if adapters is None:
+        return found
+    name = found.degradation.name
+    return replace(found, degradation=found.degradation.model_copy(update={"adapters": adapters / name}))
 
 
 def _photos(data: Path | None) -> tuple[CleanPhotos, CleanPhotos]:

@@ -268,13 +268,16 @@ def _restore(
             facts = json.loads((file.metadata() or {}).get("abair.checkpoint", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise TrainingError(f"{path}: damaged ({error}), expected a complete checkpoint; remove it to start anew") from None
+        raise TrainingError(
+            f"{path}: damaged ({error}), expected a complete checkpoint; remove it to start anew"
+        ) from None
     found = {name.removeprefix("model."): t.shape for name, t in tensors.items() if name.startswith("model.")}
     expected = {name: parameter.shape for name, parameter in parameters.items()}
     if facts.get("task") != task.name or facts.get("seed") != settings.seed or found != expected:
         raise TrainingError(
             f"{path}: found a checkpoint of {facts.get('task')} with seed {facts.get('seed')}, expected {task.name} "
-            f"with seed {settings.seed} and the same {len(parameters)} parameters; name another folder with --out, or remove it"
+            f"with seed {settings.seed} and {len(parameters)} parameters of their shapes; name another folder with --out, "
+            "or remove it"
         )
     if facts["step"] > settings.steps:
         raise TrainingError(f"{path}: found step {facts['step']}, expected at most {settings.steps}; raise --steps")

@@ -17,7 +17,7 @@ def abair_degradations() -> list[Degradation]:
             card=Card(
                 authors=("The ABAIR authors",),
                 licence="Apache-2.0",
-                training_data="BSDS500, CID22, CLIC2025 and wallpaper photographs, damaged by this plugin's synthesiser",
+                training_data="BSDS500, CID22, CLIC2025 and wallpaper photos, damaged by the synthesiser; LOL v1 pairs",
                 command="abair train adapter low-light",
             ),
         )

@@ -1,0 +1,176 @@
+"""The three phases end to end on the `tiny` backbone: each trains its own part and nothing else."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from abair import Restorer
+from abair.backbone import fingerprint, load_backbone
+from abair.discovery import discover
+from abair.errors import AdapterError, PluginError, TrainingError
+from abair.lora import read_adapter
+from abair.training.adapt import AdaptTask
+from abair.training.commands import train_adapter, train_backbone, train_estimator
+
+DEGRADATIONS = ("blur", "haze", "low-light", "noise", "rain")
+QUICK = {"batch": 2, "crop": 32, "workers": 0, "warmup": 1, "validate_every": 100}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for index in range(4):
+        coarse = generator.integers(0, 256, (12, 16, 3)).astype(np.uint8)
+        Image.fromarray(coarse).resize((256, 224), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backbone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_backbone(data=photos, size="tiny", out=tmp_path_factory.mktemp("one"), steps=4, **QUICK)
+
+
+@pytest.fixture(scope="module")
+def adapters(photos: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("two")
+    for name in DEGRADATIONS:
+        train_adapter(
+            name=name, data=photos, backbone=backbone, out=root / name, run=root / f"run-{name}", steps=2, **QUICK
+        )
+    return root
+
+
+def test_phase_one_writes_a_backbone_and_its_settings(backbone: Path) -> None:
+    record = tomllib.loads((backbone.parent / "training.toml").read_text())
+    assert record["settings"]["steps"] == 4
+    assert record["run"]["labels"] == [*DEGRADATIONS, "clean"]
+    assert record["run"]["fingerprint"] == fingerprint(load_backbone(backbone))
+
+
+def test_phase_two_trains_the_adapter_and_touches_nothing_of_the_backbone(
+    photos: Path, backbone: Path, adapters: Path
+) -> None:
+    network = load_backbone(backbone)
+    mark = fingerprint(network)
+    for name in DEGRADATIONS:
+        adapter = read_adapter(adapters / name / "tiny", network, mark, name)
+        assert adapter.rank == 4
+        # B starts at zero: what is not zero was trained
+        assert any(bool(up.any()) for _, up in adapter.layers.values())
+    assert sorted(path.name for path in (adapters / "noise" / "tiny").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "training.toml",
+    ]
+
+
+def test_a_backbone_that_changed_in_phase_two_is_noticed(
+    photos: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = AdaptTask.loss
+
+    def meddling(self: AdaptTask, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, dict[str, float]]:
+        with torch.no_grad():
+            self.module.get_base_model().stem.base_layer.weight[0, 0, 0, 0] += 0.01
+        return original(self, batch)
+
+    monkeypatch.setattr(AdaptTask, "loss", meddling)
+    with pytest.raises(TrainingError, match="the frozen backbone changed"):
+        train_adapter(
+            name="noise", data=photos, backbone=backbone, out=tmp_path / "out", run=tmp_path / "run", steps=1, **QUICK
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_phase_three_makes_a_bundle_that_restores(photos: Path, backbone: Path, adapters: Path, tmp_path: Path) -> None:
+    before = backbone.read_bytes()
+    kept = {name: (adapters / name / "tiny" / "adapter_model.safetensors").read_bytes() for name in DEGRADATIONS}
+    deployment = train_estimator(
+        data=photos,
+        out=tmp_path / "bundle",
+        run=tmp_path / "run",
+        backbone=backbone,
+        adapters=adapters,
+        steps=2,
+        **QUICK | {"crop": 64},
+    )
+    assert deployment.labels == (*DEGRADATIONS, "clean")
+    assert backbone.read_bytes() == before == (tmp_path / "bundle" / "backbone.safetensors").read_bytes()
+    for name, content in kept.items():
+        assert (tmp_path / "bundle" / "adapters" / name / "adapter_model.safetensors").read_bytes() == content
+    result = Restorer.load(tmp_path / "bundle")(np.zeros((30, 40, 3), np.uint8))
+    assert result.deployment == "custom"
+
+
+def test_an_adapter_of_another_backbone_stops_phase_three(photos: Path, adapters: Path, tmp_path: Path) -> None:
+    other = train_backbone(data=photos, size="tiny", out=tmp_path / "other", steps=1, **QUICK | {"seed": 5})
+    with pytest.raises(AdapterError, match="an adapter belongs to one backbone"):
+        train_estimator(
+            data=photos,
+            out=tmp_path / "bundle",
+            run=tmp_path / "run",
+            backbone=other,
+            adapters=adapters,
+            steps=1,
+            **QUICK | {"crop": 64},
+        )
+    assert not (tmp_path / "bundle" / "deployment.json").exists()
+
+
+def test_a_killed_phase_two_resumes_to_the_same_adapter(photos: Path, backbone: Path, tmp_path: Path) -> None:
+    def run(folder: str, steps: int) -> dict[str, torch.Tensor]:
+        out = train_adapter(
+            name="noise",
+            data=photos,
+            backbone=backbone,
+            out=tmp_path / folder,
+            run=tmp_path / f"{folder}-run",
+            steps=steps,
+            **QUICK | {"decay": 0.0},
+        )
+        return load_file(out / "adapter_model.safetensors")
+
+    run("cut", 2)
+    resumed, whole = run("cut", 4), run("whole", 4)
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_real_pairs_are_used_and_checked(photos: Path, backbone: Path, tmp_path: Path) -> None:
+    for part in ("clean", "degraded"):
+        (tmp_path / "pairs" / part).mkdir(parents=True)
+        for path in photos.iterdir():
+            Image.open(path).save(tmp_path / "pairs" / part / path.name)
+    arguments = {"name": "low-light", "data": photos, "backbone": backbone, "pairs": tmp_path / "pairs", "steps": 1}
+    folder = train_adapter(**arguments, out=tmp_path / "out", run=tmp_path / "run", **QUICK)
+    record = tomllib.loads((folder / "training.toml").read_text())
+    # these pairs are equal, so their input has no error at all
+    assert record["run"]["real_input"] == 100
+    (tmp_path / "pairs" / "clean" / "0.png").unlink()
+    with pytest.raises(TrainingError, match="found 0 without a partner"):
+        train_adapter(**arguments, out=tmp_path / "out2", run=tmp_path / "run2", **QUICK)
+
+
+def test_an_unknown_degradation_names_what_there_is(photos: Path, backbone: Path, tmp_path: Path) -> None:
+    assert sorted(discover().found) == list(DEGRADATIONS)
+    with pytest.raises(PluginError, match="found blur, haze, low-light, noise, rain"):
+        train_adapter(name="snow", data=photos, backbone=backbone, out=tmp_path, run=tmp_path / "run", steps=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"size": "huge"}, "expected one of tiny"), ({"steps": 0}, "steps"), ({"crop": 33}, "crop")],
+)
+def test_wrong_settings_are_one_clear_line(
+    photos: Path, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        train_backbone(**{"data": photos, "size": "tiny", "out": tmp_path, "steps": 1} | change)
