@@ -17,7 +17,7 @@ import typer
 import abair
 from abair.commands import batch, training
 from abair.commands.options import PLAIN, Bundle, Device, Json, MaxMegapixels, Paths, Policy, Precision, Recursive
-from abair.commands.reporting import Reporter, bars, debugging, drop_stdout, one_line, reporting
+from abair.commands.reporting import Reporter, bars, debugging, one_line, reporting, settle_stdout
 
 if TYPE_CHECKING:
     from abair.discovery import Synthesizer
@@ -325,13 +325,13 @@ def run(arguments: Sequence[str]) -> int:
         reporter.say("stopped by Ctrl-C; what was being written is not there, what was finished stays")
         return INTERRUPTED
     except BrokenPipeError:
-        drop_stdout()
+        settle_stdout()
         return NOBODY_READS
     except _UsageError as error:
         return _wrong_usage(error, reporter)
     except Exception as error:
         reporter.fail(error)
-        drop_stdout()  # it may be stdout that failed
+        settle_stdout()  # it may be stdout that failed
         return 1
     return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, distributions, entry_points
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -143,7 +144,7 @@ def _installed(problems: list[Problem]) -> list[EntryPoint]:
         # One malformed entry_points.txt ends the quick way for everybody, so ask each distribution by itself.
         found: dict[str, list[EntryPoint]] = {}
         for distribution in distributions():
-            name = _text(lambda d=distribution: d.name) or "unknown"
+            name = _text(partial(getattr, distribution, "name")) or "unknown"
             if name not in found:  # the first on the path is the one that Python imports
                 try:
                     found[name] = list(distribution.entry_points.select(group=GROUP))
@@ -185,7 +186,9 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint) -> list[Degradation]
         manager.register(module, name=point.name)
         manager.check_pending()
     except (Exception, SystemExit) as error:
-        raise PluginError(f"its hooks do not fit: {_said(error)}; {hooks}, with the arguments of abair.contract.Hooks") from error  # fmt: skip
+        raise PluginError(
+            f"its hooks do not fit: {_said(error)}; {hooks}, with the arguments of abair.contract.Hooks"
+        ) from error
     misspelt = _misspelt_hooks(module)
     if misspelt:
         raise PluginError(f"found {', '.join(misspelt)} without a mark; {marked}")

@@ -65,7 +65,9 @@ def read_adapter(folder: Path, backbone: Backbone, fingerprint: str, name: str) 
         AdapterError: a pickle lies in the folder; a file is missing or damaged; the config is not a plain LoRA's;
             keys, shapes, rank or values do not fit; or it was made for another backbone.
     """
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES) if folder.is_dir() else []
+    pickles = (
+        sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLES) if folder.is_dir() else []
+    )
     if pickles:
         raise AdapterError(
             f"{folder / pickles[0]}: found a pickle, which can run code when it is read; expected {WEIGHTS_FILE}; "

@@ -1,11 +1,11 @@
 """Restores images: one estimate, one blend, then the network tile by tile.
 
-    from abair import Restorer
+from abair import Restorer
 
-    restorer = Restorer.load()
-    result = restorer(PIL.Image.open("photo.jpg"))
-    result.image.save("restored.png")
-    print(result.weights)
+restorer = Restorer.load()
+result = restorer(PIL.Image.open("photo.jpg"))
+result.image.save("restored.png")
+print(result.weights)
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class Restorer:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise DeploymentError(
-                f"device {device}: cannot be used ({str(error).splitlines()[0]}); expected cpu or a device of this machine"
+                f"device {device}: cannot be used ({str(error).splitlines()[0]}); "
+                "expected cpu or a device of this machine"
             ) from None
         bundle = read_deployment(deployment)
         backbone = load_backbone(bundle.find(bundle.backbone.file)).to(device)
@@ -107,7 +108,12 @@ class Restorer:
 
     @overload
     def __call__(
-        self, image: ImageLike, *, policy: Policy = ..., weights: Mapping[str, float] | None = ..., tile: int | None = ...
+        self,
+        image: ImageLike,
+        *,
+        policy: Policy = ...,
+        weights: Mapping[str, float] | None = ...,
+        tile: int | None = ...,
     ) -> Restored[ImageLike]: ...
     @overload
     def __call__(
@@ -170,8 +176,11 @@ class Restorer:
         """
         unknown = sorted(set(weights) - set(self.labels))
         if unknown:
-            raise WeightsError(f"weights: unknown label {', '.join(unknown)}; expected some of {', '.join(self.labels)}")
-        for label, weight in weights.items():
+            raise WeightsError(
+                f"weights: unknown label {', '.join(unknown)}; expected some of {', '.join(self.labels)}"
+            )
+        given: Mapping[str, object] = weights
+        for label, weight in given.items():
             if not (isinstance(weight, int | float) and math.isfinite(weight) and 0 <= weight <= 1):
                 raise WeightsError(f"weights: {label}={weight!r}: expected a number from 0 to 1")
         return {label: float(weights.get(label, 0.0)) for label in self.labels}
@@ -182,7 +191,7 @@ class Restorer:
 
     @torch.inference_mode()
     def _run(self, pixels: Pixels, weights: Mapping[str, float], tile: int | None) -> Pixels:
-        """Restore (H, W, 3) pixels; the result has their kind. Memory beside input and result is bounded by the tile."""
+        """Restore (H, W, 3) pixels; the result has their kind. Memory beside the two is bounded by the tile."""
         height, width = pixels.shape[:2]
         network = self._blender.blend(
             [weight for label, weight in weights.items() if label != CLEAN], keep=weights[CLEAN]

@@ -72,6 +72,7 @@ def read_tensors(
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+    from torch import float32
 
     header = read_header(path, error)
     missing = sorted(expected.keys() - header.shapes.keys())
@@ -94,7 +95,8 @@ def read_tensors(
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise error(f"{path}: tensor {name}: found NaN or infinite values, expected finite numbers")
-    return {name: tensor.float() for name, tensor in tensors.items()}
+    # a copy, because safetensors maps the file: who overwrote it in place would change, or crash, what serves
+    return {name: tensor.to(float32, copy=True) for name, tensor in tensors.items()}
 
 
 def _not_safetensors(path: Path, found: str) -> str:

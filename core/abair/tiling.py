@@ -1,11 +1,12 @@
 """Divides a photo into overlapping tiles and joins their results without seams.
 
-Neighbouring cores meet at multiples of the network's stride, so that a tile is sampled as the whole photo would be; each
-tile is run with a halo around its core, and neighbours cross-fade linearly in the middle of what they share.
+Neighbouring cores meet at multiples of the network's stride, so that a tile is sampled as the whole photo would be;
+each tile is run with a halo around its core, and neighbours cross-fade linearly in the middle of what they share.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -43,10 +44,10 @@ def _spans(length: int, core: int, stride: int) -> list[tuple[slice, NDArray[np.
     edges = sorted(set(edges))
     halo = -(-HALO // stride) * stride
     spans = []
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in itertools.pairwise(edges):
         start, stop = max(0, first - halo), min(length, last + halo)
         centres = np.arange(start, stop, dtype=np.float32) + 0.5
         rise = np.ones_like(centres) if first == 0 else np.clip((centres - first + FADE) / (2 * FADE), 0, 1)
         fall = np.ones_like(centres) if last == length else np.clip((last + FADE - centres) / (2 * FADE), 0, 1)
-        spans.append((slice(start, stop), rise * fall))
+        spans.append((slice(start, stop), (rise * fall).astype(np.float32)))
     return spans

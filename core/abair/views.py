@@ -5,7 +5,7 @@ Works on pixels in memory as they are, (H, W, 3) uint8, uint16 or float32, so th
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ CROP_SIDE: Final = 64
 SAMPLED: Final = 512
 """A photo whose shorter side is longer is thinned out to about this before it is averaged: the cost stays fixed."""
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+Pixels = NDArray[Any]
+"""(H, W, 3) of uint8 or uint16, or of float32 in [0, 1]."""
 
 
 def to_tensor(pixels: Pixels) -> Tensor:

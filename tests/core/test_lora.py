@@ -85,6 +85,11 @@ def adapters(tmp_path: Path, backbone: Backbone, mark: str) -> list[Adapter]:
     return [read_adapter(f, backbone, mark, f.name) for f in folders]
 
 
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    """Copies: safetensors maps the file, which the tests overwrite."""
+    return {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
+
+
 def _configure(folder: Path, **changes: Any) -> None:
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     (folder / CONFIG_FILE).write_text(json.dumps(config | changes), encoding="utf-8")
@@ -247,7 +252,7 @@ def test_a_pickle_beside_the_weights_is_refused(folder: Path, backbone: Backbone
 
 
 def test_a_pickle_under_the_right_name_is_refused(folder: Path, backbone: Backbone, mark: str) -> None:
-    torch.save(load_file(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
+    torch.save(_tensors(folder), folder / WEIGHTS_FILE)
     with pytest.raises(AdapterError, match=f"{WEIGHTS_FILE}: not a safetensors file: found .*expected safetensors"):
         read_adapter(folder, backbone, mark, "noise")
 
@@ -260,7 +265,7 @@ def test_a_missing_file_is_named(folder: Path, backbone: Backbone, mark: str, na
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path, backbone: Backbone, mark: str) -> None:
-    with pytest.raises(AdapterError, match="none.*cannot be read"):
+    with pytest.raises(AdapterError, match=r"none.*cannot be read"):
         read_adapter(tmp_path / "none", backbone, mark, "noise")
 
 
@@ -353,7 +358,7 @@ _B = f"{PREFIX}{LAYER}.lora_B.weight"
 def test_tensors_that_do_not_fit_are_refused(
     folder: Path, backbone: Backbone, mark: str, change: Change, message: str
 ) -> None:
-    tensors = load_file(folder / WEIGHTS_FILE)
+    tensors = _tensors(folder)
     change(tensors)
     save_file(tensors, folder / WEIGHTS_FILE)
     with pytest.raises(AdapterError, match=message) as caught:

@@ -70,7 +70,7 @@ def test_the_caller_chooses_the_error(tmp_path: Path, error: type[AbairError]) -
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x"
     path.write_bytes(content)
-    with pytest.raises(DeploymentError, match="not a safetensors file: found .*expected safetensors"):
+    with pytest.raises(DeploymentError, match=r"not a safetensors file: found .*expected safetensors"):
         read_header(path)
 
 
@@ -109,18 +109,18 @@ def test_a_file_beyond_the_cap_is_refused(file: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float64, torch.bool, torch.uint8])
 def test_other_types_of_numbers_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
     save_file({"a": torch.zeros(2, dtype=dtype)}, tmp_path / "x")
-    with pytest.raises(DeploymentError, match="found tensors of dtype .*; expected BF16, F16, F32"):
+    with pytest.raises(DeploymentError, match=r"found tensors of dtype .*; expected BF16, F16, F32"):
         read_tensors(tmp_path / "x", {"a": (2,)})
 
 
 def test_missing_unknown_and_misshapen_tensors_are_named(file: Path) -> None:
-    with pytest.raises(DeploymentError, match="found 2 tensors, expected 3; missing c$"):
+    with pytest.raises(DeploymentError, match=r"found 2 tensors, expected 3; missing c$"):
         read_tensors(file, SHAPES | {"c": (1,)})
-    with pytest.raises(DeploymentError, match="found 2 tensors, expected 1; not expected b$"):
+    with pytest.raises(DeploymentError, match=r"found 2 tensors, expected 1; not expected b$"):
         read_tensors(file, {"a": (2, 3)})
     with pytest.raises(DeploymentError, match=r"tensor a: found shape \(2, 3\), expected \(3, 2\)"):
         read_tensors(file, SHAPES | {"a": (3, 2)})
-    with pytest.raises(DeploymentError, match="missing m00, m01, m02 and 17 more"):
+    with pytest.raises(DeploymentError, match=r"missing m00, m01, m02 and 17 more"):
         read_tensors(file, SHAPES | {f"m{i:02}": (1,) for i in range(20)})
 
 
@@ -142,3 +142,14 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.tensor([1.0, float("inf")], dtype=torch.float16)}, tmp_path / "x")
     with pytest.raises(DeploymentError, match="tensor a: found NaN or infinite values, expected finite numbers"):
         read_tensors(tmp_path / "x", {"a": (2,)})
+
+
+def test_what_was_read_does_not_follow_the_file(file: Path) -> None:
+    """Neither a file that is overwritten nor one that is cut changes (or crashes) what was loaded and checked."""
+    tensors = read_tensors(file, SHAPES)
+    size = file.stat().st_size
+    with file.open("r+b") as opened:
+        opened.write(b"\xff" * size)
+    assert torch.equal(tensors["a"], torch.arange(6.0).reshape(2, 3))
+    file.write_bytes(b"")
+    assert torch.equal(tensors["b"], torch.ones(4))

@@ -169,9 +169,12 @@ def debugging() -> bool:
     return os.environ.get("ABAIR_DEBUG", "") not in {"", "0"}
 
 
-def drop_stdout() -> None:
-    """Send what is still buffered for stdout nowhere: its reader is gone, and Python would complain at exit."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+def settle_stdout() -> None:
+    """Write out what is buffered for stdout; if that cannot be, drop it, or Python would complain at exit."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)

@@ -68,7 +68,9 @@ def read_pairs(folder: Path) -> tuple[Pairs, Pairs]:
     clean = {path.stem: path for path in photos_in(folder / "clean")}
     degraded = {path.stem: path for path in photos_in(folder / "degraded")}
     if alone := sorted(clean.keys() ^ degraded.keys()):
-        raise TrainingError(f"{folder}: found {alone[0]} without a partner; expected equal names in clean/ and degraded/")
+        raise TrainingError(
+            f"{folder}: found {alone[0]} without a partner; expected equal names in clean/ and degraded/"
+        )
     train, held = split_photos([clean[name] for name in sorted(clean)])
     made = []
     for paths in (train, held):
@@ -180,10 +182,12 @@ def _with_lora(backbone: Backbone, found: str) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise MissingExtraError("training an adapter: peft is missing; install it with: pip install 'abair[train]'") from error
+        raise MissingExtraError(
+            "training an adapter: peft is missing; install it with: pip install 'abair[train]'"
+        ) from error
     freeze(backbone)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=sorted(adaptable_layers(backbone)))
-    model = get_peft_model(backbone, config)  # type: ignore[arg-type]
+    model = get_peft_model(backbone, config)
     # only now: get_peft_model overwrites it with the model's own name, of which a plain module has none
     model.peft_config["default"].base_model_name_or_path = backbone_reference(backbone.size.name, found)
     return model

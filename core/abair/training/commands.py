@@ -1,4 +1,4 @@
-"""What `abair train` does: gather plugins, photos and settings, run the loop, write weights and settings beside them."""
+"""What `abair train` does: gather plugins, photos and settings, run the loop, write weights and their record."""
 
 from __future__ import annotations
 

@@ -57,9 +57,8 @@ class EstimateTask:
             self._validation = self._held_out_looks()
         crops, view, target = self._validation
         device = next(self.module.parameters()).device
-        weights = torch.cat(
-            [self.module(c.to(device), v.to(device)).softmax(1).cpu() for c, v in zip(crops.split(20), view.split(20), strict=True)]
-        )
+        parts = zip(torch.split(crops, 20), torch.split(view, 20), strict=True)
+        weights = torch.cat([self.module(c.to(device), v.to(device)).softmax(1).cpu() for c, v in parts])
         right = weights.argmax(1) == target
         figures = {"accuracy": float(right.float().mean()), "weight": float(weights[range(len(target)), target].mean())}
         for position, label in enumerate(self.module.labels):

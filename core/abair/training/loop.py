@@ -269,7 +269,7 @@ def _restore(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise TrainingError(
-            f"{path}: damaged ({error}), expected a complete checkpoint; remove it to start anew"
+            f"{path}: damaged ({error}), expected a whole checkpoint; remove it to start anew"
         ) from None
     found = {name.removeprefix("model."): t.shape for name, t in tensors.items() if name.startswith("model.")}
     expected = {name: parameter.shape for name, parameter in parameters.items()}
