@@ -6,8 +6,8 @@
     class TestSnow(DegradationContract):
         plugin = "snow"
 
-pytest collects the subclass and runs the tests below on it. They say what was found and what was expected, so that they can be read
-without this file. How good an adapter is, and how fast a synthesiser, is measured elsewhere.
+pytest collects the subclass and runs the tests below on it. A failure says what was found and what was expected. How
+good an adapter is, and how fast a synthesiser, is measured elsewhere.
 """
 
 from __future__ import annotations

@@ -112,9 +112,7 @@ def peft_model(backbone: Backbone, mark: str, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("peft")
 
     def config(alpha: int) -> Any:
-        lora = peft.LoraConfig(r=4, lora_alpha=alpha, target_modules=list(adaptable_layers(backbone)))
-        lora.base_model_name_or_path = backbone_reference("tiny", mark)
-        return lora
+        return peft.LoraConfig(r=4, lora_alpha=alpha, target_modules=list(adaptable_layers(backbone)))
 
     model = peft.get_peft_model(_backbone(), config(4), adapter_name=NAMES[0])
     for name, alpha in zip(NAMES[1:], (8, 6), strict=True):
@@ -124,7 +122,10 @@ def peft_model(backbone: Backbone, mark: str, tmp_path_factory: pytest.TempPathF
         for name, parameter in model.named_parameters():
             if ".lora_" in name:
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    model.save_pretrained(folder)
+    for lora in model.peft_config.values():
+        lora.base_model_name_or_path = backbone_reference("tiny", mark)
+    # otherwise PEFT would look the name up on the network for a vocabulary
+    model.save_pretrained(folder, save_embedding_layers=False)
     assert not list(folder.rglob("*.bin"))
     return model.eval(), [read_adapter(folder / name, backbone, mark, name) for name in NAMES]
 
@@ -213,7 +214,7 @@ def test_weights_of_one_request_never_reach_another(
 ) -> None:
     """Many threads, each with weights of its own, get to the bit what each gets alone."""
     blender, generator = Blender(backbone, adapters), torch.Generator().manual_seed(3)
-    requests = [torch.rand(4, generator=generator).tolist() for _ in range(16)]
+    requests = [torch.rand(4, generator=generator).tolist() for _ in range(12)]
 
     def serve(request: list[float]) -> Tensor:
         with torch.inference_mode():
@@ -222,7 +223,7 @@ def test_weights_of_one_request_never_reach_another(
     alone = [serve(request) for request in requests]
     assert len({result.sum().item() for result in alone}) == len(requests)
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(serve, requests * 6))
+        together = list(pool.map(serve, requests * 4))
     for number, result in enumerate(together):
         assert torch.equal(result, alone[number % len(requests)])
     assert fingerprint(backbone) == mark
