@@ -33,7 +33,7 @@ class Trunk(nn.Module):
         self.overall = _network(3, (24, 48, 64))
 
     def forward(self, crops: Tensor, view: Tensor) -> Tensor:
-        """(B, N, 3, 64, 64) and (B, 3, 64, 64) to (B, 320): crops by mean, spread and maximum, view by mean, maximum."""
+        """(B, N, 3, 64, 64) and (B, 3, 64, 64) to (B, 320): crops by mean, spread, maximum, view by mean, maximum."""
         batch, count = crops.shape[:2]
         flat = crops.flatten(0, 1)
         # what a 3x3 mean does not explain is where noise and compression show

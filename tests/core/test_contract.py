@@ -1,6 +1,7 @@
 """The contract's model, and that the contract suite notices what it is there to notice."""
 
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,7 +46,7 @@ def test_other_names_are_refused(name):
 
 @pytest.mark.parametrize("synthesizer", ["", "abair_snow", "abair_snow:", ":degrade", "a.b:c.d", "a/b:c", "a..b:c"])
 def test_a_synthesiser_is_an_import_string(synthesizer):
-    with pytest.raises(ValidationError, match="expected 'package.module:function'"):
+    with pytest.raises(ValidationError, match=r"expected 'package\.module:function'"):
         degradation(synthesizer=synthesizer)
 
 
@@ -132,7 +133,7 @@ def suite(synthesizer, monkeypatch, tmp_path) -> DegradationContract:
         return [degradation(synthesizer="abair_snow_in_memory:degrade", adapters=tmp_path)]
 
     module.abair_degradations = abair_degradations
-    monkeypatch.setitem(__import__("sys").modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
 
     class Snow(DegradationContract):
         pass
@@ -143,15 +144,15 @@ def suite(synthesizer, monkeypatch, tmp_path) -> DegradationContract:
 
 def failures(contract: DegradationContract) -> set[str]:
     """The tests of the suite that fail; the one that needs the module on disk is left out."""
-    failed = set()
+    failed: dict[str, str] = {}
     for name in dir(contract):
         if name.startswith("test_") and not name.startswith(("test_declaring", "test_its_adapters")):
             try:
                 getattr(contract, name)()
             except AssertionError as error:
-                assert str(error), f"{name} fails without a word"
-                failed.add("_".join(name.split("_")[1:]))
-    return failed
+                failed[name.removeprefix("test_")] = str(error)
+    assert all(failed.values()), "a test fails without a word"
+    return set(failed)
 
 
 @pytest.mark.parametrize("synthesizer", SAMPLES, ids=lambda function: function.__name__)
@@ -227,9 +228,9 @@ def test_a_faulty_adapter_is_refused(config, tensors, reason, tmp_path):
 def test_missing_files_and_pickles_are_refused(tmp_path):
     folder = write_adapter(tmp_path)
     (folder / "adapter_model.bin").write_bytes(b"")
-    with pytest.raises(AdapterError, match="adapter_model.bin, which can run code"):
+    with pytest.raises(AdapterError, match=r"adapter_model\.bin, which can run code"):
         check_adapter(folder, "snow")
     (folder / "adapter_model.bin").unlink()
     (folder / "adapter_model.safetensors").unlink()
-    with pytest.raises(AdapterError, match=r"expected adapter_model.safetensors; train the adapter"):
+    with pytest.raises(AdapterError, match=r"expected adapter_model\.safetensors; train the adapter"):
         check_adapter(folder, "snow")

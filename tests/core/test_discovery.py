@@ -1,4 +1,4 @@
-"""Discovery: each plugin is loaded by itself, and a broken one costs one line that names its distribution and the reason.
+"""Discovery loads each plugin by itself; a broken one costs one line that names its distribution and the reason.
 
 The plugins here are real modules with a `.dist-info` folder, so that they are found as installed ones are.
 """

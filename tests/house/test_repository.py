@@ -73,7 +73,9 @@ def test_every_error_descends_from_the_one_base_and_is_defined_in_errors(root):
 
 def fenced_commands(text: str) -> Iterator[list[str]]:
     """The words of each command line in the fenced blocks of a Markdown text that calls `abair` or `make`."""
-    for block in re.findall(r"^```(?:sh|bash|console|shell)?\n(.*?)^```", text, re.M | re.S):
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S):
+        if language not in {"", "sh", "bash", "console", "shell"}:
+            continue
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line.strip().removeprefix("$ "), comments=True)
             if words and Path(words[0]).name in {"abair", "make"}:

@@ -276,8 +276,8 @@ def _restore(
     if facts.get("task") != task.name or facts.get("seed") != settings.seed or found != expected:
         raise TrainingError(
             f"{path}: found a checkpoint of {facts.get('task')} with seed {facts.get('seed')}, expected {task.name} "
-            f"with seed {settings.seed} and {len(parameters)} parameters of their shapes; name another folder with --out, "
-            "or remove it"
+            f"with seed {settings.seed} and {len(parameters)} parameters of their shapes; name another folder with "
+            "--out, or remove it"
         )
     if facts["step"] > settings.steps:
         raise TrainingError(f"{path}: found step {facts['step']}, expected at most {settings.steps}; raise --steps")
