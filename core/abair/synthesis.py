@@ -33,7 +33,10 @@ Pixels = NDArray[np.uint8]
 
 
 def generator_for(*key: int) -> torch.Generator:
-    """A generator seeded by all of `key` (non-negative integers): the same key, the same random numbers."""
+    """A generator seeded by all of `key` (integers from 0 to 2**32 - 1): the same key, the same random numbers.
+
+    Streams have keys of one length: a key and the same key with a 0 behind it seed the same generator.
+    """
     seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return torch.Generator().manual_seed(seed)
 

@@ -225,7 +225,7 @@ def test_a_document_of_another_form_is_refused_and_the_place_named(
 ) -> None:
     file = _edit(folder, change)
     with pytest.raises(
-        DeploymentError, match=f"not a deployment: {where}: .*expected a bundle's {FILE_NAME}"
+        DeploymentError, match=rf"not a deployment: {where}: .*expected a bundle's {FILE_NAME}"
     ) as caught:
         read_deployment(folder)
     assert str(caught.value).startswith(str(file))

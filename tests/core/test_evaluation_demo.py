@@ -126,7 +126,7 @@ def test_cells_are_cut_out_at_the_pictures_own_scale() -> None:
     row = _row()
     stripes = np.zeros((300, 400, 3), np.float32)
     stripes[:, ::2] = 1
-    row.pictures["SW"][:] = stripes  # type: ignore[index]
+    row.pictures["SW"][:] = stripes
     sheet = np.asarray(contact_sheet([row], LABELS).convert("L"))
     x = 16 + 178 + 3 * (CELL[0] + 6)
     assert set(np.unique(sheet[60:120, x : x + CELL[0]])) == {0, 255}

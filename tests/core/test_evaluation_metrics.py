@@ -42,7 +42,7 @@ def test_ssim_falls_with_noise_and_is_that_of_the_paper() -> None:
     value = ssim(clean, noisy)
     assert ssim(clean, _pair(0.2)[1]) < value < 1
     channels = [
-        structural_similarity(
+        structural_similarity(  # type: ignore[no-untyped-call]
             clean[..., c].astype(float),
             noisy[..., c].astype(float),
             data_range=1,

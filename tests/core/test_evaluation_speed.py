@@ -130,7 +130,7 @@ def test_ratios_are_against_the_bare_backbone() -> None:
 def test_timing_runs_all_calls_in_turn_after_a_warm_up() -> None:
     order: list[str] = []
     calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
-    seconds = interleaved(calls, 3)  # type: ignore[arg-type]
+    seconds = interleaved(calls, 3)
     assert "".join(order) == "abc" + "abc" + "cba" + "abc"
     assert list(seconds) == list("abc")
     assert all(taken >= 0 for taken in seconds.values())

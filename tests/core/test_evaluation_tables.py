@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from abair.errors import AbairError, ImageError
 from abair.evaluation.metrics import PSNR_CAP
@@ -42,8 +43,8 @@ class FakeRestorer:
 
 def _item(name: str = "a", error: float = 0.2) -> Item:
     clean = np.random.default_rng(0).uniform(0.2, 0.7, (24, 24, 3))
-    clean = (np.rint(clean * 255) / 255).astype(np.float32)
-    return Item(name, clean + np.float32(error), clean)
+    pixels: NDArray[np.float32] = (np.rint(clean * 255) / 255).astype(np.float32)
+    return Item(name, pixels + np.float32(error), pixels)
 
 
 def _set(key: str = "one", labels: tuple[str, ...] = ("noise",), names: tuple[str, ...] = ("a", "b")) -> EvaluationSet:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from abair import images
 from abair.errors import AbairError, ImageError
 from abair.evaluation import testsets
 from abair.evaluation.metrics import psnr
@@ -163,8 +164,13 @@ def test_damaged_unpaired_and_unequal_files_cost_one_error_each_and_the_rest_goe
 
 def test_files_are_read_only_when_their_turn_comes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    real = testsets.images.read
-    monkeypatch.setattr(testsets.images, "read", lambda path: read.append(path) or real(path))
+    real = images.read
+
+    def watching(path: Path) -> images.Photo:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(images, "read", watching)
     turn = _sets(data)["Rain100L"].iterate(lambda problem: None)
     assert read == []
     next(turn)

@@ -12,6 +12,7 @@ import sys
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def smooth(height: int = 64, width: int = 48) -> np.ndarray:
     return np.stack([rows * 3, columns * 4, rows + columns], axis=2).astype(np.uint8)
 
 
-def save(path: Path, samples: np.ndarray | Image.Image, **options: object) -> Path:
+def save(path: Path, samples: np.ndarray | Image.Image, **options: Any) -> Path:
     image = samples if isinstance(samples, Image.Image) else Image.fromarray(samples)
     image.save(path, **options)
     return path
@@ -160,7 +161,7 @@ def test_jpeg_is_written_finely_and_without_chroma_subsampling(tmp_path: Path) -
     assert not photo.lossless
     assert np.abs(photo.pixels.astype(int) - samples).mean() < 1.0
     with Image.open(tmp_path / "b.jpg") as written:
-        assert {layer[1:3] for layer in written.layer} == {(1, 1)}
+        assert {layer[1:3] for layer in written.layer} == {(1, 1)}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("lossless", [True, False])
@@ -291,7 +292,7 @@ def test_a_palette_with_transparency_comes_back_with_alpha(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("channels", "key"), [(1, 9), (3, (1, 2, 3))])
-def test_an_8_bit_colour_key_becomes_alpha(tmp_path: Path, channels: int, key: object) -> None:
+def test_an_8_bit_colour_key_becomes_alpha(tmp_path: Path, channels: int, key: Any) -> None:
     samples = np.full((6, 6, 3), (5, 5, 5), np.uint8)
     samples[2, 2] = key
     image = Image.fromarray(samples[..., 0] if channels == 1 else samples)
@@ -342,8 +343,9 @@ def test_a_grey_restored_in_colour_is_written_as_the_mean(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
 def test_orientation_is_applied_once_and_reset(tmp_path: Path, name: str, orientation: int) -> None:
     stored = smooth(40, 24)
-    options: dict[str, object] = {"exif": exif_block(orientation)}
-    options |= {".jpg": {"quality": 95}, ".webp": {"lossless": True}}.get(name[1:], {})
+    options: dict[str, Any] = {"exif": exif_block(orientation)}
+    extra: dict[str, dict[str, Any]] = {".jpg": {"quality": 95}, ".webp": {"lossless": True}}
+    options |= extra.get(name[1:], {})
     source = save(tmp_path / name, stored, **options)
     turns = [(), (0,), (3,), (1,), (5,), (4,), (6,), (2,)][orientation - 1]  # Pillow's names for 2 to 8
     upright = Image.fromarray(stored)

@@ -218,7 +218,8 @@ def test_weights_of_one_request_never_reach_another(
 
     def serve(request: list[float]) -> Tensor:
         with torch.inference_mode():
-            return blender.blend(request[:3], keep=request[3])(image)
+            result: Tensor = blender.blend(request[:3], keep=request[3])(image)
+            return result
 
     alone = [serve(request) for request in requests]
     assert len({result.sum().item() for result in alone}) == len(requests)

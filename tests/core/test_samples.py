@@ -62,10 +62,10 @@ def test_dead_leaves_are_a_function_of_the_generator() -> None:
 def test_dead_leaves_leave_the_global_seeds_alone() -> None:
     torch.manual_seed(1)
     np.random.seed(1)
-    before = torch.get_rng_state(), np.random.get_state()[1]
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]
     _leaves(0)
     assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])
+    assert np.array_equal(before[1], np.random.get_state(legacy=False)["state"]["key"])
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 17, 64])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
@@ -32,7 +32,7 @@ EVERY_STEP = 1e-9
 """A checkpoint after every step, in minutes."""
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill in the middle of a step."""
 
 
@@ -54,7 +54,7 @@ class Toy:
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         if self.calls == self.stop:
-            raise Killed
+            raise KilledError
         loss = (self.module(batch[0]) - batch[1]).square().mean()
         if self.calls == self.poison:
             loss = loss * math.nan
@@ -105,7 +105,7 @@ def test_the_same_settings_give_the_same_weights(tmp_path: Path) -> None:
 def test_resumed_after_a_kill_it_ends_exactly_where_an_uninterrupted_run_does(tmp_path: Path, stop: int) -> None:
     settings = _settings(checkpoint_minutes=EVERY_STEP)
     whole = _run(tmp_path / "whole", settings)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         _run(tmp_path / "killed", settings, stop=stop)
     resumed = _run(tmp_path / "killed", settings)
     assert resumed.calls == 8 - stop
@@ -118,7 +118,7 @@ def test_resumed_after_a_kill_it_ends_exactly_where_an_uninterrupted_run_does(tm
 
 
 def test_steps_after_the_last_checkpoint_are_done_again_and_written_once(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         _run(tmp_path, stop=7)  # its only checkpoint would have come at the end
     assert [entry["step"] for entry in _history(tmp_path)] == [3, 6]
     assert _run(tmp_path).calls == 8
@@ -152,12 +152,11 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_one_before(
         written += 1
         if written == 4:
             path.write_bytes(b"half of it")
-            raise Killed
+            raise KilledError
         save_file(tensors, path, metadata=metadata)
 
-    save_file = loop.save_file
     monkeypatch.setattr(loop, "save_file", half)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         _run(tmp_path / "killed", settings)
     resumed = _run(tmp_path / "killed", settings)
     assert resumed.calls == 5
@@ -248,7 +247,7 @@ def test_the_average_follows_its_formula(tmp_path: Path) -> None:
     expected: dict[str, Tensor] = {}
     for steps in range(1, 6):
         settings = _settings(steps=5, decay=0.0, checkpoint_minutes=EVERY_STEP)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             _run(tmp_path / str(steps), settings.model_copy(update={"steps": 9}), stop=steps)
         tensors = load_file(tmp_path / str(steps) / CHECKPOINT)
         keep = min(0.9, (1 + steps) / (10 + steps))
@@ -311,77 +310,64 @@ def test_processes_share_the_batches_without_overlap() -> None:
 
 # --- several processes
 
-_RANK = """
-import sys
-from pathlib import Path
-import torch
-from safetensors.torch import save_file
-from torch import nn
-from abair.synthesis import generator_for
-from abair.training.loop import train
-from abair.training.settings import Settings
 
-class Toy:
-    name = "toy"
-    def __init__(self, seed):
-        torch.manual_seed(seed)
-        module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GELU(), nn.Conv2d(8, 3, 3, padding=1))
-        self.module = module.double().to(memory_format=torch.channels_last)
-    def batch(self, index):
-        x = torch.rand(4, 3, 6, 6, generator=generator_for(7, index)).double()
-        return x, x.flip(1)
-    def loss(self, batch):
-        return (self.module(batch[0]) - batch[1]).square().mean(), {}
-    def validate(self):
-        return {"psnr": 1.0}
+class _Shared(Toy):
+    """In double precision, so that sums in another order do not show."""
 
-class Both(Toy):
-    def batch(self, index):
-        pairs = [super(Both, self).batch(2 * index + rank) for rank in range(2)]
-        return tuple(torch.cat(parts) for parts in zip(*pairs))
+    def __init__(self, seed: int, *, both: bool = False) -> None:
+        super().__init__(module=_module(seed).double())
+        self.both = both
 
-kind, seed, folder, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
-torch.set_num_threads(1)
-task = (Both if kind == "both" else Toy)(seed)
-settings = Settings(steps=6, batch=4, crop=16, learning_rate=1e-2, warmup=2, averaging=0.9, precision="float32",
-                    workers=0, validate_every=3)
-train(task, settings, folder, quiet=True)
-save_file({name: p.detach().contiguous() for name, p in task.module.named_parameters()}, out)
-if torch.distributed.is_initialized():
+    def batch(self, index: int) -> Batch:
+        """One rank's batch, or what two ranks have in the step of this number."""
+        if self.both:
+            x = torch.cat([super(_Shared, self).batch(2 * index + rank)[0] for rank in range(2)])
+        else:
+            x = super().batch(index)[0]
+        return x.double(), x.double().flip(1)
+
+
+def _as_rank(folder: str, out: str) -> None:
+    """What a process of the group runs; each makes its module from a seed of its own."""
+    torch.set_num_threads(1)
+    task = _Shared(seed=int(os.environ["RANK"]))
+    train(task, _settings(steps=6), Path(folder), quiet=True)
+    save_file({name: p.detach().contiguous() for name, p in task.module.named_parameters()}, out)
     torch.distributed.destroy_process_group()
-"""
 
 
-def _start(tmp_path: Path, kind: str, rank: int, world: int, port: int) -> subprocess.Popen[bytes]:
+def _start(tmp_path: Path, rank: int, port: int) -> subprocess.Popen[bytes]:
+    """Start one process of two, as torchrun does."""
     environment = os.environ | {
         "PYTHONPATH": str(Path(loop.__file__).parents[2]),
         "RANK": str(rank),
-        "WORLD_SIZE": str(world),
         "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    arguments = [kind, str(rank), str(tmp_path / kind), str(tmp_path / f"{kind}-{rank}.safetensors")]
-    return subprocess.Popen([sys.executable, "-c", _RANK, *arguments], env=environment)
+    code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='rank')['_as_rank'](*sys.argv[2:])"
+    arguments = [__file__, str(tmp_path / "rank"), str(tmp_path / f"{rank}.safetensors")]
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment)
 
 
 def test_two_processes_end_with_the_weights_of_one_that_saw_both_their_batches(tmp_path: Path) -> None:
-    """Started as torchrun does; each rank makes its module from a seed of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    processes = [_start(tmp_path, "rank", rank, 2, port) for rank in range(2)]
-    processes.append(_start(tmp_path, "both", 0, 1, port))
+    processes = [_start(tmp_path, rank, port) for rank in range(2)]
     try:
-        assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+        single = _Shared(seed=0, both=True)
+        train(single, _settings(steps=6), tmp_path / "single", quiet=True)
+        assert [process.wait(timeout=120) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
-    first, second, single = (load_file(tmp_path / f"{name}.safetensors") for name in ("rank-0", "rank-1", "both-0"))
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
-    assert all(torch.allclose(tensor, single[name], atol=1e-9) for name, tensor in first.items())
+    assert all(torch.allclose(first[name], p, atol=1e-9) for name, p in single.module.named_parameters())
     assert [entry["step"] for entry in _history(tmp_path / "rank")] == [3, 6]
 
 
@@ -403,7 +389,7 @@ def _pretraining(settings: Settings, stop: int = -1) -> PretrainTask:
         def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
             self.calls += 1
             if self.calls > stop >= 0:
-                raise Killed
+                raise KilledError
             return super().loss(batch)
 
     torch.manual_seed(0)
@@ -417,7 +403,7 @@ def test_phase_one_learns_validates_and_resumes_exactly(tmp_path: Path) -> None:
     whole = _pretraining(settings)
     start = fingerprint(whole.module.backbone)
     train(whole, settings, tmp_path / "whole", quiet=True)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(_pretraining(settings, stop=3), settings, tmp_path / "killed", quiet=True)
     resumed = _pretraining(settings)
     train(resumed, settings, tmp_path / "killed", quiet=True)

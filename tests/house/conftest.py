@@ -30,7 +30,7 @@ class Project:
     def package(self) -> Path:
         """The folder of the one import package, as `plugins/abair-noise/src/abair_noise`."""
         (package,) = self.config["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-        return self.folder / package
+        return self.folder / str(package)
 
     def package_files(self) -> set[str]:
         """Every file of the package as the wheel should name it."""

@@ -1,6 +1,8 @@
 """`import abair` and `abair --help` answer at once: held by what they import, as a clock would measure the machine."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -28,21 +30,21 @@ assert "restore" in out.getvalue(), out.getvalue()
 
 
 @pytest.mark.parametrize("module", ["abair", "abair.errors", "abair.contract", "abair.discovery", "abair.deployment"])
-def test_a_light_module_imports_nothing_heavy(module, run_python):
+def test_a_light_module_imports_nothing_heavy(module: str, run_python: Callable[..., str]) -> None:
     names = set(json.loads(run_python(IMPORTED.format(program=f"import {module}"))))
     assert "abair" in names
     assert names <= LIGHT
 
 
-def test_the_command_line_imports_nothing_heavy(run_python):
+def test_the_command_line_imports_nothing_heavy(run_python: Callable[..., str]) -> None:
     assert set(json.loads(run_python(IMPORTED.format(program="import abair.cli")))) <= COMMAND_LINE
 
 
-def test_the_help_imports_nothing_heavy(run_python):
+def test_the_help_imports_nothing_heavy(run_python: Callable[..., str]) -> None:
     assert set(json.loads(run_python(IMPORTED.format(program=HELP)))) <= COMMAND_LINE
 
 
-def test_declaring_a_degradation_imports_nothing_heavy(plugins, run_python):
+def test_declaring_a_degradation_imports_nothing_heavy(plugins: list[Any], run_python: Callable[..., str]) -> None:
     packages = sorted(project.package.name for project in plugins)
     assert len(packages) == 5
     names = set(json.loads(run_python(IMPORTED.format(program=f"import {', '.join(packages)}"))))

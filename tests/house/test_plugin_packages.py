@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -41,23 +42,23 @@ def breaches(file: Path, own: str) -> list[str]:
 
 
 @pytest.fixture(params=PLUGIN_NAMES)
-def plugin(request, projects):
+def plugin(request: pytest.FixtureRequest, projects: dict[str, Any]) -> Any:
     """Each plugin's project in turn."""
     return projects[f"abair-{request.param}"]
 
 
-def test_there_are_five_plugins(plugins):
+def test_there_are_five_plugins(plugins: list[Any]) -> None:
     assert sorted(project.name for project in plugins) == [f"abair-{name}" for name in PLUGIN_NAMES]
 
 
-def test_names_are_derived_from_the_degradation(plugin):
+def test_names_are_derived_from_the_degradation(plugin: Any) -> None:
     key = plugin.name.removeprefix("abair-")
     assert plugin.folder.name == plugin.name
     assert plugin.package.name == f"abair_{key.replace('-', '_')}"
     assert plugin.config["project"]["entry-points"] == {"abair": {key: plugin.package.name}}
 
 
-def test_a_plugin_holds_what_a_plugin_needs(plugin, root):
+def test_a_plugin_holds_what_a_plugin_needs(plugin: Any, root: Path) -> None:
     for file in ("README.md", "tests/test_contract.py"):
         assert (plugin.folder / file).is_file(), file
     for file in ("__init__.py", "synthesis.py", "py.typed"):
@@ -66,23 +67,23 @@ def test_a_plugin_holds_what_a_plugin_needs(plugin, root):
     assert len((plugin.package / "__init__.py").read_text(encoding="utf-8").splitlines()) < 40
 
 
-def test_a_plugin_fits_this_version_of_the_platform(plugin):
+def test_a_plugin_fits_this_version_of_the_platform(plugin: Any) -> None:
     (needed,) = [r for r in map(Requirement, plugin.config["project"]["dependencies"]) if r.name == "abair"]
     assert needed.specifier.contains(abair.__version__)
     assert {clause.operator for clause in needed.specifier} == {">=", "<"}
 
 
-def test_the_version_is_said_once(projects):
+def test_the_version_is_said_once(projects: dict[str, Any]) -> None:
     assert abair.__version__ == projects["abair"].config["project"]["version"]
 
 
-def test_a_plugin_imports_only_the_contract(plugin):
+def test_a_plugin_imports_only_the_contract(plugin: Any) -> None:
     files = [*plugin.package.rglob("*.py"), *(plugin.folder / "tests").rglob("*.py")]
     assert len(files) >= 3
     assert [line for file in files for line in breaches(file, plugin.package.name)] == []
 
 
-def test_a_plugin_declares_what_it_imports(plugin):
+def test_a_plugin_declares_what_it_imports(plugin: Any) -> None:
     declared = {Requirement(text).name for text in plugin.config["project"]["dependencies"]}
     providers = packages_distributions()
     imported = {m.partition(".")[0] for file in plugin.package.rglob("*.py") for m, _ in imports(file)}
@@ -95,7 +96,7 @@ def test_a_plugin_declares_what_it_imports(plugin):
     "line",
     ["import abair.physics", "from abair.physics import uniform", "from abair import backbone", "import abair_rain"],
 )
-def test_a_breach_is_noticed(line, tmp_path):
+def test_a_breach_is_noticed(line: str, tmp_path: Path) -> None:
     file = tmp_path / "synthesis.py"
     file.write_text(line, encoding="utf-8")
     assert len(breaches(file, "abair_snow")) == 1

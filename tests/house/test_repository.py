@@ -33,14 +33,14 @@ def files(root: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def test_no_file_is_too_large_for_git(files, root):
+def test_no_file_is_too_large_for_git(files: list[Path], root: Path) -> None:
     assert len(files) >= 50
     assert [
         f"{path.relative_to(root)}: {path.stat().st_size} bytes" for path in files if path.stat().st_size > LARGEST
     ] == []
 
 
-def test_no_file_names_a_machine_or_an_index(files, root):
+def test_no_file_names_a_machine_or_an_index(files: list[Path], root: Path) -> None:
     found = []
     for path in files:
         if path.suffix in {".safetensors", ".png", ".jpg", ".webp", ".tif"}:
@@ -51,12 +51,12 @@ def test_no_file_names_a_machine_or_an_index(files, root):
     assert found == []
 
 
-def test_source_roots_are_not_packages(root):
+def test_source_roots_are_not_packages(root: Path) -> None:
     roots = ("core", "registry", "migrations", "plugins")
     assert [name for name in roots if (root / name / "__init__.py").exists()] == []
 
 
-def test_every_error_descends_from_the_one_base_and_is_defined_in_errors(root):
+def test_every_error_descends_from_the_one_base_and_is_defined_in_errors(root: Path) -> None:
     import abair.errors
 
     children = [e for e in vars(abair.errors).values() if isinstance(e, type) and e is not AbairError]
@@ -95,7 +95,7 @@ def unknown(words: list[str], command: Any) -> list[str]:
     return [option for option in options if option not in known | {"--help"}]
 
 
-def test_every_command_of_the_readme_exists(root):
+def test_every_command_of_the_readme_exists(root: Path) -> None:
     from abair import cli
 
     command = typer.main.get_command(cli.app)
@@ -112,7 +112,7 @@ def test_every_command_of_the_readme_exists(root):
             assert unknown(words, command) == [], words
 
 
-def test_a_command_that_does_not_exist_is_noticed():
+def test_a_command_that_does_not_exist_is_noticed() -> None:
     app = typer.Typer()
 
     @app.command()

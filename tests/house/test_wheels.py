@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,18 +73,22 @@ def members(wheel: Path) -> list[str]:
         return [name for name in archive.namelist() if not name.endswith("/")]
 
 
-def test_the_repository_holds_the_platform_and_five_plugins(projects):
+def test_the_repository_holds_the_platform_and_five_plugins(projects: dict[str, Any]) -> None:
     assert sorted(projects) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_wheel_holds_every_file_of_its_package_and_nothing_else(name, projects, wheels):
+def test_a_wheel_holds_every_file_of_its_package_and_nothing_else(
+    name: str, projects: dict[str, Any], wheels: dict[str, Path]
+) -> None:
     packed = {member for member in members(wheels[name]) if ".dist-info/" not in member}
     assert packed == projects[name].package_files()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_wheel_is_typed_licensed_and_free_of_tests(name, projects, wheels, root):
+def test_a_wheel_is_typed_licensed_and_free_of_tests(
+    name: str, projects: dict[str, Any], wheels: dict[str, Path], root: Path
+) -> None:
     names = members(wheels[name])
     package = projects[name].package.name
     assert f"{package}/py.typed" in names
@@ -95,10 +100,10 @@ def test_a_wheel_is_typed_licensed_and_free_of_tests(name, projects, wheels, roo
         fields = Parser().parsestr(archive.read(metadata).decode())
     assert fields["License-Expression"] == "Apache-2.0"
     assert fields["Requires-Python"] == ">=3.11"
-    assert fields.get_payload().strip(), "the README is missing"
+    assert str(fields.get_payload()).strip(), "the README is missing"
 
 
-def test_the_platforms_wheel_holds_the_factory_deployment(wheels):
+def test_the_platforms_wheel_holds_the_factory_deployment(wheels: dict[str, Path]) -> None:
     names = members(wheels["abair"])
     assert "abair/weights/factory/deployment.json" in names
     # Backbone, estimator, and an adapter for each of the five.
@@ -106,14 +111,16 @@ def test_the_platforms_wheel_holds_the_factory_deployment(wheels):
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
-def test_a_plugins_wheel_holds_its_adapter_and_how_it_was_made(name, projects, wheels):
+def test_a_plugins_wheel_holds_its_adapter_and_how_it_was_made(
+    name: str, projects: dict[str, Any], wheels: dict[str, Path]
+) -> None:
     folder = f"{projects[name].package.name}/adapters/nano"
     files = {Path(n).name for n in members(wheels[name]) if n.startswith(f"{folder}/")}
     assert files >= {"adapter_config.json", "adapter_model.safetensors", "training.toml"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_sdist_holds_the_sources_and_no_images(name, projects, built):
+def test_an_sdist_holds_the_sources_and_no_images(name: str, projects: dict[str, Any], built: dict[str, Path]) -> None:
     (sdist,) = built[name].glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         files = [Path(member.name) for member in archive.getmembers() if member.isfile()]
@@ -137,7 +144,9 @@ def test_an_sdist_holds_the_sources_and_no_images(name, projects, built):
     assert kinds <= allowed
 
 
-def test_every_module_imports_from_the_installed_wheels_alone(projects, installed, run_python):
+def test_every_module_imports_from_the_installed_wheels_alone(
+    projects: dict[str, Any], installed: tuple[Path, Path], run_python: Callable[..., str]
+) -> None:
     program = f"FOLDERS = {[str(folder) for folder in installed]!r}\n{IMPORT_EVERYTHING}"
     found = json.loads(run_python(program, [*installed, LIBRARIES]))
     expected = {
@@ -152,7 +161,9 @@ def test_every_module_imports_from_the_installed_wheels_alone(projects, installe
     assert not outside
 
 
-def test_installed_plugins_are_found_with_their_adapters(installed, run_python):
+def test_installed_plugins_are_found_with_their_adapters(
+    installed: tuple[Path, Path], run_python: Callable[..., str]
+) -> None:
     found = json.loads(run_python(DISCOVER, [*installed, LIBRARIES]))
     assert found["problems"] == []
     assert sorted(found["adapters"]) == ["blur", "haze", "low-light", "noise", "rain"]
@@ -160,5 +171,7 @@ def test_installed_plugins_are_found_with_their_adapters(installed, run_python):
     assert all(Path(folder, "nano").is_dir() for folder in found["adapters"].values())
 
 
-def test_the_platforms_wheel_alone_restores_an_image(installed, run_python: Callable[..., str]):
+def test_the_platforms_wheel_alone_restores_an_image(
+    installed: tuple[Path, Path], run_python: Callable[..., str]
+) -> None:
     assert run_python(RESTORE, [installed[0], LIBRARIES]).split() == ["uint8", "(24,", "32,", "3)", "1.0"]

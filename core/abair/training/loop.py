@@ -104,7 +104,7 @@ def train(task: Task, settings: Settings, folder: Path, *, device: str = "cpu", 
                 loss, figures = task.loss(tuple(part.to(device, non_blocking=True) for part in batch))
             if not bool(loss.isfinite()):
                 raise TrainingError(
-                    f"{folder}: step {state.step}: the loss is {float(loss)}; expected a finite number; "
+                    f"{folder}: step {state.step}: the loss is {float(loss.detach())}; expected a finite number; "
                     f"lower learning_rate (now {settings.learning_rate}) and resume from the checkpoint"
                 )
             optimizer.zero_grad(set_to_none=True)
