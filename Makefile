@@ -28,7 +28,7 @@ install:
 	"$$python" -m venv "$(VENV)" >/dev/null 2>&1 || { \
 		"$$python" -m venv --without-pip "$(VENV)"; \
 		"$$python" -m pip --python "$(VENV)/bin/python" install --quiet pip; }; \
-	$(RUN) pip install --quiet -e '.[train,bench,dev]' $(PLUGINS); \
+	$(RUN) pip install --quiet -e '.[registry,train,bench,dev]' $(PLUGINS); \
 	echo "$(STATE)" > "$(STAMP)"
 
 demo: install

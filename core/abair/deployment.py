@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal
 
+from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from abair.contract import CLEAN
 from abair.errors import DeploymentError
+from abair.wholefile import write_text
 
 FILE_NAME: Final = "deployment.json"
 FACTORY: Final = Path(__file__).parent / "weights" / "factory"
 """The complete bundle inside the wheel: what restores when nothing else was deployed."""
+
+HOME: Final = "ABAIR_HOME"
+"""The variable that names the folder of what this machine has deployed; the default is the user's data folder."""
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -128,13 +134,24 @@ class Deployment(_Part):
             self.find(file)
 
 
+def home() -> Path:
+    """The folder that holds the live deployment and the registry's state; it need not exist."""
+    given = os.environ.get(HOME)
+    return Path(given).expanduser().absolute() if given else user_data_path("abair", appauthor=False)
+
+
+def live() -> Path:
+    """The bundle that restores when none is named: what the home's registry published, or else the factory's."""
+    return home() if (home() / FILE_NAME).is_file() else FACTORY
+
+
 def read_deployment(path: Path | str | None = None) -> Deployment:
-    """Read a bundle: a folder, its `deployment.json`, or (None) the factory deployment.
+    """Read a bundle: a folder, its `deployment.json`, or (None) the live one.
 
     Raises:
         DeploymentError: it cannot be found, is not JSON, or does not have the form of a deployment.
     """
-    given = FACTORY if path is None else Path(path)
+    given = live() if path is None else Path(path)
     file = given / FILE_NAME if given.is_dir() else given
     try:
         deployment = Deployment.model_validate_json(file.read_text(encoding="utf-8"))
@@ -159,9 +176,7 @@ def write_deployment(deployment: Deployment, folder: Path) -> Path:
     """Write `deployment.json` into the bundle's folder, aside and renamed, so that a reader sees all of it or none."""
     deployment._folder = folder
     path = folder / FILE_NAME
-    aside = path.with_suffix(".partial")
-    aside.write_text(json.dumps(deployment.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_text(path, json.dumps(deployment.model_dump(mode="json"), indent=2) + "\n")
     return path
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, distributions, entry_points
@@ -85,19 +86,19 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Plugins:
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
     plugins = Plugins(manager)
-    listed = _installed(plugins.problems) if points is None else list(points)
-    listed = sorted({(p.name, p.value, _distribution(p)): p for p in listed}.values(), key=_order)
+    listed = installed_points(plugins.problems) if points is None else list(points)
+    listed = sorted({(p.name, p.value, distribution_of(p)): p for p in listed}.values(), key=_order)
     loaded: list[_Loaded] = []
     for point in listed:
         try:
-            others = [_distribution(p)[0] for p in listed if p.name == point.name and p is not point]
+            others = [distribution_of(p)[0] for p in listed if p.name == point.name and p is not point]
             if others:
                 raise PluginError(
                     f"the entry point's name is also taken by distribution {', '.join(others)}; uninstall one of them"
                 )
-            loaded.append(_Loaded(point.name, *_distribution(point), _load(manager, point)))
+            loaded.append(_Loaded(point.name, *distribution_of(point), _load(manager, point)))
         except PluginError as error:
-            _report(plugins, point.name, _distribution(point)[0], str(error))
+            _report(plugins, point.name, distribution_of(point)[0], str(error))
     for plugin in loaded:
         try:
             _check_names(plugin, loaded)
@@ -119,7 +120,7 @@ def load_synthesizer(degradation: Degradation) -> Synthesizer:
         synthesizer = getattr(importlib.import_module(module), function)
     except (Exception, SystemExit) as error:
         raise PluginError(
-            f"degradation {degradation.name}: synthesizer {degradation.synthesizer} cannot be loaded ({_said(error)})"
+            f"degradation {degradation.name}: synthesizer {degradation.synthesizer} cannot be loaded ({said(error)})"
         ) from error
     if not callable(synthesizer):
         raise PluginError(f"degradation {degradation.name}: synthesizer {degradation.synthesizer} is not a function")
@@ -136,7 +137,7 @@ class _Loaded:
     declared: list[Degradation]
 
 
-def _installed(problems: list[Problem]) -> list[EntryPoint]:
+def installed_points(problems: list[Problem]) -> list[EntryPoint]:
     """The entry points of the group; a distribution whose list of them cannot be parsed is reported and left out."""
     try:
         return list(entry_points(group=GROUP))
@@ -150,7 +151,7 @@ def _installed(problems: list[Problem]) -> list[EntryPoint]:
                     found[name] = list(distribution.entry_points.select(group=GROUP))
                 except Exception as error:
                     found[name] = []
-                    problems.append(Problem(name, name, f"its entry_points.txt cannot be read ({_said(error)})"))
+                    problems.append(Problem(name, name, f"its entry_points.txt cannot be read ({said(error)})"))
         return [point for listed in found.values() for point in listed]
 
 
@@ -177,7 +178,7 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint) -> list[Degradation]
     try:
         module = point.load()
     except (Exception, SystemExit) as error:
-        raise PluginError(f"cannot be imported: {_said(error)}") from error
+        raise PluginError(f"cannot be imported: {said(error)}") from error
     hooks = f"the hooks are {', '.join(name for name in vars(Hooks) if name.startswith('abair_'))}"
     marked = f"{hooks}, each a function marked @abair.hookimpl"
     if manager.is_registered(module):
@@ -187,7 +188,7 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint) -> list[Degradation]
         manager.check_pending()
     except (Exception, SystemExit) as error:
         raise PluginError(
-            f"its hooks do not fit: {_said(error)}; {hooks}, with the arguments of abair.contract.Hooks"
+            f"its hooks do not fit: {said(error)}; {hooks}, with the arguments of abair.contract.Hooks"
         ) from error
     misspelt = _misspelt_hooks(module)
     if misspelt:
@@ -201,7 +202,7 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint) -> list[Degradation]
     try:
         declared: Any = answers[0]()
     except (Exception, SystemExit) as error:
-        raise PluginError(f"abair_degradations failed: {_said(error)}") from error
+        raise PluginError(f"abair_degradations failed: {said(error)}") from error
     if not isinstance(declared, list) or not all(isinstance(item, Degradation) for item in declared):
         raise PluginError(f"abair_degradations returned {_short(declared)}; expected a list of abair.Degradation")
     names = [degradation.name for degradation in declared]
@@ -222,12 +223,15 @@ def _misspelt_hooks(plugin: object) -> list[str]:
 
 
 def _order(point: EntryPoint) -> tuple[str, str, str]:
-    return point.name, _distribution(point)[0], point.value
+    return point.name, distribution_of(point)[0], point.value
 
 
-def _distribution(point: EntryPoint) -> tuple[str, str]:
+def distribution_of(point: EntryPoint) -> tuple[str, str]:
     """Name and version of the distribution that an entry point comes from; its metadata may lack either."""
-    return _text(lambda: point.dist.name) or "unknown", _text(lambda: point.dist.version) or "0"  # type: ignore[union-attr]
+    metadata: Any = {}
+    with suppress(Exception):
+        metadata = point.dist.metadata  # type: ignore[union-attr]  # parsed anew each time it is asked for
+    return _text(lambda: metadata["Name"]) or "unknown", _text(lambda: metadata["Version"]) or "0"
 
 
 def _text(read: Callable[[], Any]) -> str:
@@ -238,7 +242,8 @@ def _text(read: Callable[[], Any]) -> str:
         return ""
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """Kind and text of a plugin's error, in one line."""
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
     text = " ".join(_text(lambda: error).split())

@@ -37,3 +37,11 @@ class TrainingError(AbairError, RuntimeError):
 
 class MissingExtraError(AbairError, ImportError):
     """An optional dependency is needed; the text names the pip command that brings it."""
+
+
+class AdmissionError(AbairError, ValueError):
+    """A plugin is not admitted to the registry: it cannot be found, or the probe refused it."""
+
+
+class RegistryError(AbairError, RuntimeError):
+    """The registry cannot be read or written, or what was asked does not fit the state it is in."""

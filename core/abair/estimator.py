@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from abair.backbone import freeze
 from abair.errors import DeploymentError
 from abair.tensorfile import read_header, read_tensors
+from abair.wholefile import written_whole
 
 FEATURES: Final = 320
 """Length of a photo's feature vector."""
@@ -67,6 +68,24 @@ class Estimator(nn.Module):
         """Logits (B, L)."""
         return self.head(self.trunk(crops, view))  # type: ignore[no-any-return]
 
+    def restricted(self, labels: Sequence[str]) -> Estimator:
+        """This estimator for some of its labels, in their order here: the softmax shares out what the others had.
+
+        Raises:
+            DeploymentError: a label is unknown, or the order is another.
+        """
+        kept = [label for label in self.labels if label in labels]
+        if kept != list(labels):
+            raise DeploymentError(f"estimator: found labels {list(self.labels)}, expected {list(labels)} among them")
+        rows = [self.labels.index(label) for label in kept]
+        state = self.state_dict()
+        last = f"head.{len(self.head) - 1}."
+        state |= {name: tensor[rows] for name, tensor in state.items() if name.startswith(last)}
+        smaller = Estimator(kept)
+        smaller.load_state_dict(state)
+        freeze(smaller)
+        return smaller
+
     @torch.inference_mode()
     def weights(self, crops: Tensor, view: Tensor) -> list[float]:
         """The softmax over the labels for one photo: views (N, 3, 64, 64) and (1, 3, 64, 64) to L weights."""
@@ -89,9 +108,9 @@ def one_hot(weights: Sequence[float]) -> list[float]:
 
 def save_estimator(estimator: Estimator, path: Path) -> None:
     """Write the estimator with its labels."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in estimator.state_dict().items()}
-    save_file(tensors, path, metadata={"abair.estimator": json.dumps({"labels": estimator.labels})})
+    with written_whole(path) as aside:
+        save_file(tensors, aside, metadata={"abair.estimator": json.dumps({"labels": estimator.labels})})
 
 
 def load_estimator(path: Path, labels: Sequence[str]) -> Estimator:
@@ -105,10 +124,13 @@ def load_estimator(path: Path, labels: Sequence[str]) -> Estimator:
         found = tuple(json.loads(description or "")["labels"])
     except (ValueError, KeyError, TypeError):
         raise DeploymentError(
-            f"{path}: found no estimator, expected a file written by `abair train estimator`"
+            f"{path}: found no estimator; expected a file written by `abair train estimator`; name another"
         ) from None
     if found != tuple(labels):
-        raise DeploymentError(f"{path}: found labels {list(found)}, expected {list(labels)} in this order")
+        raise DeploymentError(
+            f"{path}: found labels {list(found)}, expected {list(labels)} in this order; "
+            "take the estimator that was trained for this deployment (abair train estimator)"
+        )
     with torch.device("meta"):
         estimator = Estimator(labels)
     shapes = {name: tuple(tensor.shape) for name, tensor in estimator.state_dict().items()}

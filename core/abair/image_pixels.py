@@ -97,5 +97,10 @@ def flattened(name: str, kind: str, samples: np.ndarray, alpha: np.ndarray) -> n
     if (alpha == full).all():
         return samples
     log.warning("%s: %s holds no transparency; it is flattened on white (use .png, .webp or .tiff)", name, kind)
-    weight = alpha[..., None].astype(np.uint64)
-    return ((samples * weight + full * (full - weight) + full // 2) // full).astype(samples.dtype)
+    flat = np.empty_like(samples)
+    rows = max(1, _STRIP_PIXELS // samples.shape[1])
+    for top in range(0, samples.shape[0], rows):
+        strip = slice(top, top + rows)
+        weight = alpha[strip, :, None].astype(np.uint32)  # 65535^2 + 32767 still fits
+        flat[strip] = (samples[strip] * weight + full * (full - weight) + full // 2) // full
+    return flat

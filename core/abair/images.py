@@ -148,13 +148,14 @@ def read(path: Path, *, max_megapixels: float = 100.0) -> Photo:
             raise _damaged(path, error) from error
 
 
-def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = False) -> None:
+def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = False, keep_format: bool = False) -> None:
     """Write `pixels`, (H, W, 3) of the dtype and size of `photo.pixels`, with all that `photo` carries besides.
 
     The suffix of `path` names the format: JPEG (quality 95, 4:4:4), PNG, WebP (lossless where the source was, else
-    quality 95), TIFF (deflate) or BMP. What the format cannot hold is reduced, and the log says so: 16 bit to 8, alpha
-    flattened on white. The file is written aside and then takes its name: at every moment there is the whole new
-    file, or what was there before. Without `overwrite` an existing file is never replaced.
+    quality 95), TIFF (deflate) or BMP; with `keep_format` it is the format that was read, whatever the suffix says.
+    What the format cannot hold is reduced, and the log says so: 16 bit to 8, alpha flattened on white. The file is
+    written aside and then takes its name: at every moment there is the whole new file, or what was there before.
+    Without `overwrite` an existing file is never replaced.
 
     Raises `ImageError`; then nothing has changed and nothing is left behind.
     """
@@ -164,7 +165,7 @@ def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = Fal
             f"{photo.pixels.dtype}; pass pixels of the photo's size and type"
         )
     check_output(path, overwrite=overwrite)
-    kind = _FORMATS[path.suffix.lower()]
+    kind = photo.format if keep_format and photo.format in _FORMATS.values() else _FORMATS[path.suffix.lower()]
     height, width = pixels.shape[:2]
     if max(height, width) > _LARGEST_SIDE.get(kind, max(height, width)):
         raise ImageError(
@@ -270,7 +271,7 @@ def _decode(path: Path, image: ImageFile.ImageFile) -> Photo:
 
 
 def _encode(path: Path, kind: str, photo: Photo, pixels: np.ndarray) -> bytes | memoryview:
-    samples, alpha = pixels, photo.alpha
+    samples, alpha, icc = pixels, photo.alpha, photo.icc_profile
     if photo.grey:
         samples = ((pixels.sum(axis=2, keepdims=True, dtype=np.uint32) + 1) // 3).astype(pixels.dtype)
     if alpha is not None and kind not in _WITH_ALPHA:
@@ -284,16 +285,18 @@ def _encode(path: Path, kind: str, photo: Photo, pixels: np.ndarray) -> bytes | 
             samples = np.repeat(samples, 3, axis=2)  # no grey with alpha there that others can read
         samples = np.concatenate([samples, alpha[..., None]], axis=2)
 
+    if photo.grey and (kind == "WEBP" or samples.shape[2] >= 3):
+        icc = None  # a grey profile says nothing of colours
     if kind == "TIFF":
         tags = image_metadata.tiff_tags(_name(path), photo.exif, photo.dpi)
-        return image_codecs.tiff(samples, tags, icc_profile=photo.icc_profile)
+        return image_codecs.tiff(samples, tags, icc_profile=icc)
     if samples.dtype == np.uint16:
-        return image_codecs.png_16_bit(samples, icc_profile=photo.icc_profile, exif=photo.exif, dpi=photo.dpi)
+        return image_codecs.png_16_bit(samples, icc_profile=icc, exif=photo.exif, dpi=photo.dpi)
 
     image = Image.fromarray(np.ascontiguousarray(samples[..., 0] if samples.shape[2] == 1 else samples))
     options: dict[str, object] = {}
-    if photo.icc_profile and kind != "BMP":
-        options["icc_profile"] = photo.icc_profile
+    if icc and kind != "BMP":
+        options["icc_profile"] = icc
     if photo.dpi and kind != "WEBP":
         options["dpi"] = photo.dpi
     if photo.exif and kind in {"PNG", "WEBP"}:

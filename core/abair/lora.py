@@ -190,6 +190,8 @@ def _read_config(path: Path, reference: str) -> tuple[int, float]:
     used = [key for key in refused if config.get(key)]
     if config.get("bias", "none") != "none":
         used.append("bias")
+    if isinstance(config.get("init_lora_weights"), str) and config["init_lora_weights"] != "gaussian":
+        used.append(f"init_lora_weights={config['init_lora_weights']}")  # PiSSA, OLoRA: they change the base's weights
     if used:
         raise AdapterError(f"{path}: found {', '.join(used)} switched on, expected a plain LoRA (A and B alone)")
     rank, alpha = config.get("r"), config.get("lora_alpha")

@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, cast, overload
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from abair import views
@@ -29,7 +29,7 @@ from abair.deployment import Deployment, read_deployment
 from abair.errors import DeploymentError, ImageError, WeightsError
 from abair.estimator import Estimator, load_estimator, one_hot
 from abair.lora import Blender, read_adapter_files
-from abair.tiling import tiles
+from abair.tiling import SMALLEST_TILE, tiles
 from abair.views import Pixels
 
 DEFAULT_TILE: Final = 1024
@@ -74,7 +74,7 @@ class Restorer:
         device: str = "cpu",
         precision: Literal["float32", "bfloat16"] = "float32",
     ) -> Restorer:
-        """Read a bundle (its folder or its `deployment.json`; None: the factory deployment) and verify every file.
+        """Read a bundle (its folder or its `deployment.json`; None: the live one) and verify every file.
 
         Raises:
             DeploymentError: a file is missing, changed, or does not belong to the others.
@@ -149,13 +149,17 @@ class Restorer:
         if isinstance(image, list | tuple):
             return [self(item, policy=policy, weights=weights, tile=tile) for item in image]
         started = time.perf_counter()
+        if policy not in ("soft", "one-hot"):
+            raise WeightsError(f"policy {policy!r}: unknown; expected 'soft' or 'one-hot'")
+        if tile is not None and tile < SMALLEST_TILE:
+            raise WeightsError(f"tile {tile}: expected at least {SMALLEST_TILE} pixels")
+        if isinstance(image, Image.Image):
+            image = ImageOps.exif_transpose(image)
         pixels = _pixels(image)
         if weights is not None:
             used, named = self.checked(weights), "given"
         else:
             estimated = self._estimate(pixels)
-            if policy not in ("soft", "one-hot"):
-                raise WeightsError(f"policy {policy!r}: unknown; expected 'soft' or 'one-hot'")
             chosen = one_hot(list(estimated.values())) if policy == "one-hot" else estimated.values()
             used, named = dict(zip(self.labels, chosen, strict=True)), policy
         restored = self._run(pixels, used, tile)
@@ -227,8 +231,14 @@ def _pixels(image: Any) -> Pixels:
     Raises:
         ImageError: what was given is empty, of another kind or shape, or not finite.
     """
+    array: np.ndarray[Any, Any]
     if isinstance(image, Image.Image):
-        array: np.ndarray[Any, Any] = np.asarray(image.convert("RGB"))
+        if image.mode in ("I", "F"):
+            raise ImageError(
+                f"PIL image of mode {image.mode}, whose range is not known: expected another mode, or its array as "
+                "uint16 or as floats in [0, 1]"
+            )
+        array = np.asarray(image).astype(np.uint16) if image.mode.startswith("I;16") else np.asarray(_rgb(image))
     elif isinstance(image, Tensor):
         if image.dim() != 3 or image.shape[0] != 3 or not image.is_floating_point():
             raise ImageError(
@@ -249,6 +259,10 @@ def _pixels(image: Any) -> Pixels:
         raise ImageError(f"array of {array.dtype}: expected uint8, uint16 or floats in [0, 1]")
     if not np.isfinite(array).all():
         raise ImageError("array with NaN or infinite values: expected finite numbers in [0, 1]")
+    if array.min() < -1 or array.max() > 2:  # noise that nobody clipped stays well inside
+        raise ImageError(
+            f"array of floats from {array.min():.3g} to {array.max():.3g}: expected about [0, 1]; divide by its peak"
+        )
     return array.astype(np.float32, copy=False)
 
 
@@ -273,9 +287,23 @@ def _like(image: Any, pixels: Pixels) -> Any:
         if image.ndim == 2:
             pixels = np.rint(pixels.mean(axis=2)) if pixels.dtype != np.float32 else pixels.mean(axis=2)
         return pixels.astype(image.dtype, copy=False)
-    restored = Image.fromarray(cast("Any", pixels))
-    if "A" in image.getbands():
-        restored.putalpha(image.getchannel("A"))
-    elif image.mode == "L":
-        restored = restored.convert("L")
+    if image.mode.startswith("I;16"):
+        restored = Image.fromarray(np.rint(pixels.mean(axis=2)).astype(np.uint16))
+    else:
+        restored = Image.fromarray(cast("Any", pixels))
+        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+        if image.mode in ("1", "L", "LA", "La"):
+            restored = restored.convert("L")
+        if alpha is not None:
+            restored.putalpha(alpha)
+    profile = image.info.get("icc_profile")
+    if profile and image.mode not in ("CMYK", "LAB", "YCbCr", "HSV"):  # it speaks of other channels
+        restored.info["icc_profile"] = profile
+    if exif := image.getexif():
+        restored.info["exif"] = exif.tobytes()
     return restored
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Colours alone; those under transparency are kept as they are."""
+    return image.convert("RGBA").convert("RGB") if image.has_transparency_data else image.convert("RGB")

@@ -53,6 +53,10 @@ class CleanPhotos:
     def __len__(self) -> int:
         return len(self.photos)
 
+    def digest(self) -> str:
+        """SHA-256 over the photos' sizes and pixels: which photos these are, wherever they lie."""
+        return pixels_digest(self.photos)
+
     def crop(self, generator: torch.Generator, side: int) -> Tensor:
         """A crop (3, side, side) in [0, 1], turned and mirrored at random, half of the time from a reduced photo.
 
@@ -126,6 +130,15 @@ def clean_photos(folder: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
     leaves = [dead_leaves(generator_for(0, index), 320) for index in range(24)]
     source = "scikit-image's photos and dead leaves"
     return CleanPhotos(photos[1:] + leaves[2:], source), CleanPhotos(photos[:1] + leaves[:2], f"{source} (held out)")
+
+
+def pixels_digest(photos: Sequence[Pixels]) -> str:
+    """SHA-256 over the sizes and pixels of photos (H, W, 3) uint8, in their order."""
+    digest = hashlib.sha256()
+    for photo in photos:
+        digest.update(f"{photo.shape}\n".encode())
+        digest.update(photo.tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

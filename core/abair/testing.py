@@ -221,7 +221,7 @@ def check_adapter(folder: Path, name: str) -> None:
 
     config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     files = sorted(path.name for path in folder.rglob("*") if path.is_file())
-    pickles = [file for file in files if Path(file).suffix in PICKLES]
+    pickles = [file for file in files if Path(file).suffix.lower() in PICKLES]
     if pickles:
         raise AdapterError(f"{folder}: found {', '.join(pickles)}, which can run code; expected {WEIGHTS_FILE} alone")
     missing = [path.name for path in (config, weights) if not path.is_file()]
@@ -250,7 +250,7 @@ def check_adapter(folder: Path, name: str) -> None:
             )
     read_tensors(weights, header.shapes, AdapterError)  # refuses NaN and infinity
     if (FACTORY / FILE_NAME).is_file():
-        factory = read_deployment()
+        factory = read_deployment(FACTORY)
         if (factory.backbone.size, factory.backbone.fingerprint) == (size, mark):
             read_adapter(folder, load_backbone(factory.find(factory.backbone.file)), mark, name)
 

@@ -7,6 +7,7 @@ each tile is run with a halo around its core, and neighbours cross-fade linearly
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 HALO: Final = 64
 """Pixels run around a core: beyond it the network's own reach has no visible weight."""
+SMALLEST_TILE: Final = 64
+"""Of a core, in pixels: below it nearly all the work is for the overlap."""
 FADE: Final = 16
 """Half the width in pixels of the cross-fade at a border between cores."""
 
@@ -30,7 +33,7 @@ class Tile:
 
 
 def tiles(height: int, width: int, core: int, stride: int) -> Iterator[Tile]:
-    """Tiles whose cores are about `core` pixels a side and begin at multiples of `stride`; at least one."""
+    """At least one tile; cores begin at multiples of `stride` and have about `core` (at least 64) pixels a side."""
     down, across = _spans(height, core, stride), _spans(width, core, stride)
     for rows, vertical in down:
         for columns, horizontal in across:
@@ -38,8 +41,7 @@ def tiles(height: int, width: int, core: int, stride: int) -> Iterator[Tile]:
 
 
 def _spans(length: int, core: int, stride: int) -> list[tuple[slice, NDArray[np.float32]]]:
-    core = max(core // stride, -(-2 * FADE // stride), 1) * stride
-    count = max(1, round(length / core))
+    count = max(1, math.ceil(length / max(core, SMALLEST_TILE)))
     edges = [0, *(round(length * i / count / stride) * stride for i in range(1, count)), length]
     edges = sorted(set(edges))
     halo = -(-HALO // stride) * stride

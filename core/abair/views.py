@@ -19,7 +19,7 @@ CROPS: Final = 4
 """Native-resolution crops along each side: noise, compression and rain die when a photo is reduced."""
 CROP_SIDE: Final = 64
 SAMPLED: Final = 512
-"""A photo whose shorter side is longer is thinned out to about this before it is averaged: the cost stays fixed."""
+"""A longer side is thinned out to about this before it is averaged: the cost stays fixed."""
 
 Pixels = NDArray[Any]
 """(H, W, 3) of uint8 or uint16, or of float32 in [0, 1]."""
@@ -38,8 +38,8 @@ def to_tensor(pixels: Pixels) -> Tensor:
 
 def whole(pixels: Pixels) -> Tensor:
     """The global view (1, 3, 64, 64): the whole photo, averaged down."""
-    step = max(1, min(pixels.shape[:2]) // SAMPLED)
-    return global_view(to_tensor(np.ascontiguousarray(pixels[::step, ::step])))
+    down, across = (max(1, side // SAMPLED) for side in pixels.shape[:2])
+    return global_view(to_tensor(np.ascontiguousarray(pixels[::down, ::across])))
 
 
 def crops(pixels: Pixels) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,13 +17,16 @@ import pytest
 from pydantic import ValidationError
 
 from abair import deployment as module
+from abair.bundle import _replaced_whole
 from abair.deployment import (
+    FACTORY,
     FILE_NAME,
     AdapterRef,
     BackboneRef,
     Deployment,
     FileRef,
     file_ref,
+    live,
     read_deployment,
     write_deployment,
 )
@@ -273,3 +277,39 @@ def test_reading_and_checking_needs_no_torch(folder: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code, folder], env=environment, timeout=60, check=False)
     assert done.returncode == 0
+
+
+def test_a_bundle_is_replaced_whole_and_anything_else_is_left_alone(bundle: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    shutil.copytree(bundle, target)
+    (target / "old.txt").write_text("of the old bundle")
+
+    def interrupted() -> None:
+        with _replaced_whole(target) as aside:
+            (aside / "half").write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        interrupted()
+    assert (target / "old.txt").exists()
+    read_deployment(target).verify()
+    with _replaced_whole(target) as aside:
+        shutil.copyfile(bundle / "deployment.json", aside / "deployment.json")
+    assert [path.name for path in target.iterdir()] == ["deployment.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "a.jpg").write_text("mine")
+    with pytest.raises(DeploymentError, match="found something that is no bundle"), _replaced_whole(other):
+        pass
+    assert (other / "a.jpg").read_text() == "mine"
+
+
+def test_the_live_bundle_is_the_homes_or_else_the_factorys(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABAIR_HOME", str(tmp_path / "home"))
+    assert live() == FACTORY
+    shutil.copytree(bundle, tmp_path / "home")
+    assert live() == tmp_path / "home"
+    assert read_deployment().name == "tiny-bundle"

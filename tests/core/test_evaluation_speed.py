@@ -115,7 +115,7 @@ def test_bf16_is_measured_where_the_processor_has_it_and_named_where_not(
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     for has_it in (True, False):
-        monkeypatch.setattr(speed, "fast_bf16", lambda has_it=has_it: has_it)
+        monkeypatch.setattr(speed, "fast_bf16_on_cpu", lambda has_it=has_it: has_it)
         report = _measure(restorer)
         assert ("bfloat16" in {network.precision for network in report.networks}) == has_it
         assert ("bf16 not measured" in report.markdown()) != has_it

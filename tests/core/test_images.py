@@ -122,6 +122,18 @@ def test_rgb_survives_lossless_formats_bit_for_bit(tmp_path: Path, suffix: str) 
     assert not photo.grey
 
 
+def test_the_format_that_was_read_is_kept_whatever_the_name_says_if_it_is_asked_for(tmp_path: Path) -> None:
+    samples = noise(31, 23, 4)
+    save(tmp_path / "a.png", samples).rename(tmp_path / "a.jpg")
+    photo = images.read(tmp_path / "a.jpg")
+    images.write(tmp_path / "b.jpg", photo, photo.pixels, keep_format=True)
+    with Image.open(tmp_path / "b.jpg") as kept:
+        assert (kept.format, kept.mode) == ("PNG", "RGBA")
+    images.write(tmp_path / "c.jpg", photo, photo.pixels)
+    with Image.open(tmp_path / "c.jpg") as renamed:
+        assert (renamed.format, renamed.mode) == ("JPEG", "RGB")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
 def test_rgba_keeps_alpha_and_the_colours_below_it(tmp_path: Path, suffix: str) -> None:
     samples = noise(31, 23, 4)

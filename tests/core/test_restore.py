@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from abair import Restorer
+from abair import Restorer, views
 from abair.errors import DeploymentError, ImageError, WeightsError
 from abair.restore import Restored
 from abair.tiling import tiles
@@ -57,6 +57,43 @@ def test_grey_and_alpha_are_kept(restorer: Restorer, photo: np.ndarray) -> None:
     assert grey.mode == "L"
     assert restorer(photo[:, :, 0].copy()).image.shape == photo.shape[:2]
     assert restorer(alpha).image.getchannel("A").getextrema() == (77, 77)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "CMYK", "I;16"])
+def test_every_mode_of_pil_keeps_grey_and_transparency(restorer: Restorer, photo: np.ndarray, mode: str) -> None:
+    image = (
+        Image.fromarray(photo.astype(np.uint16)[:, :, 0] * 257)
+        if mode == "I;16"
+        else Image.fromarray(photo).convert(mode)
+    )
+    expected = {"P": "RGB", "1": "L", "CMYK": "RGB"}.get(mode, mode)
+    restored = restorer(image, weights={"clean": 1}).image
+    assert (restored.mode, restored.size) == (expected, image.size)
+    same = np.asarray(restored.convert("RGB") if mode != "I;16" else restored, dtype=int)
+    assert np.abs(same - np.asarray(image.convert("RGB") if mode != "I;16" else image, dtype=int)).max() <= 1
+
+
+def test_transparency_of_a_palette_is_kept(restorer: Restorer, photo: np.ndarray) -> None:
+    image = Image.fromarray(photo).convert("P")
+    image.info["transparency"] = image.getpixel((0, 0))
+    restored = restorer(image).image
+    assert restored.mode == "RGBA"
+    assert restored.getchannel("A").getextrema() == (0, 255)
+
+
+def test_a_photo_that_lies_on_its_side_is_turned_and_keeps_what_it_says_of_itself(
+    restorer: Restorer, photo: np.ndarray, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    Image.fromarray(photo).save(tmp_path / "a.png", exif=exif, icc_profile=b"a profile")
+    with Image.open(tmp_path / "a.png") as image:
+        restored = restorer(image, weights={"clean": 1}).image
+    assert np.array_equal(np.asarray(restored), np.rot90(photo, -1))
+    restored.save(tmp_path / "b.png", exif=restored.getexif())
+    with Image.open(tmp_path / "b.png") as saved:
+        assert (saved.getexif().get(0x0112, 1), saved.getexif()[0x010F]) == (1, "Maker")
+        assert saved.info["icc_profile"] == b"a profile"
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (17, 3), (16, 16), (33, 65)])
@@ -110,6 +147,9 @@ def test_wrong_weights_are_refused(restorer: Restorer, photo: np.ndarray, weight
         np.zeros((5, 5, 3), np.int32),
         np.full((5, 5, 3), np.nan, np.float32),
         torch.zeros(5, 5, 3),
+        np.full((5, 5, 3), 200.0, np.float32),
+        Image.new("F", (5, 5)),
+        Image.new("I", (5, 5)),
         "photo.jpg",
     ],
 )
@@ -118,7 +158,7 @@ def test_wrong_images_are_refused(restorer: Restorer, image: object) -> None:
         restorer(image)  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("tile", [48, 64, 100])
+@pytest.mark.parametrize("tile", [64, 80, 100])
 def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, tile: int) -> None:
     picture = np.random.default_rng(1).integers(0, 256, (190, 230, 3)).astype(np.uint8)
     whole, tiled = restorer(picture, tile=4096).image, restorer(picture, tile=tile).image
@@ -129,7 +169,25 @@ def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, tile: i
     assert difference.mean(axis=(0, 2)).max() < 0.5
 
 
-@pytest.mark.parametrize(("height", "width", "core"), [(1, 1, 512), (513, 40, 512), (1000, 777, 128), (64, 64, 1)])
+def test_a_tile_that_is_all_overlap_and_an_unknown_policy_are_refused(restorer: Restorer, photo: np.ndarray) -> None:
+    with pytest.raises(WeightsError, match="tile 63: expected at least 64"):
+        restorer(photo, tile=63)
+    with pytest.raises(WeightsError, match="policy 'hard': unknown; expected 'soft' or 'one-hot'"):
+        restorer(photo, policy="hard", weights={"clean": 1})  # type: ignore[call-overload]
+
+
+def test_the_global_view_of_a_strip_reads_no_more_than_that_of_a_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = views.to_tensor
+    monkeypatch.setattr(views, "to_tensor", lambda pixels: seen.append(pixels.size) or real(pixels))
+    for shape in ((2000, 2000, 3), (40, 100_000, 3)):
+        assert views.whole(np.zeros(shape, np.uint8)).shape == (1, 3, 64, 64)
+    assert max(seen) <= 3 * (2 * views.SAMPLED) ** 2
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "core"), [(1, 1, 512), (513, 40, 512), (1000, 777, 128), (64, 64, 1), (81, 81, 1)]
+)
 def test_windows_of_tiles_sum_to_one(height: int, width: int, core: int) -> None:
     total = np.zeros((height, width), np.float32)
     for tile in tiles(height, width, core, 16):

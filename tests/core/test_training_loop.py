@@ -44,6 +44,7 @@ class Toy:
     stop: int = -1
     poison: int = -1
     module: nn.Module = field(default_factory=lambda: _module())
+    depends: dict[str, str] = field(default_factory=lambda: {"data": "numbers"})
     calls: int = 0
     rates: list[float] = field(default_factory=list)
 
@@ -169,9 +170,11 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_one_before(
 @pytest.mark.parametrize(
     ("options", "changes", "message"),
     [
-        ({"name": "other"}, {}, "found a checkpoint of toy with seed 0, expected other with seed 0"),
-        ({}, {"seed": 5}, "found a checkpoint of toy with seed 0, expected toy with seed 5"),
-        ({"module": nn.Conv2d(3, 3, 1)}, {}, "expected toy with seed 0 and 2 parameters"),
+        ({"name": "other"}, {}, r"found a checkpoint of another run \(toy\), expected one of other"),
+        ({}, {"seed": 5}, r"another run \(toy; seed: found 0, expected 5\)"),
+        ({}, {"learning_rate": 0.5}, r"learning_rate: found 0\.01, expected 0\.5"),
+        ({"depends": {"data": "others"}}, {}, r"data: found numbers, expected others"),
+        ({"module": nn.Conv2d(3, 3, 1)}, {}, r"found a checkpoint of another run \(toy\), expected one of toy"),
         ({}, {"steps": 5}, "found step 8, expected at most 5"),
     ],
 )
@@ -188,7 +191,7 @@ def test_the_checkpoint_of_another_run_is_refused(
 def test_the_checkpoint_of_another_size_is_refused(tmp_path: Path) -> None:
     _run(tmp_path)
     wide = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.GELU(), nn.Conv2d(16, 3, 3, padding=1))
-    with pytest.raises(TrainingError, match="of their shapes"):
+    with pytest.raises(TrainingError, match="found a checkpoint of another run"):
         _run(tmp_path, module=wide)
 
 

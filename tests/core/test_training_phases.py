@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,7 +17,7 @@ from safetensors.torch import load_file
 
 from abair import Restorer
 from abair.backbone import fingerprint, load_backbone
-from abair.discovery import discover
+from abair.discovery import Problem, discover
 from abair.errors import AdapterError, PluginError, TrainingError
 from abair.lora import read_adapter
 from abair.training.adapt import AdaptTask
@@ -157,6 +161,72 @@ def test_real_pairs_are_used_and_checked(photos: Path, backbone: Path, tmp_path:
     (tmp_path / "pairs" / "clean" / "0.png").unlink()
     with pytest.raises(TrainingError, match="found 0 without a partner"):
         train_adapter(**arguments, out=tmp_path / "out2", run=tmp_path / "run2", **QUICK)
+
+
+def test_pairs_smaller_than_the_crop_are_refused(photos: Path, backbone: Path, tmp_path: Path) -> None:
+    for part in ("clean", "degraded"):
+        (tmp_path / part).mkdir()
+        for path in photos.iterdir():
+            Image.open(path).resize((40, 30)).save(tmp_path / part / path.name)
+    with pytest.raises(TrainingError, match="found 40x30 pixels, expected at least 32 a side"):
+        train_adapter(
+            name="low-light", data=photos, backbone=backbone, pairs=tmp_path, out=tmp_path / "out",
+            run=tmp_path / "run", steps=1, **QUICK,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_folder_of_another_backbone_is_refused(photos: Path, backbone: Path, tmp_path: Path) -> None:
+    other = train_backbone(data=photos, size="tiny", out=tmp_path / "one", steps=2, seed=9, **QUICK)
+    arguments = {"name": "noise", "data": photos, "run": tmp_path / "run", "steps": 2, **QUICK}
+    train_adapter(backbone=backbone, out=tmp_path / "a", **arguments)
+    with pytest.raises(TrainingError, match="found a checkpoint of another run"):
+        train_adapter(backbone=other, out=tmp_path / "b", **arguments)
+    assert not (tmp_path / "b").exists()
+
+
+def test_equal_runs_write_equal_files(photos: Path, backbone: Path, tmp_path: Path) -> None:
+    one, two = (
+        train_adapter(
+            name="noise", data=photos, backbone=backbone, out=tmp_path / x, run=tmp_path / f"run-{x}", steps=2, **QUICK
+        )
+        for x in "ab"
+    )
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_a_plugin_that_cannot_be_used_stops_the_training(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins = discover()
+    plugins.problems.append(Problem("snow", "abair-snow", "cannot be imported"))
+    monkeypatch.setattr("abair.training.commands.discover", lambda: plugins)
+    with pytest.raises(
+        PluginError, match=r"plugin snow \(distribution abair-snow\): cannot be imported; training needs"
+    ):
+        train_backbone(data=photos, size="tiny", out=tmp_path / "out", steps=1, **QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_processes_train_an_adapter_through_the_command(photos: Path, backbone: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port),
+        "-m", "abair.cli", "train", "adapter", "noise", "--data", str(photos), "--backbone", str(backbone),
+        "--out", str(tmp_path / "out"), "--checkpoints", str(tmp_path / "run"), "--steps", "2", "--batch", "1",
+        "--crop", "32", "--workers", "0",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    network = load_backbone(backbone)
+    assert read_adapter(tmp_path / "out" / "tiny", network, fingerprint(network), "noise").rank == 4
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file()) == [
+        "adapter_config.json", "adapter_model.safetensors", "training.toml",
+    ]  # fmt: skip
 
 
 def test_an_unknown_degradation_names_what_there_is(photos: Path, backbone: Path, tmp_path: Path) -> None:

@@ -27,16 +27,23 @@ class Project:
         return str(self.config["project"]["name"])
 
     @property
+    def packages(self) -> list[Path]:
+        """The folders of the import packages."""
+        listed = self.config["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+        return [self.folder / str(package) for package in listed]
+
+    @property
     def package(self) -> Path:
         """The folder of the one import package, as `plugins/abair-noise/src/abair_noise`."""
-        (package,) = self.config["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-        return self.folder / str(package)
+        (package,) = self.packages
+        return package
 
-    def package_files(self) -> set[str]:
-        """Every file of the package as the wheel should name it."""
+    def package_files(self) -> dict[str, Path]:
+        """Every file of the packages: as the wheel should name it, and where it lies below the project's folder."""
         return {
-            path.relative_to(self.package.parent).as_posix()
-            for path in self.package.rglob("*")
+            path.relative_to(package.parent).as_posix(): path.relative_to(self.folder)
+            for package in self.packages
+            for path in package.rglob("*")
             if path.is_file() and "__pycache__" not in path.parts
         }
 

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-LIGHT = {"abair", "annotated_types", "pluggy", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"}
+LIGHT = {
+    *("abair", "annotated_types", "platformdirs", "pluggy", "pydantic", "pydantic_core", "typing_extensions"),
+    "typing_inspection",
+}
 COMMAND_LINE = LIGHT | {
     *("annotated_doc", "click", "colorama", "markdown_it", "mdurl", "pygments", "rich", "shellingham", "typer"),
 }

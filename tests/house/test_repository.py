@@ -78,7 +78,7 @@ def fenced_commands(text: str) -> Iterator[list[str]]:
             continue
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line.strip().removeprefix("$ "), comments=True)
-            if words and Path(words[0]).name in {"abair", "make"}:
+            if words and Path(words[0]).name in {"abair", "abair-registry", "make"}:
                 yield words
 
 
@@ -97,8 +97,12 @@ def unknown(words: list[str], command: Any) -> list[str]:
 
 def test_every_command_of_the_readme_exists(root: Path) -> None:
     from abair import cli
+    from abair_registry import cli as registry_cli
 
-    command = typer.main.get_command(cli.app)
+    commands = {
+        "abair": typer.main.get_command(cli.app),
+        "abair-registry": typer.main.get_command(registry_cli.app),
+    }
     targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.M))
     assert targets >= {"install", "demo", "test", "lint", "bench"}
     lines = list(fenced_commands((root / "README.md").read_text(encoding="utf-8")))
@@ -109,7 +113,7 @@ def test_every_command_of_the_readme_exists(root: Path) -> None:
         if words[0] == "make":
             assert {word for word in words[1:] if "=" not in word} <= targets, words
         else:
-            assert unknown(words, command) == [], words
+            assert unknown(words, commands[words[0]]) == [], words
 
 
 def test_a_command_that_does_not_exist_is_noticed() -> None:

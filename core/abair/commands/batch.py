@@ -24,10 +24,11 @@ class Input:
 
 @dataclass(frozen=True)
 class Job:
-    """A file to read and the file to write."""
+    """A file to read and the file to write; `keep_format`: in the format that was read, whatever its name says."""
 
     source: Path
     target: Path
+    keep_format: bool
 
 
 def unique(paths: Sequence[str]) -> list[str]:
@@ -97,7 +98,7 @@ def plan(inputs: Sequence[Input], out: str, *, folder: bool) -> list[Job]:
     Raises:
         typer.BadParameter: two inputs would write the same output; both are named.
     """
-    jobs = [Job(found.path, Path(out) / found.relative if folder else Path(out)) for found in inputs]
+    jobs = [Job(found.path, Path(out) / found.relative if folder else Path(out), folder) for found in inputs]
     taken: dict[str, Path] = {}
     for job in jobs:
         other = taken.setdefault(os.path.normcase(os.path.abspath(job.target)), job.source)

@@ -34,8 +34,10 @@ class Precision(StrEnum):
 Data = Annotated[
     Path | None, typer.Option(metavar="DIR", help="A folder of clean photos.  [default: sample photos, dead leaves]")
 ]
+# not `--run`, which torchrun takes for an option of its own, wherever it stands
 Run = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="For checkpoints; what was cut off goes on.  [default: in runs]")
+    Path | None,
+    typer.Option("--checkpoints", metavar="DIR", help="What was cut off goes on from there.  [default: in runs]"),
 ]
 Frozen = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The frozen network.  [default: the factory deployment's]")
@@ -119,6 +121,11 @@ def estimator(
     run: Run = None,
     name: Annotated[str, typer.Option(help="Of the deployment.")] = "custom",
     backbone: Frozen = None,
+    adapters: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Adapters, as DIR/noise/nano and so on.  [default: the plugins' own]"),
+    ] = None,
+    start: Annotated[Path | None, typer.Option(metavar="FILE", help="An estimator to start from.")] = None,
     data: Data = None,
     settings: SettingsFile = None,
     device: Device = "cpu",
@@ -136,7 +143,7 @@ def estimator(
         from abair.training.commands import train_estimator
 
         train_estimator(
-            data=data, out=out, name=name, run=run, backbone=backbone, settings_file=settings, device=device,
-            steps=steps, batch=batch, crop=crop, learning_rate=learning_rate, seed=seed,
-            precision=precision and precision.value, workers=workers, decay=decay,
+            data=data, out=out, name=name, run=run, backbone=backbone, adapters=adapters, start=start,
+            settings_file=settings, device=device, steps=steps, batch=batch, crop=crop, learning_rate=learning_rate,
+            seed=seed, precision=precision and precision.value, workers=workers, decay=decay,
         )  # fmt: skip

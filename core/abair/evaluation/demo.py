@@ -16,6 +16,7 @@ from abair.evaluation.policies import POLICIES, ImageResult, Policy
 from abair.evaluation.tables import HEADINGS, Progress, QualityReport, evaluate, score_text
 from abair.evaluation.testsets import EvaluationSet, Item, degrade, picture_seed
 from abair.samples import sample_photos
+from abair.wholefile import written_whole
 
 if TYPE_CHECKING:
     from abair.discovery import Synthesizer
@@ -83,9 +84,7 @@ def run_demo(
     _save(contact_sheet(rows, restorer.labels), out / "contact.png")
     halves = [Half(row.title, row.pictures["input"], row.pictures["SW"], row.focus) for row in _telling(rows)]
     _save(before_after(halves), out / "before-after.png")
-    report.write(out)
-    with (out / "table.md").open("a", encoding="utf-8") as table:
-        table.write("\n" + photo_table(report))
+    report.write(out, "\n" + photo_table(report))
     return report
 
 
@@ -133,6 +132,7 @@ def _telling(rows: Sequence[SheetRow], count: int = 4) -> list[SheetRow]:
 
 def _save(picture: Image.Image, path: Path) -> None:
     try:
-        picture.save(path, optimize=True)
+        with written_whole(path) as aside:
+            picture.save(aside, optimize=True)
     except OSError as error:
         raise ImageError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from None

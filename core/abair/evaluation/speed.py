@@ -6,7 +6,6 @@ then slows all of them alike.
 
 from __future__ import annotations
 
-import copy
 import gc
 import platform
 import shutil
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from abair.backbone import Backbone, load_backbone
 from abair.errors import MissingExtraError
+from abair.hardware import fast_bf16_on_cpu
 from abair.lora import CONFIG_FILE, WEIGHTS_FILE, Blender, read_adapter_files
 
 if TYPE_CHECKING:
@@ -132,18 +132,17 @@ def measure_speed(
     else:
         difference = _largest_difference(blender.blend([1.0] * len(weights)), variants[PEFT])
     precisions = [torch.float32]
-    if fast_bf16():
+    if fast_bf16_on_cpu():
         precisions.append(torch.bfloat16)
     else:
         notes.append("bf16 not measured: this processor does not multiply bf16 in hardware")
     networks: list[NetworkSpeed] = []
     total = len(precisions) * len(sides) + 2
     for precision in precisions:
-        ready = {name: _in(network, precision) for name, network in variants.items()}
         for side in sides:
             picture = torch.rand((1, 3, side, side), generator=torch.Generator().manual_seed(side))
-            picture = picture.to(precision).contiguous(memory_format=torch.channels_last)
-            calls = {name: _call(network, picture) for name, network in ready.items()}
+            picture = picture.contiguous(memory_format=torch.channels_last)
+            calls = {name: _call(network, picture, precision) for name, network in variants.items()}
             name = str(precision).removeprefix("torch.")
             networks.append(NetworkSpeed(side=side, precision=name, seconds=interleaved(calls, repeats)))
             if progress:
@@ -191,12 +190,6 @@ def interleaved(calls: Mapping[Any, Callable[[], object]], repeats: int) -> dict
         if collecting:
             gc.enable()
     return {name: median(seconds) for name, seconds in taken.items()}
-
-
-def fast_bf16() -> bool:
-    """Whether the processor multiplies bf16 in hardware (AMX or AVX-512 BF16); elsewhere bf16 is emulated and slow."""
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return any(bool(check()) for check in checks if check is not None)
 
 
 def _blender(deployment: Deployment, backbone: Backbone) -> Blender:
@@ -249,16 +242,13 @@ def _largest_difference(ours: nn.Module, theirs: nn.Module) -> float:
     return float((ours(picture) - theirs(picture)).abs().max())
 
 
-@torch.inference_mode()
-def _in(network: nn.Module, precision: torch.dtype) -> nn.Module:
-    """A copy in another precision: a blended network shares its tensors with the backbone."""
-    return network if precision == torch.float32 else copy.deepcopy(network).to(precision)
+def _call(network: nn.Module, picture: Tensor, precision: torch.dtype) -> Callable[[], Tensor]:
+    """One run as `Restorer` does it: lower precisions by autocast, the weights stay as they are."""
 
-
-def _call(network: nn.Module, picture: Tensor) -> Callable[[], Tensor]:
     @torch.inference_mode()
     def call() -> Tensor:
-        result: Tensor = network(picture)
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            result: Tensor = network(picture)
         return result
 
     return call

@@ -20,6 +20,7 @@ from abair.errors import AbairError, ImageError
 from abair.evaluation.metrics import PSNR_CAP
 from abair.evaluation.policies import POLICIES, ImageResult, Policy, Score, run_policies
 from abair.evaluation.testsets import FIVE_TASKS, SEED, EvaluationSet, Item
+from abair.wholefile import write_text
 
 if TYPE_CHECKING:
     from abair.restore import Restorer
@@ -95,17 +96,16 @@ class QualityReport(BaseModel):
         lines += [f"- left out: {problem}" for problem in self.problems]
         return "\n".join(lines) + "\n"
 
-    def write(self, folder: Path, table: str = "table.md") -> tuple[Path, Path]:
-        """Write `results.json` and the Markdown table into `folder`, which is made; returns their paths.
+    def write(self, folder: Path, more: str = "") -> tuple[Path, Path]:
+        """Write `results.json` and `table.md` (with `more` below it) into `folder`, which is made; returns their paths.
 
         Raises:
             ImageError: the folder or a file cannot be written.
         """
-        paths = folder / "results.json", folder / table
+        paths = folder / "results.json", folder / "table.md"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            paths[0].write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            paths[1].write_text(self.markdown(), encoding="utf-8")
+            write_text(paths[0], self.model_dump_json(indent=1) + "\n")
+            write_text(paths[1], self.markdown() + more)
         except OSError as error:
             raise ImageError(
                 f"{folder}: the report cannot be written ({error.strerror or error}); choose another --out"

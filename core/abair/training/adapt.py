@@ -6,8 +6,10 @@ degradation and, where there are any, real pairs.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,10 +27,11 @@ from abair.synthesis import (
     generator_for,
     load_photos,
     photos_in,
+    pixels_digest,
     split_photos,
 )
 from abair.training.loop import Batch
-from abair.training.pretrain import VALIDATION_CROPS, VALIDATION_SIDE, charbonnier, psnr
+from abair.training.pretrain import VALIDATION_CROPS, VALIDATION_SIDE, decibel_loss, psnr
 from abair.training.settings import Settings
 
 RANK: Final = 4
@@ -47,7 +50,6 @@ class Pairs:
         """One crop (3, side, side), degraded and clean, turned and mirrored alike."""
         index = int(torch.randint(len(self.clean), (), generator=generator))
         height, width = self.clean[index].shape[:2]
-        side = min(side, height, width)
         top = int(torch.randint(height - side + 1, (), generator=generator))
         left = int(torch.randint(width - side + 1, (), generator=generator))
         turns, mirror = (int(torch.randint(n, (), generator=generator)) for n in (4, 2))
@@ -59,11 +61,11 @@ class Pairs:
         return parts[0], parts[1]
 
 
-def read_pairs(folder: Path) -> tuple[Pairs, Pairs]:
-    """The pairs to train on and those held out.
+def read_pairs(folder: Path, smallest: int) -> tuple[Pairs, Pairs]:
+    """The pairs to train on and those held out, each at least `smallest` pixels a side.
 
     Raises:
-        TrainingError: a folder is missing, a name has no partner, or two partners differ in size.
+        TrainingError: a folder is missing, a name has no partner, two partners differ in size, or a pair is too small.
     """
     clean = {path.stem: path for path in photos_in(folder / "clean")}
     degraded = {path.stem: path for path in photos_in(folder / "degraded")}
@@ -78,6 +80,11 @@ def read_pairs(folder: Path) -> tuple[Pairs, Pairs]:
         for path, one, other in zip(paths, pairs.clean, pairs.degraded, strict=True):
             if one.shape != other.shape:
                 raise TrainingError(f"{path}: found {one.shape} and {other.shape}, expected partners of equal size")
+            if min(one.shape[:2]) < smallest:
+                raise TrainingError(
+                    f"{path}: found {one.shape[1]}x{one.shape[0]} pixels, expected at least {smallest} a side; "
+                    "leave the pair out or train with a smaller --crop"
+                )
         made.append(pairs)
     return made[0], made[1]
 
@@ -103,6 +110,12 @@ class AdaptTask:
         torch.manual_seed(settings.seed)  # PEFT initialises A at random
         self.module = _with_lora(backbone, self.fingerprint)
 
+    @cached_property
+    def depends(self) -> dict[str, str]:
+        """The frozen network, photos and real pairs."""
+        pairs = "" if self.pairs is None else pixels_digest([*self.pairs[0].clean, *self.pairs[0].degraded])
+        return {"backbone": self.fingerprint, "photos": self.photos.digest(), "pairs": pairs}
+
     def batch(self, index: int) -> Batch:
         """(degraded, clean)."""
         chosen = []
@@ -117,10 +130,10 @@ class AdaptTask:
         return torch.stack([pair[0] for pair in chosen]), torch.stack([pair[1] for pair in chosen])
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """The Charbonnier distance."""
+        """The error in decibels, as in phase I."""
         degraded, clean = batch
         degraded = degraded.contiguous(memory_format=torch.channels_last)
-        return charbonnier(self.module(degraded, global_view(degraded)).float(), clean), {}
+        return decibel_loss(self.module(degraded, global_view(degraded)).float(), clean), {}
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
@@ -128,7 +141,7 @@ class AdaptTask:
         sets = {"": [self._held_out(item) for item in range(2 * VALIDATION_CROPS)]}
         if self.pairs is not None:
             generator = generator_for(0, 8)
-            sets["real_"] = [self.pairs[1].crop(generator, VALIDATION_SIDE) for _ in range(VALIDATION_CROPS)]
+            sets["real_"] = [self.pairs[1].crop(generator, self.settings.crop) for _ in range(VALIDATION_CROPS)]
         figures: dict[str, float] = {}
         for prefix, pairs in sets.items():
             figures[f"{prefix}psnr"] = _mean([psnr(self._restored(d), c) for d, c in pairs])
@@ -153,7 +166,12 @@ class AdaptTask:
         # PEFT would ask a model hub about embeddings, which this network has none of
         self.module.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)
         out.mkdir(parents=True, exist_ok=True)
+        # PEFT writes a set in the order of its hashes: equal runs shall give equal files
+        config = json.loads((aside / CONFIG_FILE).read_text(encoding="utf-8"))
+        config["target_modules"] = sorted(config["target_modules"])
+        (aside / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         for name in (WEIGHTS_FILE, CONFIG_FILE):
+            (aside / name).chmod(0o644)  # safetensors makes files that only their owner reads
             (aside / name).replace(out / name)
         shutil.rmtree(aside)
         return out

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
 from abair.bundle import BACKBONE_FILE, assemble
-from abair.deployment import FACTORY, Deployment
+from abair.deployment import FACTORY, Deployment, read_deployment
 from abair.discovery import Found, Plugins, discover, load_synthesizer
-from abair.errors import TrainingError
-from abair.estimator import save_estimator
+from abair.errors import PluginError, TrainingError
+from abair.estimator import load_estimator, save_estimator
+from abair.lora import read_adapter
 from abair.synthesis import CleanPhotos, Degrader, clean_photos
+from abair.training import processes
 from abair.training.adapt import AdaptTask, read_pairs
-from abair.training.estimate import EstimateTask
+from abair.training.estimate import RECIPE, EstimateTask
 from abair.training.loop import CHECKPOINT, State, train
 from abair.training.pretrain import PretrainTask
 from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings, read_settings, write_settings
@@ -39,15 +42,17 @@ def train_backbone(
     if size not in SIZES:
         raise TrainingError(f"size {size}: unknown; expected one of {', '.join(SIZES)}")
     settings = read_settings(PRETRAINING, settings_file, **overrides)
-    degrader, (photos, held_out) = Degrader(_synthesizers(discover())), _photos(data)
+    degrader, (photos, held_out) = Degrader(_synthesizers(_all_usable())), _photos(data)
     torch.manual_seed(settings.seed)
     task = PretrainTask(Backbone(SIZES[size]), degrader, photos, held_out, settings)
     if start is not None:
         _begin_from(start, task.module)
     state = train(task, settings, out, device=device)
     path = out / BACKBONE_FILE
-    mark = save_backbone(task.module.backbone.cpu(), path)
-    _record(out, settings, state, photos, fingerprint=mark, labels=list(degrader.labels), size=size)
+    if processes.is_first():
+        mark = save_backbone(task.module.backbone.cpu(), path)
+        _record(out, settings, state, photos, fingerprint=mark, labels=list(degrader.labels), size=size)
+    processes.leave()
     return path
 
 
@@ -66,46 +71,82 @@ def train_adapter(
     degradation = discover().get(name)
     degrader = Degrader({name: load_synthesizer(degradation)})
     photos, held_out = _photos(data)
-    network = load_backbone(backbone or FACTORY / BACKBONE_FILE)
-    real = read_pairs(pairs) if pairs is not None else None
+    network = load_backbone(backbone or _factory_backbone())
+    real = read_pairs(pairs, settings.crop) if pairs is not None else None
     task = AdaptTask(network, name, degrader, photos, held_out, settings, real)
     run = run or Path("runs") / f"adapter-{name}"
     state = train(task, settings, run, device=device)
-    folder = task.export(out or degradation.adapters)
-    _record(folder, settings, state, photos, fingerprint=task.fingerprint, pairs=str(pairs or ""), **task.validate())
-    return folder
+    target = out or degradation.adapters
+    if processes.is_first():
+        folder = task.export(target)
+        given = {"pairs": pairs.resolve().name} if pairs else {}  # the name alone: the record is shipped
+        _record(folder, settings, state, photos, fingerprint=task.fingerprint, **given, **task.validate())
+    processes.leave()
+    return target / network.size.name
 
 
 def train_estimator(
     *, data: Path | None, out: Path, name: str = "custom", run: Path | None = None, backbone: Path | None = None,
-    adapters: Path | None = None, settings_file: Path | None = None, device: str = "cpu", **overrides: Any,
+    adapters: Path | None = None, start: Path | None = None, settings_file: Path | None = None, device: str = "cpu",
+    **overrides: Any,
 ) -> Deployment:  # fmt: skip
     """Phase III: train the estimator for all installed degradations and assemble the bundle in `out`.
 
-    The adapters are those that the plugins ship, or those in `adapters/<degradation>/<backbone>`.
+    The adapters are those that the plugins ship, or those in `adapters/<degradation>/<backbone>`. `start` is an
+    estimator's file, for the same labels, to begin from.
 
     Raises:
         TrainingError: unusable settings or photos, or the frozen backbone changed.
         AdapterError: a plugin's adapter does not belong to the backbone.
     """
     settings = read_settings(ESTIMATING, settings_file, **overrides)
-    plugins = discover()
-    degrader, (photos, held_out) = Degrader(_synthesizers(plugins)), _photos(data)
-    source = backbone or FACTORY / BACKBONE_FILE
-    before = fingerprint(load_backbone(source))
+    plugins = _all_usable()
+    degrader, (photos, held_out) = Degrader(_synthesizers(plugins), RECIPE), _photos(data)
+    source = backbone or _factory_backbone()
+    network = load_backbone(source)
+    before = fingerprint(network)
+    members = [_with_adapters(plugins.found[label], adapters) for label in degrader.labels[:-1]]
+    for member in members:  # before hours of training, not after
+        folder = member.degradation.adapters / network.size.name
+        read_adapter(folder, network, before, member.degradation.name)
     task = EstimateTask(degrader, photos, held_out, settings)
+    if start is not None:
+        task.module.load_state_dict(load_estimator(start, degrader.labels).state_dict())
     run = run or Path("runs") / "estimator"
     state = train(task, settings, run, device=device)
-    estimator = run / "estimator.safetensors"
-    save_estimator(task.module, estimator)
-    members = [_with_adapters(plugins.found[label], adapters) for label in degrader.labels[:-1]]
-    deployment = assemble(
-        out, name=name, created=datetime.now(UTC), backbone=source, estimator=estimator, adapters=members
-    )
-    if deployment.backbone.fingerprint != before:
-        raise TrainingError(f"{source}: the backbone's file changed during the training; train the estimator again")
-    _record(out, settings, state, photos, fingerprint=before, labels=list(degrader.labels), **task.validate())
-    return deployment
+    if processes.is_first():
+        estimator = run / "estimator.safetensors"
+        save_estimator(task.module.cpu(), estimator)
+        deployment = assemble(
+            out, name=name, created=datetime.now(UTC), backbone=source, estimator=estimator, adapters=members
+        )
+        if deployment.backbone.fingerprint != before:
+            raise TrainingError(
+                f"{source}: found fingerprint {deployment.backbone.fingerprint}, expected {before}: the file changed "
+                "during the training; train the estimator again"
+            )
+        _record(out, settings, state, photos, fingerprint=before, labels=list(degrader.labels), **task.validate())
+    processes.leave()
+    return read_deployment(out)
+
+
+def _all_usable() -> Plugins:
+    """The installed plugins; a label that is silently missing would be missed only when photos come back damaged.
+
+    Raises:
+        PluginError: one of them cannot be used.
+    """
+    plugins = discover()
+    if plugins.problems:
+        raise PluginError(
+            f"{'; '.join(map(str, plugins.problems))}; training needs all installed plugins: mend or uninstall it"
+        )
+    return plugins
+
+
+def _factory_backbone() -> Path:
+    factory = read_deployment(FACTORY)
+    return factory.find(factory.backbone.file)
 
 
 def _synthesizers(plugins: Plugins) -> dict[str, Any]:
@@ -130,9 +171,9 @@ def _begin_from(start: Path, module: torch.nn.Module) -> None:
     try:
         tensors = load_file(path)
         module.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise TrainingError(
-            f"{path}: cannot be started from ({str(error).splitlines()[0]}); expected a checkpoint of phase I "
+            f"{path}: cannot be started from ({' '.join(str(error).split())[:200]}); expected a checkpoint of phase I "
             "with the same size and labels"
         ) from None
 
@@ -141,4 +182,5 @@ def _record(folder: Path, settings: Settings, state: State, photos: CleanPhotos,
     """`training.toml` beside the weights: the settings, and what else made them."""
     results = {key: value if not isinstance(value, float) else round(value, 4) for key, value in facts.items()}
     run = {"minutes": round(state.seconds / 60, 1), "steps": state.step, "photos": len(photos)}
+    results |= {"photos_digest": photos.digest()}
     write_settings(folder / "training.toml", settings, run=run | results)

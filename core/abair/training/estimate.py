@@ -6,6 +6,7 @@ shares of the area where regions differ. The loss is the cross-entropy with that
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Final
 
 import torch
@@ -15,10 +16,12 @@ from torch.nn import functional as F
 from abair import views
 from abair.estimator import Estimator
 from abair.physics import uniform
-from abair.synthesis import CleanPhotos, Degrader, generator_for
+from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for
 from abair.training.loop import Batch
 from abair.training.settings import Settings
 
+RECIPE: Final = Recipe(cutmix=0.15, double=0.15, clean=0.18)
+"""More clean and single samples than in phase I: a label that is rare in training is rarely recognised."""
 VALIDATION_SAMPLES: Final = 20
 """Held-out samples a label."""
 
@@ -33,6 +36,12 @@ class EstimateTask:
         self.module = Estimator(degrader.labels)
         self.degrader, self.photos, self.held_out, self.settings = degrader, photos, held_out, settings
         self._validation: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @cached_property
+    def depends(self) -> dict[str, str]:
+        """Labels, photos and recipe."""
+        labels, recipe = ", ".join(self.degrader.labels), str(self.degrader.recipe)
+        return {"labels": labels, "photos": self.photos.digest(), "recipe": recipe}
 
     def batch(self, index: int) -> Batch:
         """(crops (B, 16, 3, 64, 64), view (B, 3, 64, 64), target (B, L))."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
-import torch.distributed as dist
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
@@ -28,7 +26,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from abair.errors import TrainingError
+from abair.hardware import fast_bf16_on_cpu
+from abair.training import processes
 from abair.training.settings import Settings
+from abair.wholefile import write_text, written_whole
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 HISTORY: Final = "history.jsonl"
@@ -47,6 +48,11 @@ class Task(Protocol):
     @property
     def module(self) -> nn.Module:
         """Its parameters that require gradients are trained; the rest is frozen."""
+        ...
+
+    @property
+    def depends(self) -> dict[str, str]:
+        """What the result depends on besides the settings: data, labels, the frozen network; each as a short text."""
         ...
 
     def batch(self, index: int) -> Batch:
@@ -80,7 +86,8 @@ def train(task: Task, settings: Settings, folder: Path, *, device: str = "cpu", 
         TrainingError: the folder's checkpoint belongs to another run, or the loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rank, world = _processes()
+    device = processes.own_device(device)
+    rank, world = processes.join(device)
     _tune_process()
     module = task.module.to(device)
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
@@ -89,7 +96,7 @@ def train(task: Task, settings: Settings, folder: Path, *, device: str = "cpu", 
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists():
         _restore(checkpoint, task, settings, parameters, optimizer, state)
-    _share_start(parameters, state, world)
+    processes.share_start([*parameters.values(), *state.average.values()])
     if rank == 0:
         _forget_after(folder / HISTORY, state.step)
     autocast = _autocast(settings.precision, device)
@@ -109,7 +116,7 @@ def train(task: Task, settings: Settings, folder: Path, *, device: str = "cpu", 
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            _share_gradients(parameters.values(), world)
+            processes.share_gradients(parameters.values())
             torch.nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
             optimizer.step()
             state.step += 1
@@ -164,35 +171,6 @@ def _one_thread(_worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _processes() -> tuple[int, int]:
-    """(rank, number of processes); joins the group when started by torchrun."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        return 0, 1
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return dist.get_rank(), world
-
-
-def _share_start(parameters: dict[str, nn.Parameter], state: State, world: int) -> None:
-    """All processes start from the first one's weights: a module that was made without a seed differs in each."""
-    if world == 1:
-        return
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            dist.broadcast(parameter, 0)
-            dist.broadcast(state.average[name], 0)
-
-
-def _share_gradients(parameters: Any, world: int) -> None:
-    if world == 1:
-        return
-    for parameter in parameters:
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
-            parameter.grad.div_(world)
-
-
 def _tune_process() -> None:
     """Keep freed memory in the process: by default glibc maps and unmaps every activation anew (10 to 25 % slower)."""
     torch.set_flush_denormal(True)
@@ -208,12 +186,6 @@ def _autocast(precision: str, device: str) -> Callable[[], AbstractContextManage
     has_bf16 = torch.cuda.is_bf16_supported() if kind == "cuda" else fast_bf16_on_cpu()
     enabled = precision == "bfloat16" or (precision == "auto" and has_bf16)
     return lambda: torch.autocast(kind, torch.bfloat16, enabled=enabled)
-
-
-def fast_bf16_on_cpu() -> bool:
-    """Whether this processor multiplies bf16 in hardware (AMX or AVX-512 BF16); elsewhere it is slower than fp32."""
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return any(bool(check()) for check in checks if check is not None)
 
 
 @torch.no_grad()
@@ -253,10 +225,9 @@ def _save(
     for name, parameter in parameters.items():
         for key, value in optimizer.state[parameter].items():
             tensors[f"adam.{key}.{name}"] = torch.as_tensor(value).detach().contiguous()
-    facts = {"task": task.name, "step": state.step, "seconds": state.seconds, "seed": settings.seed}
-    aside = path.with_suffix(".partial")
-    save_file(tensors, aside, metadata={"abair.checkpoint": json.dumps(facts)})
-    aside.replace(path)
+    facts = {"task": task.name, "step": state.step, "seconds": state.seconds, "of": _identity(task, settings)}
+    with written_whole(path) as aside:
+        save_file(tensors, aside, metadata={"abair.checkpoint": json.dumps(facts)})
 
 
 def _restore(
@@ -273,11 +244,13 @@ def _restore(
         ) from None
     found = {name.removeprefix("model."): t.shape for name, t in tensors.items() if name.startswith("model.")}
     expected = {name: parameter.shape for name, parameter in parameters.items()}
-    if facts.get("task") != task.name or facts.get("seed") != settings.seed or found != expected:
+    identity = _identity(task, settings)
+    others = sorted(key for key in identity if identity[key] != facts.get("of", {}).get(key))
+    if facts.get("task") != task.name or others or found != expected:
+        told = "; ".join(f"{key}: found {facts.get('of', {}).get(key)}, expected {identity[key]}" for key in others[:3])
         raise TrainingError(
-            f"{path}: found a checkpoint of {facts.get('task')} with seed {facts.get('seed')}, expected {task.name} "
-            f"with seed {settings.seed} and {len(parameters)} parameters of their shapes; name another folder with "
-            "--out, or remove it"
+            f"{path}: found a checkpoint of another run ({facts.get('task')}{'; ' if told else ''}{told}), expected "
+            f"one of {task.name} with these settings and data; name another folder, or remove it to start anew"
         )
     if facts["step"] > settings.steps:
         raise TrainingError(f"{path}: found step {facts['step']}, expected at most {settings.steps}; raise --steps")
@@ -292,15 +265,20 @@ def _restore(
             }
 
 
+def _identity(task: Task, settings: Settings) -> dict[str, str]:
+    """What a checkpoint belongs to: another of any of these would have led elsewhere."""
+    free = {"steps", "precision", "workers", "validate_every", "checkpoint_minutes"}
+    kept = {key: str(value) for key, value in settings.model_dump().items() if key not in free}
+    return kept | task.depends
+
+
 def _forget_after(history: Path, step: int) -> None:
     """Drop what the history says of steps that a kill undid: they will be done, and written, again."""
     if not history.exists():
         return
     lines = history.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    aside = history.with_suffix(".partial")
-    aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    aside.replace(history)
+    write_text(history, "".join(f"{line}\n" for line in kept))
 
 
 class _Report:

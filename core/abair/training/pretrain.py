@@ -1,11 +1,12 @@
 """Phase I: pre-train the backbone on clean photos damaged on the fly by the installed plugins' synthesisers.
 
-The loss is the Charbonnier distance of the images plus the cross-entropy of each pixel's type (Serrano-Lozano et al.,
+The loss is the images' error in decibels plus the cross-entropy of each pixel's type (Serrano-Lozano et al.,
 section 3.1). The segmentation head that predicts the type exists only here: it makes the features know what is wrong.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Final
 
 import torch
@@ -17,11 +18,10 @@ from abair.synthesis import CleanPhotos, Degrader, generator_for
 from abair.training.loop import Batch
 from abair.training.settings import Settings
 
-TYPE_WEIGHT: Final = 0.01
-"""Weight of the cross-entropy: near 1.5 at the start, where the image's distance is near 0.08."""
-TYPICAL_DAMAGE: Final = 0.1
-DAMAGE_FLOOR: Final = 0.08
-"""Mean absolute differences: about that of a typical sample, and below which images count alike."""
+TYPE_WEIGHT: Final = 0.1
+"""Weight of the cross-entropy, which starts near 1.8, against the image's loss in tens of decibels."""
+WELL_RESTORED: Final = 1e-3
+"""Mean squared error (30 dB) from which on an image's loss levels off: what is good already needs no more attention."""
 VALIDATION_CROPS: Final = 6
 VALIDATION_SIDE: Final = 192
 
@@ -52,6 +52,12 @@ class PretrainTask:
         self.module = Pretraining(backbone, len(degrader.labels)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.degrader, self.photos, self.held_out, self.settings = degrader, photos, held_out, settings
 
+    @cached_property
+    def depends(self) -> dict[str, str]:
+        """Labels, photos and recipe."""
+        labels, recipe = ", ".join(self.degrader.labels), str(self.degrader.recipe)
+        return {"labels": labels, "photos": self.photos.digest(), "recipe": recipe}
+
     def batch(self, index: int) -> Batch:
         """(degraded, clean, types at half resolution)."""
         samples = []
@@ -66,11 +72,11 @@ class PretrainTask:
         )
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Charbonnier plus weighted cross-entropy."""
+        """Decibels plus weighted cross-entropy."""
         degraded, clean, types = batch
         degraded = degraded.contiguous(memory_format=torch.channels_last)
         restored, logits = self.module(degraded, global_view(degraded))
-        image = balanced_charbonnier(restored.float(), clean, degraded)
+        image = decibel_loss(restored.float(), clean)
         kind = F.cross_entropy(logits.float(), types)
         return image + TYPE_WEIGHT * kind, {"image": float(image.detach()), "type": float(kind.detach())}
 
@@ -91,20 +97,13 @@ class PretrainTask:
         return {"psnr": sum(degraded_only) / len(degraded_only)} | figures
 
 
-def charbonnier(restored: Tensor, clean: Tensor) -> Tensor:
-    """Mean of sqrt(d^2 + 1e-6): the absolute distance, smooth at zero (Charbonnier et al., 1994)."""
-    return (restored - clean).square().add(1e-6).sqrt().mean()
+def decibel_loss(restored: Tensor, clean: Tensor) -> Tensor:
+    """Mean over the images of log10 of the mean squared error: minus PSNR / 10, as NAFNet is trained.
 
-
-def balanced_charbonnier(restored: Tensor, clean: Tensor, degraded: Tensor) -> Tensor:
-    """The Charbonnier distance of each image, weighted by how little it is damaged.
-
-    Without it haze and darkness, whose errors are ten times those of rain and blur, are all that is learnt: results
-    are judged in decibels, where each degradation counts the same.
+    An absolute distance learns little but haze and darkness, whose errors are ten times those of noise, rain and blur;
+    results are judged in decibels, where each degradation counts the same.
     """
-    damage = (degraded - clean).abs().mean((1, 2, 3), keepdim=True)
-    weight = TYPICAL_DAMAGE / (damage + DAMAGE_FLOOR)
-    return (weight * (restored - clean).square().add(1e-6).sqrt()).mean()
+    return (restored - clean).square().mean((1, 2, 3)).add(WELL_RESTORED).log10().mean()
 
 
 def psnr(restored: Tensor, clean: Tensor) -> float:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from abair.errors import MissingExtraError, TrainingError
+from abair.wholefile import write_text
 
 
 class Settings(BaseModel):
@@ -36,9 +38,11 @@ class Settings(BaseModel):
     checkpoint_minutes: float = Field(default=3.0, gt=0)
 
 
-PRETRAINING = Settings(steps=10_000, batch=8, crop=128, learning_rate=1e-3)
-ADAPTING = Settings(steps=800, batch=8, crop=128, learning_rate=2e-3, warmup=50, averaging=0.99)
-ESTIMATING = Settings(steps=2_500, batch=24, crop=192, learning_rate=1e-3, warmup=100, averaging=0.995)
+PRETRAINING = Settings(steps=10_000, batch=8, crop=128, learning_rate=6e-4, decay=0.8)
+ADAPTING = Settings(steps=700, batch=8, crop=128, learning_rate=1.5e-3, warmup=50, decay=0.8, averaging=0.99)
+ESTIMATING = Settings(
+    steps=1_400, batch=16, crop=288, learning_rate=1e-3, warmup=100, decay=0.6, averaging=0.995, workers=2
+)
 
 
 def read_settings(defaults: Settings, file: Path | None, **given: Any) -> Settings:
@@ -46,7 +50,9 @@ def read_settings(defaults: Settings, file: Path | None, **given: Any) -> Settin
 
     Raises:
         TrainingError: the file cannot be read or a setting is unknown or out of its range.
+        MissingExtraError: what writes the settings beside the weights is not installed.
     """
+    _writer()
     values = defaults.model_dump()
     if file is not None:
         try:
@@ -63,9 +69,13 @@ def read_settings(defaults: Settings, file: Path | None, **given: Any) -> Settin
 
 def write_settings(path: Path, settings: Settings, **facts: Any) -> None:
     """Write the settings as TOML, with tables of further facts (data, hours, fingerprint) beside them."""
+    write_text(path, _writer().dumps({"settings": settings.model_dump(), **facts}))
+
+
+def _writer() -> ModuleType:
+    """Asked for before the training, not after it."""
     try:
         import tomli_w
     except ImportError as error:
         raise MissingExtraError("training: tomli-w is missing; install it with: pip install 'abair[train]'") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(tomli_w.dumps({"settings": settings.model_dump(), **facts}), encoding="utf-8")
+    return tomli_w

@@ -1,0 +1,1 @@
+"""ABAIR's registry: which plugins were admitted, which deployment is live, since when, and why."""

@@ -1,0 +1,103 @@
+"""The factory deployment is made of what lies in the repository: the plugins' adapters, file by file."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from abair import Restorer
+from abair.deployment import FACTORY, Deployment, read_deployment
+from abair.discovery import discover, load_synthesizer
+from abair.samples import sample_photos
+
+
+@pytest.fixture(scope="module")
+def factory() -> Deployment:
+    """The bundle in the wheel."""
+    return read_deployment(FACTORY)
+
+
+def adapter_folder(root: Path, degradation: str) -> Path:
+    """Where the plugin of a degradation keeps its adapter for the small backbone."""
+    package = f"abair_{degradation.replace('-', '_')}"
+    return root / "plugins" / f"abair-{degradation}" / "src" / package / "adapters" / "nano"
+
+
+def test_it_has_the_five_plugins_in_the_order_of_their_names(factory: Deployment) -> None:
+    assert factory.labels == ("blur", "haze", "low-light", "noise", "rain", "clean")
+    assert factory.backbone.size == "nano"
+
+
+def test_its_files_are_those_that_it_names(factory: Deployment) -> None:
+    factory.verify()
+    named = {file.path for file in factory.files()} | {"deployment.json", "training.toml"}
+    assert {path.relative_to(FACTORY).as_posix() for path in FACTORY.rglob("*") if path.is_file()} == named
+
+
+def test_its_adapters_are_those_of_the_plugins(factory: Deployment, root: Path) -> None:
+    for adapter in factory.adapters:
+        folder = adapter_folder(root, adapter.degradation)
+        for file in (adapter.config, adapter.weights):
+            assert factory.find(file).read_bytes() == (folder / Path(file.path).name).read_bytes(), adapter.degradation
+
+
+def test_its_plugins_have_the_versions_that_it_names(factory: Deployment, root: Path) -> None:
+    for adapter in factory.adapters:
+        project = tomllib.loads((root / "plugins" / adapter.distribution / "pyproject.toml").read_text("utf-8"))
+        assert adapter.version == project["project"]["version"]
+
+
+def test_every_adapter_was_trained_for_its_backbone(factory: Deployment, root: Path) -> None:
+    for adapter in factory.adapters:
+        record = tomllib.loads((adapter_folder(root, adapter.degradation) / "training.toml").read_text("utf-8"))
+        assert record["run"]["fingerprint"] == factory.backbone.fingerprint
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    """With the weights that ship."""
+    return Restorer.load(FACTORY)
+
+
+def psnr(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    return float(-10 * np.log10(np.mean((one - other) ** 2)))
+
+
+@pytest.mark.parametrize("label", ["blur", "haze", "low-light", "noise", "rain", "clean"])
+def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, label: str) -> None:
+    """The network reaches further than a tile's halo: what lies beyond it must not show, with any adapter."""
+    clean = sample_photos()["astronaut"][:320, :384].astype(np.float32) / 255
+    noisy = (clean + np.random.default_rng(0).normal(0, 0.08, clean.shape)).clip(0, 1).astype(np.float32)
+    weights = {label: 1.0} if label != "clean" else {"clean": 0.3, "noise": 0.4, "low-light": 0.3}
+    whole = restorer(noisy, weights=weights, tile=4096).image
+    tiled = restorer(noisy, weights=weights, tile=128).image
+    assert abs(psnr(whole, clean) - psnr(tiled, clean)) < 0.05
+    difference = np.abs(whole - tiled)
+    assert psnr(whole, tiled) > 45
+    # cores meet at 112 and 208 rows, 128 and 256 columns: a seam would be a line that differs far more than the rest
+    for axis in (0, 1):
+        lines = difference.mean(axis=(1 - axis, 2))
+        assert lines.max() < 0.01
+
+
+@pytest.mark.parametrize("label", ["blur", "haze", "low-light", "noise", "rain"])
+def test_the_estimator_knows_what_its_own_plugin_does(restorer: Restorer, label: str) -> None:
+    degrade = load_synthesizer(discover().get(label))
+    photos = sample_photos()
+    right = 0
+    for seed, name in enumerate(("astronaut", "coffee", "cat", "motorcycle")):
+        photo = torch.from_numpy(photos[name][:288, :384].astype(np.float32) / 255).permute(2, 0, 1).contiguous()
+        seen = restorer.estimate(degrade(photo, torch.Generator().manual_seed(seed)))
+        right += max(seen, key=seen.__getitem__) == label
+    assert right >= 3
+
+
+def test_a_denoised_photo_is_nearer_to_the_clean_one(restorer: Restorer) -> None:
+    clean = sample_photos()["coffee"][:256, :256].astype(np.float32) / 255
+    noisy = (clean + np.random.default_rng(0).normal(0, 25 / 255, clean.shape)).clip(0, 1).astype(np.float32)
+    restored = restorer(noisy)
+    assert restored.weights["noise"] > 0.5
+    assert psnr(restored.image, clean) > psnr(noisy, clean) + 5

@@ -1,0 +1,136 @@
+"""Every revision goes up and comes down with rows in it, and the last one is what the models say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, inspect, text
+
+from abair.errors import RegistryError
+from abair_migrations import HEAD, VERSION_TABLE
+from abair_registry import schema
+from abair_registry.catalogue import Catalogue, opened
+from abair_registry.database import Database
+from abair_registry.models import Base
+from abair_registry.settings import Settings
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    """Of an empty database."""
+    database = Database(settings)
+    yield database.engine
+    database.close()
+
+
+def rows(catalogue: Catalogue) -> dict[str, int]:
+    with catalogue.database.read() as session:
+        return {
+            name: session.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() for name in Base.metadata.tables
+        }
+
+
+def test_the_head_that_is_said_is_the_newest_revision() -> None:
+    assert schema.known_revisions()[-1] == HEAD
+    assert len(schema.known_revisions()) == 1
+
+
+def test_the_models_are_the_migrated_schema(engine: Engine) -> None:
+    schema.upgrade(engine)
+    schema.check(engine)
+    assert set(inspect(engine).get_table_names()) == {*Base.metadata.tables, VERSION_TABLE}
+
+
+def test_a_table_that_differs_is_told(engine: Engine) -> None:
+    schema.upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE plugin DROP COLUMN reason"))
+    with pytest.raises(RegistryError, match=r"found 1 differences from revision 0001 \(add_column plugin reason\)"):
+        schema.check(engine)
+
+
+def test_a_table_of_somebody_else_is_left_alone(engine: Engine) -> None:
+    schema.upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE theirs (id INTEGER)"))
+    schema.check(engine)
+    schema.downgrade(engine, "base")
+    assert "theirs" in inspect(engine).get_table_names()
+
+
+@pytest.mark.parametrize("revision", schema.known_revisions())
+def test_a_revision_goes_up_comes_down_and_up_again_with_rows_in_it(
+    settings: Settings, bundle: Path, revision: str
+) -> None:
+    with opened(settings, bundle) as catalogue:
+        assert rows(catalogue)["adapter"] == 3
+        engine = catalogue.database.engine
+        schema.downgrade(engine, "base")
+        assert schema.current(engine) is None
+        assert not set(Base.metadata.tables) & set(inspect(engine).get_table_names())
+        schema.upgrade(engine, revision)
+        assert schema.current(engine) == revision
+    with opened(settings, bundle) as catalogue:
+        assert rows(catalogue)["adapter"] == 3
+
+
+def test_an_unknown_revision_is_one_clear_line(engine: Engine) -> None:
+    schema.upgrade(engine)
+    with pytest.raises(RegistryError, match=r"schema revision 9999: .*; expected one of base, 0001"):
+        schema.upgrade(engine, "9999")
+    assert schema.current(engine) == HEAD
+
+
+def test_a_newer_schema_stops_with_both_revisions_and_what_to_do(settings: Settings, bundle: Path) -> None:
+    with opened(settings, bundle) as catalogue, catalogue.database.write() as session:
+        session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    message = (
+        r"found schema revision 9999, expected 0001; it was made by a newer ABAIR; run: pip install --upgrade abair"
+    )
+    with pytest.raises(RegistryError, match=message), opened(settings, bundle):
+        pass
+
+
+def test_a_stale_schema_stops_with_both_revisions_and_what_to_do(
+    settings: Settings, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(settings, bundle):
+        pass
+    monkeypatch.setattr(schema, "HEAD", "0002")
+    message = r"found schema revision 0001, expected 0002; run: abair-registry db upgrade"
+    with pytest.raises(RegistryError, match=message), opened(settings, bundle):
+        pass
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_sqlite_file_is_backed_up_before_it_is_changed(settings: Settings, bundle: Path) -> None:
+    with opened(settings, bundle) as catalogue:
+        backup = schema.downgrade(catalogue.database.engine, "base")
+    assert backup is not None
+    assert backup.parent == settings.home
+    backup.rename(settings.home / "registry.db")
+    with opened(settings, bundle) as catalogue:
+        assert rows(catalogue)["member"] == 3
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_backup_that_cannot_be_written_changes_nothing(
+    settings: Settings, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(settings, bundle) as catalogue:
+        monkeypatch.setattr(Path, "with_name", lambda path, name: path.parent / "no such folder" / name)
+        with pytest.raises(RegistryError, match=r"the backup cannot be written .* nothing was changed"):
+            schema.downgrade(catalogue.database.engine, "base")
+        assert schema.current(catalogue.database.engine) == HEAD
+
+
+def test_another_tools_revisions_in_the_same_database_are_not_ours(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('theirs')"))
+    schema.upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "theirs"
+    schema.check(engine)
