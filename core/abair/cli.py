@@ -246,8 +246,10 @@ def load_restorer(deployment: str | None, device: str = "cpu", precision: Precis
     Raises:
         AbairError: the deployment, its files or the device cannot be used.
     """
+    from abair.hardware import keep_freed_memory
     from abair.restore import Restorer
 
+    keep_freed_memory()
     return Restorer.load(deployment, device=device, precision=precision.value)
 
 

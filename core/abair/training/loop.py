@@ -7,7 +7,6 @@ uninterrupted one does.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import sys
 import time
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from abair.errors import TrainingError
-from abair.hardware import fast_bf16_on_cpu
+from abair.hardware import fast_bf16_on_cpu, keep_freed_memory
 from abair.training import processes
 from abair.training.settings import Settings
 from abair.wholefile import write_text, written_whole
@@ -88,7 +87,8 @@ def train(task: Task, settings: Settings, folder: Path, *, device: str = "cpu", 
     folder.mkdir(parents=True, exist_ok=True)
     device = processes.own_device(device)
     rank, world = processes.join(device)
-    _tune_process()
+    torch.set_flush_denormal(True)
+    keep_freed_memory()
     module = task.module.to(device)
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
@@ -169,16 +169,6 @@ def _batches(task: Task, settings: Settings, start: int, rank: int, world: int) 
 
 def _one_thread(_worker: int) -> None:
     torch.set_num_threads(1)
-
-
-def _tune_process() -> None:
-    """Keep freed memory in the process: by default glibc maps and unmaps every activation anew (10 to 25 % slower)."""
-    torch.set_flush_denormal(True)
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        libc.mallopt(m_mmap_threshold, 1 << 30)
-        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
 def _autocast(precision: str, device: str) -> Callable[[], AbstractContextManager[Any]]:
