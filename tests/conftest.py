@@ -31,10 +31,10 @@ from safetensors.torch import save_file
 
 from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
 from abair.bundle import assemble
-from abair.contract import Card, Degradation
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Card, Degradation
 from abair.discovery import Found
 from abair.estimator import Estimator, save_estimator
-from abair.lora import CONFIG_FILE, PREFIX, WEIGHTS_FILE, adaptable_layers, backbone_reference
+from abair.lora import PREFIX, adaptable_layers, backbone_reference
 from abair_registry.catalogue import Catalogue, opened
 from abair_registry.settings import Settings
 

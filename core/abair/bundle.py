@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from abair.backbone import fingerprint, load_backbone
-from abair.contract import CLEAN
+from abair.contract import CLEAN, CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import (
     FILE_NAME,
     AdapterRef,
@@ -24,7 +24,7 @@ from abair.deployment import (
 from abair.discovery import Found
 from abair.errors import DeploymentError
 from abair.estimator import load_estimator
-from abair.lora import CONFIG_FILE, WEIGHTS_FILE, read_adapter
+from abair.lora import read_adapter
 
 BACKBONE_FILE: Final = "backbone.safetensors"
 ESTIMATOR_FILE: Final = "estimator.safetensors"

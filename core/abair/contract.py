@@ -22,6 +22,10 @@ GROUP: Final = "abair"
 CLEAN: Final = "clean"
 """The one label that is no degradation; it has no adapter, its weight scales the residual down."""
 
+CONFIG_FILE: Final = "adapter_config.json"
+WEIGHTS_FILE: Final = "adapter_model.safetensors"
+"""An adapter's two files, as PEFT names them."""
+
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 

@@ -21,7 +21,9 @@ from abair.errors import DeploymentError
 from abair.tensorfile import read_header, read_tensors
 from abair.wholefile import written_whole
 
-FEATURES: Final = 320
+_LOCAL: Final = (24, 48, 64, 96)
+_OVERALL: Final = (24, 48, 64)
+FEATURES: Final = 4 * _LOCAL[-1] + 2 * _OVERALL[-1]
 """Length of a photo's feature vector."""
 
 
@@ -30,27 +32,22 @@ class Trunk(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.local = _network(6, (24, 48, 64, 64))
-        self.overall = _network(3, (24, 48, 64))
+        self.local = _network(6, _LOCAL)
+        self.overall = _network(3, _OVERALL)
 
     def forward(self, crops: Tensor, view: Tensor) -> Tensor:
-        """(B, N, 3, 64, 64) and (B, 3, 64, 64) to (B, 320): crops by mean, spread, maximum, view by mean, maximum."""
+        """(B, N, 3, 64, 64) and (B, 3, 64, 64) to (B, 512), however many crops there are.
+
+        A crop is told by mean and maximum, because a few thin streaks drown in a mean; the crops together by mean and
+        spread, because haze, rain and blur may cover a part of the photo only.
+        """
         batch, count = crops.shape[:2]
         flat = crops.flatten(0, 1)
         # what a 3x3 mean does not explain is where noise and compression show
         detail = 8 * (flat - nn.functional.avg_pool2d(flat, 3, stride=1, padding=1, count_include_pad=False))
-        local = self.local(torch.cat([flat - 0.5, detail], dim=1)).mean((2, 3)).view(batch, count, -1)
-        overall = self.overall(view - 0.5)
-        return torch.cat(
-            [
-                local.mean(1),
-                local.std(1, correction=0),
-                local.amax(1),
-                overall.mean((2, 3)),
-                overall.amax((2, 3)),
-            ],
-            dim=1,
-        )
+        local = _mean_and_maximum(self.local(torch.cat([flat - 0.5, detail], dim=1))).view(batch, count, -1)
+        overall = _mean_and_maximum(self.overall(view - 0.5))
+        return torch.cat([local.mean(1), (local.var(1, correction=0) + 1e-6).sqrt(), overall], dim=1)
 
 
 class Estimator(nn.Module):
@@ -98,6 +95,10 @@ def _network(channels: int, widths: Sequence[int]) -> nn.Sequential:
         layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.GELU()]
         channels = width
     return nn.Sequential(*layers)
+
+
+def _mean_and_maximum(maps: Tensor) -> Tensor:
+    return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
 
 
 def one_hot(weights: Sequence[float]) -> list[float]:

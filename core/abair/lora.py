@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from abair.backbone import Backbone
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.errors import AdapterError, WeightsError
 from abair.tensorfile import read_header, read_tensors
 
-CONFIG_FILE: Final = "adapter_config.json"
-WEIGHTS_FILE: Final = "adapter_model.safetensors"
 PREFIX: Final = "base_model.model."
 LARGEST_RANK: Final = 64
 PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})

@@ -74,10 +74,34 @@ class CleanPhotos:
         patch = photo[top : top + window, left : left + window]
         if window != side:
             patch = np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.LANCZOS))
-        patch = np.rot90(patch, int(torch.randint(4, (), generator=generator)))
-        if chance(generator, 0.5):
-            patch = patch[:, ::-1]
-        return torch.from_numpy(np.array(patch, order="C")).permute(2, 0, 1).float().div_(255).contiguous()
+        return _turned(patch, generator)
+
+    def scene(self, generator: torch.Generator, longest: int) -> Tensor:
+        """A rectangle of a photo (3, H, W) in [0, 1], at most `longest` a side: what a whole small photo looks like.
+
+        A third is reduced, a third is enlarged up to 1.6 times: many undamaged photos are soft, which is no blur.
+        """
+        photo = self.photos[int(torch.randint(len(self.photos), (), generator=generator))]
+        kind = int(torch.randint(3, (), generator=generator))
+        factor = (1.0, uniform(generator, 1.0, 3.0), uniform(generator, 1 / 1.6, 1.0))[kind]
+        spans = []
+        for length in photo.shape[:2]:
+            window = max(1, min(length, round(longest * factor * uniform(generator, 0.4, 1.0))))
+            start = int(torch.randint(length - window + 1, (), generator=generator))
+            spans.append((start, window, min(longest, max(1, round(window / factor)))))
+        (top, rows, height), (left, columns, width) = spans
+        patch = photo[top : top + rows, left : left + columns]
+        if (height, width) != (rows, columns):
+            patch = np.asarray(Image.fromarray(patch).resize((width, height), Image.Resampling.LANCZOS))
+        return _turned(patch, generator)
+
+
+def _turned(patch: Pixels, generator: torch.Generator) -> Tensor:
+    """One of the eight ways to turn and mirror (H, W, 3), as (3, H, W) in [0, 1]."""
+    patch = np.rot90(patch, int(torch.randint(4, (), generator=generator)))
+    if chance(generator, 0.5):
+        patch = patch[:, ::-1]
+    return torch.from_numpy(np.array(patch, order="C")).permute(2, 0, 1).float().div_(255).contiguous()
 
 
 def photos_in(folder: Path) -> list[Path]:

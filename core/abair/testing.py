@@ -215,8 +215,9 @@ def check_adapter(folder: Path, name: str) -> None:
         AdapterError: a file is missing, a pickle, damaged, not a plain LoRA's, or made for no named backbone.
     """
     from abair.backbone import load_backbone
+    from abair.contract import CONFIG_FILE, WEIGHTS_FILE
     from abair.deployment import FACTORY, FILE_NAME, read_deployment
-    from abair.lora import CONFIG_FILE, PICKLES, PREFIX, WEIGHTS_FILE, read_adapter
+    from abair.lora import PICKLES, PREFIX, read_adapter
     from abair.tensorfile import read_header, read_tensors
 
     config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE

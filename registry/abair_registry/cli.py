@@ -38,9 +38,9 @@ def _version(wanted: bool) -> None:
 
 def _names(incomplete: str) -> list[str]:
     """For shells: what is recorded or installed."""
-    from abair_registry import admission
+    from abair_registry import candidates
 
-    return sorted({point.name for point in admission.installed() if point.name.startswith(incomplete)})
+    return sorted({point.name for point in candidates.installed() if point.name.startswith(incomplete)})
 
 
 Name = Annotated[str, typer.Argument(help="Of a plugin, or of its distribution.", autocompletion=_names)]
@@ -339,10 +339,12 @@ def _migrate(revision: str, *, up: bool) -> None:
 
 
 def _leave(action: str, name: str, actor: str | None, reason: str, *, yes: bool, json: bool) -> None:
-    _ask(f"{action.capitalize()} plugin {name}? A new deployment without it goes live.", yes=yes)
     with reporting(json_lines=json) as reporter, _opened(reporter) as opened:
         from abair_registry import lifecycle
 
+        with opened.database.read() as session:
+            lifecycle.recorded(session, name)
+        _ask(f"{action.capitalize()} plugin {name}? A new deployment without it goes live.", yes=yes)
         does = lifecycle.disable if action == "disable" else lifecycle.remove
         _show_outcome(reporter, does(opened, name, _who(actor, reason)), json=json)
 

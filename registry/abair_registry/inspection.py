@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
-from abair_registry import admission, publishing, store
+from abair_registry import candidates, publishing, store
 from abair_registry.blobs import Blobs, file_sha256
 from abair_registry.catalogue import Catalogue
 from abair_registry.models import Deployment, Plugin
@@ -41,8 +41,8 @@ class PluginRow:
 
 def plugin_rows(opened: Catalogue) -> list[PluginRow]:
     """All plugins that are recorded or installed, by name; hashes no file."""
-    installed = admission.installed()
-    by_name: dict[str, list[admission.Installed]] = {}
+    installed = candidates.installed()
+    by_name: dict[str, list[candidates.Installed]] = {}
     for point in installed:
         by_name.setdefault(point.name, []).append(point)
     with opened.database.read() as session:
@@ -58,7 +58,7 @@ def plugin_rows(opened: Catalogue) -> list[PluginRow]:
 
 
 def _recorded_row(
-    found: Plugin, points: Sequence[admission.Installed], deployment: Deployment | None, blobs: Blobs
+    found: Plugin, points: Sequence[candidates.Installed], deployment: Deployment | None, blobs: Blobs
 ) -> PluginRow:
     if found.state == "removed":
         return _available_row(points)
@@ -85,7 +85,7 @@ def _recorded_row(
 
 
 def _difference(
-    found: Plugin, version: str | None, points: Sequence[admission.Installed], installed: str | None
+    found: Plugin, version: str | None, points: Sequence[candidates.Installed], installed: str | None
 ) -> str | None:
     if installed is None and points:
         return f"the name is installed by distribution {points[0].distribution}, recorded for {found.distribution}"
@@ -96,7 +96,7 @@ def _difference(
     return None
 
 
-def _available_row(points: Sequence[admission.Installed]) -> PluginRow:
+def _available_row(points: Sequence[candidates.Installed]) -> PluginRow:
     first = points[0]
     others = sorted({p.distribution for p in points})
     problem = f"installed by distributions {', '.join(others)}; uninstall all but one" if len(others) > 1 else None
@@ -140,7 +140,9 @@ def installed_changes(opened: Catalogue) -> list[str]:
         deployment = store.live(session)
         for found in _live_plugins(session, deployment):
             release = store.release_of(found, [m.adapter for m in deployment.members] if deployment else [])
-            points = [p for p in admission.installed() if p.name == found.name and p.distribution == found.distribution]
+            points = [
+                p for p in candidates.installed() if p.name == found.name and p.distribution == found.distribution
+            ]
             if release is None or not points:
                 notes.append(f"plugin {found.name}: not installed; what is served does not need it")
                 continue
@@ -156,8 +158,8 @@ def installed_changes(opened: Catalogue) -> list[str]:
     return notes
 
 
-def _changed(recorded: dict[str, str], point: admission.Installed) -> list[str]:
-    now = admission.find(point.name).files
+def _changed(recorded: dict[str, str], point: candidates.Installed) -> list[str]:
+    now = candidates.find(point.name).files
     return sorted(name for name in recorded.keys() | now.keys() if recorded.get(name) != now.get(name))
 
 

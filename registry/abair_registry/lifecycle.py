@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from abair.contract import CLEAN
 from abair.errors import RegistryError
-from abair_registry import admission, catalogue, store
+from abair_registry import admission, candidates, catalogue, store
 from abair_registry.admission import LIMITS, Limits
 from abair_registry.catalogue import Catalogue
 from abair_registry.models import Adapter, Deployment, Estimator, Plugin, Release
@@ -36,7 +36,7 @@ def add(opened: Catalogue, name: str, who: Who, limits: Limits = LIMITS) -> Outc
         AdmissionError: it is not installed, or the probe refuses it; the registry stays exactly as it was.
         RegistryError: its version was recorded with other files.
     """
-    candidate = admission.find(name)
+    candidate = candidates.find(name)
     with opened.database.read() as session:
         deployment = _live(session)
         backbone_id, backbone = deployment.backbone_id, deployment.backbone.sha256

@@ -95,9 +95,12 @@ def _migrate(engine: Engine, revision: str, *, up: bool) -> Path | None:
     from alembic import command
     from alembic.util import CommandError
 
-    found = current(engine)
-    if found is not None and found not in known_revisions():
+    found, known = current(engine), known_revisions()
+    if found is not None and found not in known:
         raise _other_revision(found)
+    revision = HEAD if revision == "head" else revision
+    if revision not in {"base", *known}:
+        raise RegistryError(f"schema revision {revision}: unknown; expected one of base, {', '.join(known)}")
     backup = _back_up(engine, found) if found is not None and found != revision else None
     config = _config()
     try:
@@ -105,9 +108,10 @@ def _migrate(engine: Engine, revision: str, *, up: bool) -> Path | None:
             config.attributes["connection"] = connection
             (command.upgrade if up else command.downgrade)(config, revision)
     except CommandError as error:
+        wanted = "a newer" if up else "an older"
+        reason = " ".join(str(error).split())
         raise RegistryError(
-            f"schema revision {revision}: {' '.join(str(error).split())}; expected one of "
-            f"{', '.join(['base', *known_revisions()])}"
+            f"schema revision {revision}: {reason}; found {found or 'none'}, expected {wanted} one"
         ) from None
     return backup
 

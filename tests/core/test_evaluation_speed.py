@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import save_file
 
 from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import AdapterRef, BackboneRef, Deployment, file_ref, write_deployment
 from abair.evaluation import speed
 from abair.evaluation.speed import BACKBONE, BLENDED, PEFT, SpeedReport, interleaved, measure_speed
-from abair.lora import CONFIG_FILE, PREFIX, WEIGHTS_FILE, adaptable_layers, backbone_reference
+from abair.lora import PREFIX, adaptable_layers, backbone_reference
 
 NAMES = ("noise", "blur")
 

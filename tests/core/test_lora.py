@@ -15,17 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from abair.backbone import SIZES, Backbone, fingerprint, freeze
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.errors import AdapterError, WeightsError
-from abair.lora import (
-    CONFIG_FILE,
-    PREFIX,
-    WEIGHTS_FILE,
-    Adapter,
-    Blender,
-    adaptable_layers,
-    backbone_reference,
-    read_adapter,
-)
+from abair.lora import PREFIX, Adapter, Blender, adaptable_layers, backbone_reference, read_adapter
 
 LAYER = "middle.0.project"
 NAMES = ("noise", "rain", "haze")

@@ -120,6 +120,21 @@ def test_crops_come_from_everywhere_turned_and_mirrored() -> None:
     assert max(float(crop[0].max()) for crop in crops) > 72 / 255
 
 
+@pytest.mark.parametrize("longest", [1, 40, 64, 300])
+def test_scenes_are_rectangles_of_a_photo_that_stay_within_the_longest_side(photos: CleanPhotos, longest: int) -> None:
+    shapes = set()
+    for index in range(24):
+        scene = photos.scene(generator_for(index), longest)
+        assert torch.equal(scene, photos.scene(generator_for(index), longest))
+        assert scene.dtype == torch.float32
+        assert scene.is_contiguous()
+        assert scene.min() >= 0
+        assert scene.max() <= 1
+        shapes.add(tuple(scene.shape))
+    assert all(channels == 3 and min(sides) >= 1 and max(sides) <= longest for channels, *sides in shapes)
+    assert longest == 1 or len(shapes) > 12
+
+
 def test_no_photos_are_refused() -> None:
     with pytest.raises(TrainingError, match="folder: found no photos, expected at least one"):
         CleanPhotos([], "folder")

@@ -20,8 +20,11 @@ from abair.backbone import fingerprint, load_backbone
 from abair.discovery import Problem, discover
 from abair.errors import AdapterError, PluginError, TrainingError
 from abair.lora import read_adapter
+from abair.synthesis import CleanPhotos, Degrader, Recipe
+from abair.training import estimate
 from abair.training.adapt import AdaptTask
 from abair.training.commands import train_adapter, train_backbone, train_estimator
+from abair.training.settings import Settings
 
 DEGRADATIONS = ("blur", "haze", "low-light", "noise", "rain")
 QUICK = {"batch": 2, "crop": 32, "workers": 0, "warmup": 1, "validate_every": 100}
@@ -112,6 +115,36 @@ def test_phase_three_makes_a_bundle_that_restores(photos: Path, backbone: Path, 
         assert (tmp_path / "bundle" / "adapters" / name / "adapter_model.safetensors").read_bytes() == content
     result = Restorer.load(tmp_path / "bundle")(np.zeros((30, 40, 3), np.uint8))
     assert result.deployment == "custom"
+
+
+def test_phase_three_makes_each_sample_once_and_looks_at_it_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "POOL", 6)
+    photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    made = []
+
+    def darker(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        made.append(generator.initial_seed())
+        return clean * 0.5
+
+    photos, degrader = CleanPhotos([photo], "one"), Degrader({"darker": darker}, Recipe(cutmix=0, double=0, clean=0))
+    settings = Settings(steps=9, batch=2, crop=128, learning_rate=1e-3)
+    task = estimate.EstimateTask(degrader, photos, photos, settings)
+    batches = [task.batch(index) for index in range(9)]  # three epochs
+    assert len(made) == len(set(made)) == 6
+    crops, view, target = batches[0]
+    assert (crops.shape, view.shape, target.tolist()) == ((2, 10, 3, 64, 64), (2, 3, 64, 64), [[1, 0], [1, 0]])
+    assert crops.min() >= 0
+    assert crops.max() <= 0.51
+    # any of them can be had again, from another process too, whatever was asked for before
+    fresh = estimate.EstimateTask(degrader, photos, photos, settings)
+    for index in (7, 0, 4):
+        assert all(torch.equal(one, other) for one, other in zip(fresh.batch(index), batches[index], strict=True))
+    sums = [
+        sorted(float(view.sum()) for batch in batches[start : start + 3] for view in batch[1]) for start in (0, 3, 6)
+    ]
+    assert np.allclose(sums[0], sums[1])
+    assert np.allclose(sums[0], sums[2])
+    assert len({float(crop.sum()) for batch in batches for crop in batch[0]}) > 6
 
 
 def test_an_adapter_of_another_backbone_stops_phase_three(photos: Path, adapters: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,17 @@ def test_an_unknown_revision_is_one_clear_line(engine: Engine) -> None:
     with pytest.raises(RegistryError, match=r"schema revision 9999: .*; expected one of base, 0001"):
         schema.upgrade(engine, "9999")
     assert schema.current(engine) == HEAD
+
+
+def test_a_sqlite_file_is_backed_up_only_before_something_changes(tmp_path: Path, bundle: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with opened(settings, bundle) as catalogue:
+        engine = catalogue.database.engine
+        for revision in ("9999", "head", HEAD):
+            with contextlib.suppress(RegistryError):
+                assert schema.upgrade(engine, revision) is None
+        assert not list(tmp_path.glob("*.backup"))
+        assert schema.downgrade(engine, "base") in tmp_path.glob("*.backup")
 
 
 def test_a_newer_schema_stops_with_both_revisions_and_what_to_do(settings: Settings, bundle: Path) -> None:

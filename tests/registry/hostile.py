@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from abair.backbone import SIZES, Backbone, fingerprint, save_backbone
-from abair.lora import CONFIG_FILE, PREFIX, WEIGHTS_FILE, adaptable_layers, backbone_reference
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE
+from abair.lora import PREFIX, adaptable_layers, backbone_reference
 from abair_registry.admission import Limits
 
 HEAD = """

@@ -14,8 +14,8 @@ import pytest
 
 from abair import lora
 from abair.errors import AdmissionError, DeploymentError
-from abair_registry import admission
-from abair_registry.admission import Candidate, Limits, find, installed, probe
+from abair_registry.admission import Limits, probe
+from abair_registry.candidates import Candidate, find, installed
 
 from .hostile import FAMILY, GOOD, HEAD, SYNTHESIS, Plugin, Tiny, declaring, write_metadata
 
@@ -138,16 +138,12 @@ def test_finding_and_listing_run_nothing_of_a_plugin(site: Path, tiny: Tiny) -> 
 
 def test_finding_needs_neither_torch_nor_sqlalchemy() -> None:
     program = (
-        "import sys, abair_registry.admission as a; a.installed(); "
+        "import sys, abair_registry.admission, abair_registry.candidates as c; c.installed(); "
         "print(sorted({'torch', 'numpy', 'sqlalchemy', 'alembic', 'mlflow'} & set(sys.modules)))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"
-
-
-def test_the_names_of_an_adapters_files_are_those_that_serving_reads() -> None:
-    assert (admission.CONFIG_FILE, admission.WEIGHTS_FILE) == (lora.CONFIG_FILE, lora.WEIGHTS_FILE)
 
 
 def test_a_plugins_files_are_hashed(site: Path, tiny: Tiny) -> None:
@@ -326,7 +322,7 @@ def test_a_probe_that_is_interrupted_leaves_nothing_running(
     def interrupt(*_: object) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("abair_registry.probe.threading.Event.wait", interrupt)
+    monkeypatch.setattr("abair_registry.isolation.threading.Event.wait", interrupt)
     with pytest.raises(KeyboardInterrupt):
         probe(found, tiny.path, {}, Limits(seconds=30))
     assert processes(site) == []
@@ -336,7 +332,7 @@ def test_a_probe_whose_caller_was_killed_ends_by_itself(site: Path, tiny: Tiny) 
     runs = site / "it-runs"
     Plugin(module=HEAD + f"Path({str(runs)!r}).touch()\ntime.sleep(600)").make(site, tiny)
     program = (
-        "from pathlib import Path; from abair_registry.admission import *; "
+        "from pathlib import Path; from abair_registry.admission import *; from abair_registry.candidates import *; "
         f"probe(find('frost'), Path({str(tiny.path)!r}), {{}}, Limits(seconds=1))"
     )
     # what a killed caller cannot clean up lies in its temporary folder

@@ -59,6 +59,18 @@ def test_the_first_list_shows_what_is_live_and_what_is_available(run: Run) -> No
     assert rows["blur"]["adapters"] == []
 
 
+def test_what_people_are_told_begins_with_the_command_they_typed(run: Run) -> None:
+    assert run("show", "nothing")[2].startswith("abair-registry: plugin nothing: neither recorded")
+    assert run("show")[2].startswith("abair-registry: Missing argument")
+
+
+def test_nobody_is_asked_about_a_plugin_that_is_not_there(run: Run) -> None:
+    for action in ("disable", "remove"):
+        code, _, err = run(action, "nothing")  # without --yes, and there is no terminal to ask on
+        assert (code, err.count("\n")) == (1, 1)
+        assert "plugin nothing: never added; found low-light, noise, rain" in err
+
+
 def test_people_get_tables(run: Run) -> None:
     for command in ("list", "history"):
         code, out, _ = run(command)

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 import typer
 
-from abair.commands.reporting import Reporter, debugging, settle_stdout
+from abair.commands.reporting import Reporter, debugging, program, settle_stdout
 
 INTERRUPTED: Final = 130
 NOBODY_READS: Final = 141
@@ -25,6 +25,7 @@ _UsageError = cast(
 def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     """One call of the command line `name`; returns the exit code and never raises for anything but `SystemExit`."""
     command = typer.main.get_command(app)
+    program.set(name)
     reporter = Reporter()
     try:
         # not `command.main`, which has words and exit codes of its own for Ctrl-C and wrong usage

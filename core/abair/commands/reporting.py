@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 """Called with what is done, how much there is, and the name of what was done last."""
+
+program: ContextVar[str] = ContextVar("program", default="abair")
+"""The command line that speaks: its name begins every line for people."""
 
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")  # PyTorch's words, in a RuntimeError
 
@@ -40,7 +44,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One line for people, on stderr, above the progress bar if there is one."""
-        line = f"abair: {one_line(text)}"
+        line = f"{program.get()}: {one_line(text)}"
         with contextlib.suppress(OSError, ValueError):  # stderr may be closed; that must not end the work
             if self._console is not None:
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)

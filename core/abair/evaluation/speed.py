@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from abair.backbone import Backbone, load_backbone
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.errors import MissingExtraError
 from abair.hardware import fast_bf16_on_cpu
-from abair.lora import CONFIG_FILE, WEIGHTS_FILE, Blender, read_adapter_files
+from abair.lora import Blender, read_adapter_files
 
 if TYPE_CHECKING:
     from abair.deployment import Deployment

@@ -127,9 +127,10 @@ def find_sets(
         else:
             sets.append(found)
     if not sets:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+        folders = ", ".join(["CBSD68", *_PAIRS])
         raise ImageError(
-            f"{data}: found none of the test sets ({reasons}); name the folder that holds them with --data DIR"
+            f"{data}: found none of the test sets; expected one or more of {folders}, "
+            "with clean/ and degraded/ in each (CBSD68: clean/ alone); name the folder that holds them with --data DIR"
         )
     return FoundSets(tuple(sets), missing)
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from abair.backbone import Backbone, fingerprint, freeze, global_view
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.errors import MissingExtraError, TrainingError
-from abair.lora import CONFIG_FILE, WEIGHTS_FILE, adaptable_layers, backbone_reference
+from abair.lora import adaptable_layers, backbone_reference
 from abair.synthesis import (
     CleanPhotos,
     Degrader,

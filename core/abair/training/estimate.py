@@ -2,26 +2,36 @@
 
 The target of a sample is the mean of its pixels' types: one label for a single degradation, halves for two in a chain,
 shares of the area where regions differ. The loss is the cross-entropy with that distribution.
+
+Making a sample takes many times longer than learning from it, so a pool of samples is made once and seen several times,
+each time mirrored and through other crops.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
+import mmap
+from functools import cached_property, lru_cache
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from abair import views
+from abair.backbone import GLOBAL_VIEW
 from abair.estimator import Estimator
-from abair.physics import uniform
+from abair.physics import chance
 from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for
 from abair.training.loop import Batch
 from abair.training.settings import Settings
 
 RECIPE: Final = Recipe(cutmix=0.15, double=0.15, clean=0.18)
 """More clean and single samples than in phase I: a label that is rare in training is rarely recognised."""
+POOL: Final = 10_000
+"""Samples that are made, of 220 kB each, in memory that the workers share."""
+SEEN: Final = 10
+"""Crops of a sample that one step looks at, of sixteen: others each time, at two thirds of the cost."""
 VALIDATION_SAMPLES: Final = 20
 """Held-out samples a label."""
 
@@ -35,6 +45,7 @@ class EstimateTask:
         torch.manual_seed(settings.seed)
         self.module = Estimator(degrader.labels)
         self.degrader, self.photos, self.held_out, self.settings = degrader, photos, held_out, settings
+        self._pool = Pool(POOL, len(degrader.labels))
         self._validation: tuple[Tensor, Tensor, Tensor] | None = None
 
     @cached_property
@@ -44,15 +55,23 @@ class EstimateTask:
         return {"labels": labels, "photos": self.photos.digest(), "recipe": recipe}
 
     def batch(self, index: int) -> Batch:
-        """(crops (B, 16, 3, 64, 64), view (B, 3, 64, 64), target (B, L))."""
+        """(crops (B, 10, 3, 64, 64), view (B, 3, 64, 64), target (B, L))."""
         looks = []
-        for item in range(self.settings.batch):
-            generator = generator_for(self.settings.seed, 3, index, item)
-            side = round(self.settings.crop * uniform(generator, 0.4, 1.0))
-            sample = self.degrader.sample(self.photos.crop(generator, side), generator)
-            looks.append((*look(sample.degraded), sample.types.mean((1, 2))))
-        crops, view, target = zip(*looks, strict=True)
-        return torch.stack(crops), torch.cat(view), torch.stack(target)
+        for item in range(index * self.settings.batch, (index + 1) * self.settings.batch):
+            epoch, turn = divmod(item, len(self._pool))
+            place = int(_order(self.settings.seed, epoch, len(self._pool))[turn])
+            crops, view, target = self._pool.get(place) or self._pool.put(place, *self._made(place))
+            generator = generator_for(self.settings.seed, 4, epoch, place)
+            crops = crops[torch.randperm(len(crops), generator=generator)[:SEEN]]
+            looks.append((crops.flip(-1), view.flip(-1), target) if chance(generator, 0.5) else (crops, view, target))
+        crops, view, target = (torch.stack(part) for part in zip(*looks, strict=True))
+        return crops.float() / 255, view.float() / 255, target
+
+    def _made(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
+        generator = generator_for(self.settings.seed, 3, place)
+        sample = self.degrader.sample(self.photos.scene(generator, self.settings.crop), generator)
+        crops, view = look(sample.degraded)
+        return crops, view[0], sample.types.mean((1, 2))
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy with the samples' distributions over the labels."""
@@ -79,10 +98,49 @@ class EstimateTask:
         for position, label in enumerate(self.module.labels):
             for item in range(VALIDATION_SAMPLES):
                 generator = generator_for(0, 6, position, item)
-                clean = self.held_out.crop(generator, self.settings.crop)
+                clean = self.held_out.scene(generator, self.settings.crop)
                 looks.append((*look(self.degrader.single(clean, label, generator).degraded), position))
         crops, view, target = zip(*looks, strict=True)
         return torch.stack(crops), torch.cat(view), torch.tensor(target)
+
+
+@lru_cache(maxsize=2)  # a batch may reach from one epoch into the next
+def _order(seed: int, epoch: int, count: int) -> Tensor:
+    return torch.randperm(count, generator=generator_for(seed, 5, epoch))
+
+
+class Pool:
+    """Views of samples, kept as bytes in memory that forked processes share; each is made by whoever needs it first."""
+
+    def __init__(self, size: int, labels: int) -> None:
+        side, count = views.CROP_SIDE, views.CROPS**2
+        shapes = {"crops": (count, 3, side, side), "view": (3, GLOBAL_VIEW, GLOBAL_VIEW)}
+        fields = [(name, np.uint8, shape) for name, shape in shapes.items()]
+        kind = np.dtype([*fields, ("target", np.float32, (labels,)), ("made", np.bool_)])
+        # an anonymous mapping takes memory only where it was written to, and none of a container's small /dev/shm
+        self._kept = np.frombuffer(mmap.mmap(-1, size * kind.itemsize), kind)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, place: int) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Crops and view as bytes, and target; None if they were not put there yet."""
+        kept = self._kept[place]
+        if not kept["made"]:
+            return None
+        crops, view, target = (torch.from_numpy(kept[name].copy()) for name in ("crops", "view", "target"))
+        return crops, view, target
+
+    def put(self, place: int, crops: Tensor, view: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keep a sample, views in [0, 1], and return it as `get` will."""
+        kept = self._kept[place]
+        for name, part in (("crops", crops), ("view", view)):
+            kept[name] = part.mul(255).round().byte().numpy()
+        kept["target"] = target.numpy()
+        kept["made"] = True
+        found = self.get(place)
+        assert found is not None
+        return found
 
 
 def look(image: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ class Settings(BaseModel):
 PRETRAINING = Settings(steps=10_000, batch=8, crop=128, learning_rate=6e-4, decay=0.8)
 ADAPTING = Settings(steps=700, batch=8, crop=128, learning_rate=1.5e-3, warmup=50, decay=0.8, averaging=0.99)
 ESTIMATING = Settings(
-    steps=1_400, batch=16, crop=288, learning_rate=1e-3, warmup=100, decay=0.6, averaging=0.995, workers=2
+    steps=4_000, batch=16, crop=416, learning_rate=1e-3, warmup=100, decay=0.8, averaging=0.995, workers=2
 )
 
 
