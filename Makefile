@@ -45,4 +45,5 @@ lint: install
 
 bench: install
 	"$(VENV)/bin/abair" bench speed
+	"$(VENV)/bin/python" tests/registry/measure_list.py
 	$(if $(DATA),"$(VENV)/bin/abair" bench quality --data "$(DATA)" --out bench)

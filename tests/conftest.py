@@ -44,6 +44,11 @@ _numbers = itertools.count()
 LABELS = ("noise", "rain", "low-light")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Pages whose outputs are compared with the program's are rewritten only when that is asked for."""
+    parser.addoption("--update-docs", action="store_true", help="write the outputs on the pages in docs/ anew")
+
+
 def write_adapter(folder: Path, backbone: Backbone, seed: int, rank: int = 4) -> None:
     """A random adapter in PEFT's format."""
     generator = torch.Generator().manual_seed(seed)
@@ -93,6 +98,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         adapters=found,
     )
     return root / "bundle"
+
+
+@pytest.fixture(scope="session")
+def spare_adapter(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one more adapter for the bundle's backbone, of none of its labels."""
+    folder = tmp_path_factory.mktemp("spare")
+    write_adapter(folder, load_backbone(bundle / "backbone.safetensors"), seed=9)
+    return folder
 
 
 @pytest.fixture(scope="session")

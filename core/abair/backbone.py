@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from abair.errors import DeploymentError
 from abair.physics import reflect_pad
-from abair.tensorfile import read_header, read_tensors
-from abair.wholefile import written_whole
+from abair.tensorfile import read_header, read_tensors, write_tensors
 
 GLOBAL_VIEW: Final = 64
 """Side of the global view in pixels; it costs the same for every photo."""
@@ -220,9 +218,8 @@ def save_backbone(backbone: Backbone, path: Path) -> str:
     The network in memory is rounded as well, so that it and its file stay the same network.
     """
     backbone.load_state_dict({name: tensor.half().float() for name, tensor in backbone.state_dict().items()})
-    tensors = {name: tensor.half().contiguous() for name, tensor in backbone.state_dict().items()}
-    with written_whole(path) as aside:
-        save_file(tensors, aside, metadata={"abair.backbone": json.dumps(asdict(backbone.size))})
+    tensors = {name: tensor.half() for name, tensor in backbone.state_dict().items()}
+    write_tensors(path, tensors, {"abair.backbone": json.dumps(asdict(backbone.size))})
     return fingerprint(backbone)
 
 

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from abair.backbone import freeze
 from abair.errors import DeploymentError
-from abair.tensorfile import read_header, read_tensors
-from abair.wholefile import written_whole
+from abair.tensorfile import read_header, read_tensors, write_tensors
 
 _LOCAL: Final = (24, 48, 64, 96)
 _OVERALL: Final = (24, 48, 64)
@@ -109,9 +107,7 @@ def one_hot(weights: Sequence[float]) -> list[float]:
 
 def save_estimator(estimator: Estimator, path: Path) -> None:
     """Write the estimator with its labels."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in estimator.state_dict().items()}
-    with written_whole(path) as aside:
-        save_file(tensors, aside, metadata={"abair.estimator": json.dumps({"labels": estimator.labels})})
+    write_tensors(path, estimator.state_dict(), {"abair.estimator": json.dumps({"labels": estimator.labels})})
 
 
 def load_estimator(path: Path, labels: Sequence[str]) -> Estimator:

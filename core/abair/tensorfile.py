@@ -1,4 +1,4 @@
-"""Reads safetensors files fail-closed: header first, then exactly the tensors that were expected, all finite.
+"""Safetensors files: read fail-closed (header first, then exactly what was expected, all finite), written whole.
 
 Weights are data. There is no other format and no fallback to one; every refusal names file, found and expected.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from abair.errors import AbairError, DeploymentError
+from abair.wholefile import written_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,6 +98,19 @@ def read_tensors(
             raise error(f"{path}: tensor {name}: found NaN or infinite values, expected finite numbers")
     # a copy, because safetensors maps the file: who overwrote it in place would change, or crash, what serves
     return {name: tensor.to(float32, copy=True) for name, tensor in tensors.items()}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors, each copied to the CPU, and metadata; what was at `path` stays if that fails. Raises OSError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with written_whole(path) as aside:
+        try:
+            save_file(whole, aside, metadata=dict(metadata))
+        except SafetensorError as error:  # how it says that a disk is full
+            raise OSError(f"{path}: cannot be written ({error})") from None
 
 
 def _not_safetensors(path: Path, found: str) -> str:

@@ -180,11 +180,17 @@ def _estimator_for(opened: Catalogue, session: Session, source: Deployment, labe
         return source.estimator
     from abair.estimator import load_estimator, save_estimator
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "estimator.safetensors"
-        whole = load_estimator(opened.blobs.path(source.estimator.sha256), source.labels)
-        save_estimator(whole.restricted(labels), path)
-        sha256 = opened.blobs.add(path)
+    whole = load_estimator(opened.blobs.path(source.estimator.sha256), source.labels)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "estimator.safetensors"
+            save_estimator(whole.restricted(labels), path)
+            sha256 = opened.blobs.add(path)
+    except OSError as error:
+        raise RegistryError(
+            f"the estimator for {', '.join(labels)} cannot be written ({error}); "
+            f"expected a temporary folder with space; nothing was changed"
+        ) from None
     return store.estimator(session, sha256, labels)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from abair_registry.settings import Settings
+
 pytestmark = pytest.mark.xdist_group("wheels")
 
 NAMES = ["abair", "abair-blur", "abair-haze", "abair-low-light", "abair-noise", "abair-rain"]
@@ -50,6 +52,15 @@ from abair import Restorer
 image = (np.indices((24, 32)).sum(0)[..., None] * np.array([1, 2, 3])).astype("uint8")
 restored = Restorer.load()(image)
 print(restored.image.dtype, restored.image.shape, round(sum(restored.weights.values()), 4))
+"""
+
+REGISTRY = """
+import os
+os.environ |= ENVIRONMENT
+from abair_registry.cli import run
+for command in ("db upgrade", "list --json", "db downgrade base --yes", "db current", "db upgrade 0001", "db check"):
+    code = run(command.split())
+    assert code == 0, (command, code)
 """
 
 
@@ -181,3 +192,20 @@ def test_the_platforms_wheel_alone_restores_an_image(
     installed: tuple[Path, Path], run_python: Callable[..., str]
 ) -> None:
     assert run_python(RESTORE, [installed[0], LIBRARIES]).split() == ["uint8", "(24,", "32,", "3)", "1.0"]
+
+
+def test_the_schema_goes_up_and_down_from_the_platforms_wheel_alone(
+    installed: tuple[Path, Path], run_python: Callable[..., str], settings: Settings
+) -> None:
+    url = settings.registry_url
+    environment = {"ABAIR_HOME": str(settings.home)} | ({"ABAIR_REGISTRY_URL": url.get_secret_value()} if url else {})
+    said = run_python(f"ENVIRONMENT = {environment!r}\n{REGISTRY}", [installed[0], LIBRARIES]).splitlines()
+    rows = [json.loads(line) for line in said if line.startswith("{")]
+    assert [row["name"] for row in rows] == ["blur", "haze", "low-light", "noise", "rain"]
+    assert [line for line in said if not line.startswith("{")] == [
+        "the schema's revision is 0001",
+        "the schema's revision is none",
+        "found none, this program's is 0001",
+        "the schema's revision is 0001",
+        "revision 0001, all tables as expected",
+    ]

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import DatabaseError, StatementError
 from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
-from abair_registry import models, store
+from abair_registry import inspection, models, store
 from abair_registry.catalogue import Catalogue
 from abair_registry.models import APPEND_ONLY, Base, Deployment, Estimator, Event, Live, Member, Operation, Plugin, now
 from abair_registry.store import NewAdapter, NewRelease, Who
@@ -77,6 +77,27 @@ def test_recording_the_same_release_again_adds_none(registry: Catalogue) -> None
         found = store.plugin(session, "snow")
         assert found is not None
         assert len(found.releases) == 1
+
+
+def test_a_list_asks_as_many_questions_for_sixty_plugins_as_for_three(registry: Catalogue) -> None:
+    asked: list[str] = []
+    event.listen(registry.database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+
+    def statements() -> int:
+        asked.clear()
+        assert inspection.plugin_rows(registry)
+        return len(asked)
+
+    few = statements()
+    with registry.database.write() as session:
+        for index in range(60):
+            store.record(session, release(session, f"snow-{index}"), ME)
+            for _ in range(5):
+                store.tell(session, ME, "look", f"snow-{index}")
+    assert len(inspection.plugin_rows(registry)) >= 63
+    assert statements() == few
+    assert few <= 15
+    assert not any("FROM event" in statement for statement in asked)
 
 
 def test_a_version_with_other_files_is_refused_and_nothing_is_stored(registry: Catalogue) -> None:

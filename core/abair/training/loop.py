@@ -20,15 +20,15 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from abair.errors import TrainingError
 from abair.hardware import fast_bf16_on_cpu, keep_freed_memory
+from abair.tensorfile import write_tensors
 from abair.training import processes
 from abair.training.settings import Settings
-from abair.wholefile import write_text, written_whole
+from abair.wholefile import write_text
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 HISTORY: Final = "history.jsonl"
@@ -209,15 +209,14 @@ def _save(
     path: Path, task: Task, settings: Settings, parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW,
     state: State,
 ) -> None:  # fmt: skip
-    """Write the checkpoint aside and rename it: a kill leaves the one before."""
-    tensors = {f"model.{name}": p.detach().contiguous() for name, p in parameters.items()}
-    tensors |= {f"average.{name}": tensor.contiguous() for name, tensor in state.average.items()}
+    """Write the checkpoint; a kill leaves the one before."""
+    tensors: dict[str, Tensor] = {f"model.{name}": p for name, p in parameters.items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in state.average.items()}
     for name, parameter in parameters.items():
         for key, value in optimizer.state[parameter].items():
-            tensors[f"adam.{key}.{name}"] = torch.as_tensor(value).detach().contiguous()
+            tensors[f"adam.{key}.{name}"] = torch.as_tensor(value)
     facts = {"task": task.name, "step": state.step, "seconds": state.seconds, "of": _identity(task, settings)}
-    with written_whole(path) as aside:
-        save_file(tensors, aside, metadata={"abair.checkpoint": json.dumps(facts)})
+    write_tensors(path, tensors, {"abair.checkpoint": json.dumps(facts)})
 
 
 def _restore(

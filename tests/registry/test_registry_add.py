@@ -1,0 +1,213 @@
+"""`abair-registry add` with a plugin that is none of ours, and what becomes of plugins that are installed anew."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+import abair_registry.catalogue
+import abair_registry.models
+from abair import Restorer
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE
+from abair_registry import candidates, cli
+from abair_registry.catalogue import opened
+from abair_registry.settings import Settings
+
+from .hostile import FAMILY, Plugin, Tiny, write_metadata
+
+Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
+
+
+@pytest.fixture
+def run(
+    environment: dict[str, str], bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Calls the command with `--json` in this process, the tiny bundle as factory; (exit code, objects, stderr)."""
+    monkeypatch.setattr(abair_registry.catalogue, "FACTORY", bundle)
+
+    def call(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+        code = cli.run([*arguments, "--json"])
+        said = capsys.readouterr()
+        return code, [json.loads(line) for line in said.out.splitlines()], said.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def made_for_it(bundle: Path, spare_adapter: Path) -> Tiny:
+    """The bundle's backbone, and an adapter for it."""
+    config = json.loads((spare_adapter / CONFIG_FILE).read_text())
+    return Tiny(bundle / "backbone.safetensors", config, spare_adapter / WEIGHTS_FILE)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder on the path, where plugins are put."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+@pytest.fixture
+def frost(site: Path, made_for_it: Tiny) -> Path:
+    """The plugin `frost`, installed; the folder it is installed in."""
+    Plugin().make(site, made_for_it)
+    return site
+
+
+def everything(settings: Settings, bundle: Path) -> tuple[dict[str, list[Any]], dict[str, bytes]]:
+    """All rows of all tables, and all files of the home but the database's."""
+    with opened(settings, bundle) as catalogue, catalogue.database.read() as session:
+        tables = abair_registry.models.Base.metadata.tables
+        rows = {name: session.execute(text(f"SELECT * FROM {name} ORDER BY 1")).all() for name in tables}
+    home = settings.home
+    files = {
+        str(path.relative_to(home)): path.read_bytes()
+        for path in sorted(home.rglob("*"))
+        if path.is_file() and not path.name.startswith("registry.db")
+    }
+    return rows, files
+
+
+def row(run: Run, name: str) -> dict[str, Any]:
+    code, rows, err = run("list")
+    assert (code, err) == (0, "")
+    return next(row for row in rows if row["name"] == name)
+
+
+def reinstalled(site: Path, version: str) -> None:
+    """Another version of `frost` is installed over the first."""
+    (info,) = site.glob("abair_frost-*.dist-info")
+    for file in ("METADATA", "RECORD"):
+        path = info / file
+        path.write_text(path.read_text().replace("Version: 1.0\n", f"Version: {version}\n"))
+    record = (info / "RECORD").read_text().splitlines()
+    kept = [line.split(",")[0] + ",," if "METADATA" in line else line for line in record]
+    (info / "RECORD").write_text("\n".join(kept) + "\n")
+
+
+def test_a_plugin_of_another_team_becomes_a_candidate_and_nothing_served_changes(
+    run: Run, frost: Path, settings: Settings, bundle: Path, made_for_it: Tiny
+) -> None:
+    assert row(run, "frost")["state"] == "available"
+    served = (settings.home / "deployment.json").read_bytes()
+    code, told, err = run("add", "abair-frost", "--actor", "ada", "--reason", "asked for by the archive")
+    assert (code, err) == (0, "")
+    assert told == [{"name": "frost", "state": "candidate", "version": "1.0", "deployment": 1}]
+    found = row(run, "frost")
+    assert (found["state"], found["version"], found["installed_version"], found["live"], found["problem"]) == (
+        "candidate", "1.0", "1.0", False, None,
+    )  # fmt: skip
+    (adapter,) = found["adapters"]
+    blob = next(settings.home.glob(f"blobs/**/{adapter['sha256']}*"))
+    assert blob.read_bytes() == made_for_it.adapter.read_bytes()
+    (story,) = run("show", "frost")[1]
+    assert [(e["actor"], e["action"], e["reason"]) for e in story["events"]] == [
+        ("ada", "record", "asked for by the archive")
+    ]
+    assert (settings.home / "deployment.json").read_bytes() == served
+    # the same again adopts what is there
+    before = everything(settings, bundle)
+    assert run("add", "frost")[1] == told
+    after = everything(settings, bundle)
+    assert after[1] == before[1]
+    assert {name for name in after[0] if after[0][name] != before[0][name]} <= {"event"}
+
+
+@pytest.mark.parametrize(
+    "name", ["a rank of a thousand", "ships a pickle under the good name", "sys.exit(0) at import"]
+)
+def test_a_refused_plugin_leaves_the_registry_exactly_as_it_was(
+    name: str, run: Run, site: Path, settings: Settings, bundle: Path, made_for_it: Tiny
+) -> None:
+    run("list")
+    FAMILY[name].make(site, made_for_it)
+    before = everything(settings, bundle)
+    code, told, err = run("add", "frost")
+    assert (code, told, len(err.splitlines())) == (1, [], 1)
+    assert err.startswith("abair-registry: plugin frost (distribution abair-frost): ")
+    assert everything(settings, bundle) == before
+
+
+def test_an_upgraded_plugin_is_told_and_recorded_when_it_is_added_again(run: Run, frost: Path) -> None:
+    run("add", "frost")
+    reinstalled(frost, "2.0")
+    found = row(run, "frost")
+    assert (found["version"], found["installed_version"]) == ("1.0", "2.0")
+    assert "version 2.0 is installed, 1.0 is recorded; run: abair-registry add frost" in found["problem"]
+    assert run("add", "frost")[1][0]["version"] == "2.0"
+    assert row(run, "frost")["problem"] is None
+    assert [release["version"] for release in run("show", "frost")[1][0]["releases"]] == ["1.0", "2.0"]
+
+
+def test_an_uninstalled_candidate_is_told(run: Run, frost: Path) -> None:
+    run("add", "frost")
+    shutil.rmtree(next(frost.glob("*.dist-info")))
+    assert (row(run, "frost")["state"], row(run, "frost")["problem"]) == ("candidate", "not installed")
+
+
+def test_a_live_plugin_that_is_upgraded_or_uninstalled_is_served_as_before(
+    run: Run, site: Path, settings: Settings, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("list")
+    weights = {"noise": 1.0}
+    before = Restorer.load(settings.home)(photo, weights=weights).image
+    (site / "abair_noise_new.py").write_text("raise SystemExit('never to be imported')")
+    write_metadata(site, "abair-noise", {"noise": "abair_noise_new"}, [])  # hides the one of 0.1.0
+    told = "version 1.0 is installed, 0.1.0 is"
+    assert told in row(run, "noise")["problem"]
+    code, (report,), _ = run("doctor")
+    assert (code, report["problems"]) == (0, [])
+    assert any(told in note and "plugin noise" in note for note in report["notes"])
+
+    monkeypatch.setattr(candidates, "installed", list)
+    assert row(run, "noise")["problem"] == "not installed; what is served does not need it"
+    assert row(run, "noise")["state"] == "live"
+    _, (report,), _ = run("doctor")
+    assert "plugin noise: not installed; what is served does not need it" in report["notes"]
+    assert run("verify")[1][0]["problems"] == []
+    assert np.array_equal(Restorer.load(settings.home)(photo, weights=weights).image, before)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import abair_registry.catalogue as catalogue
+from abair_registry.cli import run
+catalogue.FACTORY = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+sys.exit(run(sys.argv[3:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits on files are POSIX's")
+@pytest.mark.parametrize("command", ["add frost", "disable rain --yes"])
+@pytest.mark.parametrize("size", [0, 2000, 5000])
+def test_where_no_file_can_grow_a_command_is_one_line_and_changes_nothing(
+    command: str, size: int, run: Run, frost: Path, settings: Settings, bundle: Path, environment: dict[str, str]
+) -> None:
+    run("list")
+    before = everything(settings, bundle)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(bundle), str(size), *command.split()],
+        env=environment | {"PYTHONPATH": os.pathsep.join(map(str, [frost, *filter(None, sys.path)]))},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done.stderr
+    assert "unexpected" not in done.stderr
+    assert "; expected " in done.stderr
+    assert everything(settings, bundle) == before
+    assert run(*command.split())[0] == 0
