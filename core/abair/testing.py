@@ -16,7 +16,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -80,77 +80,29 @@ class DegradationContract:
 
     def test_its_synthesisers_load(self) -> None:
         """The import string leads to a function."""
-        names = [name for name, _ in self._synthesizers()]
+        names = []
+        self._each(lambda name, _: names.append(name))
         assert names, "found no synthesiser, expected one for each degradation"
 
     def test_the_same_seed_gives_the_same_result_and_another_seed_another(self) -> None:
         """All randomness, severity included, comes from the generator."""
-        for name, degrade in self._synthesizers():
-            clean = _photo(33, 47)
-            results = [degrade(clean, _generator(seed)) for seed in SEEDS]
-            for seed, result in zip(SEEDS, results, strict=True):
-                again = degrade(clean, _generator(seed))
-                assert again.equal(result), (
-                    f"{name}: two results for seed {seed}, expected one; draw from the generator alone"
-                )
-            kinds = len({result.numpy().tobytes() for result in results})
-            assert kinds == len(results), (
-                f"{name}: {kinds} different results for {len(results)} seeds; expected one for each"
-            )
+        self._each(_check_seeds)
 
     def test_shape_type_and_range_are_kept(self) -> None:
         """(3, H, W) float32 in [0, 1] comes back, whatever the size."""
-        import torch
-
-        for name, size, seed, clean, degraded in self._samples():
-            where = f"{name}, size {size}, seed {seed}"
-            assert isinstance(degraded, torch.Tensor), f"{where}: found {type(degraded).__name__}, expected a tensor"
-            assert degraded.shape == clean.shape, (
-                f"{where}: found shape {tuple(degraded.shape)}, expected {tuple(clean.shape)}"
-            )
-            assert degraded.dtype == torch.float32, f"{where}: found {degraded.dtype}, expected torch.float32"
-            assert bool(degraded.isfinite().all()), f"{where}: found NaN or infinite values, expected finite ones"
-            low, high = float(degraded.min()), float(degraded.max())
-            assert 0 <= low <= high <= 1, f"{where}: found values from {low:.4g} to {high:.4g}, expected [0, 1]"
+        self._each(_check_form)
 
     def test_the_photo_given_is_not_modified(self) -> None:
         """Training damages one clean photo several times and compares with it."""
-        for name, size, seed, clean, _ in self._samples():
-            assert clean.equal(_photo(*size)), (
-                f"{name}, size {size}, seed {seed}: the clean photo was modified in place"
-            )
+        self._each(_check_given)
 
     def test_it_always_damages_the_photo(self) -> None:
         """An undamaged sample with a degradation's label would teach the estimator something wrong."""
-        for name, size, seed, clean, degraded in self._samples():
-            where = f"{name}, size {size}, seed {seed}"
-            assert not degraded.equal(clean), f"{where}: the photo came back unchanged; end with abair.ensure_changed"
-        for name, degrade in self._synthesizers():
-            for value in (0.0, 1.0):
-                flat = _photo(33, 47).fill_(value)
-                changed = not degrade(flat, _generator(0)).equal(flat)
-                assert changed, (
-                    f"{name}: a photo of nothing but {value} came back unchanged; end with abair.ensure_changed"
-                )
+        self._each(_check_damage)
 
     def test_torchs_global_generator_is_neither_used_nor_moved(self) -> None:
         """Otherwise a run that is resumed would see other samples than one that was not cut off."""
-        import torch
-
-        for name, degrade in self._synthesizers():
-            clean, results = _photo(33, 47), []
-            with torch.random.fork_rng(devices=[]):
-                for global_seed in (1, 2):
-                    torch.manual_seed(global_seed)
-                    before = torch.get_rng_state()
-                    results.append(degrade(clean, _generator(0)))
-                    moved = not torch.get_rng_state().equal(before)
-                    assert not moved, (
-                        f"{name}: it draws from torch's global generator; expected the one it was given alone"
-                    )
-            assert results[0].equal(results[1]), (
-                f"{name}: the result depends on torch.manual_seed; expected the generator"
-            )
+        self._each(_check_generator)
 
     def test_its_adapters_can_be_used(self) -> None:
         """Every sub-folder of `adapters` is a plain LoRA in PEFT's format, as safetensors, for one named backbone."""
@@ -195,17 +147,83 @@ class DegradationContract:
         assert not plugins.problems, "; ".join(map(str, plugins.problems))
         return plugins.degradations
 
-    def _synthesizers(self) -> list[tuple[str, Synthesizer]]:
-        """Name and function of each declared degradation."""
-        return [(degradation.name, load_synthesizer(degradation)) for degradation in self._declared()]
+    def _each(self, check: Callable[[str, Synthesizer], None]) -> None:
+        """Hold every declared degradation's function to a check."""
+        for degradation in self._declared():
+            check(degradation.name, load_synthesizer(degradation))
 
-    def _samples(self) -> Iterator[tuple[str, tuple[int, int], int, Tensor, Tensor]]:
-        """Name, size, seed, the photo given, and its damaged version, for every size and seed."""
-        for name, degrade in self._synthesizers():
-            for size in SIZES:
-                for seed in SEEDS:
-                    clean = _photo(*size)
-                    yield name, size, seed, clean, degrade(clean, _generator(seed))
+
+def check_synthesizer(name: str, degrade: Synthesizer) -> None:
+    """Hold one synthesiser to the whole contract; `name` is the degradation's.
+
+    Raises:
+        AssertionError: what was found, and what was expected.
+    """
+    for check in (_check_form, _check_given, _check_damage, _check_seeds, _check_generator):
+        check(name, degrade)
+
+
+def _check_form(name: str, degrade: Synthesizer) -> None:
+    import torch
+
+    for where, clean, degraded in _samples(name, degrade):
+        assert isinstance(degraded, torch.Tensor), f"{where}: found {type(degraded).__name__}, expected a tensor"
+        assert degraded.shape == clean.shape, (
+            f"{where}: found shape {tuple(degraded.shape)}, expected {tuple(clean.shape)}"
+        )
+        assert degraded.dtype == torch.float32, f"{where}: found {degraded.dtype}, expected torch.float32"
+        assert bool(degraded.isfinite().all()), f"{where}: found NaN or infinite values, expected finite ones"
+        low, high = float(degraded.min()), float(degraded.max())
+        assert 0 <= low <= high <= 1, f"{where}: found values from {low:.4g} to {high:.4g}, expected [0, 1]"
+
+
+def _check_given(name: str, degrade: Synthesizer) -> None:
+    for where, clean, _ in _samples(name, degrade):
+        assert clean.equal(_photo(*clean.shape[1:])), f"{where}: the clean photo was modified in place"
+
+
+def _check_damage(name: str, degrade: Synthesizer) -> None:
+    for where, clean, degraded in _samples(name, degrade):
+        assert not degraded.equal(clean), f"{where}: the photo came back unchanged; end with abair.ensure_changed"
+    for value in (0.0, 1.0):
+        flat = _photo(33, 47).fill_(value)
+        assert not degrade(flat, _generator(0)).equal(flat), (
+            f"{name}: a photo of nothing but {value} came back unchanged; end with abair.ensure_changed"
+        )
+
+
+def _check_seeds(name: str, degrade: Synthesizer) -> None:
+    clean = _photo(33, 47)
+    results = [degrade(clean, _generator(seed)) for seed in SEEDS]
+    for seed, result in zip(SEEDS, results, strict=True):
+        assert degrade(clean, _generator(seed)).equal(result), (
+            f"{name}: two results for seed {seed}, expected one; draw from the generator alone"
+        )
+    kinds = len({result.numpy().tobytes() for result in results})
+    assert kinds == len(results), f"{name}: {kinds} different results for {len(results)} seeds; expected one for each"
+
+
+def _check_generator(name: str, degrade: Synthesizer) -> None:
+    import torch
+
+    clean, results = _photo(33, 47), []
+    with torch.random.fork_rng(devices=[]):
+        for global_seed in (1, 2):
+            torch.manual_seed(global_seed)
+            before = torch.get_rng_state()
+            results.append(degrade(clean, _generator(0)))
+            assert torch.get_rng_state().equal(before), (
+                f"{name}: it draws from torch's global generator; expected the one it was given alone"
+            )
+    assert results[0].equal(results[1]), f"{name}: the result depends on torch.manual_seed; expected the generator"
+
+
+def _samples(name: str, degrade: Synthesizer) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Which sample it is, the photo given, and its damaged version, for every size and seed."""
+    for size in SIZES:
+        for seed in SEEDS:
+            clean = _photo(*size)
+            yield f"{name}, size {size}, seed {seed}", clean, degrade(clean, _generator(seed))
 
 
 def check_adapter(folder: Path, name: str) -> None:

@@ -173,7 +173,7 @@ def try_synthesizer(degradation: Degradation, slowest: float) -> float:
         Refusal: it cannot be loaded, raises, is slower than `slowest`, or breaks the contract.
     """
     # The suite that authors run on their plugins: what passes there passes here.
-    from abair.testing import DegradationContract
+    from abair.testing import check_synthesizer
 
     try:
         degrade = _guarded(degradation.name, load_synthesizer(degradation))
@@ -187,17 +187,8 @@ def try_synthesizer(degradation: Degradation, slowest: float) -> float:
             f"expected at least {slowest:g}: training draws thousands"
         )
 
-    class Suite(DegradationContract):
-        def _synthesizers(self) -> list[tuple[str, Synthesizer]]:
-            return [(degradation.name, degrade)]
-
-    suite = Suite()
     try:
-        suite.test_shape_type_and_range_are_kept()
-        suite.test_the_photo_given_is_not_modified()
-        suite.test_it_always_damages_the_photo()
-        suite.test_the_same_seed_gives_the_same_result_and_another_seed_another()
-        suite.test_torchs_global_generator_is_neither_used_nor_moved()
+        check_synthesizer(degradation.name, degrade)
     except AssertionError as error:
         raise Refusal(f"synthesiser: {error}") from None
     return speed
