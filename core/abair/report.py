@@ -1,0 +1,86 @@
+"""What was measured of a candidate on held-out samples, and verdicts on it: what a plugin's gate gets and returns."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from abair.contract import CLEAN
+
+Way = Literal["input", "backbone", "OH", "SW", "Oracle", "champion"]
+"""What a sample went through: nothing; the bare backbone; the challenger by its likeliest label, by its soft weights,
+by the true labels; the deployment that is live, by its soft weights."""
+
+
+class Group(BaseModel):
+    """Held-out samples with one kind of damage: a label, a mixture, or none.
+
+    `psnr` holds for each way the PSNR in dB of each sample, the same samples in the same order for all ways; `champion`
+    is missing where the live deployment does not know one of the `labels`. `top` is the challenger's likeliest label
+    for each sample.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: tuple[str, ...] = Field(min_length=1)
+    psnr: dict[Way, tuple[FiniteFloat, ...]]
+    top: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def name(self) -> str:
+        """The label, or those of a mixture in the order in which the damage was done: `blur + noise`."""
+        return " + ".join(self.labels)
+
+    @model_validator(mode="after")
+    def _same_samples(self) -> Group:
+        counts = {way: len(values) for way, values in self.psnr.items()}
+        if missing := {"input", "backbone", "OH", "SW", "Oracle"} - counts.keys():
+            raise ValueError(f"{self.name}: found no {', '.join(sorted(missing))}")
+        if set(counts.values()) != {len(self.top)}:
+            raise ValueError(f"{self.name}: found {counts} samples, expected {len(self.top)} for each way")
+        return self
+
+    def mean(self, way: Way) -> float:
+        """Mean PSNR in dB."""
+        return sum(self.psnr[way]) / len(self.psnr[way])
+
+    @property
+    def recall(self) -> float:
+        """Share of the samples whose likeliest label is one of the true ones."""
+        return sum(label in self.labels for label in self.top) / len(self.top)
+
+
+class Report(BaseModel):
+    """All groups, and which labels the candidate brings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    new: tuple[str, ...]
+    groups: tuple[Group, ...]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Report:
+        names = [group.name for group in self.groups]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"found {twice[0]} more than once")
+        if missing := [label for label in (*self.new, CLEAN) if label not in names]:
+            raise ValueError(f"found no samples of {', '.join(missing)}")
+        return self
+
+    def group(self, name: str) -> Group:
+        """The group of this name. Raises KeyError."""
+        return {group.name: group for group in self.groups}[name]
+
+
+class Verdict(BaseModel):
+    """One gate's: what was measured, in `unit`, against which threshold, and what to do where it did not pass."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    passed: bool
+    measured: FiniteFloat
+    threshold: FiniteFloat
+    unit: str = ""
+    advice: str = ""
