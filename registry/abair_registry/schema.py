@@ -40,7 +40,7 @@ def ensure(engine: Engine) -> None:
         with _alone(engine):
             found = current(engine)
             if found is None:
-                upgrade(engine)
+                _migrate(engine, HEAD, up=True)
                 return
     if found != HEAD:
         raise _other_revision(found)
@@ -76,12 +76,14 @@ def upgrade(engine: Engine, revision: str = "head") -> Path | None:
     Raises:
         RegistryError: no such revision, or the backup cannot be written.
     """
-    return _migrate(engine, revision, up=True)
+    with _alone(engine):
+        return _migrate(engine, revision, up=True)
 
 
 def downgrade(engine: Engine, revision: str) -> Path | None:
     """Take the schema back to `revision` (`base`: no tables); as `upgrade`."""
-    return _migrate(engine, revision, up=False)
+    with _alone(engine):
+        return _migrate(engine, revision, up=False)
 
 
 def known_revisions() -> list[str]:
@@ -147,7 +149,7 @@ def _config() -> Config:
 
 @contextmanager
 def _alone(engine: Engine) -> Iterator[None]:
-    """Nobody else creates a schema in this database meanwhile."""
+    """Nobody else creates or changes the schema of this database meanwhile."""
     if engine.dialect.name == "sqlite":
         with FileLock(f"{engine.url.database}.lock", timeout=LOCK_SECONDS):
             # told to the file once; asking for it again while others write could find it locked

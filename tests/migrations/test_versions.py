@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,16 @@ def rows(catalogue: Catalogue) -> dict[str, int]:
 def test_the_head_that_is_said_is_the_newest_revision() -> None:
     assert schema.known_revisions()[-1] == HEAD
     assert len(schema.known_revisions()) == 1
+
+
+@pytest.mark.parametrize("begin", [schema.ensure, schema.upgrade])
+def test_readers_of_sqlite_do_not_wait_for_writers(begin: Callable[[Engine], object], tmp_path: Path) -> None:
+    database = Database(Settings(home=tmp_path, registry_url=None))
+    begin(database.engine)
+    with database.engine.connect() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+    database.close()
 
 
 def test_the_models_are_the_migrated_schema(engine: Engine) -> None:
