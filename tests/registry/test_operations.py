@@ -1,0 +1,155 @@
+"""One operation at a time, under a lease; what a kill leaves is undone by the next."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from abair.errors import RegistryError
+from abair_registry import operations, store
+from abair_registry.catalogue import Catalogue
+from abair_registry.models import Operation, now
+from abair_registry.store import Who
+
+ME, OTHER = Who("ada", "because"), Who("bob")
+
+
+def rows(registry: Catalogue) -> list[tuple[str, str, str, str | None]]:
+    with registry.database.read() as session:
+        found = session.scalars(select(Operation).order_by(Operation.id))
+        return [(operation.kind, operation.state, operation.step, operation.error) for operation in found]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_steps_are_recorded_as_they_begin_and_the_end_with_them(registry: Catalogue) -> None:
+    with operations.working(registry.database, "add", "snow", ME) as work:
+        assert rows(registry) == [("add", "running", "", None)]
+        work.step("probe")
+        work.step("train", route="features")
+        assert rows(registry) == [("add", "running", "train", None)]
+        with work.session() as (_, operation):
+            assert operation.detail == {"route": "features"}
+    assert rows(registry) == [("add", "done", "train", None)]
+    with registry.database.read() as session:
+        (told,) = store.events(session, "snow")
+        assert (told.actor, told.action, told.reason, told.operation_id) == ("ada", "add done", "because", work.id)
+
+
+@pytest.mark.parametrize(
+    ("raised", "state", "error"),
+    [
+        (RegistryError("it failed"), "failed", "it failed"),
+        (ZeroDivisionError("zero"), "failed", "ZeroDivisionError('zero')"),
+        (KeyboardInterrupt(), "undone", "stopped by Ctrl-C"),
+    ],
+)
+def test_what_stops_an_operation_is_recorded(
+    registry: Catalogue, raised: BaseException, state: str, error: str
+) -> None:
+    def fail() -> None:
+        with operations.working(registry.database, "add", "snow", ME) as work:
+            work.step("train")
+            raise raised
+
+    with pytest.raises(type(raised)):
+        fail()
+    assert rows(registry) == [("add", state, "train", error)]
+
+
+def test_a_second_administrator_is_told_who_is_doing_what_since_when(registry: Catalogue) -> None:
+    with operations.working(registry.database, "add", "snow", ME) as work:
+        work.step("train")
+        said = rf"ada is busy with add snow \(operation 1, step train, process {os.getpid()} on .*\) since 20.*--wait"
+        with (
+            pytest.raises(RegistryError, match=said),
+            operations.working(registry.database, "disable", "rain", OTHER),
+        ):
+            pass
+    assert [row[:2] for row in rows(registry)] == [("add", "done")]
+
+
+def test_one_who_waits_gets_the_turn_when_the_other_is_done(registry: Catalogue) -> None:
+    seen: list[operations.Running] = []
+
+    def second() -> None:
+        with operations.working(registry.database, "disable", "rain", OTHER, wait=True, waiting=seen.append):
+            pass
+
+    with operations.working(registry.database, "add", "snow", ME):
+        thread = threading.Thread(target=second)
+        thread.start()
+        until(lambda: bool(seen))
+        assert [row[1] for row in rows(registry)] == ["running"]
+    thread.join(20)
+    assert [row[:2] for row in rows(registry)] == [("add", "done"), ("disable", "done")]
+    assert [other.actor for other in seen] == ["ada"]
+
+
+def test_the_lease_is_renewed_while_a_step_takes_long(registry: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "HEARTBEAT", 0.05)
+
+    def heartbeat() -> object:
+        with registry.database.read() as session:
+            return session.scalars(select(Operation.heartbeat)).one()
+
+    with operations.working(registry.database, "add", "snow", ME):
+        first = heartbeat()
+        until(lambda: heartbeat() != first)
+
+
+def test_an_operation_on_another_host_is_left_alone_until_its_lease_runs_out(registry: Catalogue) -> None:
+    with operations.working(registry.database, "add", "snow", ME) as work:
+        with registry.database.write() as session:
+            operation = session.get(Operation, work.id)
+            assert operation is not None
+            operation.host, operation.heartbeat = "elsewhere", now() - operations.LEASE + timedelta(seconds=30)
+        assert operations.recover(registry.database) == []
+        with registry.database.write() as session:
+            operation = session.get(Operation, work.id)
+            assert operation is not None
+            operation.heartbeat = now() - operations.LEASE - timedelta(seconds=1)
+        (dead,) = operations.recover(registry.database)
+        assert (dead.id, dead.host) == (work.id, "elsewhere")
+        with pytest.raises(RegistryError, match=r"operation 1: the lease was lost \(found state undone"):
+            work.step("publish")
+    assert [row[1] for row in rows(registry)] == ["undone"]
+
+
+KILLED = """
+import sys, time
+from abair_registry import operations
+from abair_registry.database import Database
+from abair_registry.settings import Settings
+from abair_registry.store import Who
+with operations.working(Database(Settings()), "add", "snow", Who("ada")) as work:
+    work.step("train")
+    print("training", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_left_is_undone_by_the_next(registry: Catalogue, environment: dict[str, str]) -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED], env=environment, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "training\n"
+        assert operations.recover(registry.database) == []
+        child.send_signal(signal.SIGKILL)
+    with operations.working(registry.database, "disable", "rain", OTHER):
+        pass
+    assert [row[:3] for row in rows(registry)] == [("add", "undone", "train"), ("disable", "done", "")]
+    assert "was gone at step train" in str(rows(registry)[0][3])
