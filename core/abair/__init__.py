@@ -13,6 +13,7 @@ from abair.errors import AbairError
 
 if TYPE_CHECKING:
     from abair.physics import chance, convolve, ensure_changed, log_uniform, smooth_field, uniform
+    from abair.report import Report, Verdict
     from abair.restore import Restored, Restorer
 
 __version__ = "0.1.0"
@@ -23,8 +24,10 @@ __all__ = [
     "AbairError",
     "Card",
     "Degradation",
+    "Report",
     "Restored",
     "Restorer",
+    "Verdict",
     "chance",
     "convolve",
     "ensure_changed",
@@ -34,9 +37,15 @@ __all__ = [
     "uniform",
 ]
 
-_LAZY = {"Restored": "abair.restore", "Restorer": "abair.restore"} | dict.fromkeys(
-    ("chance", "convolve", "ensure_changed", "log_uniform", "smooth_field", "uniform"), "abair.physics"
-)
+_LAZY = {
+    name: module
+    for module, names in {
+        "abair.physics": ("chance", "convolve", "ensure_changed", "log_uniform", "smooth_field", "uniform"),
+        "abair.report": ("Report", "Verdict"),
+        "abair.restore": ("Restored", "Restorer"),
+    }.items()
+    for name in names
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pluggy
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 if TYPE_CHECKING:
     from abair.deployment import Deployment
+    from abair.report import Report, Verdict
 
 GROUP: Final = "abair"
 """The entry-point group of plugins; also pluggy's project name."""
@@ -90,7 +91,7 @@ class Hooks:
         """Called at discovery: the degradations that this plugin declares."""
 
     @hookspec
-    def abair_gates(self, report: Any) -> list[Any]:  # type: ignore[empty-body]
+    def abair_gates(self, report: Report) -> list[Verdict]:  # type: ignore[empty-body]
         """Called when a candidate has been evaluated: extra verdicts, so that a team can add a gate of its own."""
 
     @hookspec
