@@ -1,0 +1,202 @@
+"""What MLflow is told: runs, figures, bundles, aliases. The only importer of mlflow.
+
+MLflow observes and never decides. Its store is a SQLite file and a folder below the home, or the server that
+`MLFLOW_TRACKING_URI` names. Nothing is sent anywhere else: its telemetry is switched off before it is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from abair.errors import MissingExtraError, RegistryError
+from abair_registry.settings import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+EXPERIMENT: Final = "abair"
+MODEL: Final = "abair"
+"""The registered model; each challenger is one version of it."""
+BUNDLE: Final = "bundle"
+"""The artifact folder of a run that is the challenger's complete bundle."""
+_MODEL_URI: Final = re.compile(r"models:/([^/@]+)(?:@([\w-]+)|/(\d+))")
+
+Alias = Literal["champion", "challenger"]
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+_QUIET: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    # a server that is gone shall cost seconds, not the ten minutes of the default
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+class Runs:
+    """The tracking store of a registry; connects when it is first used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._home = settings.home
+        self.uri = settings.tracking_uri or f"sqlite:///{settings.home / 'mlflow.db'}"
+        self._client: MlflowClient | None = None
+
+    def begin(self, name: str, *, tags: Mapping[str, str], params: Mapping[str, object]) -> str:
+        """Start a run; returns its id.
+
+        Raises:
+            RegistryError: the store cannot be reached or written.
+        """
+        with self._telling() as client:
+            from mlflow.entities import Param
+
+            found = client.get_experiment_by_name(EXPERIMENT)
+            number = found.experiment_id if found else self._create_experiment(client)
+            run_id: str = client.create_run(number, run_name=name, tags=dict(tags)).info.run_id
+            client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+            return run_id
+
+    def metrics(self, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
+        """Record metrics; names with `/` make groups on the page. Raises RegistryError."""
+        with self._telling() as client:
+            from mlflow.entities import Metric
+
+            moment = int(time.time() * 1000)
+            client.log_batch(run_id, metrics=[Metric(key, value, moment, step) for key, value in values.items()])
+
+    def tags(self, run_id: str, values: Mapping[str, str]) -> None:
+        """Set tags. Raises RegistryError."""
+        with self._telling() as client:
+            from mlflow.entities import RunTag
+
+            client.log_batch(run_id, tags=[RunTag(key, value) for key, value in values.items()])
+
+    def describe(self, run_id: str, markdown: str) -> None:
+        """The text at the top of the run's page. Raises RegistryError."""
+        self.tags(run_id, {"mlflow.note.content": markdown})
+
+    def figure(self, run_id: str, figure: Figure, path: str) -> None:
+        """Keep a figure as an image. Raises RegistryError."""
+        with self._telling() as client:
+            client.log_figure(run_id, figure, path)
+
+    def text(self, run_id: str, text: str, path: str) -> None:
+        """Keep a text as a file. Raises RegistryError."""
+        with self._telling() as client:
+            client.log_text(run_id, text, path)
+
+    def end(self, run_id: str, status: Status, reason: str = "") -> None:
+        """Close a run; one that is closed already stays as it is. Raises RegistryError."""
+        with self._telling() as client:
+            if client.get_run(run_id).info.status == "RUNNING":
+                if reason:
+                    client.set_tag(run_id, "abair.reason", reason)
+                client.set_terminated(run_id, status)
+
+    def register(self, run_id: str, bundle: Path, *, description: str, tags: Mapping[str, str]) -> str:
+        """Keep a bundle's folder with the run and make it a version of the model; returns the version's number.
+
+        Raises:
+            RegistryError: the store cannot be reached or written.
+        """
+        with self._telling() as client:
+            from mlflow.exceptions import MlflowException
+
+            client.log_artifacts(run_id, str(bundle), BUNDLE)
+            try:
+                client.get_registered_model(MODEL)
+            except MlflowException:
+                client.create_registered_model(MODEL)
+            source = f"{client.get_run(run_id).info.artifact_uri}/{BUNDLE}"
+            made = client.create_model_version(
+                MODEL, source, run_id=run_id, tags=dict(tags), description=description, await_creation_for=0
+            )
+            return str(made.version)
+
+    def point(self, alias: Alias, version: str | None) -> None:
+        """Give the alias to a version, or to none. Raises RegistryError."""
+        with self._telling() as client:
+            if version is not None:
+                client.set_registered_model_alias(MODEL, alias, version)
+            elif self.version(alias) is not None:
+                client.delete_registered_model_alias(MODEL, alias)
+
+    def version(self, alias: Alias) -> str | None:
+        """The version that has the alias. Raises RegistryError."""
+        with self._telling() as client:
+            from mlflow.exceptions import MlflowException
+
+            try:
+                return str(client.get_model_version_by_alias(MODEL, alias).version)
+            except MlflowException as error:
+                if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                    return None
+                raise
+
+    def fetch(self, model: str, folder: Path) -> Path:
+        """Download the bundle that `models:/abair@champion` or `models:/abair/3` names; returns its folder.
+
+        Raises:
+            RegistryError: there is none, or the store cannot be reached.
+        """
+        named = _MODEL_URI.fullmatch(model)
+        if named is None:
+            raise RegistryError(f"deployment {model}: expected models:/{MODEL}@champion or models:/{MODEL}/NUMBER")
+        with self._telling() as client:
+            from mlflow.artifacts import download_artifacts
+
+            name, alias, number = named.groups()
+            version = number or client.get_model_version_by_alias(name, alias).version
+            source = client.get_model_version_download_uri(name, version)
+            folder.mkdir(parents=True, exist_ok=True)
+            return Path(download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self.uri))
+
+    def _create_experiment(self, client: MlflowClient) -> str:
+        local = self.uri.startswith("sqlite:")
+        place = (self._home / "artifacts").absolute().as_uri() if local else None
+        return client.create_experiment(EXPERIMENT, artifact_location=place)
+
+    @contextmanager
+    def _telling(self) -> Iterator[MlflowClient]:
+        """The client; what MLflow says as one line of ours."""
+        if self._client is None:
+            self._client = _connect(self.uri)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield self._client
+        except (MlflowException, OSError) as error:
+            reason = " ".join(str(error).replace(self.uri, _shown(self.uri)).split())[:300]
+            raise RegistryError(
+                f"MLflow at {_shown(self.uri)}: {reason}; expected a store that can be reached and written; "
+                "check MLFLOW_TRACKING_URI, then run: abair-registry resume"
+            ) from None
+
+
+def _connect(uri: str) -> MlflowClient:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        from mlflow import MlflowClient
+    except ImportError as error:
+        raise MissingExtraError(
+            f"tracking: {error.name} is missing; install it with: pip install 'abair[registry]'"
+        ) from None
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(uri, uri)
+
+
+def _shown(uri: str) -> str:
+    """Without a password."""
+    head, at, tail = uri.rpartition("@")
+    return f"{head.split('://')[0]}://***@{tail}" if at else uri
