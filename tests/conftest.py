@@ -33,7 +33,7 @@ from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_bac
 from abair.bundle import assemble
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Card, Degradation
 from abair.discovery import Found
-from abair.estimator import Estimator, save_estimator
+from abair.estimator import Estimator, feature_count, save_estimator
 from abair.lora import PREFIX, adaptable_layers, backbone_reference
 from abair_registry.catalogue import Catalogue, opened
 from abair_registry.settings import Settings
@@ -87,7 +87,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name=name, title=name, synthesizer="nowhere.at_all:degrade", adapters=root / "parts" / name, card=card
         )
         found.append(Found(degradation, f"abair-{name}", "0.1.0"))
-    estimator = Estimator((*LABELS, "clean"))
+    estimator = Estimator((*LABELS, "clean"), feature_count(backbone.size))
     save_estimator(estimator, root / "parts" / "estimator.safetensors")
     assemble(
         root / "bundle",

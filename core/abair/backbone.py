@@ -148,14 +148,19 @@ class Backbone(nn.Module):
         """The context of a global view (B, 3, 64, 64): (B, context). Computed once a photo, used by every tile."""
         return self.encode_context(view)  # type: ignore[no-any-return]
 
-    def features(self, x: Tensor, context: Tensor) -> Tensor:
-        """(B, 3, H, W), sides multiples of the stride, to the decoder's last features (B, width, H/2, W/2)."""
+    def features(self, x: Tensor, context: Tensor, seen: list[Tensor] | None = None) -> Tensor:
+        """(B, 3, H, W), sides multiples of the stride, to the decoder's last features (B, width, H/2, W/2).
+
+        The encoder's features, (B, width * 2**i, H / 2**(i+1), W / 2**(i+1)), are added to `seen`.
+        """
         x = self.stem(F.pixel_unshuffle(x, 2))
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, context)
             skips.append(x)
+            if seen is not None:
+                seen.append(x)
             x = down(x)
         for block in self.middle:
             x = block(x, context)

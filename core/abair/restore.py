@@ -191,7 +191,7 @@ class Restorer:
 
     def _estimate(self, pixels: Pixels) -> dict[str, float]:
         crops, view = views.crops(pixels).to(self.device), views.whole(pixels).to(self.device)
-        return dict(zip(self.labels, self._estimator.weights(crops, view), strict=True))
+        return dict(zip(self.labels, self._estimator.weights(self._blender.backbone, crops, view), strict=True))
 
     @torch.inference_mode()
     def _run(self, pixels: Pixels, weights: Mapping[str, float], tile: int | None) -> Pixels:

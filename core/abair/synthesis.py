@@ -76,17 +76,18 @@ class CleanPhotos:
             patch = np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.LANCZOS))
         return _turned(patch, generator)
 
-    def scene(self, generator: torch.Generator, longest: int) -> Tensor:
+    def scene(self, generator: torch.Generator, longest: int, smallest: float = 0.4) -> Tensor:
         """A rectangle of a photo (3, H, W) in [0, 1], at most `longest` a side: what a whole small photo looks like.
 
-        A third is reduced, a third is enlarged up to 1.6 times: many undamaged photos are soft, which is no blur.
+        Each side is a random part of that, at least the `smallest`. A third is reduced, a third is enlarged up to 1.6
+        times: many undamaged photos are soft, which is no blur.
         """
         photo = self.photos[int(torch.randint(len(self.photos), (), generator=generator))]
         kind = int(torch.randint(3, (), generator=generator))
         factor = (1.0, uniform(generator, 1.0, 3.0), uniform(generator, 1 / 1.6, 1.0))[kind]
         spans = []
         for length in photo.shape[:2]:
-            window = max(1, min(length, round(longest * factor * uniform(generator, 0.4, 1.0))))
+            window = max(1, min(length, round(longest * factor * uniform(generator, smallest, 1.0))))
             start = int(torch.randint(length - window + 1, (), generator=generator))
             spans.append((start, window, min(longest, max(1, round(window / factor)))))
         (top, rows, height), (left, columns, width) = spans

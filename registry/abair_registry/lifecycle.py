@@ -184,7 +184,7 @@ def _estimator_for(opened: Catalogue, session: Session, source: Deployment, labe
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "estimator.safetensors"
-            save_estimator(whole.restricted(labels), path)
+            save_estimator(whole.rearranged(labels), path)
             sha256 = opened.blobs.add(path)
     except OSError as error:
         raise RegistryError(

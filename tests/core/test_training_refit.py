@@ -1,4 +1,4 @@
-"""A new label by features alone: the trunk stays, the old labels stay, and no old sample is needed."""
+"""A new label by features alone: the old labels stay, and no old sample is needed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from abair.backbone import fingerprint
+from abair.backbone import SIZES, Backbone, fingerprint
 from abair.errors import TrainingError
-from abair.estimator import Estimator
+from abair.estimator import Estimator, feature_count
 from abair.synthesis import CleanPhotos, Degrader, Recipe
 from abair.training.refit import Features, features_of, refit
 
@@ -40,53 +40,51 @@ def photos() -> CleanPhotos:
 
 
 @pytest.fixture(scope="module")
-def start() -> tuple[Estimator, str]:
-    """An estimator of two labels that was never trained, and its trunk's fingerprint."""
+def backbone() -> Backbone:
     torch.manual_seed(0)
-    estimator = Estimator(("dark", "noise", "clean"))
-    return estimator, fingerprint(estimator.trunk)
+    return Backbone(SIZES["tiny"])
 
 
-def made(start: tuple[Estimator, str], photos: CleanPhotos, seed: int, clean: float = 0.0, **synthesizers) -> Features:
+def made(backbone: Backbone, photos: CleanPhotos, seed: int, clean: float = 0.0, **synthesizers) -> Features:
     recipe = Recipe(cutmix=0, double=0, clean=clean)
-    return features_of(start[0].trunk, start[1], Degrader(synthesizers, recipe), photos, COUNT, seed)
+    return features_of(backbone, Degrader(synthesizers, recipe), photos, COUNT, seed)
 
 
 @pytest.fixture(scope="module")
-def old(start: tuple[Estimator, str], photos: CleanPhotos) -> Features:
-    return made(start, photos, 1, clean=0.33, dark=darker, noise=noisy)
+def old(backbone: Backbone, photos: CleanPhotos) -> Features:
+    return made(backbone, photos, 1, clean=0.33, dark=darker, noise=noisy)
 
 
 @pytest.fixture(scope="module")
-def champion(start: tuple[Estimator, str], old: Features) -> Estimator:
-    return refit(start[0], start[1], [], [old], seed=0)
+def champion(backbone: Backbone, old: Features) -> Estimator:
+    start = Estimator(("dark", "noise", "clean"), feature_count(backbone.size))
+    return refit(start, fingerprint(backbone), [], [old], seed=0)
 
 
 def right(estimator: Estimator, features: Features) -> float:
     with torch.inference_mode():
-        found = estimator.head(features.values).argmax(1)
+        found = estimator(features.values).argmax(1)
     targets = [estimator.labels.index(features.labels[int(position)]) for position in features.targets.argmax(1)]
     return float((found == torch.tensor(targets)).float().mean())
 
 
 def test_a_new_label_is_learnt_from_features_and_the_old_ones_stay(
-    start: tuple[Estimator, str], photos: CleanPhotos, old: Features, champion: Estimator
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
-    challenger = refit(champion, start[1], ["red"], [old, made(start, photos, 2, red=red)], seed=0)
+    challenger = refit(champion, fingerprint(backbone), ["red"], [old, made(backbone, photos, 2, red=red)], seed=0)
     assert challenger.labels == ("dark", "noise", "red", "clean")
-    assert fingerprint(challenger.trunk) == start[1]
     assert not any(parameter.requires_grad for parameter in challenger.parameters())
-    held_old = made(start, photos, 3, clean=0.33, dark=darker, noise=noisy)
+    held_old = made(backbone, photos, 3, clean=0.33, dark=darker, noise=noisy)
     assert right(champion, held_old) >= 0.95
     assert right(challenger, held_old) >= 0.95
-    assert right(challenger, made(start, photos, 4, red=red)) >= 0.95
+    assert right(challenger, made(backbone, photos, 4, red=red)) >= 0.95
 
 
 def test_the_same_arguments_give_the_same_estimator_and_another_seed_another(
-    start: tuple[Estimator, str], photos: CleanPhotos, old: Features, champion: Estimator
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
-    new = made(start, photos, 2, red=red)
-    marks = [fingerprint(refit(champion, start[1], ["red"], [old, new], seed=seed)) for seed in (0, 0, 1)]
+    new = made(backbone, photos, 2, red=red)
+    marks = [fingerprint(refit(champion, fingerprint(backbone), ["red"], [old, new], seed=seed)) for seed in (0, 0, 1)]
     assert marks[0] == marks[1] != marks[2]
 
 
@@ -94,19 +92,19 @@ def test_features_are_a_file_of_numbers(old: Features, tmp_path: Path) -> None:
     path = tmp_path / "features.safetensors"
     old.save(path)
     again = Features.load(path)
-    assert (again.trunk, again.labels) == (old.trunk, old.labels)
+    assert (again.backbone, again.labels) == (old.backbone, old.labels)
     assert torch.allclose(again.values, old.values, rtol=2e-3, atol=1e-3)
     assert torch.equal(again.targets, old.targets)
     assert path.stat().st_size < COUNT * 1200
 
 
 def test_features_that_do_not_fit_are_refused(
-    start: tuple[Estimator, str], old: Features, champion: Estimator, tmp_path: Path
+    backbone: Backbone, old: Features, champion: Estimator, tmp_path: Path
 ) -> None:
-    with pytest.raises(TrainingError, match="features of dark, noise, clean: made by the trunk 000000000000, expected"):
-        refit(champion, start[1], [], [Features("0" * 64, old.labels, old.values, old.targets)], seed=0)
+    with pytest.raises(TrainingError, match="features of dark, noise, clean: made by backbone 000000000000, expected"):
+        refit(champion, fingerprint(backbone), [], [Features("0" * 64, old.labels, old.values, old.targets)], seed=0)
     with pytest.raises(TrainingError, match="label red: found no features"):
-        refit(champion, start[1], ["red"], [old], seed=0)
+        refit(champion, fingerprint(backbone), ["red"], [old], seed=0)
     path = tmp_path / "features.safetensors"
     path.write_bytes(b"no features")
     with pytest.raises(TrainingError, match="not a safetensors file"):

@@ -109,10 +109,10 @@ def train_estimator(
     for member in members:  # before hours of training, not after
         folder = member.degradation.adapters / network.size.name
         read_adapter(folder, network, before, member.degradation.name)
-    task = EstimateTask(degrader, photos, held_out, settings)
+    run = run or Path("runs") / "estimator"
+    task = EstimateTask(network, degrader, photos, held_out, settings, run)
     if start is not None:
         task.module.load_state_dict(load_estimator(start, degrader.labels).state_dict())
-    run = run or Path("runs") / "estimator"
     state = train(task, settings, run, device=device)
     if processes.is_first():
         estimator = run / "estimator.safetensors"

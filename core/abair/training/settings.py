@@ -39,9 +39,9 @@ class Settings(BaseModel):
 
 
 PRETRAINING = Settings(steps=10_000, batch=8, crop=128, learning_rate=6e-4, decay=0.8)
-ADAPTING = Settings(steps=700, batch=8, crop=128, learning_rate=1.5e-3, warmup=50, decay=0.8, averaging=0.99)
+ADAPTING = Settings(steps=1000, batch=8, crop=128, learning_rate=6e-3, warmup=50, decay=0.8, averaging=0.99)
 ESTIMATING = Settings(
-    steps=4_000, batch=16, crop=416, learning_rate=1e-3, warmup=100, decay=0.8, averaging=0.995, workers=2
+    steps=2_500, batch=128, crop=512, learning_rate=1e-3, warmup=100, decay=0.9, weight_decay=1e-2, workers=2
 )
 
 
