@@ -1,7 +1,7 @@
 """The deployment: one immutable bundle of a backbone, adapters, an estimator and the order of the labels.
 
 A bundle is a folder with `deployment.json` and the files that it names by path, size and SHA-256. Everything that
-serves reads a deployment, never entry points. No torch is needed to read or check one.
+serves reads a deployment, never plugins. No torch is needed to read or check one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from abair.wholefile import write_text
 FILE_NAME: Final = "deployment.json"
 FACTORY: Final = Path(__file__).parent / "weights" / "factory"
 """The complete bundle inside the wheel: what restores when nothing else was deployed."""
+
+FETCHERS: Final = "abair.fetchers"
+"""The entry-point group of functions that bring a deployment from elsewhere, each named by its scheme: called with what
+was asked for, returns the bundle's folder."""
 
 HOME: Final = "ABAIR_HOME"
 """The variable that names the folder of what this machine has deployed; the default is the user's data folder."""
@@ -146,12 +150,12 @@ def live() -> Path:
 
 
 def read_deployment(path: Path | str | None = None) -> Deployment:
-    """Read a bundle: a folder, its `deployment.json`, or (None) the live one.
+    """Read a bundle: a folder, its `deployment.json`, a `models:/...` name, or (None) the live one.
 
     Raises:
         DeploymentError: it cannot be found, is not JSON, or does not have the form of a deployment.
     """
-    given = live() if path is None else Path(path)
+    given = live() if path is None else _located(path)
     file = given / FILE_NAME if given.is_dir() else given
     try:
         deployment = Deployment.model_validate_json(file.read_text(encoding="utf-8"))
@@ -170,6 +174,22 @@ def read_deployment(path: Path | str | None = None) -> Deployment:
         ) from None
     deployment._folder = file.parent
     return deployment
+
+
+def _located(path: Path | str) -> Path:
+    """A path as it is; what `scheme:/...` names is fetched by whoever is installed for the scheme."""
+    from importlib.metadata import entry_points
+
+    scheme, colon, _ = str(path).partition(":/")
+    if isinstance(path, Path) or not colon or len(scheme) < 2:  # C:/ is a drive
+        return Path(path)
+    fetchers = entry_points(group=FETCHERS, name=scheme)
+    if not fetchers:
+        raise DeploymentError(
+            f"{path}: nothing that is installed fetches {scheme}:/; expected a bundle's folder, or models:/..."
+        )
+    found: Path = next(iter(fetchers)).load()(path)
+    return found
 
 
 def write_deployment(deployment: Deployment, folder: Path) -> Path:

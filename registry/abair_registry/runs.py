@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from abair.errors import MissingExtraError, RegistryError
+from abair.errors import DeploymentError, MissingExtraError, RegistryError
 from abair_registry.settings import Settings
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Runs:
                 raise
 
     def fetch(self, model: str, folder: Path) -> Path:
-        """Download the bundle that `models:/abair@champion` or `models:/abair/3` names; returns its folder.
+        """Bring the bundle that `models:/abair@champion` or `models:/abair/3` names below `folder`; returns its own.
 
         Raises:
             RegistryError: there is none, or the store cannot be reached.
@@ -156,9 +157,13 @@ class Runs:
 
             name, alias, number = named.groups()
             version = number or client.get_model_version_by_alias(name, alias).version
-            source = client.get_model_version_download_uri(name, version)
-            folder.mkdir(parents=True, exist_ok=True)
-            return Path(download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self.uri))
+            target = folder / name / str(version)  # a version never changes: what is there needs no second download
+            if not target.is_dir():
+                source = client.get_model_version_download_uri(name, version)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=target.parent) as aside:
+                    Path(download_artifacts(artifact_uri=source, dst_path=aside, tracking_uri=self.uri)).rename(target)
+            return target
 
     def _create_experiment(self, client: MlflowClient) -> str:
         local = self.uri.startswith("sqlite:")
@@ -180,6 +185,19 @@ class Runs:
                 f"MLflow at {_shown(self.uri)}: {reason}; expected a store that can be reached and written; "
                 "check MLFLOW_TRACKING_URI, then run: abair-registry resume"
             ) from None
+
+
+def fetched(model: str) -> Path:
+    """The folder of the bundle that `models:/...` names, fetched into the home unless it is there.
+
+    Raises:
+        DeploymentError: there is none, or the store cannot be reached.
+    """
+    settings = Settings()
+    try:
+        return Runs(settings).fetch(model, settings.home / "models")
+    except RegistryError as error:
+        raise DeploymentError(str(error)) from None
 
 
 def _connect(uri: str) -> MlflowClient:

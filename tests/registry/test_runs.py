@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from abair.errors import RegistryError
+from abair import Restorer
+from abair.errors import DeploymentError, RegistryError
 from abair_registry.runs import Runs
 from abair_registry.settings import Settings
 
@@ -82,6 +84,23 @@ def test_a_model_that_is_not_there_is_one_line(runs: Runs, uri: str, tmp_path: P
     with pytest.raises(RegistryError, match=r"MLflow at sqlite:.*; expected a store") as caught:
         runs.fetch(uri, tmp_path / "out")
     assert "\n" not in str(caught.value)
+
+
+def test_restore_reads_a_version_of_the_model(
+    bundle: Path, tmp_path: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABAIR_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    runs = Runs(Settings())
+    runs.register(runs.begin("add snow", tags={}, params={}), bundle, description="", tags={})
+    runs.point("champion", "1")
+    expected = Restorer.load(bundle)(photo).image
+    for name in ("models:/abair@champion", "models:/abair/1"):
+        assert np.array_equal(Restorer.load(name)(photo).image, expected)
+    with pytest.raises(DeploymentError, match="MLflow at sqlite"):
+        Restorer.load("models:/abair@challenger")
+    with pytest.raises(DeploymentError, match="nothing that is installed fetches ftp:/"):
+        Restorer.load("ftp://host/bundle")
 
 
 def test_a_name_that_is_none_is_told_with_the_form(runs: Runs, tmp_path: Path) -> None:
