@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ from abair.estimator import Estimator, feature_count, look
 from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for
 from abair.training.loop import Batch
 from abair.training.settings import Settings
+from abair.wholefile import written_whole
 
 RECIPE: Final = Recipe(cutmix=0.15, double=0.15, clean=0.18)
 """More clean and single samples than in phase I: a label that is rare in training is rarely recognised."""
@@ -129,10 +131,10 @@ class Pool:
         kind = np.dtype(
             [("rows", np.float16, (crops, features)), ("target", np.float32, (labels,)), ("made", np.bool_)]
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.is_file() and path.stat().st_size == size * kind.itemsize
-        # a file takes space only where it was written to
-        self._kept = np.memmap(path, kind, "r+" if whole else "w+", shape=(size,))
+        if not path.is_file() or path.stat().st_size != size * kind.itemsize:
+            with written_whole(path) as aside:  # two processes may begin at once
+                os.truncate(aside, size * kind.itemsize)  # takes space only where it is written to
+        self._kept = np.memmap(path, kind, "r+", shape=(size,))
 
     def __len__(self) -> int:
         return len(self._kept)
