@@ -18,10 +18,11 @@ from abair.deployment import FACTORY, Deployment, read_deployment
 from abair.discovery import Found, Plugins, discover, load_synthesizer
 from abair.errors import PluginError, TrainingError
 from abair.estimator import load_estimator, save_estimator
-from abair.lora import read_adapter
+from abair.lora import Blender, read_adapter
 from abair.synthesis import CleanPhotos, Degrader, clean_photos
 from abair.training import processes
 from abair.training.adapt import AdaptTask, read_pairs
+from abair.training.calibrate import calibrate
 from abair.training.estimate import RECIPE, EstimateTask
 from abair.training.loop import CHECKPOINT, State, train
 from abair.training.pretrain import PretrainTask
@@ -106,9 +107,12 @@ def train_estimator(
     network = load_backbone(source)
     before = fingerprint(network)
     members = [_with_adapters(plugins.found[label], adapters) for label in degrader.labels[:-1]]
-    for member in members:  # before hours of training, not after
-        folder = member.degradation.adapters / network.size.name
+    folders = [member.degradation.adapters / network.size.name for member in members]
+    # before the training, not after it
+    adapters_read = [
         read_adapter(folder, network, before, member.degradation.name)
+        for folder, member in zip(folders, members, strict=True)
+    ]
     run = run or Path("runs") / "estimator"
     task = EstimateTask(network, degrader, photos, held_out, settings, run)
     if start is not None:
@@ -116,7 +120,8 @@ def train_estimator(
     state = train(task, settings, run, device=device)
     if processes.is_first():
         estimator = run / "estimator.safetensors"
-        save_estimator(task.module.cpu(), estimator)
+        temperature = calibrate(task.module.cpu(), network, Blender(network, adapters_read), degrader, held_out)
+        save_estimator(task.module, estimator)
         deployment = assemble(
             out, name=name, created=datetime.now(UTC), backbone=source, estimator=estimator, adapters=members
         )
@@ -125,7 +130,16 @@ def train_estimator(
                 f"{source}: found fingerprint {deployment.backbone.fingerprint}, expected {before}: the file changed "
                 "during the training; train the estimator again"
             )
-        _record(out, settings, state, photos, fingerprint=before, labels=list(degrader.labels), **task.validate())
+        _record(
+            out,
+            settings,
+            state,
+            photos,
+            fingerprint=before,
+            labels=list(degrader.labels),
+            temperature=temperature,
+            **task.validate(),
+        )
     processes.leave()
     return read_deployment(out)
 

@@ -1,0 +1,56 @@
+"""The end of phase III: one temperature for the estimator's softmax, chosen by what is restored on held-out photos.
+
+Many training samples cannot be told apart (faint rain, thin haze), and the cross-entropy over them leaves the estimator
+timid where it is right, too; a blend by timid weights does each adapter's work by halves. The temperature is usually
+chosen by likelihood (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017), here by the error in decibels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+
+from abair import views
+from abair.backbone import Backbone
+from abair.contract import CLEAN
+from abair.estimator import Estimator
+from abair.lora import Blender
+from abair.synthesis import CleanPhotos, Degrader, generator_for
+from abair.training.estimate import VALIDATION_SIDE, seen_in
+
+TEMPERATURES: Final = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2)
+SAMPLES: Final = 72
+"""Held-out samples, drawn by the recipe of phase III: single, mixed and clean."""
+RESTORED: Final = 192
+"""Side in pixels of the part of a sample that is restored; the estimator sees all of it."""
+AS_GOOD: Final = 0.02
+"""Decibels below the best at which a higher temperature is taken: a soft blend is what mixtures need."""
+GOOD_ENOUGH: Final = 1e-4
+"""Mean squared error (40 dB) from which on a sample counts as restored: clean ones may not outweigh all others."""
+
+
+@torch.inference_mode()
+def calibrate(
+    estimator: Estimator, backbone: Backbone, blender: Blender, degrader: Degrader, photos: CleanPhotos
+) -> float:
+    """Choose the temperature and divide the estimator's last layer by it; returns it."""
+    losses = dict.fromkeys(TEMPERATURES, 0.0)
+    for index in range(SAMPLES):
+        generator = generator_for(0, 11, index)
+        sample = degrader.sample(photos.scene(generator, VALIDATION_SIDE, smallest=1.0), generator)
+        logits = estimator(seen_in(backbone, sample.degraded).float().mean(0, keepdim=True))[0]
+        view = views.whole(sample.degraded.permute(1, 2, 0).numpy())
+        rows, columns = (slice((side - min(side, RESTORED)) // 2, None) for side in sample.clean.shape[1:])
+        degraded, clean = (part[:, rows, columns][:, :RESTORED, :RESTORED] for part in (sample.degraded, sample.clean))
+        for temperature in TEMPERATURES:
+            weights = dict(zip(estimator.labels, (logits / temperature).softmax(0).tolist(), strict=True))
+            keep = weights.pop(CLEAN)
+            restored = blender.blend(list(weights.values()), keep=keep)(degraded[None], view)[0].clamp(0, 1)
+            losses[temperature] += float((restored - clean).square().mean().add(GOOD_ENOUGH).log10())
+    least = min(losses.values())
+    best = max(t for t, loss in losses.items() if 10 * (loss - least) / SAMPLES <= AS_GOOD)
+    last: Any = estimator.head[-1]
+    for parameter in (last.weight, last.bias):
+        parameter.copy_(parameter / best)
+    return best
