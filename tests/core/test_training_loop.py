@@ -148,7 +148,7 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_one_before(
     whole = _run(tmp_path / "whole", settings)
     written = 0
 
-    def half(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    def half(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:  # as safetensors writes
         nonlocal written
         written += 1
         if written == 4:
@@ -156,7 +156,7 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_one_before(
             raise KilledError
         save_file(tensors, path, metadata=metadata)
 
-    monkeypatch.setattr(loop, "save_file", half)
+    monkeypatch.setattr("safetensors.torch.save_file", half)
     with pytest.raises(KilledError):
         _run(tmp_path / "killed", settings)
     resumed = _run(tmp_path / "killed", settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,16 @@ def runs(tmp_path: Path) -> Runs:
     return Runs(Settings(home=tmp_path, tracking_uri=None))
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A working folder in which nothing may be left behind."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    yield
+    assert list(folder.iterdir()) == []
+
+
 def test_a_run_keeps_all_that_it_was_told(runs: Runs, tmp_path: Path) -> None:
     run_id = runs.begin("add snow", tags={"abair.kind": "add"}, params={"seed": 0, "labels": ["noise", "snow"]})
     for step in range(3):
@@ -35,7 +46,7 @@ def test_a_run_keeps_all_that_it_was_told(runs: Runs, tmp_path: Path) -> None:
 
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = MlflowClient(runs.uri, runs.uri)
     run = client.get_run(run_id)
     assert (run.info.run_name, run.info.status) == ("add snow", "FINISHED")
     assert run.data.params == {"seed": "0", "labels": "['noise', 'snow']"}
@@ -52,7 +63,7 @@ def test_a_run_ends_once_with_its_reason(runs: Runs) -> None:
 
     from mlflow import MlflowClient
 
-    run = MlflowClient(runs.uri).get_run(run_id)
+    run = MlflowClient(runs.uri, runs.uri).get_run(run_id)
     assert (run.info.status, run.data.tags["abair.reason"]) == ("FAILED", "the gate said no")
 
 
