@@ -84,14 +84,15 @@ def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, label: 
 
 
 def test_the_estimator_knows_most_of_what_the_plugins_do(restorer: Restorer) -> None:
-    photos, right = sample_photos(), 0
+    photos = sample_photos()
     for label in ("blur", "haze", "low-light", "noise", "rain"):
+        right = 0
         degrade = load_synthesizer(discover().get(label))
         for seed, name in enumerate(("astronaut", "coffee", "cat", "motorcycle")):
             photo = torch.from_numpy(photos[name][:288, :384].astype(np.float32) / 255).permute(2, 0, 1).contiguous()
             seen = restorer.estimate(degrade(photo, torch.Generator().manual_seed(seed)))
             right += max(seen, key=seen.__getitem__) == label
-    assert right >= 14
+        assert right >= 3, label
 
 
 def test_a_denoised_photo_is_nearer_to_the_clean_one(restorer: Restorer) -> None:
