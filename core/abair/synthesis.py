@@ -7,6 +7,7 @@ seen, and several workers or processes share the work without talking to each ot
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,11 +169,15 @@ def pixels_digest(photos: Sequence[Pixels]) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Shares of the kinds of samples; what they leave of 1 is one degradation over the whole image."""
+    """Shares of the kinds of samples; what they leave of 1 is one degradation over the whole image.
+
+    Degradations are drawn alike, but those in `emphasis` so many times as often.
+    """
 
     cutmix: float = 0.25
     double: float = 0.13
     clean: float = 0.1
+    emphasis: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,11 @@ class Degrader:
         self.synthesizers = dict(sorted(synthesizers.items()))
         self.labels = (*self.synthesizers, CLEAN)
         self.recipe = recipe or Recipe()
+        for name, times in self.recipe.emphasis:
+            if name not in self.synthesizers or not 0 < times < math.inf:
+                raise TrainingError(
+                    f"emphasis: found {name} = {times}, expected a number above 0 for one of {', '.join(synthesizers)}"
+                )
 
     def sample(self, clean: Tensor, generator: torch.Generator) -> Sample:
         """Damage a clean crop (3, H, W) in a way drawn from the recipe."""
@@ -223,7 +233,7 @@ class Degrader:
         names = list(self.synthesizers)
         if kind < recipe.clean:
             return clean, self._types(clean, CLEAN)
-        first, second = _two_of(len(names), generator)
+        first, second = self._two(generator)
         if kind < recipe.clean + recipe.double and len(names) > 1:
             pair = self.chain(clean, (names[first], names[second]), generator)
             return pair.degraded, pair.types
@@ -237,6 +247,17 @@ class Degrader:
             types[:, rows, columns] = self._types(clean, other)[:, rows, columns]
         return degraded, types
 
+    def _two(self, generator: torch.Generator) -> tuple[int, int]:
+        """Two degradations by their positions: different ones, where there are two."""
+        count = len(self.synthesizers)
+        if not self.recipe.emphasis:
+            order = torch.randperm(count, generator=generator)
+        else:
+            times = dict(self.recipe.emphasis)
+            weights = torch.tensor([times.get(name, 1.0) for name in self.synthesizers])
+            order = torch.multinomial(weights, min(2, count), generator=generator)
+        return int(order[0]), int(order[min(1, count - 1)])
+
     def _types(self, clean: Tensor, name: str) -> Tensor:
         types = torch.zeros((len(self.labels), *clean.shape[-2:]))
         types[self.labels.index(name)] = 1.0
@@ -246,11 +267,6 @@ class Degrader:
 def to_8_bit(image: Tensor) -> Tensor:
     """Round to the values that an 8-bit file can hold: the network will be given files."""
     return image.clamp(0.0, 1.0).mul(255).round_().div_(255)
-
-
-def _two_of(count: int, generator: torch.Generator) -> tuple[int, int]:
-    order = torch.randperm(count, generator=generator)
-    return int(order[0]), int(order[min(1, count - 1)])
 
 
 def _rectangle(height: int, width: int, generator: torch.Generator) -> tuple[slice, slice]:

@@ -320,3 +320,18 @@ def test_one_degradation_alone_is_enough() -> None:
     for index in range(30):
         types = degrader.sample(torch.rand(3, 6, 6), generator_for(index)).types
         assert set(types.flatten().tolist()) <= {0.0, 1.0}
+
+
+def test_an_emphasised_degradation_is_drawn_more_often(photos: CleanPhotos) -> None:
+    def drawn(**emphasis: float) -> float:
+        recipe = Recipe(cutmix=0, double=0, clean=0, emphasis=tuple(emphasis.items()))
+        degrader = Degrader({"halve": _halve, "shift": _shift}, recipe)
+        clean = photos.crop(generator_for(0), 8)
+        types = [degrader.sample(clean, generator_for(index)).types[1, 0, 0] for index in range(300)]
+        return float(torch.stack(types).mean())
+
+    assert drawn() == pytest.approx(0.5, abs=0.1)
+    assert drawn(shift=3.0) == pytest.approx(0.75, abs=0.08)
+    for wrong in ({"snow": 2.0}, {"shift": 0.0}, {"shift": float("inf")}):
+        with pytest.raises(TrainingError, match=r"emphasis: found .*expected a number above 0 for one of halve, shift"):
+            drawn(**wrong)

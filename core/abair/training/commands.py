@@ -19,7 +19,7 @@ from abair.discovery import Found, Plugins, discover, load_synthesizer
 from abair.errors import PluginError, TrainingError
 from abair.estimator import load_estimator, save_estimator
 from abair.lora import Blender, read_adapter
-from abair.synthesis import CleanPhotos, Degrader, clean_photos
+from abair.synthesis import CleanPhotos, Degrader, Recipe, clean_photos
 from abair.training import processes
 from abair.training.adapt import AdaptTask, read_pairs
 from abair.training.calibrate import calibrate
@@ -43,7 +43,8 @@ def train_backbone(
     if size not in SIZES:
         raise TrainingError(f"size {size}: unknown; expected one of {', '.join(SIZES)}")
     settings = read_settings(PRETRAINING, settings_file, **overrides)
-    degrader, (photos, held_out) = Degrader(_synthesizers(_all_usable())), _photos(data)
+    recipe = Recipe(emphasis=tuple(sorted(settings.emphasis.items())))
+    degrader, (photos, held_out) = Degrader(_synthesizers(_all_usable()), recipe), _photos(data)
     torch.manual_seed(settings.seed)
     task = PretrainTask(Backbone(SIZES[size]), degrader, photos, held_out, settings)
     if start is not None:

@@ -17,7 +17,8 @@ class Settings(BaseModel):
     """What one run depends on besides the data: the same settings, the same weights.
 
     The learning rate rises over `warmup` steps, stays, and falls to zero over the last `decay` part of the steps
-    ("warm-up, stable, decay"): while it is stable, a run can be resumed with more or fewer `steps`.
+    ("warm-up, stable, decay"): while it is stable, a run can be resumed with more or fewer `steps`. Phase I draws the
+    labels in `emphasis` so many times as often as the others.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,6 +33,9 @@ class Settings(BaseModel):
     averaging: float = Field(default=0.998, ge=0, lt=1)
     clip: float = Field(default=1.0, gt=0)
     seed: int = Field(default=0, ge=0)
+    emphasis: dict[str, float] = Field(
+        default_factory=dict, description="phase I: labels drawn more often, and by how much"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = Field(default=1, ge=0)
     validate_every: int = Field(default=500, ge=1)
