@@ -17,8 +17,8 @@ def fast_bf16_on_cpu() -> bool:
 def keep_freed_memory() -> None:
     """Let this process keep what it frees, for its next tile or step.
 
-    By default glibc gives every large array back and maps the next one anew, page by page: a 24-megapixel photo took
-    62 s instead of 37. It is a setting of the whole process, so programs call it, never the library.
+    By default glibc gives every large array back and maps the next one anew, page by page. It is a setting of the
+    whole process, so programs call it, never the library.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
