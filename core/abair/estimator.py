@@ -89,11 +89,11 @@ def save_estimator(estimator: Estimator, path: Path) -> None:
     write_tensors(path, estimator.state_dict(), {"abair.estimator": json.dumps({"labels": estimator.labels})})
 
 
-def load_estimator(path: Path, labels: Sequence[str]) -> Estimator:
-    """Read an estimator for `labels`; frozen.
+def load_estimator(path: Path, labels: Sequence[str], size: BackboneSize | None = None) -> Estimator:
+    """Read an estimator for `labels`, and if it is told for a backbone of `size`; frozen.
 
     Raises:
-        DeploymentError: no estimator, one for other labels or another order, or tensors that do not fit.
+        DeploymentError: no estimator, one for other labels, another order or size, or tensors that do not fit.
     """
     header = read_header(path)
     try:
@@ -107,6 +107,11 @@ def load_estimator(path: Path, labels: Sequence[str]) -> Estimator:
         raise DeploymentError(
             f"{path}: found labels {list(found)}, expected {list(labels)} in this order; "
             "take the estimator that was trained for this deployment (abair train estimator)"
+        )
+    if size is not None and features != feature_count(size):
+        raise DeploymentError(
+            f"{path}: found an estimator of {features} features, expected {feature_count(size)} as the backbone "
+            f"{size.name} has them; train one for it (abair train estimator)"
         )
     with torch.device("meta"):
         estimator = Estimator(labels, features)

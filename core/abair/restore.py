@@ -99,7 +99,7 @@ class Restorer:
             read_adapter_files(bundle.find(ref.config), bundle.find(ref.weights), backbone, found, ref.degradation)
             for ref in bundle.adapters
         ]
-        estimator = load_estimator(bundle.find(bundle.estimator), bundle.labels).to(device)
+        estimator = load_estimator(bundle.find(bundle.estimator), bundle.labels, backbone.size).to(device)
         return cls(bundle, Blender(backbone, adapters), estimator, device, precision)
 
     def estimate(self, image: ImageLike) -> dict[str, float]:

@@ -183,7 +183,7 @@ class Runs:
             reason = " ".join(str(error).replace(self.uri, _shown(self.uri)).split())[:300]
             raise RegistryError(
                 f"MLflow at {_shown(self.uri)}: {reason}; expected a store that can be reached and written; "
-                "check MLFLOW_TRACKING_URI, then run: abair-registry resume"
+                "check MLFLOW_TRACKING_URI"
             ) from None
 
 

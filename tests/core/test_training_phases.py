@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from abair import Restorer
 from abair.backbone import SIZES, Backbone, fingerprint, load_backbone
 from abair.discovery import Problem, discover
-from abair.errors import AdapterError, PluginError, TrainingError
-from abair.estimator import feature_count
+from abair.errors import AdapterError, DeploymentError, PluginError, TrainingError
+from abair.estimator import Estimator, feature_count, save_estimator
 from abair.lora import read_adapter
 from abair.synthesis import CleanPhotos, Degrader, Recipe
 from abair.training import estimate
@@ -170,6 +170,18 @@ def test_an_adapter_of_another_backbone_stops_phase_three(photos: Path, adapters
             **QUICK | {"crop": 64},
         )
     assert not (tmp_path / "bundle" / "deployment.json").exists()
+
+
+def test_an_estimator_of_another_size_is_told_before_the_training(
+    photos: Path, backbone: Path, adapters: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "estimator.safetensors"
+    save_estimator(Estimator((*DEGRADATIONS, "clean"), 20), start)
+    with pytest.raises(DeploymentError, match=r"found an estimator of 20 features, expected \d+ as the backbone tiny"):
+        train_estimator(
+            data=photos, out=tmp_path / "bundle", run=tmp_path / "run", backbone=backbone, adapters=adapters,
+            start=start, steps=1, **QUICK | {"crop": 64},
+        )  # fmt: skip
 
 
 def test_a_killed_phase_two_resumes_to_the_same_adapter(photos: Path, backbone: Path, tmp_path: Path) -> None:

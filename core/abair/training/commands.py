@@ -117,7 +117,7 @@ def train_estimator(
     run = run or Path("runs") / "estimator"
     task = EstimateTask(network, degrader, photos, held_out, settings, run)
     if start is not None:
-        task.module.load_state_dict(load_estimator(start, degrader.labels).state_dict())
+        task.module.load_state_dict(load_estimator(start, degrader.labels, network.size).state_dict())
     state = train(task, settings, run, device=device)
     if processes.is_first():
         estimator = run / "estimator.safetensors"
