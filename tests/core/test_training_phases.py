@@ -182,6 +182,7 @@ def test_an_estimator_of_another_size_is_told_before_the_training(
             data=photos, out=tmp_path / "bundle", run=tmp_path / "run", backbone=backbone, adapters=adapters,
             start=start, steps=1, **QUICK | {"crop": 64},
         )  # fmt: skip
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_killed_phase_two_resumes_to_the_same_adapter(photos: Path, backbone: Path, tmp_path: Path) -> None:

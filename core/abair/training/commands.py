@@ -114,10 +114,11 @@ def train_estimator(
         read_adapter(folder, network, before, member.degradation.name)
         for folder, member in zip(folders, members, strict=True)
     ]
+    begun = None if start is None else load_estimator(start, degrader.labels, network.size).state_dict()
     run = run or Path("runs") / "estimator"
     task = EstimateTask(network, degrader, photos, held_out, settings, run)
-    if start is not None:
-        task.module.load_state_dict(load_estimator(start, degrader.labels, network.size).state_dict())
+    if begun is not None:
+        task.module.load_state_dict(begun)
     state = train(task, settings, run, device=device)
     if processes.is_first():
         estimator = run / "estimator.safetensors"
