@@ -25,13 +25,22 @@ from abair.discovery import Found
 from abair.errors import DeploymentError
 from abair.estimator import load_estimator
 from abair.lora import read_adapter
+from abair.replay import Replay
 
 BACKBONE_FILE: Final = "backbone.safetensors"
 ESTIMATOR_FILE: Final = "estimator.safetensors"
+REPLAY_FILE: Final = "replay.safetensors"
 
 
 def assemble(
-    folder: Path, *, name: str, created: datetime, backbone: Path, estimator: Path, adapters: Sequence[Found]
+    folder: Path,
+    *,
+    name: str,
+    created: datetime,
+    backbone: Path,
+    estimator: Path,
+    adapters: Sequence[Found],
+    replay: Replay | None = None,
 ) -> Deployment:
     """Check the parts against each other and make the bundle `folder` of them; an older bundle there is replaced whole.
 
@@ -49,6 +58,8 @@ def assemble(
     with _replaced_whole(folder) as aside:
         shutil.copyfile(backbone, aside / BACKBONE_FILE)
         shutil.copyfile(estimator, aside / ESTIMATOR_FILE)
+        if replay is not None:
+            replay.save(aside / REPLAY_FILE)
         deployment = Deployment(
             name=name,
             created=created,
@@ -56,6 +67,7 @@ def assemble(
             backbone=BackboneRef(size=network.size.name, fingerprint=mark, file=file_ref(aside / BACKBONE_FILE, aside)),
             adapters=tuple(_copied_adapter(found, network.size.name, aside) for found in adapters),
             estimator=file_ref(aside / ESTIMATOR_FILE, aside),
+            replay=file_ref(aside / REPLAY_FILE, aside) if replay is not None else None,
         )
         write_deployment(deployment, aside)
     return read_deployment(folder)

@@ -73,7 +73,10 @@ class AdapterRef(_Part):
 
 
 class Deployment(_Part):
-    """What serves. `labels` is the order of the estimator's outputs: the adapters' degradations, then `clean`."""
+    """What serves. `labels` is the order of the estimator's outputs: the adapters' degradations, then `clean`.
+
+    `replay` is what its labels leave behind for later estimators (`abair.replay`); serving does not need it.
+    """
 
     format: Literal[1] = 1
     name: str = Field(min_length=1)
@@ -82,6 +85,7 @@ class Deployment(_Part):
     backbone: BackboneRef
     adapters: tuple[AdapterRef, ...]
     estimator: FileRef
+    replay: FileRef | None = None
     _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")
@@ -126,7 +130,7 @@ class Deployment(_Part):
     def files(self) -> list[FileRef]:
         """Every file of the bundle."""
         adapters = [file for adapter in self.adapters for file in (adapter.config, adapter.weights)]
-        return [self.backbone.file, *adapters, self.estimator]
+        return [self.backbone.file, *adapters, self.estimator, *filter(None, [self.replay])]
 
     def verify(self) -> None:
         """Compare every file with its hash.

@@ -44,10 +44,16 @@ def look(backbone: Backbone, crops: Tensor, view: Tensor) -> Tensor:
 
 
 class Estimator(nn.Module):
-    """The head over a fixed order of labels, for photos' features of length `features`."""
+    """The head over a fixed order of labels, for photos' features of length `features`.
+
+    The softmax of logits over `temperature` gives the weights; training leaves it 1 (see `abair.training.calibrate`).
+    """
+
+    temperature: Tensor
 
     def __init__(self, labels: Sequence[str], features: int) -> None:
         super().__init__()
+        self.register_buffer("temperature", torch.ones(()))
         self.labels, self.features = tuple(labels), features
         self.head = nn.Sequential(
             nn.LayerNorm(features), nn.Linear(features, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, len(self.labels))
@@ -71,11 +77,16 @@ class Estimator(nn.Module):
         freeze(other)
         return other
 
+    def spread(self, features: Tensor) -> Tensor:
+        """(B, F) to weights over the labels (B, L); each row sums to 1."""
+        weights: Tensor = (self(features) / self.temperature).softmax(1)
+        return weights
+
     @torch.inference_mode()
     def weights(self, backbone: Backbone, crops: Tensor, view: Tensor) -> list[float]:
         """The softmax over the labels for one photo: views (N, 3, 64, 64) and (1, 3, 64, 64) to L weights."""
         rows = look(backbone, crops, view)
-        return self(rows.float().mean(0, keepdim=True))[0].softmax(0).tolist()  # type: ignore[no-any-return]
+        return self.spread(rows.float().mean(0, keepdim=True))[0].tolist()
 
 
 def one_hot(weights: Sequence[float]) -> list[float]:

@@ -16,15 +16,16 @@ by the true labels; the deployment that is live, by its soft weights."""
 class Group(BaseModel):
     """Held-out samples with one kind of damage: a label, a mixture, or none.
 
-    `psnr` holds for each way the PSNR in dB of each sample, the same samples in the same order for all ways; `champion`
-    is missing where the live deployment does not know one of the `labels`. `top` is the challenger's likeliest label
-    for each sample.
+    `psnr` holds for each way the PSNR in dB of each sample, `ssim` the structural similarity, the same samples in the
+    same order for all ways; `champion` is missing where the live deployment does not know one of the `labels`. `top` is
+    the challenger's likeliest label for each sample.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: tuple[str, ...] = Field(min_length=1)
     psnr: dict[Way, tuple[FiniteFloat, ...]]
+    ssim: dict[Way, tuple[FiniteFloat, ...]] = Field(default_factory=dict)
     top: tuple[str, ...] = Field(min_length=1)
 
     @property
@@ -34,11 +35,12 @@ class Group(BaseModel):
 
     @model_validator(mode="after")
     def _same_samples(self) -> Group:
-        counts = {way: len(values) for way, values in self.psnr.items()}
-        if missing := {"input", "backbone", "OH", "SW", "Oracle"} - counts.keys():
+        if missing := {"input", "backbone", "OH", "SW", "Oracle"} - self.psnr.keys():
             raise ValueError(f"{self.name}: found no {', '.join(sorted(missing))}")
-        if set(counts.values()) != {len(self.top)}:
-            raise ValueError(f"{self.name}: found {counts} samples, expected {len(self.top)} for each way")
+        for measure in (self.psnr, self.ssim):
+            counts = {way: len(values) for way, values in measure.items()}
+            if set(counts.values()) - {len(self.top)}:
+                raise ValueError(f"{self.name}: found {counts} samples, expected {len(self.top)} for each way")
         return self
 
     def mean(self, way: Way) -> float:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 PHOTO_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 HELD_OUT: Final = 0.05
 """Part of the photos that training never sees; chosen by a hash of the name, so it stays when photos are added."""
+HELD_OUT_SAMPLES: Final = frozenset({"astronaut", "coffee"})
+"""Those of scikit-image's photos that training never sees."""
 
 Pixels = NDArray[np.uint8]
 
@@ -148,14 +150,16 @@ def load_photos(paths: Sequence[Path]) -> list[Pixels]:
 def clean_photos(folder: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
     """The photos to train on and the held-out ones: from `folder`, or without one from scikit-image and dead leaves."""
     if folder is not None:
-        train, held = split_photos(photos_in(folder))
-        return CleanPhotos(load_photos(train), str(folder)), CleanPhotos(load_photos(held), f"{folder} (held out)")
+        seen, unseen = split_photos(photos_in(folder))
+        return CleanPhotos(load_photos(seen), str(folder)), CleanPhotos(load_photos(unseen), f"{folder} (held out)")
     from abair.samples import dead_leaves, sample_photos
 
-    photos = [photo for _, photo in sorted(sample_photos().items())]
+    photos = sorted(sample_photos().items())
+    held = [photo for name, photo in photos if name in HELD_OUT_SAMPLES]
+    train = [photo for name, photo in photos if name not in HELD_OUT_SAMPLES]
     leaves = [dead_leaves(generator_for(0, index), 320) for index in range(24)]
     source = "scikit-image's photos and dead leaves"
-    return CleanPhotos(photos[1:] + leaves[2:], source), CleanPhotos(photos[:1] + leaves[:2], f"{source} (held out)")
+    return CleanPhotos(train + leaves[2:], source), CleanPhotos(held + leaves[:2], f"{source} (held out)")
 
 
 def pixels_digest(photos: Sequence[Pixels]) -> str:
@@ -192,7 +196,7 @@ class Sample:
 class Degrader:
     """Applies degradations to clean crops: singly, in chains, or mixed by regions (Degradation CutMix).
 
-    `labels` are the degradations' names and, last, `clean`; their order is the order of `types`.
+    `labels` are the degradations' names in the order given and, last, `clean`; that is the order of `types`.
     """
 
     def __init__(self, synthesizers: Mapping[str, Synthesizer], recipe: Recipe | None = None) -> None:
@@ -200,7 +204,7 @@ class Degrader:
             raise TrainingError(
                 "no degradations: found no usable plugin; install one, for example pip install abair-noise"
             )
-        self.synthesizers = dict(sorted(synthesizers.items()))
+        self.synthesizers = dict(synthesizers)
         self.labels = (*self.synthesizers, CLEAN)
         self.recipe = recipe or Recipe()
         for name, times in self.recipe.emphasis:

@@ -32,11 +32,11 @@ class Header:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def read_header(path: Path, error: type[AbairError] = DeploymentError) -> Header:
+def read_header(path: Path, error: type[AbairError] = DeploymentError, kinds: frozenset[str] = FLOATS) -> Header:
     """Read the header alone; no tensor is touched and torch is not needed.
 
     Raises:
-        error: the file is missing, too large, not safetensors, or holds anything but 16- or 32-bit floats.
+        error: the file is missing, too large, not safetensors, or holds anything but `kinds` (safetensors' dtypes).
     """
     try:
         size = path.stat().st_size
@@ -57,14 +57,17 @@ def read_header(path: Path, error: type[AbairError] = DeploymentError) -> Header
         raise error(f"{path}: cannot be read ({reason.strerror}); expected a safetensors file") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise error(_not_safetensors(path, "a header that is not JSON of tensors")) from None
-    strange = sorted(set(dtypes.values()) - FLOATS)
+    strange = sorted(set(dtypes.values()) - kinds)
     if strange:
-        raise error(f"{path}: found tensors of dtype {', '.join(strange)}; expected {', '.join(sorted(FLOATS))}")
+        raise error(f"{path}: found tensors of dtype {', '.join(strange)}; expected {', '.join(sorted(kinds))}")
     return Header(shapes, dtypes, metadata)
 
 
 def read_tensors(
-    path: Path, expected: Mapping[str, tuple[int, ...]], error: type[AbairError] = DeploymentError
+    path: Path,
+    expected: Mapping[str, tuple[int, ...]],
+    error: type[AbairError] = DeploymentError,
+    kinds: frozenset[str] = FLOATS,
 ) -> dict[str, Tensor]:
     """Read exactly the `expected` tensors (name to shape) as float32.
 
@@ -75,7 +78,7 @@ def read_tensors(
     from safetensors.torch import load_file
     from torch import float32
 
-    header = read_header(path, error)
+    header = read_header(path, error, kinds)
     missing = sorted(expected.keys() - header.shapes.keys())
     unknown = sorted(header.shapes.keys() - expected.keys())
     if missing or unknown:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -63,6 +64,23 @@ class Blobs:
                 "expected a home that can be written and has space; set ABAIR_HOME to another folder"
             ) from None
         return sha256
+
+    @contextmanager
+    def writing(self) -> Iterator[Path]:
+        """A path to write something to that shall become a blob; gone afterwards.
+
+        Raises:
+            RegistryError: nothing can be written there.
+        """
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.home, prefix=".writing-") as folder:
+                yield Path(folder) / "blob"
+        except OSError as error:
+            raise RegistryError(
+                f"{self.home}: cannot be written ({error.strerror or error}); expected a home with space; "
+                "set ABAIR_HOME to another folder"
+            ) from None
 
     def problem(self, sha256: str) -> str | None:
         """What is wrong with a blob, or None."""

@@ -1,131 +1,256 @@
-"""What an administrator does to plugins: add, disable, enable, remove. Each is one transaction, then the file."""
+"""What an administrator does: add, disable, enable, remove, retrain; promote, rollback; resume what was interrupted."""
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from abair.contract import CLEAN
 from abair.errors import RegistryError
-from abair_registry import admission, candidates, catalogue, store
+from abair_registry import admission, candidates, hooks, operations, orchestrator, store
 from abair_registry.admission import LIMITS, Limits
 from abair_registry.catalogue import Catalogue
-from abair_registry.models import Adapter, Deployment, Estimator, Plugin, Release
+from abair_registry.models import Adapter, Deployment, Plugin
+from abair_registry.operations import PUBLISHED, Running, Work
+from abair_registry.orchestrator import Change, Result, Wishes, live, remember
+from abair_registry.progress import Steps
+from abair_registry.runs import Runs
+from abair_registry.serving import Serving, parts_of
+from abair_registry.settings import Thresholds
 from abair_registry.store import NewAdapter, NewRelease, Who
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a plugin: its state now, and the number of the live deployment."""
+class Terminal:
+    """How a person follows an operation: its steps, who is waited for, what went wrong without stopping it."""
 
-    name: str
-    state: str
-    version: str
+    steps: Steps
+    waiting: Callable[[Running], None] = lambda other: None
+    warn: Callable[[str], None] = lambda text: None
+
+
+def quiet() -> Terminal:
+    """For programs: nothing is shown."""
+    return Terminal(Steps(quiet=True))
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Where the pointer went: the field names are those of its JSON."""
+
+    operation: int
+    outcome: str
     deployment: int
+    before: int
 
 
-def add(opened: Catalogue, name: str, who: Who, limits: Limits = LIMITS) -> Outcome:
-    """Find and probe an installed plugin, keep its adapters as blobs, and record it as a candidate.
+def add(
+    opened: Catalogue,
+    name: str,
+    who: Who,
+    wishes: Wishes | None = None,
+    terminal: Terminal | None = None,
+    limits: Limits = LIMITS,
+) -> Result:
+    """Find and probe an installed plugin, record it, train an estimator that knows it, and let it serve if gates pass.
 
     Raises:
-        AdmissionError: it is not installed, or the probe refuses it; the registry stays exactly as it was.
-        RegistryError: its version was recorded with other files.
+        AdmissionError: it is not installed, or the probe refuses it; the registry stays as it was.
+        RegistryError: its version was recorded with other files, or MLflow or the database cannot be used.
+        TrainingError: its synthesiser failed.
     """
-    candidate = candidates.find(name)
-    with opened.database.read() as session:
-        deployment = _live(session)
-        backbone_id, backbone = deployment.backbone_id, deployment.backbone.sha256
-        size = deployment.backbone.size
-        taken = {
-            member.label: member.adapter.release.plugin.distribution
-            for member in deployment.members
-            if member.adapter.release.plugin.name != candidate.name
-        }
-    probed = admission.probe(candidate, opened.blobs.path(backbone), taken, limits)
-    adapters = []
-    for degradation in probed.degradations:
-        for adapter in degradation.adapters:
-            if adapter.backbone == size:
-                opened.blobs.add(adapter.config, adapter.config_sha256)
-                opened.blobs.add(adapter.weights, adapter.weights_sha256)
-                adapters.append(
-                    NewAdapter(
-                        degradation=degradation.name,
-                        title=degradation.title,
-                        backbone_id=backbone_id,
-                        rank=adapter.rank,
-                        parameters=adapter.parameters,
-                        config_sha256=adapter.config_sha256,
-                        weights_sha256=adapter.weights_sha256,
-                    )
-                )
-    new = NewRelease(
-        name=candidate.name, distribution=candidate.distribution, version=candidate.version, module=candidate.module,
-        adapters=adapters, files=candidate.files,
-        declared={
-            found.name: {"title": found.title, "synthesizer": found.synthesizer, "card": found.card}
-            for found in probed.degradations
-        },
-    )  # fmt: skip
-    with opened.database.write() as session:
-        release = store.record(session, new, who)
-        return Outcome(candidate.name, release.plugin.state, release.version, _live(session).number)
+    wishes, terminal = wishes or Wishes(), terminal or quiet()
+    candidate = candidates.find(name)  # told at once, before anybody is waited for
+
+    def prepare(work: Work, steps: Steps) -> Change:
+        with opened.database.read() as session:
+            champion = live(session)
+            size = store.backbone_size(session, champion.backbone_id)
+            before = store.plugin(session, candidate.name)
+            state = (before.state, before.reason) if before else None
+        work.step("probe")
+        steps.begin(f"probe {candidate.name} {candidate.version}")
+        taken = {part.label: part.distribution for part in champion.parts if part.plugin != candidate.name}
+        probed = admission.probe(candidate, opened.blobs.path(champion.backbone_sha256), taken, limits)
+        work.step("record")
+        new = _release(opened, candidate, probed, champion.backbone_id, size)
+        with work.session() as (session, _):
+            release = store.record(session, new, who)
+            adapters = [a.id for a in release.adapters if a.backbone_id == champion.backbone_id]
+        try:
+            work.step("train")
+            plugins = hooks.usable({candidate.name})
+            remember(opened, champion, adapters, plugins, wishes, steps)
+        except BaseException:
+            _back(opened, candidate.name, state)
+            raise
+        with opened.database.read() as session:
+            parts = _parts(session, adapters, champion)
+        proposal = champion.with_parts(candidate.name, parts)
+        return Change(
+            candidate.name,
+            proposal,
+            fresh=tuple(part.label for part in parts),
+            on_refusal=lambda session, reason: _reject(session, candidate.name, champion, reason),
+        )
+
+    return _run(opened, "add", candidate.name, who, wishes, prepare, terminal)
 
 
-def disable(opened: Catalogue, name: str, who: Who) -> Outcome:
+def disable(
+    opened: Catalogue, name: str, who: Who, wishes: Wishes | None = None, terminal: Terminal | None = None
+) -> Result:
     """Take a plugin out of what is served; it stays recorded.
 
     Raises:
         RegistryError: it was never added, is disabled already, or nothing would be left.
     """
-    return _leave(opened, name, who, action="disable", state="disabled")
+    return _leave(opened, name, who, "disable", "disabled", wishes or Wishes(), terminal or quiet())
 
 
-def remove(opened: Catalogue, name: str, who: Who) -> Outcome:
+def remove(
+    opened: Catalogue, name: str, who: Who, wishes: Wishes | None = None, terminal: Terminal | None = None
+) -> Result:
     """Take a plugin out of what is served and out of the list; its history stays, older deployments keep their blobs.
 
     Raises:
         RegistryError: it was never added, is removed already, or nothing would be left.
     """
-    return _leave(opened, name, who, action="remove", state="removed")
+    return _leave(opened, name, who, "remove", "removed", wishes or Wishes(), terminal or quiet())
 
 
-def enable(opened: Catalogue, name: str, who: Who) -> Outcome:
-    """Serve a disabled plugin again, with the estimator of the newest deployment that knew all of the labels.
+def enable(
+    opened: Catalogue, name: str, who: Who, wishes: Wishes | None = None, terminal: Terminal | None = None
+) -> Result:
+    """Serve a disabled plugin again, as it served last.
 
     Raises:
-        RegistryError: it is not disabled, or no estimator knows these labels together.
+        RegistryError: it is not disabled, or never served.
+        TrainingError: it left no samples behind that an estimator could be fitted to.
     """
-    with opened.database.write() as session:
-        found = recorded(session, name)
-        if found.state != "disabled":
+    wishes, terminal = wishes or Wishes(), terminal or quiet()
+
+    def prepare(work: Work, steps: Steps) -> Change:
+        with opened.database.read() as session:
+            found = recorded(session, name)
+            if found.state != "disabled":
+                raise RegistryError(
+                    f"plugin {found.name}: found state {found.state}, expected disabled; "
+                    f"see: abair-registry show {found.name}"
+                )
+            champion = live(session)
+            theirs = _last_of(session, found)
+            parts = _parts(session, [adapter.id for adapter in theirs], champion)
+            proposal = champion.with_parts(found.name, parts)
+            # an estimator that knew all of them together needs no training
+            knew = _knew(session, proposal)
+        begin = proposal if knew is None else knew
+        return Change(found.name, begin, fresh=() if knew else tuple(part.label for part in parts))
+
+    with opened.database.read() as session:
+        subject = recorded(session, name).name
+    return _run(opened, "enable", subject, who, wishes, prepare, terminal)
+
+
+def retrain(opened: Catalogue, who: Who, wishes: Wishes | None = None, terminal: Terminal | None = None) -> Result:
+    """Train the whole estimator of what serves again, from samples of all its plugins.
+
+    Raises:
+        RegistryError: one of them is not installed.
+    """
+    wishes = wishes or Wishes(route="full")
+
+    def prepare(work: Work, steps: Steps) -> Change:
+        with opened.database.read() as session:
+            return Change("estimator", live(session))
+
+    return _run(opened, "retrain", "estimator", who, wishes, prepare, terminal or quiet())
+
+
+def promote(
+    opened: Catalogue, number: int | None, who: Who, *, force: bool = False, terminal: Terminal | None = None
+) -> Moved:
+    """Let a challenger serve: the newest that waits for review, or the one of this number.
+
+    Raises:
+        RegistryError: there is none, it serves already, or (without `force`) another was its champion.
+    """
+
+    def target(session: Session, champion: int) -> Deployment:
+        if number is None:
+            waiting = store.challenger(session)
+            if waiting is None:
+                raise RegistryError(
+                    "promote: found no challenger that waits for review; expected one made with --review; "
+                    "see: abair-registry history"
+                )
+            return waiting
+        found = _deployment(session, number)
+        made_for = store.champion_of(session, found)
+        if not force and not store.served(session, number) and made_for != champion:
             raise RegistryError(
-                f"plugin {found.name}: found state {found.state}, expected disabled; "
-                f"see: abair-registry show {found.name}"
+                f"deployment {number}: was judged against deployment {made_for}, but {champion} is live now; add the "
+                "plugin again, or take --force with a --reason"
             )
-        live = _live(session)
-        source, theirs = _last_with(session, found)
-        wanted = {member.label: member.adapter for member in live.members} | {a.degradation: a for a in theirs}
-        for deployment in _newest_first(session):
-            if wanted.keys() <= set(deployment.labels) and deployment.backbone_id == live.backbone_id:
-                labels = [label for label in deployment.labels if label in wanted or label == CLEAN]
-                outputs = _estimator_for(opened, session, deployment, labels)
-                adapters = [wanted[label] for label in outputs.labels if label != CLEAN]
-                made = store.deploy(session, adapters, outputs, who, action="enable", subject=found.name)
-                outcome = Outcome(found.name, "live", source.version, made.number)
-                break
-        else:
+        return found
+
+    return _move(opened, "promote", who, target, {"number": number, "force": force}, terminal or quiet())
+
+
+def rollback(opened: Catalogue, to: int | None, who: Who, *, terminal: Terminal | None = None) -> Moved:
+    """Let an earlier deployment serve again: the one before the live one, or the one of this number.
+
+    Raises:
+        RegistryError: there is none, or it never served.
+    """
+
+    def target(session: Session, champion: int) -> Deployment:
+        earlier = store.before(session, champion) if to is None else to
+        if earlier is None:
             raise RegistryError(
-                f"plugin {found.name}: found no estimator that knows {', '.join(sorted(wanted))} together; "
-                f"expected one from an earlier deployment; run: abair-registry add {found.name}"
+                f"rollback: deployment {champion} is the first; expected an earlier one; see: abair-registry history"
             )
-    catalogue.settle(opened)
-    return outcome
+        found = _deployment(session, earlier)
+        if not store.served(session, earlier):
+            raise RegistryError(
+                f"deployment {earlier}: never served; expected one that did; to let it serve now, run: "
+                f"abair-registry promote {earlier}"
+            )
+        return found
+
+    return _move(opened, "rollback", who, target, {"to": to}, terminal or quiet())
+
+
+def resume(opened: Catalogue, who: Who, terminal: Terminal | None = None) -> Result | Moved | None:
+    """Do again what was killed, stopped or failed last, as it was asked for; None if there is nothing.
+
+    Raises:
+        AbairError: as that operation does.
+    """
+    operations.recover(opened.database)
+    with opened.database.read() as session:
+        other = operations.running(session)
+        if other is not None:
+            raise RegistryError(f"registry: {other}; expected nobody; try again later")
+        left = operations.interrupted(session)
+        if left is None:
+            return None
+        kind, subject, asked = left.kind, left.subject, dict(left.detail.get("arguments", {}))
+        who = Who(left.actor if who.reason == "" else who.actor, who.reason or left.reason)
+    if kind == "promote":
+        return promote(opened, asked.get("number"), who, force=bool(asked.get("force")), terminal=terminal)
+    if kind == "rollback":
+        return rollback(opened, asked.get("to"), who, terminal=terminal)
+    wishes = Wishes(**asked | {"thresholds": Thresholds(**asked.get("thresholds", {}))})
+    if kind == "retrain":
+        return retrain(opened, who, wishes, terminal)
+    return {"add": add, "disable": disable, "enable": enable, "remove": remove}[kind](
+        opened, subject, who, wishes, terminal
+    )
 
 
 def recorded(session: Session, name: str) -> Plugin:
@@ -146,61 +271,165 @@ def recorded(session: Session, name: str) -> Plugin:
     )
 
 
-def _leave(opened: Catalogue, name: str, who: Who, *, action: str, state: str) -> Outcome:
-    with opened.database.write() as session:
-        found = recorded(session, name)
-        if found.state in {state, "removed"}:
-            raise RegistryError(
-                f"plugin {found.name}: is {found.state} already; expected another state; see: abair-registry list"
-            )
-        live = _live(session)
-        kept = [m.adapter for m in live.members if m.adapter.release.plugin_id != found.id]
-        if len(kept) < len(live.members):
-            if not kept:
+def _run(
+    opened: Catalogue,
+    kind: str,
+    subject: str,
+    who: Who,
+    wishes: Wishes,
+    prepare: Callable[[Work, Steps], Change],
+    terminal: Terminal,
+) -> Result:
+    asked: dict[str, Any] = asdict(wishes) | {"thresholds": wishes.thresholds.model_dump()}
+    return orchestrator.run(
+        opened, kind, subject, who, wishes, prepare,
+        arguments=asked, steps=terminal.steps, waiting=terminal.waiting, warn=terminal.warn,
+    )  # fmt: skip
+
+
+def _leave(opened: Catalogue, name: str, who: Who, kind: str, state: str, wishes: Wishes, terminal: Terminal) -> Result:
+    def prepare(work: Work, steps: Steps) -> Change:
+        with opened.database.read() as session:
+            found = recorded(session, name)
+            if found.state in {state, "removed"}:
+                raise RegistryError(
+                    f"plugin {found.name}: is {found.state} already; expected another state; see: abair-registry list"
+                )
+            champion = live(session)
+            proposal = champion.without(found.name)
+            if not proposal.parts:
                 raise RegistryError(
                     f"plugin {found.name}: is the last one live; expected another to stay; add or enable one first"
                 )
-            labels = [*(adapter.degradation for adapter in kept), CLEAN]
-            outputs = _estimator_for(opened, session, live, labels)
-            number = store.deploy(session, kept, outputs, who, action=action, subject=found.name).number
-        else:
-            number = live.number
-            store.tell(session, who, action, found.name)
-        found = recorded(session, found.name)
-        found.state, found.reason = state, who.reason
-        release = found.releases[-1]
-        outcome = Outcome(found.name, state, release.version, number)
-    catalogue.settle(opened)
-    return outcome
+            subject = found.name
+
+        def settle_states(session: Session) -> None:
+            plugin = store.plugin(session, subject)
+            assert plugin is not None
+            plugin.state, plugin.reason = state, who.reason
+
+        return Change(subject, proposal, settle_states=settle_states)
+
+    with opened.database.read() as session:
+        subject = recorded(session, name).name
+    return _run(opened, kind, subject, who, wishes, prepare, terminal)
 
 
-def _estimator_for(opened: Catalogue, session: Session, source: Deployment, labels: list[str]) -> Estimator:
-    """The source's estimator for some of its labels: softmax over the outputs that are left, nothing trained."""
-    if list(source.labels) == labels:
-        return source.estimator
-    from abair.estimator import load_estimator, save_estimator
+def _move(
+    opened: Catalogue,
+    kind: str,
+    who: Who,
+    target: Callable[[Session, int], Deployment],
+    arguments: dict[str, Any],
+    terminal: Terminal,
+) -> Moved:
+    """Point at a recorded deployment: one transaction, then what follows from it."""
+    with operations.working(opened.database, kind, "deployment", who, arguments=arguments) as work:
+        work.step("publish")
+        with work.session() as (session, operation):
+            champion = live(session).number
+            deployment = target(session, champion)
+            number = deployment.number
+            if number == champion:
+                raise RegistryError(
+                    f"deployment {number}: is live already; expected another; see: abair-registry history"
+                )
+            store.publish(
+                session, deployment, who, action=kind, subject=f"deployment {number}", operation_id=operation.id
+            )
+            plugins = {member.adapter.release.plugin.name for member in deployment.members}
+            operation.step = PUBLISHED
+            operation.detail = operation.detail | {"deployment": number}
+        runs = Runs(opened.settings, patient=False)
+        orchestrator.follow(opened, runs, hooks.usable(plugins), terminal.warn)
+        return Moved(work.id, "live", number, champion)
 
-    whole = load_estimator(opened.blobs.path(source.estimator.sha256), source.labels)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "estimator.safetensors"
-            save_estimator(whole.rearranged(labels), path)
-            sha256 = opened.blobs.add(path)
-    except OSError as error:
-        raise RegistryError(
-            f"the estimator for {', '.join(labels)} cannot be written ({error}); "
-            f"expected a temporary folder with space; nothing was changed"
-        ) from None
-    return store.estimator(session, sha256, labels)
+
+def _deployment(session: Session, number: int) -> Deployment:
+    found = session.get(Deployment, number)
+    if found is None:
+        newest = session.scalar(select(Deployment.number).order_by(Deployment.number.desc()).limit(1))
+        raise RegistryError(f"deployment {number}: there is none; expected 1 to {newest}; see: abair-registry history")
+    return found
 
 
-def _last_with(session: Session, plugin: Plugin) -> tuple[Release, list[Adapter]]:
-    """The release of a plugin that served last, and its adapters."""
+def _release(
+    opened: Catalogue, candidate: candidates.Candidate, probed: admission.Probed, backbone_id: int, size: str
+) -> NewRelease:
+    """What was probed, its adapters kept as blobs."""
+    adapters = []
+    for degradation in probed.degradations:
+        for adapter in degradation.adapters:
+            if adapter.backbone == size:
+                opened.blobs.add(adapter.config, adapter.config_sha256)
+                opened.blobs.add(adapter.weights, adapter.weights_sha256)
+                adapters.append(
+                    NewAdapter(
+                        degradation=degradation.name,
+                        title=degradation.title,
+                        backbone_id=backbone_id,
+                        rank=adapter.rank,
+                        parameters=adapter.parameters,
+                        config_sha256=adapter.config_sha256,
+                        weights_sha256=adapter.weights_sha256,
+                    )
+                )
+    return NewRelease(
+        name=candidate.name, distribution=candidate.distribution, version=candidate.version, module=candidate.module,
+        adapters=adapters, files=candidate.files,
+        declared={
+            found.name: {"title": found.title, "synthesizer": found.synthesizer, "card": found.card}
+            for found in probed.degradations
+        },
+    )  # fmt: skip
+
+
+def _parts(session: Session, adapters: list[int], champion: Serving) -> Any:
+    found = [session.get_one(Adapter, number) for number in adapters]
+    return parts_of(found, store.replays(session, champion.backbone_id, list(adapters)))
+
+
+def _reject(session: Session, name: str, champion: Serving, reason: str) -> None:
+    """A refused plugin's state; one that serves in an earlier version goes on doing so."""
+    found = store.plugin(session, name)
+    if found is not None and name not in champion.plugins:
+        found.state, found.reason = "rejected", reason
+
+
+def _back(opened: Catalogue, name: str, state: tuple[str, str] | None) -> None:
+    """The state from before an operation that was stopped."""
+    if state is not None:
+        with opened.database.write() as session:
+            found = store.plugin(session, name)
+            if found is not None and found.state == "candidate":
+                found.state, found.reason = state
+
+
+def _knew(session: Session, proposal: Serving) -> Serving | None:
+    """The proposal with the newest estimator that knew exactly these adapters, in that deployment's order."""
+    wanted = {part.adapter_id: part for part in proposal.parts}
+    for deployment in _newest_first(session):
+        ids = [member.adapter_id for member in deployment.members]
+        if set(ids) == wanted.keys() and store.served(session, deployment.number):
+            return Serving(
+                number=proposal.number,
+                backbone_id=proposal.backbone_id,
+                backbone_sha256=proposal.backbone_sha256,
+                fingerprint=proposal.fingerprint,
+                estimator_sha256=deployment.estimator.sha256,
+                parts=tuple(wanted[number] for number in ids),
+                replay=proposal.replay,
+            )
+    return None
+
+
+def _last_of(session: Session, plugin: Plugin) -> list[Adapter]:
+    """The adapters with which a plugin served last."""
     ids = {release.id for release in plugin.releases}
     for deployment in _newest_first(session):
         adapters = [m.adapter for m in deployment.members if m.adapter.release_id in ids]
-        if adapters:
-            return adapters[0].release, adapters
+        if adapters and store.served(session, deployment.number):
+            return adapters
     raise RegistryError(
         f"plugin {plugin.name}: was never live; expected one that served before; run: abair-registry add {plugin.name}"
     )
@@ -208,10 +437,3 @@ def _last_with(session: Session, plugin: Plugin) -> tuple[Release, list[Adapter]
 
 def _newest_first(session: Session) -> list[Deployment]:
     return list(session.scalars(select(Deployment).order_by(Deployment.number.desc())))
-
-
-def _live(session: Session) -> Deployment:
-    deployment = store.live(session)
-    if deployment is None:
-        raise RegistryError("registry: found no live deployment, expected one; run: abair-registry doctor")
-    return deployment

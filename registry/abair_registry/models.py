@@ -1,7 +1,8 @@
 """The registry's tables, one `MetaData` with a naming convention; wrong states cannot be stored.
 
-What is told once is never changed: rows of `release`, `adapter`, `estimator`, `deployment`, `member` and `event` are
-only ever added (triggers in the migrations hold that), and the one row of `live` points at the deployment that serves.
+What is told once is never changed: rows of `release`, `adapter`, `replay`, `estimator`, `deployment`, `member` and
+`event` are only ever added (triggers in the migrations hold that), and the one row of `live` points at the deployment
+that serves.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 PLUGIN_STATES: Final = ("candidate", "live", "disabled", "rejected", "removed")
 OPERATION_STATES: Final = ("running", "done", "failed", "undone")
 OPERATION_KINDS: Final = ("import", "add", "disable", "enable", "remove", "promote", "rollback", "retrain")
-APPEND_ONLY: Final = ("release", "adapter", "estimator", "deployment", "member", "event")
+APPEND_ONLY: Final = ("release", "adapter", "replay", "estimator", "deployment", "member", "event")
 
 
 class Moment(TypeDecorator[datetime]):
@@ -151,6 +152,20 @@ class Adapter(Base):
         CheckConstraint("length(config_sha256) = 64 AND length(weights_sha256) = 64", name="hashes"),
         CheckConstraint("degradation <> 'clean'", name="degradation"),
     )
+
+
+class Replay(Base):
+    """What an adapter's label left behind for later estimators, a blob; without an adapter, what clean photos did."""
+
+    __tablename__ = "replay"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    backbone_id: Mapped[int] = mapped_column(ForeignKey("backbone.id"))
+    adapter_id: Mapped[int | None] = mapped_column(ForeignKey("adapter.id"))
+    sha256: Mapped[str] = mapped_column(String(64))
+    created: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("length(sha256) = 64", name="hash"),)
 
 
 class Estimator(Base):

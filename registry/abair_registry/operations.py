@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,6 +30,8 @@ HEARTBEAT: Final = 5.0
 LEASE: Final = timedelta(seconds=60)
 """An operation that was not renewed for so long is taken for dead, on whichever host it ran."""
 POLL: Final = 0.5
+PUBLISHED: Final = "published"
+"""The step that is recorded in the transaction that makes a deployment live: from there on, an operation is done."""
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,18 @@ def working(
     subject: str,
     who: Who,
     *,
+    arguments: Mapping[str, Any] | None = None,
     wait: bool = False,
     waiting: Callable[[Running], None] | None = None,
 ) -> Iterator[Work]:
     """Do one operation: begun here, and ended as `done`, `failed` with the error, or `undone` by Ctrl-C.
 
+    `arguments` are what it takes to do it again.
+
     Raises:
         RegistryError: another one is running, and `wait` is false.
     """
-    number = _begin(database, kind, subject, who, wait=wait, waiting=waiting)
+    number = _begin(database, kind, subject, who, dict(arguments or {}), wait=wait, waiting=waiting)
     try:
         with Work(database, number) as work:
             yield work
@@ -144,6 +149,12 @@ def end(database: Database, number: int, state: str, error: str | None = None) -
             _close(session, operation, state, error)
 
 
+def interrupted(session: Session) -> Operation | None:
+    """The newest operation, if it was killed, stopped or failed, and can be done again."""
+    newest = session.scalar(select(Operation).order_by(Operation.id.desc()).limit(1))
+    return newest if newest is not None and newest.state in ("undone", "failed") else None
+
+
 def running(session: Session) -> Running | None:
     """The operation that is being done, or was when its process was killed."""
     operation = session.scalar(select(Operation).where(Operation.state == "running"))
@@ -151,19 +162,32 @@ def running(session: Session) -> Running | None:
 
 
 def recover(database: Database) -> list[Running]:
-    """Undo what killed processes left, and return it. Publishing is one transaction, so there is nothing half done."""
+    """Undo what killed processes left, and return it; what was published already is done.
+
+    Publishing is one transaction, so there is nothing half done.
+    """
     dead = []
     with database.write() as session:
         for operation in session.scalars(select(Operation).where(Operation.state == "running")).all():
             if not _alive(operation):
                 dead.append(_seen(operation))
                 where = f"process {operation.process} on {operation.host}"
-                _close(session, operation, "undone", f"{where} was gone at step {operation.step or 'start'}")
+                if operation.step == PUBLISHED:
+                    _close(session, operation, "done", None)
+                else:
+                    _close(session, operation, "undone", f"{where} was gone at step {operation.step or 'start'}")
     return dead
 
 
 def _begin(
-    database: Database, kind: str, subject: str, who: Who, *, wait: bool, waiting: Callable[[Running], None] | None
+    database: Database,
+    kind: str,
+    subject: str,
+    who: Who,
+    arguments: dict[str, Any],
+    *,
+    wait: bool,
+    waiting: Callable[[Running], None] | None,
 ) -> int:
     told = False
     while True:
@@ -175,6 +199,7 @@ def _begin(
                 operation = Operation(
                     kind=kind, subject=subject, state="running", actor=who.actor, reason=who.reason,
                     host=socket.gethostname(), process=os.getpid(), started=moment, heartbeat=moment,
+                    detail={"arguments": arguments},
                 )  # fmt: skip
                 session.add(operation)
                 session.flush()

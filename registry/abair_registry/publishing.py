@@ -132,8 +132,13 @@ def import_factory(session: Session, blobs: Blobs, who: Who, factory: Path = FAC
             ],
         )
         adapters += store.record(session, new, who).adapters
+    if source.replay is not None:
+        for adapter_id in (None, *(adapter.id for adapter in adapters)):
+            store.keep_replay(session, backbone.id, adapter_id, source.replay.sha256)
     outputs = store.estimator(session, source.estimator.sha256, source.labels)
-    return store.deploy(session, adapters, outputs, who, action="import", subject="factory")
+    deployment = store.propose(session, adapters, outputs, who, action="record", subject="factory")
+    store.publish(session, deployment, who, action="import", subject="factory")
+    return deployment
 
 
 def live_number(session: Session) -> int | None:

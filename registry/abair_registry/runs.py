@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -33,7 +34,7 @@ _MODEL_URI: Final = re.compile(r"models:/([^/@]+)(?:@([\w-]+)|/(\d+))")
 Alias = Literal["champion", "challenger"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-_QUIET: Final = {
+QUIET: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
@@ -41,12 +42,23 @@ _QUIET: Final = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+_HASTY: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of the registered model: its number, the run that made it, its tags."""
+
+    number: str
+    run_id: str
+    tags: dict[str, str]
 
 
 class Runs:
-    """The tracking store of a registry; connects when it is first used."""
+    """The tracking store of a registry; connects when it is first used. Who is not `patient` waits two seconds for it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, patient: bool = True) -> None:
+        self._patient = patient
         self._home = settings.home
         self.uri = settings.tracking_uri or f"sqlite:///{settings.home / 'mlflow.db'}"
         self._client: MlflowClient | None = None
@@ -60,11 +72,16 @@ class Runs:
         with self._telling() as client:
             from mlflow.entities import Param
 
-            found = client.get_experiment_by_name(EXPERIMENT)
-            number = found.experiment_id if found else self._create_experiment(client)
+            number = self.experiment()
             run_id: str = client.create_run(number, run_name=name, tags=dict(tags)).info.run_id
             client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
             return run_id
+
+    def experiment(self) -> str:
+        """The id of the experiment, made where there is none. Raises RegistryError."""
+        with self._telling() as client:
+            found = client.get_experiment_by_name(EXPERIMENT)
+            return str(found.experiment_id) if found else self._create_experiment(client)
 
     def metrics(self, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
         """Record metrics; names with `/` make groups on the page. Raises RegistryError."""
@@ -143,6 +160,46 @@ class Runs:
                     return None
                 raise
 
+    def versions(self) -> list[Version]:
+        """All versions of the model, newest first. Raises RegistryError."""
+        with self._telling() as client:
+            found: list[Version] = []
+            token = None
+            while True:
+                page = client.search_model_versions(f"name='{MODEL}'", max_results=200, page_token=token)
+                found += [Version(str(v.version), v.run_id or "", dict(v.tags)) for v in page]
+                token = page.token
+                if not token:
+                    return sorted(found, key=lambda version: -int(version.number))
+
+    def tag_version(self, number: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a version. Raises RegistryError."""
+        with self._telling() as client:
+            for key, value in tags.items():
+                client.set_model_version_tag(MODEL, number, key, value)
+
+    def running(self) -> list[tuple[str, dict[str, str]]]:
+        """The runs that have not ended, with their tags. Raises RegistryError."""
+        with self._telling() as client:
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                return []
+            listed = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'", max_results=1000)
+            return [(run.info.run_id, dict(run.data.tags)) for run in listed]
+
+    def exists(self, run_id: str) -> bool:
+        """Whether there is such a run. Raises RegistryError."""
+        with self._telling() as client:
+            from mlflow.exceptions import MlflowException
+
+            try:
+                client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
+            return True
+
     def fetch(self, model: str, folder: Path) -> Path:
         """Bring the bundle that `models:/abair@champion` or `models:/abair/3` names below `folder`; returns its own.
 
@@ -166,15 +223,19 @@ class Runs:
             return target
 
     def _create_experiment(self, client: MlflowClient) -> str:
-        local = self.uri.startswith("sqlite:")
-        place = (self._home / "artifacts").absolute().as_uri() if local else None
+        place = self.artifacts if self.uri.startswith("sqlite:") else None
         return client.create_experiment(EXPERIMENT, artifact_location=place)
+
+    @property
+    def artifacts(self) -> str:
+        """Where the local store keeps files, as a URI."""
+        return (self._home / "artifacts").absolute().as_uri()
 
     @contextmanager
     def _telling(self) -> Iterator[MlflowClient]:
         """The client; what MLflow says as one line of ours."""
         if self._client is None:
-            self._client = _connect(self.uri)
+            self._client = _connect(self.uri, patient=self._patient)
         from mlflow.exceptions import MlflowException
 
         try:
@@ -200,8 +261,8 @@ def fetched(model: str) -> Path:
         raise DeploymentError(str(error)) from None
 
 
-def _connect(uri: str) -> MlflowClient:
-    for name, value in _QUIET.items():
+def _connect(uri: str, *, patient: bool) -> MlflowClient:
+    for name, value in {**QUIET, **({} if patient else _HASTY)}.items():
         os.environ.setdefault(name, value)
     try:
         from mlflow import MlflowClient

@@ -1,11 +1,11 @@
-"""Where the registry keeps its state: from the environment, with defaults that need no server."""
+"""Where the registry keeps its state and what its gates ask for: from the environment; the defaults need no server."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from abair.deployment import home
@@ -13,16 +13,36 @@ from abair.deployment import home
 DATABASE: Final = "registry.db"
 
 
+class Thresholds(BaseModel):
+    """What a gate asks of a challenger: in dB but for `recall`, a share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gain: float = Field(default=0.3, description="a new adapter over the bare backbone, at least")
+    loss: float = Field(default=0.1, ge=0, description="of any live degradation or mixture, at most")
+    clean: float = Field(default=38.0, description="of undamaged photos, at least")
+    clean_loss: float = Field(default=0.3, ge=0, description="of undamaged photos against the champion, at most")
+    oracle_gap: float = Field(default=0.3, ge=0, description="from SW to Oracle for a new label, at most")
+    recall: float = Field(default=0.9, ge=0, le=1, description="of a new label, at least")
+
+
 class Settings(BaseSettings):
-    """`ABAIR_HOME`, `ABAIR_REGISTRY_URL`, `ABAIR_SHARED_URL`, and MLflow's own `MLFLOW_TRACKING_URI`.
+    """`ABAIR_HOME`, `ABAIR_REGISTRY_URL` and so on, and MLflow's own `MLFLOW_TRACKING_URI`.
 
     `registry_url` may hold a password, so it is never printed as it is. `shared_url` (`file:///...`) is a folder that
-    hosts with one PostgreSQL registry share; blobs are put there and fetched from there.
+    hosts with one PostgreSQL registry share; blobs are put there and fetched from there. `clean_dir` holds clean photos
+    that new damage is tried on (default: those of scikit-image's wheel, and drawn pictures); `samples` are what the
+    full route makes. A gate's threshold is set by `ABAIR_GATES__LOSS=0.2` and the like.
     """
 
-    model_config = SettingsConfigDict(env_prefix="ABAIR_", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ABAIR_", env_nested_delimiter="__", extra="ignore", frozen=True, populate_by_name=True
+    )
 
     home: Path = Field(default_factory=home)
     registry_url: SecretStr | None = None
     shared_url: str | None = None
+    clean_dir: Path | None = None
+    samples: int = Field(default=1500, ge=100)
+    gates: Thresholds = Thresholds()
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from abair_registry.models import (
     Member,
     Plugin,
     Release,
+    Replay,
     now,
 )
 
@@ -77,6 +78,11 @@ def backbone(session: Session, size: str, fingerprint: str, sha256: str) -> Back
         session.add(found)
         session.flush()
     return found
+
+
+def backbone_size(session: Session, number: int) -> str:
+    """The name of a recorded backbone's size."""
+    return session.get_one(Backbone, number).size
 
 
 def estimator(session: Session, sha256: str, labels: Sequence[str]) -> Estimator:
@@ -168,7 +174,7 @@ def live(session: Session) -> Deployment | None:
     return None if row is None else row.deployment
 
 
-def deploy(
+def propose(
     session: Session,
     adapters: Sequence[Adapter],
     outputs: Estimator,
@@ -178,8 +184,9 @@ def deploy(
     subject: str,
     operation_id: int | None = None,
     run_id: str | None = None,
+    detail: Mapping[str, Any] | None = None,
 ) -> Deployment:
-    """Number a new deployment and make it live: `adapters` in the order of the estimator's labels.
+    """Number a new deployment, which does not serve yet: `adapters` in the order of the estimator's labels.
 
     Raises:
         RegistryError: labels and adapters differ, or the adapters are for several backbones.
@@ -203,14 +210,24 @@ def deploy(
         for position, adapter in enumerate(adapters)
     )
     session.flush()
-    point(session, deployment)
-    tell(session, who, action, subject, {"labels": labels}, deployment=number, operation_id=operation_id)
+    told = {"labels": labels, **(detail or {})}
+    tell(session, who, action, subject, told, deployment=number, operation_id=operation_id)
     return deployment
 
 
-def point(session: Session, deployment: Deployment) -> None:
+def publish(
+    session: Session,
+    deployment: Deployment,
+    who: Who,
+    *,
+    action: str,
+    subject: str,
+    operation_id: int | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
     """Make a recorded deployment the live one; the plugins' states follow."""
     row = session.get(Live, 1)
+    before = row.deployment_number if row else None
     if row is None:
         session.add(Live(id=1, deployment_number=deployment.number, since=now()))
     else:
@@ -231,7 +248,55 @@ def point(session: Session, deployment: Deployment) -> None:
             found.state, found.reason = "live", ""
         elif found.state == "live":
             found.state = "disabled"
-    session.flush()
+    told = {"labels": deployment.labels, "before": before, **(detail or {})}
+    tell(session, who, action, subject, told, deployment=deployment.number, operation_id=operation_id)
+
+
+def before(session: Session, number: int) -> int | None:
+    """The deployment that served until this one first went live."""
+    for event in session.scalars(select(Event).where(Event.deployment_number == number).order_by(Event.id)):
+        if "before" in event.detail:
+            return None if event.detail["before"] is None else int(event.detail["before"])
+    return None
+
+
+def served(session: Session, number: int) -> bool:
+    """Whether a deployment is or ever was live."""
+    told = session.scalars(select(Event).where(Event.deployment_number == number))
+    return any("before" in event.detail for event in told)
+
+
+def challenger(session: Session) -> Deployment | None:
+    """The newest deployment that waits for review: it was proposed to follow the live one, and never served."""
+    row = session.get(Live, 1)
+    newest = session.scalars(select(Deployment).order_by(Deployment.number.desc()).limit(50))
+    for deployment in newest:
+        if row is None or deployment.number <= row.deployment_number:
+            return None
+        if not served(session, deployment.number) and champion_of(session, deployment) == row.deployment_number:
+            return deployment
+    return None
+
+
+def champion_of(session: Session, deployment: Deployment) -> int | None:
+    """The deployment that was live when this one was made, which its gates compared it with."""
+    query = select(Event).where(Event.deployment_number == deployment.number).order_by(Event.id).limit(1)
+    told = session.scalar(query)
+    found = told.detail.get("champion") if told else None
+    return None if found is None else int(found)
+
+
+def keep_replay(session: Session, backbone_id: int, adapter_id: int | None, sha256: str) -> None:
+    """Record what an adapter's label (or, without an adapter, undamaged photos) left behind; the newest counts."""
+    if replays(session, backbone_id, [adapter_id]).get(adapter_id) != sha256:
+        session.add(Replay(backbone_id=backbone_id, adapter_id=adapter_id, sha256=sha256, created=now()))
+        session.flush()
+
+
+def replays(session: Session, backbone_id: int, adapters: Sequence[int | None]) -> dict[int | None, str]:
+    """The SHA-256 of each adapter's newest replay, and under None that of undamaged photos, if it is asked for."""
+    rows = session.scalars(select(Replay).where(Replay.backbone_id == backbone_id).order_by(Replay.id))
+    return {row.adapter_id: row.sha256 for row in rows if row.adapter_id in adapters}
 
 
 def history(session: Session) -> list[tuple[Deployment, bool]]:

@@ -53,4 +53,5 @@ def test_a_timid_estimator_that_is_right_is_sharpened_and_no_other(
     photos, degrader = CleanPhotos([photo], "one"), Degrader({"halved": halved}, Recipe(cutmix=0, double=0, clean=0))
     estimator = says(logit)
     assert calibrate(estimator, Backbone(SIZES["tiny"]), Undoes(), degrader, photos) == temperature
-    assert estimator.head[-1].bias.tolist() == pytest.approx([logit / temperature, 0.0])
+    assert float(estimator.temperature) == pytest.approx(temperature)
+    assert estimator.head[-1].bias.tolist() == [logit, 0.0]

@@ -7,7 +7,7 @@ chosen by likelihood (Guo et al., "On Calibration of Modern Neural Networks", IC
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -16,8 +16,9 @@ from abair.backbone import Backbone
 from abair.contract import CLEAN
 from abair.estimator import Estimator
 from abair.lora import Blender
+from abair.replay import seen_in
 from abair.synthesis import CleanPhotos, Degrader, generator_for
-from abair.training.estimate import VALIDATION_SIDE, seen_in
+from abair.training.estimate import VALIDATION_SIDE
 
 TEMPERATURES: Final = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2)
 SAMPLES: Final = 72
@@ -34,7 +35,7 @@ GOOD_ENOUGH: Final = 1e-4
 def calibrate(
     estimator: Estimator, backbone: Backbone, blender: Blender, degrader: Degrader, photos: CleanPhotos
 ) -> float:
-    """Choose the temperature and divide the estimator's last layer by it; returns it."""
+    """Choose the estimator's temperature and set it; returns it."""
     losses = dict.fromkeys(TEMPERATURES, 0.0)
     for index in range(SAMPLES):
         generator = generator_for(0, 11, index)
@@ -50,7 +51,5 @@ def calibrate(
             losses[temperature] += float((restored - clean).square().mean().add(GOOD_ENOUGH).log10())
     least = min(losses.values())
     best = max(t for t, loss in losses.items() if 10 * (loss - least) / SAMPLES <= AS_GOOD)
-    last: Any = estimator.head[-1]
-    for parameter in (last.weight, last.bias):
-        parameter.copy_(parameter / best)
+    estimator.temperature.fill_(best)
     return best

@@ -19,6 +19,7 @@ from abair.discovery import Found, Plugins, discover, load_synthesizer
 from abair.errors import PluginError, TrainingError
 from abair.estimator import load_estimator, save_estimator
 from abair.lora import Blender, read_adapter
+from abair.replay import replay_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe, clean_photos
 from abair.training import processes
 from abair.training.adapt import AdaptTask, read_pairs
@@ -29,6 +30,8 @@ from abair.training.pretrain import PretrainTask
 from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings, read_settings, write_settings
 
 CLEAN_DIR = "ABAIR_CLEAN_DIR"
+REPLAYED = 6
+"""Held-out samples of each kind in a bundle's replay: they weigh most of it."""
 
 
 def train_backbone(
@@ -122,10 +125,20 @@ def train_estimator(
     state = train(task, settings, run, device=device)
     if processes.is_first():
         estimator = run / "estimator.safetensors"
+        # Parts of the samples go into the bundle, which is published: they are photographs that may be, and drawn
+        # pictures. Features of them, too: those who bring a label without photos of their own damage the same ones.
+        common, samples = clean_photos(None)
+        sources = [photos] if photos.digest() == common.digest() else [photos, common]
         temperature = calibrate(task.module.cpu(), network, Blender(network, adapters_read), degrader, held_out)
         save_estimator(task.module, estimator)
         deployment = assemble(
-            out, name=name, created=datetime.now(UTC), backbone=source, estimator=estimator, adapters=members
+            out,
+            name=name,
+            created=datetime.now(UTC),
+            backbone=source,
+            estimator=estimator,
+            adapters=members,
+            replay=replay_of(network, degrader, sources, samples, REPLAYED, settings.seed),
         )
         if deployment.backbone.fingerprint != before:
             raise TrainingError(

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from abair import views
 from abair.backbone import Backbone, fingerprint
-from abair.estimator import Estimator, feature_count, look
+from abair.estimator import Estimator, feature_count
+from abair.replay import seen_in
 from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for
 from abair.training.loop import Batch
 from abair.training.settings import Settings
@@ -54,6 +55,7 @@ class EstimateTask:
         held_out: CleanPhotos,
         settings: Settings,
         folder: Path,
+        samples: int = POOL,
     ) -> None:
         torch.manual_seed(settings.seed)
         self.backbone = backbone
@@ -61,7 +63,10 @@ class EstimateTask:
         self.degrader, self.photos, self.held_out, self.settings = degrader, photos, held_out, settings
         of = json.dumps([*self.depends.values(), settings.seed, settings.crop]).encode()
         self._pool = Pool(
-            folder / f"pool-{hashlib.sha256(of).hexdigest()[:16]}.dat", POOL, self.module.features, len(degrader.labels)
+            folder / f"pool-{hashlib.sha256(of).hexdigest()[:16]}.dat",
+            samples,
+            self.module.features,
+            len(degrader.labels),
         )
 
     @cached_property
@@ -154,11 +159,3 @@ class Pool:
         found = self.get(place)
         assert found is not None
         return found
-
-
-@torch.inference_mode()
-def seen_in(backbone: Backbone, image: Tensor) -> Tensor:
-    """What the backbone sees in an image (3, H, W), in 16 bits: (16, F)."""
-    pixels = image.permute(1, 2, 0).numpy()
-    rows: Tensor = look(backbone, views.crops(pixels), views.whole(pixels)).half()
-    return rows

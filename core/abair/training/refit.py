@@ -1,120 +1,142 @@
-"""Refits the estimator for a new label on features alone: the head is fitted to old and new features.
+"""Refits the estimator on features alone: to a new label, or to what is left when one goes.
 
-Features are numbers that the frozen backbone made of damaged photos. Those of a release are computed once, when it
-comes, and kept (*feature replay*), so a later label needs neither the older plugins nor their photos, and costs as much
-as an earlier one.
+Whoever has the labels' replays needs neither their plugins nor their photos (see `abair.replay`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from abair.backbone import Backbone, fingerprint, freeze
+from abair.backbone import freeze
 from abair.contract import CLEAN
 from abair.errors import TrainingError
 from abair.estimator import Estimator
-from abair.synthesis import CleanPhotos, Degrader, generator_for
-from abair.tensorfile import read_header, read_tensors, write_tensors
-from abair.training.estimate import seen_in
+from abair.replay import Features
 
-LONGEST: Final = 512
-"""Longest side in pixels of the scenes that features are made of, as in phase III."""
-STEPS: Final = 600
+STEPS: Final = 1500
+EPOCH: Final = 100
+"""Steps after which progress is told."""
 BATCH: Final = 256
 LEARNING_RATE: Final = 1e-3
+NEW: Final = 0.5
+"""Share of a batch that is new samples: as many with the new damage as without any."""
+MOVED: Final = 0.5
 MIXED: Final = 0.25
 """Share of a batch that is half one sample's features, half another's: it stands for mixtures that nobody made."""
 
 
-@dataclass(frozen=True)
-class Features:
-    """What the backbone of this fingerprint made of N samples: `values` (N, F), `targets` (N, L) over `labels`."""
+def refit(
+    champion: Estimator,
+    backbone: str,
+    labels: Sequence[str],
+    known: Sequence[Features],
+    new: Sequence[Features],
+    seed: int,
+    watch: Callable[[int, dict[str, float]], None] = lambda step, figures: None,
+) -> Estimator:
+    """The champion for `labels` (`clean` last), fitted to features of the `backbone`; frozen.
 
-    backbone: str
-    labels: tuple[str, ...]
-    values: Tensor
-    targets: Tensor
-
-    def save(self, path: Path) -> None:
-        """Write them in 16 bits. Raises OSError."""
-        tensors = {"values": self.values.half(), "targets": self.targets.half()}
-        write_tensors(path, tensors, {"abair.features": json.dumps({"backbone": self.backbone, "labels": self.labels})})
-
-    @classmethod
-    def load(cls, path: Path) -> Features:
-        """Read what `save` wrote.
-
-        Raises:
-            TrainingError: it is no such file, or damaged.
-        """
-        header = read_header(path, TrainingError)
-        try:
-            said = json.loads(header.metadata["abair.features"])
-            backbone, labels = str(said["backbone"]), tuple(map(str, said["labels"]))
-            count, features = header.shapes["values"]
-        except (KeyError, ValueError, TypeError, IndexError):
-            raise TrainingError(f"{path}: found no features; expected a file of a release's features") from None
-        tensors = read_tensors(path, {"values": (count, features), "targets": (count, len(labels))}, TrainingError)
-        return cls(backbone, labels, tensors["values"], tensors["targets"])
-
-
-def features_of(backbone: Backbone, degrader: Degrader, photos: CleanPhotos, count: int, seed: int) -> Features:
-    """Damage `count` scenes by the degrader's recipe and look at each through the backbone."""
-    values, targets = [], []
-    for index in range(count):
-        generator = generator_for(seed, 10, index)
-        sample = degrader.sample(photos.scene(generator, LONGEST), generator)
-        values.append(seen_in(backbone, sample.degraded).float().mean(0))
-        targets.append(sample.types.mean((1, 2)))
-    return Features(fingerprint(backbone), degrader.labels, torch.stack(values), torch.stack(targets))
-
-
-def refit(champion: Estimator, backbone: str, new: Sequence[str], known: Sequence[Features], seed: int) -> Estimator:
-    """The champion with `new` labels before `clean`, fitted to all `known` features of the `backbone`; frozen.
-
-    Starts from the champion, which is right already for the old labels. The same arguments give the same estimator.
+    `new` features teach the truth. `known` ones teach what the champion says of them, right or wrong (Li, Hoiem,
+    "Learning without Forgetting", 2016): no label that is live shall lose. New photos are few, so half of the time the
+    change that the new damage made in one scene's features is put upon another's. The temperature stays. The same
+    arguments give the same estimator. `watch` gets loss and accuracy each `EPOCH` steps.
 
     Raises:
         TrainingError: features are another backbone's, or a label has none.
     """
-    labels = (*(label for label in champion.labels if label != CLEAN), *new, CLEAN)
-    for features in known:
+    for features in (*known, *new):
         if features.backbone != backbone:
             raise TrainingError(
                 f"features of {', '.join(features.labels)}: made by backbone {features.backbone[:12]}, expected "
                 f"{backbone[:12]}; train the estimator anew"
             )
-    values = torch.cat([features.values for features in known])
-    targets = torch.cat([_in_order(features, labels) for features in known])
-    if missing := [label for position, label in enumerate(labels) if float(targets[:, position].sum()) == 0]:
+    rows = _Rows(labels, known, new)
+    if missing := [label for label, share in zip(labels, rows.truth.sum(0).tolist(), strict=True) if share == 0]:
         raise TrainingError(f"label {missing[0]}: found no features, expected some; train the estimator anew")
-    estimator = champion.rearranged(labels).requires_grad_(True)
+    estimator, teacher = champion.rearranged(labels).requires_grad_(True), champion.rearranged(labels)
     generator = torch.Generator().manual_seed(seed)
-    # each label is drawn as often as any other, however many samples of it there are
-    weights = (targets / targets.sum(0)).sum(1)
-    optimizer = torch.optim.AdamW(estimator.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
-    for step in range(STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 20, 1.5 * (1 - step / STEPS))
-        chosen = torch.multinomial(weights, BATCH, replacement=True, generator=generator)
-        others = torch.multinomial(weights, round(MIXED * BATCH), replacement=True, generator=generator)
-        x, target = values[chosen], targets[chosen]
-        x[: len(others)] = (x[: len(others)] + values[others]) / 2
-        target[: len(others)] = (target[: len(others)] + targets[others]) / 2
-        loss = F.cross_entropy(estimator(x), target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+    optimizer = torch.optim.AdamW(estimator.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    losses, right = [], []
+    with _one_thread():
+        for step in range(STEPS):
+            for group in optimizer.param_groups:
+                group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 20, 1.5 * (1 - step / STEPS))
+            x, target = rows.batch(teacher, generator)
+            logits = estimator(x)
+            loss = F.cross_entropy(logits, target)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(float(loss.detach()))
+            right.append(float((logits.detach().argmax(1) == target.argmax(1)).float().mean()))
+            if (step + 1) % EPOCH == 0:
+                watch(step + 1, {"loss": sum(losses) / len(losses), "accuracy": sum(right) / len(right)})
+                losses, right = [], []
     freeze(estimator)
     return estimator
+
+
+class _Rows:
+    """All features with their truth over `labels`; how often each is drawn; which show damage that is new."""
+
+    def __init__(self, labels: Sequence[str], known: Sequence[Features], new: Sequence[Features]) -> None:
+        values, truth, scenes, count = [], [], [], 0
+        for features in (*known, *new):
+            rows = _in_order(features, labels)
+            whole = rows.sum(1) > 0.99  # what also shows a label that is asked for no more teaches nothing
+            scene = torch.full((len(rows),), -1)
+            if features.paired and bool(whole.all()):
+                scene[: len(rows) // 2] = torch.arange(count + len(rows) // 2, count + len(rows))
+            values.append(features.values[whole])
+            truth.append(rows[whole])
+            scenes.append(scene[whole])
+            count += int(whole.sum())
+        self.values, self.truth, self.scene = torch.cat(values), torch.cat(truth), torch.cat(scenes)
+        begin = sum(map(len, truth[: len(known)]))
+        # a label is drawn as often as any other, however many samples of it there are
+        balanced = [(part / part.sum(0).clamp(min=1)).sum(1) for part in (self.truth[:begin], self.truth[begin:])]
+        shares = [part * share / part.sum() for part, share in zip(balanced, (1 - NEW, NEW), strict=True) if len(part)]
+        self.weights = torch.cat(shares)
+        self.new = torch.arange(count) >= begin
+        self.novel = torch.tensor([all(label not in features.labels for features in known) for label in labels])
+        self.clean = self.truth[:, labels.index(CLEAN)].gt(0.99).nonzero()[:, 0]
+
+    def batch(self, teacher: Estimator, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Features (B, F) and what is to be said of them (B, L)."""
+
+        def drawn(count: int) -> Tensor:
+            return torch.multinomial(self.weights, count, replacement=True, generator=generator)
+
+        chosen = drawn(BATCH)
+        x, truth = self.values[chosen], self.truth[chosen]
+        moved = (self.scene[chosen] >= 0) & self.new[chosen] & (torch.rand(BATCH, generator=generator) < MOVED)
+        onto = self.clean[torch.randint(len(self.clean), (BATCH,), generator=generator)]
+        x = torch.where(moved[:, None], self.values[onto] + x - self.values[self.scene[chosen]], x)
+        others = drawn(round(MIXED * BATCH))
+        x[: len(others)] = (x[: len(others)] + self.values[others]) / 2
+        truth[: len(others)] = (truth[: len(others)] + self.truth[others]) / 2
+        fresh = self.new[chosen]
+        fresh[: len(others)] |= self.new[others]
+        with torch.no_grad():
+            taught = teacher(x).masked_fill(self.novel, -torch.inf).softmax(1)
+        return x, torch.where(fresh[:, None], truth, taught)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Products this small are slower on more, and with one the same numbers come out on any number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _in_order(features: Features, labels: Sequence[str]) -> Tensor:

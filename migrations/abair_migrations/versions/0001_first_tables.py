@@ -8,7 +8,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-APPEND_ONLY = ("release", "adapter", "estimator", "deployment", "member", "event")
+APPEND_ONLY = ("release", "adapter", "replay", "estimator", "deployment", "member", "event")
 
 
 TRIGGERS = {
@@ -149,6 +149,18 @@ def upgrade() -> None:
         ),
     )
     op.create_table(
+        "replay",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("backbone_id", sa.Integer(), nullable=False),
+        sa.Column("adapter_id", sa.Integer(), nullable=True),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("created", sa.DateTime(), nullable=False),
+        sa.CheckConstraint("length(sha256) = 64", name="ck_replay_hash"),
+        sa.ForeignKeyConstraint(["adapter_id"], ["adapter.id"], name="fk_replay_adapter_id_adapter"),
+        sa.ForeignKeyConstraint(["backbone_id"], ["backbone.id"], name="fk_replay_backbone_id_backbone"),
+        sa.PrimaryKeyConstraint("id", name="pk_replay"),
+    )
+    op.create_table(
         "event",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("at", sa.DateTime(), nullable=False),
@@ -208,6 +220,7 @@ def downgrade() -> None:
     op.drop_table("member")
     op.drop_table("live")
     op.drop_table("event")
+    op.drop_table("replay")
     op.drop_table("adapter")
     op.drop_table("release")
     op.drop_table("deployment")

@@ -1,0 +1,263 @@
+"""What labels leave behind, so that later estimators are fitted and judged without their plugins or anybody's photos.
+
+A *replay* holds features, numbers that the frozen backbone made of damaged photos and that heads are fitted to, and a
+few held-out samples, each with its undamaged self, to judge by. It is made once, when a label comes, and kept (*feature
+replay*), so the fiftieth label costs as much as the sixth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from abair import views
+from abair.backbone import GLOBAL_VIEW, Backbone, fingerprint
+from abair.contract import CLEAN
+from abair.errors import TrainingError
+from abair.estimator import look
+from abair.synthesis import CleanPhotos, Degrader, generator_for, to_8_bit
+from abair.tensorfile import read_header, read_tensors, write_tensors
+
+LONGEST: Final = 512
+"""Longest side in pixels of the scenes that samples are made of, as in phase III."""
+PART: Final = 96
+"""Side in pixels of the part of a held-out scene that is kept and restored; the estimator has seen all of the scene."""
+TRAINED: Final = 80
+"""Samples a label, `clean` included, whose features are kept."""
+_KINDS: Final = frozenset({"U8", "F16", "F32"})
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the backbone of this fingerprint saw in N samples: `values` (N, F), `targets` (N, L) over `labels`.
+
+    If they are `paired`, the second half is the first half's scenes undamaged, in the same order.
+    """
+
+    backbone: str
+    labels: tuple[str, ...]
+    values: Tensor
+    targets: Tensor
+    paired: bool = False
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A sample to judge by, and the true labels in the order in which the damage was done.
+
+    `seen` (F,) is what the backbone saw in the whole scene, `view` (1, 3, 64, 64) the scene's global view, `degraded`
+    and `clean` (3, S, S) in [0, 1] a part of it.
+    """
+
+    labels: tuple[str, ...]
+    seen: Tensor
+    view: Tensor
+    degraded: Tensor
+    clean: Tensor
+
+    @cached_property
+    def mark(self) -> str:
+        """SHA-256 of its pixels: which sample this is."""
+        parts = (self.degraded, self.clean, self.view)
+        return hashlib.sha256(b"".join(_bytes(part).numpy().tobytes() for part in parts)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Features to fit to, and held-out samples to judge by."""
+
+    features: Features
+    held_out: tuple[HeldOut, ...]
+
+    def save(self, path: Path) -> None:
+        """Write numbers in 16 bits and pixels in 8; a part that several samples share is kept once. Raises OSError."""
+        parts: dict[bytes, int] = {}
+        cleans = [_bytes(sample.clean) for sample in self.held_out]
+        places = [parts.setdefault(clean.numpy().tobytes(), len(parts)) for clean in cleans]
+        said = {
+            "backbone": self.features.backbone,
+            "labels": self.features.labels,
+            "paired": self.features.paired,
+            "held_out": [[sample.labels, place] for sample, place in zip(self.held_out, places, strict=True)],
+        }
+        tensors = {
+            "values": self.features.values.half(),
+            "targets": self.features.targets.half(),
+            "seen": torch.stack([sample.seen for sample in self.held_out]).half(),
+            "views": _bytes(torch.cat([sample.view for sample in self.held_out])),
+            "degraded": torch.stack([_bytes(sample.degraded) for sample in self.held_out]),
+            "clean": torch.stack([cleans[places.index(place)] for place in range(len(parts))]),
+        }
+        write_tensors(path, tensors, {"abair.replay": json.dumps(said)})
+
+    @classmethod
+    def load(cls, path: Path) -> Replay:
+        """Read what `save` wrote.
+
+        Raises:
+            TrainingError: it is no such file, or damaged.
+        """
+        header = read_header(path, TrainingError, _KINDS)
+        try:
+            said = json.loads(header.metadata["abair.replay"])
+            backbone, labels, paired = str(said["backbone"]), tuple(map(str, said["labels"])), bool(said["paired"])
+            named = [(tuple(map(str, names)), int(place)) for names, place in said["held_out"]]
+            (count, features), (parts, _, side, _) = header.shapes["values"], header.shapes["clean"]
+            if not all(0 <= place < parts for _, place in named):
+                raise ValueError("no such part")
+        except (KeyError, ValueError, TypeError, IndexError):
+            raise TrainingError(
+                f"{path}: found no replay; expected features and held-out samples of labels; train the estimator anew"
+            ) from None
+        expected = {
+            "values": (count, features),
+            "targets": (count, len(labels)),
+            "seen": (len(named), features),
+            "views": (len(named), 3, GLOBAL_VIEW, GLOBAL_VIEW),
+            "degraded": (len(named), 3, side, side),
+            "clean": (parts, 3, side, side),
+        }
+        tensors = read_tensors(path, expected, TrainingError, _KINDS)
+        degraded, clean, viewed = (tensors[name] / 255 for name in ("degraded", "clean", "views"))
+        held_out = tuple(
+            HeldOut(names, tensors["seen"][i], viewed[i : i + 1], degraded[i], clean[place])
+            for i, (names, place) in enumerate(named)
+        )
+        return cls(Features(backbone, labels, tensors["values"], tensors["targets"], paired), held_out)
+
+
+def replay_of(
+    backbone: Backbone,
+    degrader: Degrader,
+    sources: Sequence[CleanPhotos],
+    held_out: CleanPhotos,
+    count: int,
+    seed: int,
+    *,
+    paired: bool = False,
+    tell: Callable[[], object] = lambda: None,
+) -> Replay:
+    """The replay of all of the degrader's labels: `TRAINED` samples a label from each source, `count` held-out ones.
+
+    Held out are single degradations, undamaged scenes, and chains of two neighbours in the order of the labels. Whoever
+    wants samples to be `paired` has one source. `tell` is called after each.
+    """
+    names = list(degrader.synthesizers)
+    pairs = sorted({tuple(sorted((name, names[i - 1]))) for i, name in enumerate(names) if len(names) > 1})
+    kinds = [*((label,) for label in degrader.labels), *pairs]
+    total = TRAINED * len(degrader.labels)
+    parts = [features_of(backbone, degrader, photos, total, seed, paired=paired, tell=tell) for photos in sources]
+    features = Features(
+        parts[0].backbone,
+        parts[0].labels,
+        torch.cat([part.values for part in parts]),
+        torch.cat([part.targets for part in parts]),
+        paired,
+    )
+    return Replay(features, tuple(held_out_of(backbone, degrader, held_out, kinds, count, seed, tell)))
+
+
+def features_of(
+    backbone: Backbone,
+    degrader: Degrader,
+    photos: CleanPhotos,
+    count: int,
+    seed: int,
+    *,
+    paired: bool = False,
+    tell: Callable[[], object] = lambda: None,
+) -> Features:
+    """Damage `count` scenes by the degrader's recipe and look at each through the backbone, if `paired` at both.
+
+    One seed draws the same scenes for any degrader.
+    """
+    seen, targets = [], []
+    undamaged = torch.tensor([float(label == CLEAN) for label in degrader.labels])
+    clean = []
+    for index in range(count):
+        scene, generator = photos.scene(generator_for(seed, 10, index), LONGEST), generator_for(seed, 15, index)
+        sample = degrader.sample(scene, generator)
+        seen.append(seen_in(backbone, sample.degraded).float().mean(0))
+        targets.append(sample.types.mean((1, 2)))
+        if paired:
+            clean.append(seen_in(backbone, scene).float().mean(0))
+        tell()
+    return Features(
+        fingerprint(backbone),
+        degrader.labels,
+        torch.stack([*seen, *clean]),
+        torch.stack([*targets, *[undamaged] * len(clean)]),
+        paired,
+    )
+
+
+def held_out_of(
+    backbone: Backbone,
+    degrader: Degrader,
+    photos: CleanPhotos,
+    kinds: Sequence[tuple[str, ...]],
+    count: int,
+    seed: int,
+    tell: Callable[[], object] = lambda: None,
+) -> list[HeldOut]:
+    """`count` samples of each kind of damage (a label, several for a chain); all kinds from the same scenes."""
+    samples = []
+    for index in range(count):
+        clean = photos.scene(generator_for(seed, 12, index), LONGEST, smallest=1.0)
+        for kind, labels in enumerate(kinds):
+            generator = generator_for(seed, 13, index, kind)
+            made = degrader.single(clean, CLEAN, generator) if labels == (CLEAN,) else degrader.chain(
+                clean, labels, generator
+            )  # fmt: skip
+            seen = seen_in(backbone, made.degraded).float().mean(0)
+            view = views.whole(made.degraded.permute(1, 2, 0).numpy())
+            samples.append(HeldOut(labels, seen, view, _part(made.degraded), _part(made.clean)))
+            tell()
+    return samples
+
+
+def damaged_further(
+    backbone: Backbone, degrader: Degrader, label: str, samples: Sequence[HeldOut], seed: int
+) -> list[HeldOut]:
+    """Held-out samples of other labels with the damage of one more; their parts are taken for whole scenes."""
+    further = []
+    for index, sample in enumerate(samples):
+        degraded = to_8_bit(degrader.synthesizers[label](sample.degraded, generator_for(seed, 14, index)))
+        seen = seen_in(backbone, degraded).float().mean(0)
+        view = views.whole(degraded.permute(1, 2, 0).numpy())
+        further.append(HeldOut((*sample.labels, label), seen, view, degraded, sample.clean))
+    return further
+
+
+@torch.inference_mode()
+def seen_in(backbone: Backbone, image: Tensor) -> Tensor:
+    """What the backbone sees in an image (3, H, W), in 16 bits: (16, F)."""
+    pixels = image.permute(1, 2, 0).numpy()
+    rows: Tensor = look(backbone, views.crops(pixels), views.whole(pixels)).half()
+    return rows
+
+
+def _part(image: Tensor) -> Tensor:
+    """The middle of an image (3, H, W), `PART` pixels a side; a smaller one is mirrored outwards."""
+    height, width = image.shape[1:]
+    rows, columns = (_middle(length, image.device) for length in (height, width))
+    return image[:, rows][:, :, columns]
+
+
+def _middle(length: int, device: torch.device) -> Tensor:
+    places = torch.arange(PART, device=device) + (length - PART) // 2
+    period = max(1, 2 * length - 2)
+    places = places.remainder(period)
+    return torch.minimum(places, period - places) if length > 1 else torch.zeros_like(places)
+
+
+def _bytes(image: Tensor) -> Tensor:
+    return image.mul(255).round_().to(torch.uint8)

@@ -1,0 +1,1 @@
+"""What `abair-registry` can do, one module a group of commands."""

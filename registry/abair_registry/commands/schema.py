@@ -1,0 +1,71 @@
+"""The group `abair-registry db`: the database's schema."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from abair.commands.options import PLAIN
+from abair.commands.reporting import reporting
+from abair_registry.commands.common import Yes, ask, database
+
+app = typer.Typer(help="The database's schema.", **PLAIN)
+
+
+@app.command()
+def upgrade(revision: Annotated[str, typer.Argument(help="As `db current` names it.")] = "head") -> None:
+    """Bring the schema up to this program's revision; a SQLite file is backed up first.
+
+    Example: abair-registry db upgrade
+    """
+    _migrate(revision, up=True)
+
+
+@app.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="As `db current` names it; base: no tables.")], yes: Yes = False
+) -> None:
+    """Take the schema back to an older revision; a SQLite file is backed up first.
+
+    Example: abair-registry db downgrade 0001 --yes
+    """
+    ask(f"Take the schema back to {revision}? What newer tables and columns hold is lost.", yes=yes)
+    _migrate(revision, up=False)
+
+
+@app.command()
+def current() -> None:
+    """Say the schema's revision, and this program's.
+
+    Example: abair-registry db current
+    """
+    with reporting(), database() as found:
+        from abair_migrations import HEAD
+        from abair_registry import schema
+
+        print(f"found {schema.current(found.engine) or 'none'}, this program's is {HEAD}", flush=True)
+
+
+@app.command()
+def check() -> None:
+    """Compare the tables with this program's.
+
+    Example: abair-registry db check
+    """
+    with reporting(), database() as found:
+        from abair_migrations import HEAD
+        from abair_registry import schema
+
+        schema.check(found.engine)
+        print(f"revision {HEAD}, all tables as expected", flush=True)
+
+
+def _migrate(revision: str, *, up: bool) -> None:
+    with reporting() as reporter, database() as found:
+        from abair_registry import schema
+
+        backup = (schema.upgrade if up else schema.downgrade)(found.engine, revision)
+        if backup is not None:
+            reporter.say(f"the database was backed up to {backup}")
+        print(f"the schema's revision is {schema.current(found.engine) or 'none'}", flush=True)

@@ -1,0 +1,130 @@
+"""The figures of an operation's run, drawn to be shown in a meeting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from abair.evaluation.heldout import Contender, Evaluation, pixels
+from abair.evaluation.metrics import psnr
+from abair.report import Report, Way
+
+_BARS: Final[tuple[tuple[Way, str, str], ...]] = (
+    ("backbone", "bare backbone", "#c9ced6"),
+    ("champion", "champion", "#7c8896"),
+    ("SW", "challenger", "#2e6eb4"),
+    ("Oracle", "Oracle", "#e4a13c"),
+)
+_INK: Final = "#1c1e22"
+_CAP: Final = 50.0
+"""dB at which bars end: undamaged photos would dwarf all others."""
+
+
+def bars(report: Report) -> Figure:
+    """PSNR of each kind of damage: bare backbone, champion, challenger, Oracle; new ones are marked."""
+    groups = report.groups
+    figure = Figure(figsize=(max(7.0, 0.95 * len(groups) + 2), 4.6), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(_BARS)
+    for place, (way, name, colour) in enumerate(_BARS):
+        shown = [(i, min(_CAP, g.mean(way))) for i, g in enumerate(groups) if way in g.psnr]
+        axes.bar([i + (place - 1.5) * width for i, _ in shown], [v for _, v in shown], width, label=name, color=colour)
+    for i, group in enumerate(groups):
+        if "champion" in group.psnr:
+            gain = group.mean("SW") - group.mean("champion")
+            top = min(_CAP, max(group.mean("SW"), group.mean("champion")))
+            colour = "#117a4b" if gain > 0.05 else "#c43e48" if gain < -0.05 else "#787d85"
+            axes.annotate(
+                f"{gain:+.2f}", (i, top), (0, 3), textcoords="offset points", ha="center", color=colour, size=8
+            )
+    names = [f"{g.name}\n(new)" if not set(g.labels).isdisjoint(report.new) else g.name for g in groups]
+    axes.set_xticks(range(len(groups)), names, rotation=30, ha="right")
+    low = min(min(g.mean(way) for way, _, _ in _BARS if way in g.psnr) for g in groups)
+    axes.set_ylim(max(0, low - 3), None)
+    axes.set_ylabel(f"PSNR in dB (bars end at {_CAP:g})")
+    axes.set_title("Champion and challenger on the same held-out samples", loc="left", color=_INK)
+    axes.legend(ncols=len(_BARS), frameon=False, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def confusion(report: Report) -> Figure:
+    """Which label the challenger finds likeliest (columns) for single degradations (rows), as shares."""
+    singles = [group for group in report.groups if len(group.labels) == 1]
+    labels = [group.name for group in singles]
+    columns = [*labels, *sorted({top for group in singles for top in group.top} - set(labels))]
+    shares = np.array([[group.top.count(label) / len(group.top) for label in columns] for group in singles])
+    side = 0.62 * len(columns) + 2
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, values in enumerate(shares):
+        for column, value in enumerate(values):
+            if value:
+                colour = "white" if value > 0.5 else _INK
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, size=9)
+    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right")
+    axes.set_yticks(range(len(labels)), [f"{group.name} ({len(group.top)})" for group in singles])
+    axes.set_xlabel("likeliest label")
+    axes.set_ylabel("true label (samples)")
+    axes.set_title("What the challenger sees", loc="left", color=_INK)
+    return figure
+
+
+def histograms(evaluation: Evaluation) -> Figure:
+    """How much weight the true label gets, for each single degradation: right and sure is a bar at 1."""
+    singles = [group for group in evaluation.report.groups if len(group.labels) == 1]
+    across = min(4, len(singles))
+    down = -(-len(singles) // across)
+    figure = Figure(figsize=(2.6 * across, 2.0 * down + 0.5), layout="constrained")
+    all_axes: Any = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
+    for axes, group in zip(all_axes, singles, strict=False):
+        weights = [said[group.labels[0]] for said in evaluation.weights[group.name]]
+        axes.hist(weights, bins=10, range=(0, 1), color="#2e6eb4")
+        axes.set_title(group.name, size=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.yaxis.get_major_locator().set_params(integer=True)
+    for axes in all_axes[len(singles) :]:
+        axes.set_visible(False)
+    figure.supxlabel("weight of the true label", size=9)
+    figure.suptitle("How sure the challenger is", x=0.02, ha="left", color=_INK)
+    return figure
+
+
+def sheet(evaluation: Evaluation, contender: Contender, new: Sequence[str]) -> Figure:
+    """Held-out samples before and after: three of each new label, one of each other kind."""
+    rows = []
+    for group in evaluation.report.groups:
+        shown = 3 if len(group.labels) == 1 and group.labels[0] in new else 1
+        for sample, said in list(zip(evaluation.samples[group.name], evaluation.weights[group.name], strict=True))[
+            :shown
+        ]:
+            rows.append((group.name, sample, said))
+    columns = ("damaged", "bare backbone", "restored", "Oracle", "undamaged")
+    figure = Figure(figsize=(1.75 * len(columns) + 1.2, 1.75 * len(rows) + 0.4), layout="constrained")
+    grid: Any = figure.subplots(len(rows), len(columns), squeeze=False)
+    for axes_row, (name, sample, said) in zip(grid, rows, strict=True):
+        clean = pixels(sample.clean)
+        oracle = {label: 1 / len(sample.labels) for label in sample.labels}
+        pictures = [
+            pixels(sample.degraded),
+            contender.restore(sample, {}),
+            contender.restore(sample, said),
+            contender.restore(sample, oracle),
+            clean,
+        ]
+        for axes, picture in zip(axes_row, pictures, strict=True):
+            axes.imshow(np.clip(picture, 0, 1), interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if picture is not clean:
+                axes.set_xlabel(f"{psnr(picture, clean):.1f} dB", size=8, labelpad=1)
+        top = max(said, key=said.__getitem__)
+        axes_row[0].set_ylabel(f"{name}\n{top} {said[top]:.2f}", size=8)
+    for axes, title in zip(grid[0], columns, strict=True):
+        axes.set_title(title, size=9)
+    return figure

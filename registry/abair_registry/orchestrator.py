@@ -1,0 +1,372 @@
+"""The steps of an operation: find, probe, record, train, evaluate, gate, publish.
+
+Each is recorded before it begins, each is safe to repeat, and the one that makes a deployment live is one transaction.
+Whatever stops an operation before it leaves what serves as it was; whatever stops it after has lost nothing, because
+the file that serves, MLflow's aliases and the plugins' notices follow from the registry and are made up for by the
+next command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from sqlalchemy.orm import Session
+
+from abair.backbone import fingerprint
+from abair.contract import CLEAN
+from abair.discovery import Plugins
+from abair.errors import RegistryError, TrainingError
+from abair.estimator import Estimator, save_estimator
+from abair.evaluation.heldout import Evaluation
+from abair.report import Verdict
+from abair_registry import catalogue, hooks, mirror, operations, page, publishing, store
+from abair_registry.catalogue import Catalogue
+from abair_registry.gates import judge
+from abair_registry.models import Adapter
+from abair_registry.operations import PUBLISHED, Running, Work
+from abair_registry.progress import Steps
+from abair_registry.runs import Runs
+from abair_registry.serving import Serving, serving
+from abair_registry.settings import Thresholds
+from abair_registry.store import Who
+from abair_registry.trainer import Photos, Trainer, make_replay, replay_count
+
+Route = Literal["auto", "features", "full"]
+Way = Literal["live", "challenger", "rejected"]
+ADAPTERS_GATE: Final = "gain of the adapter"
+"""What no estimator can mend: when it refuses, the full route is not tried."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How an operation shall be done; `force` publishes what gates refuse, `review` publishes nothing."""
+
+    route: Route = "auto"
+    review: bool = False
+    force: bool = False
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    seed: int = 0
+    wait: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """How an operation ended; the field names are those of its JSON."""
+
+    operation: int
+    outcome: Way
+    deployment: int
+    run_id: str | None
+    route: str | None
+    gates: list[dict[str, Any]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an operation proposes: the parts that shall serve, the labels that are new in it, and what it is about.
+
+    `settle_states` writes the plugin's state in the transaction that publishes.
+    """
+
+    subject: str
+    proposal: Serving
+    fresh: tuple[str, ...] = ()
+    settle_states: Callable[[Session], None] = lambda session: None
+    on_refusal: Callable[[Session, str], None] = lambda session, reason: None
+
+
+def run(
+    opened: Catalogue,
+    kind: str,
+    subject: str,
+    who: Who,
+    wishes: Wishes,
+    prepare: Callable[[Work, Steps], Change],
+    *,
+    arguments: Mapping[str, Any],
+    steps: Steps,
+    waiting: Callable[[Running], None] | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Result:
+    """Do an operation that makes a challenger: `prepare` says what it proposes.
+
+    Raises:
+        AbairError: it cannot be done; what was live still is.
+        RegistryError: another operation is running, and nobody wanted to wait.
+    """
+    began = time.monotonic()
+    working = operations.working(
+        opened.database, kind, subject, who, arguments=arguments, wait=wishes.wait, waiting=waiting
+    )
+    with working as work, steps:
+        change = prepare(work, steps)
+        result = _Operation(opened, work, kind, who, wishes, change, steps, warn).do()
+    return Result(
+        operation=work.id,
+        outcome=result.outcome,
+        deployment=result.deployment,
+        run_id=result.run_id,
+        route=result.route,
+        gates=[
+            {key: value for key, value in verdict.model_dump().items() if key not in ("unit", "advice")}
+            for verdict in result.verdicts
+        ],
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+@dataclass(frozen=True)
+class _Done:
+    outcome: Way
+    deployment: int
+    run_id: str | None
+    route: str | None
+    verdicts: list[Verdict]
+
+
+class _Operation:
+    """From the proposal to its publication, in one MLflow run."""
+
+    def __init__(
+        self,
+        opened: Catalogue,
+        work: Work,
+        kind: str,
+        who: Who,
+        wishes: Wishes,
+        change: Change,
+        steps: Steps,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.opened, self.work, self.kind, self.who, self.wishes = opened, work, kind, who, wishes
+        self.change, self.steps, self.warn = change, steps, warn
+        with opened.database.read() as session:
+            self.champion = live(session)
+        self.photos = Photos(opened.settings.clean_dir)
+        self.runs = Runs(opened.settings)
+        self.trainer = Trainer(
+            blobs=opened.blobs,
+            champion=self.champion,
+            proposal=change.proposal,
+            fresh=change.fresh,
+            photos=self.photos,
+            seed=wishes.seed,
+            cache=opened.settings.home / "cache",
+            samples=opened.settings.samples,
+        )
+
+    def do(self) -> _Done:
+        """Train, evaluate, gate, publish."""
+        with self._tracked() as run_id:
+            plugins = hooks.usable({*self.change.proposal.plugins, self.change.subject})
+            frozen = self._frozen()
+            estimator, route, why, evaluation, verdicts = self._challenger(run_id, plugins)
+            if self._frozen() != frozen:
+                raise TrainingError("backbone or adapters changed during the training; run: abair-registry doctor")
+            self.runs.tags(run_id, {"abair.route": route, "abair.route.why": why, "abair.frozen": frozen})
+            refused = [verdict.name for verdict in verdicts if not verdict.passed]
+            outcome: Way = "live"
+            if refused and not self.wishes.force:
+                outcome = "rejected"
+            elif self.wishes.review:
+                outcome = "challenger"
+            number = self._conclude(outcome, estimator, route, run_id, refused)
+            page.conclude(
+                self.runs, run_id, outcome=outcome, number=number, champion=self.champion, change=self.change,
+                route=route, why=why, evaluation=evaluation, verdicts=verdicts, forced=bool(refused),
+                contender=self.trainer.contender(estimator),
+            )  # fmt: skip
+        self._follow(plugins, outcome)
+        return _Done(outcome, number, run_id, route, verdicts)
+
+    def _challenger(
+        self, run_id: str, plugins: Plugins
+    ) -> tuple[Estimator, str, str, Evaluation | None, list[Verdict]]:
+        """The estimator by the route that was asked for, or else by features first and in full if gates refuse that."""
+        if self.trainer.missing() and not self.change.fresh and self.wishes.route != "full":
+            # nothing is known of what serves: its outputs stay as they are, as the bundle's makers trained them
+            return self.trainer.by_features(lambda *_: None), "features", "no samples to judge by", None, []
+        if self.wishes.route != "full":
+            why = "asked for" if self.wishes.route == "features" else "first choice"
+            estimator = self._train("features", lambda watch: self.trainer.by_features(watch), run_id)
+            evaluation, verdicts = self._judge(estimator, plugins)
+            refused = [verdict for verdict in verdicts if not verdict.passed]
+            if not refused or self.wishes.route == "features":
+                return estimator, "features", why, evaluation, verdicts
+            reason = self._hopeless(refused, plugins)
+            if reason:
+                return estimator, "features", f"{why}; not in full, because {reason}", evaluation, verdicts
+            page.verdicts(self.runs, run_id, verdicts, "refused/features.md")
+            why = f"by features, refused: {', '.join(verdict.name for verdict in refused)}"
+        else:
+            why = "asked for"
+            if reason := self._not_installed(plugins):
+                raise RegistryError(f"the full route: {reason}; install what is missing, or take --route features")
+        degradations = {name: found.degradation for name, found in plugins.found.items()}
+        estimator = self._train("full", lambda watch: self.trainer.anew(degradations, watch), run_id)
+        evaluation, verdicts = self._judge(estimator, plugins)
+        return estimator, "full", why, evaluation, verdicts
+
+    def _train(self, route: str, make: Callable[[Callable[..., None]], Estimator], run_id: str) -> Estimator:
+        self.work.step("train", route=route)
+        self.steps.begin(f"train the estimator ({route})")
+
+        def watch(step: int, figures: dict[str, float]) -> None:
+            self.runs.metrics(run_id, {f"train/{name}": value for name, value in figures.items()}, step)
+
+        return make(watch)
+
+    def _judge(self, estimator: Estimator, plugins: Plugins) -> tuple[Evaluation, list[Verdict]]:
+        self.work.step("evaluate")
+        self.steps.begin("evaluate on held-out samples")
+        evaluation = self.trainer.judge(estimator)
+        self.work.step("gate")
+        return evaluation, [
+            *judge(evaluation.report, self.wishes.thresholds),
+            *hooks.verdicts(plugins, evaluation.report),
+        ]
+
+    def _hopeless(self, refused: Sequence[Verdict], plugins: Plugins) -> str | None:
+        """Why a whole training would not help, or cannot be."""
+        if any(verdict.name.endswith(ADAPTERS_GATE) for verdict in refused):
+            return "no estimator mends an adapter"
+        if all(verdict.name.startswith("plugin ") for verdict in refused):
+            return "a plugin's own gate refused"
+        return self._not_installed(plugins)
+
+    def _not_installed(self, plugins: Plugins) -> str | None:
+        missing = [label for label in self.change.proposal.labels if label != CLEAN and label not in plugins.found]
+        return f"no usable plugin declares {', '.join(missing)}" if missing else None
+
+    def _conclude(self, outcome: Way, estimator: Estimator, route: str, run_id: str, refused: Sequence[str]) -> int:
+        """One transaction: the deployment, live or waiting for review, or the refusal; returns its number."""
+        self.work.step("publish")
+        self.steps.begin("publish")
+        with self.opened.blobs.writing() as path:
+            save_estimator(estimator, path)
+            sha256 = self.opened.blobs.add(path)
+        told: dict[str, Any] = {"champion": self.champion.number, "route": route}
+        if refused:
+            told["refused"] = list(refused)
+        if refused and self.wishes.force:
+            told["forced"] = True
+        with self.work.session() as (session, operation):
+            if publishing.live_number(session) != self.champion.number:
+                raise RegistryError(
+                    f"deployment {self.champion.number}: is no longer live; expected it to stay while a challenger was "
+                    "made; nothing was published; run the command again"
+                )
+            if outcome == "rejected":
+                reason = f"refused by {', '.join(refused)}"
+                self.change.on_refusal(session, reason)
+                store.tell(session, self.who, "reject", self.change.subject, told, operation_id=operation.id)
+                operation.step = PUBLISHED
+                return self.champion.number
+            adapters = [session.get_one(Adapter, part.adapter_id) for part in self.change.proposal.parts]
+            outputs = store.estimator(session, sha256, list(self.change.proposal.labels))
+            deployment = store.propose(
+                session, adapters, outputs, self.who, action="propose", subject=self.change.subject,
+                operation_id=operation.id, run_id=run_id, detail=told,
+            )  # fmt: skip
+            if outcome == "live":
+                store.publish(
+                    session, deployment, self.who, action=self.kind, subject=self.change.subject,
+                    operation_id=operation.id, detail=told,
+                )  # fmt: skip
+                self.change.settle_states(session)
+            operation.step = PUBLISHED
+            operation.detail = operation.detail | {"deployment": deployment.number, "outcome": outcome}
+            return deployment.number
+
+    def _follow(self, plugins: Plugins, outcome: Way) -> None:
+        """What follows from the registry: the file that serves, MLflow's versions and aliases, the plugins' notices."""
+        follow(self.opened, self.runs, plugins if outcome == "live" else None, self.warn)
+
+    def _frozen(self) -> str:
+        """One hash over the backbone and all adapters that serve or shall."""
+        digest = hashlib.sha256(fingerprint(self.trainer.backbone).encode())
+        for part in (*self.champion.parts, *self.change.proposal.parts):
+            for sha256 in (part.config_sha256, part.weights_sha256):
+                problem = self.opened.blobs.problem(sha256)
+                if problem:
+                    raise RegistryError(f"adapter {part.label}: {problem}; run: abair-registry doctor")
+                digest.update(sha256.encode())
+        return digest.hexdigest()
+
+    @contextmanager
+    def _tracked(self) -> Iterator[str]:
+        """The operation's run: ended as it ends, never left running."""
+        self.work.step("track")
+        with self.work.session() as (_, operation):
+            started = operation.started.isoformat()
+        data = self.photos.digests() if self.change.fresh else {}
+        run_id = page.begin(
+            self.runs, self.kind, self.work.id, started, self.who, self.wishes, self.change, self.champion, data
+        )
+        self.work.step("track", run_id=run_id)
+        try:
+            yield run_id
+        except BaseException as error:
+            status: Literal["KILLED", "FAILED"] = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            reason = "stopped by Ctrl-C" if status == "KILLED" else str(error) or type(error).__name__
+            try:
+                self.runs.end(run_id, status, reason)
+            except RegistryError:
+                pass  # it is what failed; `doctor` ends the run when it can be reached
+            raise
+        try:
+            self.runs.end(run_id, "FINISHED")
+        except RegistryError as error:
+            self.warn(f"{error}; deployed all the same; run: abair-registry doctor")
+
+
+def follow(opened: Catalogue, runs: Runs, plugins: Plugins | None, warn: Callable[[str], None]) -> None:
+    """After a commit: write the file that serves, tell MLflow, tell plugins. None of them can undo what is live."""
+    catalogue.settle(opened)
+    try:
+        mirror.agree(opened, runs)
+    except RegistryError as error:
+        warn(f"{error}; what is live is live; later run: abair-registry doctor")
+    if plugins is not None:
+        served = publishing.published(opened.settings.home)
+        if served is not None:
+            for wrong in hooks.announce(plugins, served):
+                warn(wrong)
+
+
+def live(session: Session) -> Serving:
+    """What serves.
+
+    Raises:
+        RegistryError: nothing does.
+    """
+    deployment = store.live(session)
+    if deployment is None:
+        raise RegistryError("registry: found no live deployment, expected one; run: abair-registry doctor")
+    return serving(session, deployment)
+
+
+def remember(
+    opened: Catalogue, champion: Serving, adapters: Sequence[int], plugins: Plugins, wishes: Wishes, steps: Steps
+) -> None:
+    """Make and keep the replay of each adapter's label, unless it is kept already.
+
+    Raises:
+        TrainingError: a synthesiser failed.
+        PluginError: a synthesiser cannot be loaded.
+    """
+    with opened.database.read() as session:
+        kept = store.replays(session, champion.backbone_id, list(adapters))
+        names = {number: session.get_one(Adapter, number).degradation for number in adapters if number not in kept}
+    photos = Photos(opened.settings.clean_dir)
+    for number, name in names.items():
+        steps.begin(f"{name}: damage clean photos and look at them", replay_count())
+        sha256 = make_replay(opened.blobs, champion, plugins.get(name), photos, wishes.seed, steps.advance)
+        with opened.database.write() as session:
+            store.keep_replay(session, champion.backbone_id, number, sha256)

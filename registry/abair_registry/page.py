@@ -1,0 +1,165 @@
+"""What a reviewer sees of an operation in MLflow: parameters, metrics, lineage, figures, and the verdict at the top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import abair
+from abair.contract import CLEAN
+from abair.evaluation.heldout import Contender, Evaluation
+from abair.report import Group, Verdict
+from abair_registry import figures
+from abair_registry.runs import Runs
+from abair_registry.serving import Serving
+
+if TYPE_CHECKING:
+    from abair_registry.orchestrator import Change, Wishes
+    from abair_registry.store import Who
+
+_OUTCOMES = {
+    "live": "Deployment {number} is live.",
+    "challenger": "Deployment {number} waits for review: `abair-registry promote {number}`.",
+    "rejected": "Refused. Deployment {number} stays live.",
+}
+
+
+def begin(
+    runs: Runs,
+    kind: str,
+    operation: int,
+    started: str,
+    who: Who,
+    wishes: Wishes,
+    change: Change,
+    champion: Serving,
+    data: Mapping[str, str],
+) -> str:
+    """Start the operation's run with what is known before: parameters and lineage; returns its id."""
+    tags = {
+        "abair.kind": kind,
+        "abair.subject": change.subject,
+        "abair.operation": str(operation),
+        "abair.started": started,
+        "abair.actor": who.actor,
+        "abair.asked": who.reason,
+        "abair.champion": str(champion.number),
+        "abair.backbone": champion.fingerprint,
+    }
+    for part in change.proposal.parts:
+        tags[f"abair.release.{part.label}"] = f"{part.distribution}=={part.version} {part.weights_sha256}"
+        tags[f"abair.replay.{part.label}"] = part.replay or "none"
+    params: dict[str, object] = {
+        "labels": ", ".join(change.proposal.labels),
+        "new": ", ".join(change.fresh) or "none",
+        "seed": wishes.seed,
+        "route asked": wishes.route,
+        "review": wishes.review,
+        "force": wishes.force,
+        "abair": abair.__version__,
+        **{f"gate {name}": value for name, value in wishes.thresholds.model_dump().items()},
+        **{f"SHA-256 of {name}": value for name, value in data.items()},
+    }
+    return runs.begin(f"{kind} {change.subject}", tags=tags, params=params)
+
+
+def verdicts(runs: Runs, run_id: str, given: Sequence[Verdict], path: str) -> None:
+    """Keep a table of verdicts as a file."""
+    runs.text(run_id, verdict_table(given) + "\n", path)
+
+
+def conclude(
+    runs: Runs,
+    run_id: str,
+    *,
+    outcome: str,
+    number: int,
+    champion: Serving,
+    change: Change,
+    route: str,
+    why: str,
+    evaluation: Evaluation | None,
+    verdicts: Sequence[Verdict],
+    forced: bool,
+    contender: Contender,
+) -> None:
+    """Everything that was found: metrics, figures, and the description. Raises RegistryError."""
+    tags = {"abair.outcome": outcome, "abair.deployment": str(number)}
+    if forced and outcome != "rejected":
+        tags["abair.forced"] = "true"
+    runs.tags(run_id, tags)
+    runs.describe(
+        run_id,
+        _description(outcome, number, champion, change, route, why, evaluation, verdicts, forced),
+    )
+    for verdict in verdicts:
+        runs.metrics(run_id, {f"gates/{_plain(verdict.name)}": verdict.measured})
+    if evaluation is None:
+        return
+    values = {}
+    for group in evaluation.report.groups:
+        for measure, ways in (("psnr", group.psnr), ("ssim", group.ssim)):
+            for way, samples in ways.items():
+                values[f"{measure}/{_plain(group.name)}/{way}"] = sum(samples) / len(samples)
+        values[f"recall/{_plain(group.name)}"] = group.recall
+    runs.metrics(run_id, values)
+    runs.text(run_id, evaluation.report.model_dump_json(indent=2) + "\n", "report.json")
+    runs.figure(run_id, figures.bars(evaluation.report), "figures/1 champion and challenger.png")
+    runs.figure(run_id, figures.sheet(evaluation, contender, change.fresh), "figures/2 before and after.png")
+    runs.figure(run_id, figures.confusion(evaluation.report), "figures/3 confusion matrix.png")
+    runs.figure(run_id, figures.histograms(evaluation), "figures/4 weights.png")
+
+
+def verdict_table(given: Sequence[Verdict]) -> str:
+    """Markdown."""
+    rows = [
+        f"| {'passed' if v.passed else '**refused**'} | {v.name} | {v.measured:.2f} {v.unit} | {v.threshold:g} {v.unit} "
+        f"| {'' if v.passed else v.advice} |"
+        for v in given
+    ]
+    head = ["| verdict | gate | measured | threshold | what to do |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows]) if rows else "No gate was asked."
+
+
+def _description(
+    outcome: str, number: int, champion: Serving, change: Change, route: str, why: str,
+    evaluation: Evaluation | None, verdicts: Sequence[Verdict], forced: bool,
+) -> str:  # fmt: skip
+    refused = sum(not verdict.passed for verdict in verdicts)
+    line = _OUTCOMES[outcome].format(number=number)
+    count = f"{len(verdicts) - refused} of {len(verdicts)} gates passed."
+    parts = [f"## {line} {count}" + (" **Forced.**" if forced and outcome != "rejected" else "")]
+    parts.append(
+        f"Labels: {', '.join(change.proposal.labels)}"
+        + (f"; new: **{', '.join(change.fresh)}**" if change.fresh else "")
+        + f". Compared with deployment {champion.number}. Route: {route} ({why}). "
+        "Only the estimator was trained; backbone and adapters are as they were (tag `abair.frozen`)."
+    )
+    if verdicts:
+        parts.append(verdict_table(verdicts))
+    if evaluation is not None:
+        parts.append("Mean PSNR in dB on held-out samples, the same ones for all:\n\n" + _results(evaluation))
+        parts.append("Figures and the whole report lie under *Artifacts*.")
+    return "\n\n".join(parts)
+
+
+def _results(evaluation: Evaluation) -> str:
+    head = "| damage | n | input | bare backbone | OH | SW | Oracle | champion (SW) | recall |"
+    rows = [head, "|---|---|---|---|---|---|---|---|---|"]
+    new = evaluation.report.new
+    for group in sorted(evaluation.report.groups, key=lambda g: (not _is_new(g, new), len(g.labels))):
+        figures_of: list[Any] = [group.mean(way) for way in ("input", "backbone", "OH", "SW", "Oracle")]
+        cells = [f"{value:.2f}" for value in figures_of]
+        cells.append(f"{group.mean('champion'):.2f}" if "champion" in group.psnr else "")
+        name = f"**{group.name}**" if _is_new(group, new) else group.name
+        rows.append(f"| {name} | {len(group.top)} | {' | '.join(cells)} | {group.recall:.2f} |")
+    return "\n".join(rows)
+
+
+def _is_new(group: Group, new: Sequence[str]) -> bool:
+    return group.labels != (CLEAN,) and not set(new).isdisjoint(group.labels)
+
+
+def _plain(name: str) -> str:
+    """What MLflow takes in a metric's name."""
+    return "".join(c if c.isalnum() or c in "_-. " else "_" for c in name.replace(" + ", "_and_"))

@@ -1,0 +1,45 @@
+"""What a person sees while an operation runs: its steps, a bar where there is something to count, on stderr."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+
+class Steps:
+    """The steps of an operation; on a terminal a live line, elsewhere one line a step. `quiet` says nothing."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None)
+
+    def begin(self, step: str, total: int | None = None) -> None:
+        """The next step, of so many parts if that is known."""
+        if self._bar.disable:
+            self._console.print(step, markup=False)
+        self._bar.reset(self._task, description=step, total=total)
+
+    def advance(self) -> None:
+        """One part of the step is done."""
+        self._bar.advance(self._task)
+
+    def __enter__(self) -> Steps:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()

@@ -1,0 +1,288 @@
+"""Makes and judges challengers: the estimator of a proposal by either route, and what it does to held-out samples.
+
+Only an estimator is ever made here; backbone and adapters are read from blobs and frozen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from abair.backbone import Backbone, load_backbone
+from abair.contract import CLEAN
+from abair.discovery import load_synthesizer
+from abair.errors import AbairError, TrainingError
+from abair.estimator import Estimator, load_estimator
+from abair.evaluation.heldout import Contender, Evaluation, evaluate
+from abair.lora import Adapter, Blender, read_adapter_files
+from abair.replay import Features, HeldOut, Replay, damaged_further, replay_of
+from abair.synthesis import CleanPhotos, Degrader, Recipe, clean_photos
+from abair.training.calibrate import calibrate
+from abair.training.estimate import RECIPE, EstimateTask
+from abair.training.loop import train
+from abair.training.refit import refit
+from abair.training.settings import ESTIMATING
+from abair.wholefile import write_text
+from abair_registry.blobs import Blobs
+from abair_registry.serving import Part, Serving
+
+if TYPE_CHECKING:
+    from abair.contract import Degradation
+
+NEW: Final = Recipe(cutmix=0.25, double=0.0, clean=0.0)
+"""Of a new label's samples: over the whole scene or over a part of it; each is kept with its scene undamaged."""
+JUDGED: Final = 20
+"""Held-out samples of a label when it is new; later labels look at the first `KEPT` of them."""
+KEPT: Final = 6
+MIXED_WITH: Final = 3
+"""Live labels whose held-out samples are damaged by a new label, too: the mixtures that it is judged on."""
+FULL_STEPS: Final = 1200
+"""Of the full route, with `Settings.samples` samples."""
+
+Watch = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The clean photos that samples are made of, and the held-out ones; read when they are first needed."""
+
+    folder: Path | None
+
+    @cached_property
+    def both(self) -> tuple[CleanPhotos, CleanPhotos]:
+        """To train on, and held out."""
+        return clean_photos(self.folder)
+
+    def digests(self) -> dict[str, str]:
+        """Which photos these are."""
+        train, held_out = self.both
+        return {"photos": train.digest(), "photos held out": held_out.digest()}
+
+
+def make_replay(
+    blobs: Blobs, champion: Serving, degradation: Degradation, photos: Photos, seed: int, tell: Callable[[], object]
+) -> str:
+    """What a new label leaves behind, made and kept as a blob; returns its SHA-256.
+
+    Raises:
+        TrainingError: the synthesiser failed.
+    """
+    backbone = load_backbone(blobs.path(champion.backbone_sha256))
+    train_on, held_out = photos.both
+    others = [part for part in champion.parts if part.label != degradation.name and part.replay]
+    # spread over the live labels, the same for the same labels
+    chosen = [others[i * len(others) // MIXED_WITH] for i in range(min(MIXED_WITH, len(others)))]
+    try:
+        degrader = Degrader({degradation.name: load_synthesizer(degradation)}, NEW)
+        made = replay_of(backbone, degrader, [train_on], held_out, JUDGED, seed, paired=True, tell=tell)
+        mixed: list[HeldOut] = []
+        for part in dict.fromkeys(chosen):
+            samples = _singles(_load(blobs, part.replay), part.label)[:KEPT]
+            mixed += damaged_further(backbone, degrader, degradation.name, samples, seed)
+    except AbairError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise TrainingError(
+            f"degradation {degradation.name}: its synthesiser failed ({type(error).__name__}: {error}); expected "
+            "samples; mend it and add the plugin again"
+        ) from error
+    with blobs.writing() as path:
+        Replay(made.features, (*made.held_out, *mixed)).save(path)
+        return blobs.add(path)
+
+
+def replay_count() -> int:
+    """How often `make_replay` tells: once a sample."""
+    from abair.replay import TRAINED
+
+    return 2 * TRAINED + 2 * JUDGED
+
+
+@dataclass
+class Trainer:
+    """One proposal against the champion that it would follow. `fresh` are the labels whose damage is new."""
+
+    blobs: Blobs
+    champion: Serving
+    proposal: Serving
+    fresh: tuple[str, ...]
+    photos: Photos
+    seed: int
+    cache: Path
+    samples: int = 1500
+    _loaded: dict[str, Replay] = field(default_factory=dict)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The frozen network."""
+        return load_backbone(self.blobs.path(self.champion.backbone_sha256))
+
+    @cached_property
+    def outputs(self) -> Estimator:
+        """The champion's estimator."""
+        path = self.blobs.path(self.champion.estimator_sha256)
+        return load_estimator(path, self.champion.labels, self.backbone.size)
+
+    @cached_property
+    def start(self) -> Estimator:
+        """The estimator that the challenger begins with: the champion's, or one that knew its labels already."""
+        if self.proposal.estimator_sha256 == self.champion.estimator_sha256:
+            return self.outputs
+        path = self.blobs.path(self.proposal.estimator_sha256)
+        return load_estimator(path, self.proposal.labels, self.backbone.size)
+
+    def missing(self) -> list[str]:
+        """The labels that left nothing behind, so that nothing can be fitted to them, nor judged by them."""
+        kept = {part.label: part.replay for part in self.proposal.parts} | {CLEAN: self.proposal.replay}
+        return [label for label, sha256 in kept.items() if sha256 is None]
+
+    def by_features(self, watch: Watch) -> Estimator:
+        """The champion's estimator refitted to the features of all labels; where none is new, its outputs as they are.
+
+        Raises:
+            TrainingError: a label left nothing behind.
+        """
+        if not self.fresh:
+            return self.start.rearranged(self.proposal.labels)
+        if missing := self.missing():
+            raise TrainingError(
+                f"label {missing[0]}: found no features of earlier samples; expected some; --route full"
+            )
+        new = [part for part in self.proposal.parts if part.label in self.fresh]
+        known: dict[str, Features] = {}
+        for sha256 in self._old():
+            known[sha256] = self._replay(sha256).features
+        fresh = [self._replay(part.replay).features for part in new]
+        return refit(
+            self.outputs, self.champion.fingerprint, self.proposal.labels, list(known.values()), fresh, self.seed, watch
+        )
+
+    def anew(self, degradations: Mapping[str, Degradation], watch: Watch) -> Estimator:
+        """The whole estimator, from samples of all labels, made by their plugins' synthesisers, and its temperature.
+
+        Raises:
+            TrainingError: a synthesiser failed, or there are no photos.
+            PluginError: a synthesiser cannot be loaded.
+        """
+        synthesizers = {name: load_synthesizer(degradations[name]) for name in self.proposal.labels if name != CLEAN}
+        degrader = Degrader(synthesizers, RECIPE)
+        train_on, held_out = self.photos.both
+        settings = ESTIMATING.model_copy(
+            update={"steps": FULL_STEPS, "seed": self.seed, "workers": 0, "validate_every": FULL_STEPS // 12}
+        )
+        folder = self.cache / "estimator"
+        folder.mkdir(parents=True, exist_ok=True)
+        task = EstimateTask(self.backbone, degrader, train_on, held_out, settings, folder, self.samples)
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # the samples are what takes long; they are kept
+        train(task, settings, folder, quiet=True)
+        for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines():
+            told = json.loads(line)
+            watch(int(told["step"]), {key: told[key] for key in ("loss", "accuracy") if key in told})
+        estimator = task.module.requires_grad_(False).eval()
+        blender = Blender(self.backbone, list(self._adapters(self.proposal).values()))
+        calibrate(estimator, self.backbone, blender, degrader, held_out)
+        return estimator
+
+    def judge(self, estimator: Estimator) -> Evaluation:
+        """The challenger and the champion on all held-out samples of what the challenger knows.
+
+        Raises:
+            TrainingError: a label left no samples behind.
+        """
+        if missing := self.missing():
+            raise TrainingError(f"label {missing[0]}: found no held-out samples; expected some; add its plugin again")
+        with measured(self.cache / "measured.json") as known:
+            champion = self._contender(self.champion, self.outputs, known)
+            return evaluate(self.contender(estimator, known), champion, self._held_out(), self.fresh)
+
+    def contender(self, estimator: Estimator, known: dict[str, tuple[float, float]] | None = None) -> Contender:
+        """The proposal with an estimator, ready to restore."""
+        return self._contender(self.proposal, estimator, {} if known is None else known)
+
+    def _contender(self, of: Serving, estimator: Estimator, known: dict[str, tuple[float, float]]) -> Contender:
+        marks = {part.label: part.weights_sha256 for part in of.parts} | {CLEAN: of.fingerprint}
+        return Contender(self.backbone, estimator, self._adapters(of), marks, known)
+
+    def _adapters(self, of: Serving) -> dict[str, Adapter]:
+        return {
+            part.label: read_adapter_files(
+                self.blobs.path(part.config_sha256),
+                self.blobs.path(part.weights_sha256),
+                self.backbone,
+                of.fingerprint,
+                part.label,
+            )
+            for part in of.parts
+        }
+
+    def _held_out(self) -> list[HeldOut]:
+        """Of each label its own, of mixtures those that every replay holds; fewer where nothing is new."""
+        samples: list[HeldOut] = []
+        for part in self.proposal.parts:
+            own = _singles(self._replay(part.replay), part.label)
+            samples += own if part.label in self.fresh else own[:KEPT]
+        samples += _singles(self._replay(self.proposal.replay), CLEAN)[:KEPT]
+        for part in self.proposal.parts:
+            if part.label in self.fresh:
+                samples += _singles(self._replay(part.replay), CLEAN)
+        known = set(self.proposal.labels)
+        for sha256 in self._shas():
+            mixtures = [s for s in self._replay(sha256).held_out if len(s.labels) > 1 and set(s.labels) <= known]
+            for kind in dict.fromkeys(sample.labels for sample in mixtures):
+                samples += [sample for sample in mixtures if sample.labels == kind][:KEPT]
+        # a blob may hold several labels' samples: each is looked at once
+        return list({sample.mark + str(sample.labels): sample for sample in samples}.values())
+
+    def _old(self) -> list[str]:
+        return self._shas(lambda part: part.label not in self.fresh)
+
+    def _shas(self, wanted: Callable[[Part], bool] = lambda part: True) -> list[str]:
+        shas = [self.proposal.replay, *(part.replay for part in self.proposal.parts if wanted(part))]
+        return list(dict.fromkeys(sha256 for sha256 in shas if sha256 is not None))
+
+    def _replay(self, sha256: str | None) -> Replay:
+        if sha256 not in self._loaded:
+            self._loaded[str(sha256)] = _load(self.blobs, sha256)
+        return self._loaded[str(sha256)]
+
+
+@contextmanager
+def measured(path: Path) -> Iterator[dict[str, tuple[float, float]]]:
+    """What was measured before; what was looked up or measured now is kept for the next time, the rest forgotten."""
+    try:
+        kept = {key: (float(a), float(b)) for key, (a, b) in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        kept = {}
+    known = _Noting(kept)
+    yield known
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({key: known[key] for key in sorted(known.used)}))
+
+
+class _Noting(dict[str, tuple[float, float]]):
+    """Notes what is asked for."""
+
+    def __init__(self, kept: dict[str, tuple[float, float]]) -> None:
+        super().__init__(kept)
+        self.used: set[str] = set()
+
+    def __getitem__(self, key: str) -> tuple[float, float]:
+        self.used.add(key)
+        return super().__getitem__(key)
+
+
+def _singles(replay: Replay, label: str) -> list[HeldOut]:
+    return [sample for sample in replay.held_out if sample.labels == (label,)]
+
+
+def _load(blobs: Blobs, sha256: str | None) -> Replay:
+    if sha256 is None:
+        raise TrainingError("replay: found none; expected one; --route full")
+    return Replay.load(blobs.path(sha256))
