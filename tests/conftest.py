@@ -17,7 +17,7 @@ os.environ["ABAIR_HOME"] = os.path.join(os.path.dirname(__file__), "no-such-home
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,17 +27,27 @@ import numpy as np
 import psycopg
 import pytest
 import torch
+from PIL import Image
 from pydantic import SecretStr
 from safetensors.torch import save_file
 
+import abair.replay
+import abair.training.refit
 from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
 from abair.bundle import assemble
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Card, Degradation
 from abair.discovery import Found
 from abair.estimator import Estimator, feature_count, save_estimator
 from abair.lora import PREFIX, adaptable_layers, backbone_reference
+from abair.replay import replay_of
+from abair.synthesis import CleanPhotos, Degrader
+from abair.training.refit import refit
 from abair_registry.catalogue import Catalogue, opened
 from abair_registry.settings import Settings
+
+# As small as still teaches the tiny network.
+abair.replay.TRAINED = 40
+abair.training.refit.STEPS = 400
 
 POSTGRES = "ABAIR_TEST_POSTGRES_URL"
 _numbers = itertools.count()
@@ -71,10 +81,38 @@ def write_adapter(folder: Path, backbone: Backbone, seed: int, rank: int = 4) ->
     (folder / CONFIG_FILE).write_text(json.dumps(config))
 
 
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the bundle; its labels are noise, rain, low-light, clean. Do not change it: copy it."""
-    root = tmp_path_factory.mktemp("bundle")
+def pictures(seeds: Iterable[int]) -> CleanPhotos:
+    """Smooth pictures (120, 160, 3) with a little texture, one a seed."""
+    made = []
+    for seed in seeds:
+        generator = np.random.default_rng(seed)
+        coarse = Image.fromarray(generator.integers(30, 225, (6, 8, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((160, 120), Image.Resampling.BICUBIC)).astype(np.int16)
+        made.append((smooth + generator.integers(-4, 5, smooth.shape)).clip(0, 255).astype(np.uint8))
+    return CleanPhotos(made, "pictures")
+
+
+def noise(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Grain."""
+    return clean + torch.randn(clean.shape, generator=generator) * (0.1 + 0.1 * torch.rand((), generator=generator))
+
+
+def rain(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Bright columns."""
+    streaks = (torch.rand(clean.shape[-1], generator=generator) < 0.1).float()
+    return clean + 0.5 * streaks
+
+
+def low_light(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Dark."""
+    return clean * (0.15 + 0.15 * torch.rand((), generator=generator))
+
+
+SYNTHESIZERS = {"noise": noise, "rain": rain, "low-light": low_light}
+
+
+def make_bundle(root: Path) -> Path:
+    """Make it below `root`; returns its folder."""
     torch.manual_seed(0)
     backbone = Backbone(SIZES["tiny"])
     torch.nn.init.normal_(backbone.output.weight, std=0.05)
@@ -88,7 +126,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name=name, title=name, synthesizer="nowhere.at_all:degrade", adapters=root / "parts" / name, card=card
         )
         found.append(Found(degradation, f"abair-{name}", "0.1.0"))
-    estimator = Estimator((*LABELS, "clean"), feature_count(backbone.size))
+    replay = replay_of(backbone, Degrader(SYNTHESIZERS), [pictures(range(8))], pictures(range(8, 11)), 4, 0)
+    untrained = Estimator((*LABELS, "clean"), feature_count(backbone.size))
+    estimator = refit(untrained, fingerprint(backbone), untrained.labels, [], [replay.features], 0).requires_grad_(
+        False
+    )
+    estimator.temperature.fill_(0.3)
     save_estimator(estimator, root / "parts" / "estimator.safetensors")
     assemble(
         root / "bundle",
@@ -97,8 +140,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         backbone=root / "parts" / "backbone.safetensors",
         estimator=root / "parts" / "estimator.safetensors",
         adapters=found,
+        replay=replay,
     )
     return root / "bundle"
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the bundle; its labels are noise, rain, low-light, clean. Do not change it: copy it."""
+    return make_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="session")

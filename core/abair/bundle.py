@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Final
 
 from abair.backbone import fingerprint, load_backbone
 from abair.contract import CLEAN, CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import (
+    BACKBONE_FILE,
+    ESTIMATOR_FILE,
     FILE_NAME,
+    REPLAY_FILE,
     AdapterRef,
     BackboneRef,
     Deployment,
@@ -26,10 +28,6 @@ from abair.errors import DeploymentError
 from abair.estimator import load_estimator
 from abair.lora import read_adapter
 from abair.replay import Replay
-
-BACKBONE_FILE: Final = "backbone.safetensors"
-ESTIMATOR_FILE: Final = "estimator.safetensors"
-REPLAY_FILE: Final = "replay.safetensors"
 
 
 def assemble(

@@ -21,6 +21,10 @@ from abair.errors import DeploymentError
 from abair.wholefile import write_text
 
 FILE_NAME: Final = "deployment.json"
+BACKBONE_FILE: Final = "backbone.safetensors"
+ESTIMATOR_FILE: Final = "estimator.safetensors"
+REPLAY_FILE: Final = "replay.safetensors"
+"""How a bundle's files are called."""
 FACTORY: Final = Path(__file__).parent / "weights" / "factory"
 """The complete bundle inside the wheel: what restores when nothing else was deployed."""
 

@@ -211,7 +211,7 @@ def held_out_of(
     """`count` samples of each kind of damage (a label, several for a chain); all kinds from the same scenes."""
     samples = []
     for index in range(count):
-        clean = photos.scene(generator_for(seed, 12, index), LONGEST, smallest=1.0)
+        clean = photos.scene(generator_for(seed, 12, index), LONGEST, smallest=0.6)
         for kind, labels in enumerate(kinds):
             generator = generator_for(seed, 13, index, kind)
             made = degrader.single(clean, CLEAN, generator) if labels == (CLEAN,) else degrader.chain(

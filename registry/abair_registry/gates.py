@@ -19,7 +19,7 @@ from abair_registry.settings import Thresholds
 RESAMPLES: Final = 10_000
 CONFIDENCE: Final = 0.95
 UNSEEN: Final = 50.0
-"""dB from which on nobody sees a difference: an error of less than one grey level. Undamaged photos are counted to it."""
+"""dB from which on nobody sees a difference, an error of less than one grey level; clean photos count up to it."""
 
 
 def judge(report: Report, thresholds: Thresholds) -> list[Verdict]:
@@ -36,7 +36,7 @@ def judge(report: Report, thresholds: Thresholds) -> list[Verdict]:
 
 
 def loss_interval(champion: Sequence[float], challenger: Sequence[float], among: int = 1) -> tuple[float, float, float]:
-    """Mean loss in dB of the challenger on the same samples, and the ends of its bootstrap interval, one `among` some."""
+    """Mean loss in dB of the challenger on the same samples, and its bootstrap interval, one `among` so many."""
     losses = np.asarray(champion) - np.asarray(challenger)
     drawn = np.random.default_rng(0).integers(0, len(losses), (RESAMPLES, len(losses)))
     tail = (1 - CONFIDENCE) / 2 / among

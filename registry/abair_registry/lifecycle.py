@@ -1,9 +1,9 @@
-"""What an administrator does: add, disable, enable, remove, retrain; promote, rollback; resume what was interrupted."""
+"""What an administrator does to plugins: add, disable, enable, remove; retrain; resume what was interrupted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,41 +11,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
-from abair_registry import admission, candidates, hooks, operations, orchestrator, store
+from abair_registry import admission, candidates, hooks, operations, orchestrator, pointing, store
 from abair_registry.admission import LIMITS, Limits
 from abair_registry.catalogue import Catalogue
 from abair_registry.models import Adapter, Deployment, Plugin
-from abair_registry.operations import PUBLISHED, Running, Work
-from abair_registry.orchestrator import Change, Result, Wishes, live, remember
-from abair_registry.progress import Steps
-from abair_registry.runs import Runs
-from abair_registry.serving import Serving, parts_of
+from abair_registry.operations import Work
+from abair_registry.orchestrator import Change, Result, Wishes, remember
+from abair_registry.pointing import Moved
+from abair_registry.progress import Steps, Terminal, quiet
+from abair_registry.serving import Serving, live, parts_of
 from abair_registry.settings import Thresholds
 from abair_registry.store import NewAdapter, NewRelease, Who
-
-
-@dataclass(frozen=True)
-class Terminal:
-    """How a person follows an operation: its steps, who is waited for, what went wrong without stopping it."""
-
-    steps: Steps
-    waiting: Callable[[Running], None] = lambda other: None
-    warn: Callable[[str], None] = lambda text: None
-
-
-def quiet() -> Terminal:
-    """For programs: nothing is shown."""
-    return Terminal(Steps(quiet=True))
-
-
-@dataclass(frozen=True)
-class Moved:
-    """Where the pointer went: the field names are those of its JSON."""
-
-    operation: int
-    outcome: str
-    deployment: int
-    before: int
 
 
 def add(
@@ -64,23 +40,36 @@ def add(
         TrainingError: its synthesiser failed.
     """
     wishes, terminal = wishes or Wishes(), terminal or quiet()
-    candidate = candidates.find(name)  # told at once, before anybody is waited for
+    candidate = candidates.find(name)
+    if not wishes.wait:
+        operations.expect_nobody(opened.database)
 
-    def prepare(work: Work, steps: Steps) -> Change:
+    def probed(steps: Steps) -> tuple[Serving, admission.Probed]:
+        with opened.database.read() as session:
+            champion = live(session)
+        taken = {part.label: part.distribution for part in champion.parts if part.plugin != candidate.name}
+        steps.begin(f"probe {candidate.name} {candidate.version}")
+        return champion, admission.probe(candidate, opened.blobs.path(champion.backbone_sha256), taken, limits)
+
+    # before the operation begins: one that is refused here leaves no trace
+    first = probed(terminal.steps)
+
+    def prepare(work: Work, steps: Steps) -> Change | None:
         with opened.database.read() as session:
             champion = live(session)
             size = store.backbone_size(session, champion.backbone_id)
             before = store.plugin(session, candidate.name)
             state = (before.state, before.reason) if before else None
         work.step("probe")
-        steps.begin(f"probe {candidate.name} {candidate.version}")
-        taken = {part.label: part.distribution for part in champion.parts if part.plugin != candidate.name}
-        probed = admission.probe(candidate, opened.blobs.path(champion.backbone_sha256), taken, limits)
+        # another operation may have come in between
+        found = first[1] if first[0] == champion else probed(steps)[1]
         work.step("record")
-        new = _release(opened, candidate, probed, champion.backbone_id, size)
+        new = _release(opened, candidate, found, champion.backbone_id, size)
         with work.session() as (session, _):
             release = store.record(session, new, who)
             adapters = [a.id for a in release.adapters if a.backbone_id == champion.backbone_id]
+        if set(adapters) == {part.adapter_id for part in champion.parts if part.plugin == candidate.name}:
+            return None  # it serves as it is
         try:
             work.step("train")
             plugins = hooks.usable({candidate.name})
@@ -171,60 +160,6 @@ def retrain(opened: Catalogue, who: Who, wishes: Wishes | None = None, terminal:
     return _run(opened, "retrain", "estimator", who, wishes, prepare, terminal or quiet())
 
 
-def promote(
-    opened: Catalogue, number: int | None, who: Who, *, force: bool = False, terminal: Terminal | None = None
-) -> Moved:
-    """Let a challenger serve: the newest that waits for review, or the one of this number.
-
-    Raises:
-        RegistryError: there is none, it serves already, or (without `force`) another was its champion.
-    """
-
-    def target(session: Session, champion: int) -> Deployment:
-        if number is None:
-            waiting = store.challenger(session)
-            if waiting is None:
-                raise RegistryError(
-                    "promote: found no challenger that waits for review; expected one made with --review; "
-                    "see: abair-registry history"
-                )
-            return waiting
-        found = _deployment(session, number)
-        made_for = store.champion_of(session, found)
-        if not force and not store.served(session, number) and made_for != champion:
-            raise RegistryError(
-                f"deployment {number}: was judged against deployment {made_for}, but {champion} is live now; add the "
-                "plugin again, or take --force with a --reason"
-            )
-        return found
-
-    return _move(opened, "promote", who, target, {"number": number, "force": force}, terminal or quiet())
-
-
-def rollback(opened: Catalogue, to: int | None, who: Who, *, terminal: Terminal | None = None) -> Moved:
-    """Let an earlier deployment serve again: the one before the live one, or the one of this number.
-
-    Raises:
-        RegistryError: there is none, or it never served.
-    """
-
-    def target(session: Session, champion: int) -> Deployment:
-        earlier = store.before(session, champion) if to is None else to
-        if earlier is None:
-            raise RegistryError(
-                f"rollback: deployment {champion} is the first; expected an earlier one; see: abair-registry history"
-            )
-        found = _deployment(session, earlier)
-        if not store.served(session, earlier):
-            raise RegistryError(
-                f"deployment {earlier}: never served; expected one that did; to let it serve now, run: "
-                f"abair-registry promote {earlier}"
-            )
-        return found
-
-    return _move(opened, "rollback", who, target, {"to": to}, terminal or quiet())
-
-
 def resume(opened: Catalogue, who: Who, terminal: Terminal | None = None) -> Result | Moved | None:
     """Do again what was killed, stopped or failed last, as it was asked for; None if there is nothing.
 
@@ -242,9 +177,9 @@ def resume(opened: Catalogue, who: Who, terminal: Terminal | None = None) -> Res
         kind, subject, asked = left.kind, left.subject, dict(left.detail.get("arguments", {}))
         who = Who(left.actor if who.reason == "" else who.actor, who.reason or left.reason)
     if kind == "promote":
-        return promote(opened, asked.get("number"), who, force=bool(asked.get("force")), terminal=terminal)
+        return pointing.promote(opened, asked.get("number"), who, force=bool(asked.get("force")), terminal=terminal)
     if kind == "rollback":
-        return rollback(opened, asked.get("to"), who, terminal=terminal)
+        return pointing.rollback(opened, asked.get("to"), who, terminal=terminal)
     wishes = Wishes(**asked | {"thresholds": Thresholds(**asked.get("thresholds", {}))})
     if kind == "retrain":
         return retrain(opened, who, wishes, terminal)
@@ -277,7 +212,7 @@ def _run(
     subject: str,
     who: Who,
     wishes: Wishes,
-    prepare: Callable[[Work, Steps], Change],
+    prepare: Callable[[Work, Steps], Change | None],
     terminal: Terminal,
 ) -> Result:
     asked: dict[str, Any] = asdict(wishes) | {"thresholds": wishes.thresholds.model_dump()}
@@ -313,44 +248,6 @@ def _leave(opened: Catalogue, name: str, who: Who, kind: str, state: str, wishes
     with opened.database.read() as session:
         subject = recorded(session, name).name
     return _run(opened, kind, subject, who, wishes, prepare, terminal)
-
-
-def _move(
-    opened: Catalogue,
-    kind: str,
-    who: Who,
-    target: Callable[[Session, int], Deployment],
-    arguments: dict[str, Any],
-    terminal: Terminal,
-) -> Moved:
-    """Point at a recorded deployment: one transaction, then what follows from it."""
-    with operations.working(opened.database, kind, "deployment", who, arguments=arguments) as work:
-        work.step("publish")
-        with work.session() as (session, operation):
-            champion = live(session).number
-            deployment = target(session, champion)
-            number = deployment.number
-            if number == champion:
-                raise RegistryError(
-                    f"deployment {number}: is live already; expected another; see: abair-registry history"
-                )
-            store.publish(
-                session, deployment, who, action=kind, subject=f"deployment {number}", operation_id=operation.id
-            )
-            plugins = {member.adapter.release.plugin.name for member in deployment.members}
-            operation.step = PUBLISHED
-            operation.detail = operation.detail | {"deployment": number}
-        runs = Runs(opened.settings, patient=False)
-        orchestrator.follow(opened, runs, hooks.usable(plugins), terminal.warn)
-        return Moved(work.id, "live", number, champion)
-
-
-def _deployment(session: Session, number: int) -> Deployment:
-    found = session.get(Deployment, number)
-    if found is None:
-        newest = session.scalar(select(Deployment.number).order_by(Deployment.number.desc()).limit(1))
-        raise RegistryError(f"deployment {number}: there is none; expected 1 to {newest}; see: abair-registry history")
-    return found
 
 
 def _release(

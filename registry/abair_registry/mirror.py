@@ -14,10 +14,9 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from abair.bundle import BACKBONE_FILE, ESTIMATOR_FILE
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
+from abair.deployment import BACKBONE_FILE, ESTIMATOR_FILE, FileRef, write_deployment
 from abair.deployment import Deployment as Bundle
-from abair.deployment import FileRef, write_deployment
 from abair_registry import publishing, store
 from abair_registry.blobs import Blobs
 from abair_registry.catalogue import Catalogue

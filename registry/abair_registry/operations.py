@@ -149,6 +149,19 @@ def end(database: Database, number: int, state: str, error: str | None = None) -
             _close(session, operation, state, error)
 
 
+def expect_nobody(database: Database) -> None:
+    """Nothing, unless another operation is running.
+
+    Raises:
+        RegistryError: by whom, with what, since when.
+    """
+    recover(database)
+    with database.read() as session:
+        other = running(session)
+    if other is not None:
+        raise _busy(other)
+
+
 def interrupted(session: Session) -> Operation | None:
     """The newest operation, if it was killed, stopped or failed, and can be done again."""
     newest = session.scalar(select(Operation).order_by(Operation.id.desc()).limit(1))
@@ -166,7 +179,10 @@ def recover(database: Database) -> list[Running]:
 
     Publishing is one transaction, so there is nothing half done.
     """
-    dead = []
+    dead: list[Running] = []
+    with database.read() as session:  # most of the time there is nobody, and nobody else shall wait for that
+        if running(session) is None:
+            return dead
     with database.write() as session:
         for operation in session.scalars(select(Operation).where(Operation.state == "running")).all():
             if not _alive(operation):
@@ -205,11 +221,15 @@ def _begin(
                 session.flush()
                 return operation.id
         if not wait:
-            raise RegistryError(f"registry: {other}; expected nobody; wait for it with --wait, or try again later")
+            raise _busy(other)
         if waiting is not None and not told:
             waiting(other)
             told = True
         time.sleep(POLL)
+
+
+def _busy(other: Running) -> RegistryError:
+    return RegistryError(f"registry: {other}; expected nobody; wait for it with --wait, or try again later")
 
 
 def _close(session: Session, operation: Operation, state: str, error: str | None) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -24,14 +24,15 @@ from abair.errors import RegistryError, TrainingError
 from abair.estimator import Estimator, save_estimator
 from abair.evaluation.heldout import Evaluation
 from abair.report import Verdict
-from abair_registry import catalogue, hooks, mirror, operations, page, publishing, store
+from abair_registry import hooks, operations, page, publishing, store
 from abair_registry.catalogue import Catalogue
+from abair_registry.following import follow
 from abair_registry.gates import judge
 from abair_registry.models import Adapter
 from abair_registry.operations import PUBLISHED, Running, Work
 from abair_registry.progress import Steps
 from abair_registry.runs import Runs
-from abair_registry.serving import Serving, serving
+from abair_registry.serving import Serving, live
 from abair_registry.settings import Thresholds
 from abair_registry.store import Who
 from abair_registry.trainer import Photos, Trainer, make_replay, replay_count
@@ -87,14 +88,14 @@ def run(
     subject: str,
     who: Who,
     wishes: Wishes,
-    prepare: Callable[[Work, Steps], Change],
+    prepare: Callable[[Work, Steps], Change | None],
     *,
     arguments: Mapping[str, Any],
     steps: Steps,
     waiting: Callable[[Running], None] | None = None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Result:
-    """Do an operation that makes a challenger: `prepare` says what it proposes.
+    """Do an operation that makes a challenger: `prepare` says what it proposes, or that there is nothing to do.
 
     Raises:
         AbairError: it cannot be done; what was live still is.
@@ -106,7 +107,11 @@ def run(
     )
     with working as work, steps:
         change = prepare(work, steps)
-        result = _Operation(opened, work, kind, who, wishes, change, steps, warn).do()
+        if change is None:
+            with opened.database.read() as session:
+                result = _Done("live", live(session).number, None, None, [])
+        else:
+            result = _Operation(opened, work, kind, who, wishes, change, steps, warn).do()
     return Result(
         operation=work.id,
         outcome=result.outcome,
@@ -315,41 +320,13 @@ class _Operation:
         except BaseException as error:
             status: Literal["KILLED", "FAILED"] = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             reason = "stopped by Ctrl-C" if status == "KILLED" else str(error) or type(error).__name__
-            try:
+            with suppress(RegistryError):  # it may be what failed; `doctor` ends the run when it can be reached
                 self.runs.end(run_id, status, reason)
-            except RegistryError:
-                pass  # it is what failed; `doctor` ends the run when it can be reached
             raise
         try:
             self.runs.end(run_id, "FINISHED")
         except RegistryError as error:
             self.warn(f"{error}; deployed all the same; run: abair-registry doctor")
-
-
-def follow(opened: Catalogue, runs: Runs, plugins: Plugins | None, warn: Callable[[str], None]) -> None:
-    """After a commit: write the file that serves, tell MLflow, tell plugins. None of them can undo what is live."""
-    catalogue.settle(opened)
-    try:
-        mirror.agree(opened, runs)
-    except RegistryError as error:
-        warn(f"{error}; what is live is live; later run: abair-registry doctor")
-    if plugins is not None:
-        served = publishing.published(opened.settings.home)
-        if served is not None:
-            for wrong in hooks.announce(plugins, served):
-                warn(wrong)
-
-
-def live(session: Session) -> Serving:
-    """What serves.
-
-    Raises:
-        RegistryError: nothing does.
-    """
-    deployment = store.live(session)
-    if deployment is None:
-        raise RegistryError("registry: found no live deployment, expected one; run: abair-registry doctor")
-    return serving(session, deployment)
 
 
 def remember(

@@ -112,11 +112,10 @@ def conclude(
 
 def verdict_table(given: Sequence[Verdict]) -> str:
     """Markdown."""
-    rows = [
-        f"| {'passed' if v.passed else '**refused**'} | {v.name} | {v.measured:.2f} {v.unit} | {v.threshold:g} {v.unit} "
-        f"| {'' if v.passed else v.advice} |"
-        for v in given
-    ]
+    rows = []
+    for v in given:
+        verdict, advice = ("passed", "") if v.passed else ("**refused**", v.advice)
+        rows.append(f"| {verdict} | {v.name} | {v.measured:.2f} {v.unit} | {v.threshold:g} {v.unit} | {advice} |")
     head = ["| verdict | gate | measured | threshold | what to do |", "|---|---|---|---|---|"]
     return "\n".join([*head, *rows]) if rows else "No gate was asked."
 

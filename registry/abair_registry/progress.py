@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from abair_registry.operations import Running
 
 
 class Steps:
@@ -43,3 +49,17 @@ class Steps:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """How a person follows an operation: its steps, who is waited for, what went wrong without stopping it."""
+
+    steps: Steps
+    waiting: Callable[[Running], None] = lambda other: None
+    warn: Callable[[str], None] = lambda text: None
+
+
+def quiet() -> Terminal:
+    """For programs: nothing is shown."""
+    return Terminal(Steps(quiet=True))

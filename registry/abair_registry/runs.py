@@ -55,7 +55,7 @@ class Version:
 
 
 class Runs:
-    """The tracking store of a registry; connects when it is first used. Who is not `patient` waits two seconds for it."""
+    """The tracking store of a registry; connects when it is first used; who is not `patient` gives up soon."""
 
     def __init__(self, settings: Settings, *, patient: bool = True) -> None:
         self._patient = patient
@@ -225,6 +225,11 @@ class Runs:
     def _create_experiment(self, client: MlflowClient) -> str:
         place = self.artifacts if self.uri.startswith("sqlite:") else None
         return client.create_experiment(EXPERIMENT, artifact_location=place)
+
+    @property
+    def used(self) -> bool:
+        """Whether there is a store to be told anything: a server, or a local file that something was told before."""
+        return not self.uri.startswith("sqlite:") or (self._home / "mlflow.db").is_file()
 
     @property
     def artifacts(self) -> str:

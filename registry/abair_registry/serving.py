@@ -1,4 +1,4 @@
-"""A deployment as plain values, and how another one differs from it: what an operation works on outside of a session."""
+"""A deployment as plain values, and how another one differs from it: what operations work on without a session."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from abair.contract import CLEAN
+from abair.errors import RegistryError
 from abair_registry import store
 from abair_registry.models import Adapter, Deployment
 
@@ -92,3 +93,15 @@ def parts_of(adapters: Iterable[Adapter], kept: dict[int | None, str]) -> tuple[
         )
         for adapter in adapters
     )
+
+
+def live(session: Session) -> Serving:
+    """What serves.
+
+    Raises:
+        RegistryError: nothing does.
+    """
+    deployment = store.live(session)
+    if deployment is None:
+        raise RegistryError("registry: found no live deployment, expected one; run: abair-registry doctor")
+    return serving(session, deployment)

@@ -6,14 +6,12 @@ Only an estimator is ever made here; backbone and adapters are read from blobs a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-import torch
 
 from abair.backbone import Backbone, load_backbone
 from abair.contract import CLEAN

@@ -21,6 +21,7 @@ from abair.discovery import Problem, discover
 from abair.errors import AdapterError, DeploymentError, PluginError, TrainingError
 from abair.estimator import Estimator, feature_count, save_estimator
 from abair.lora import read_adapter
+from abair.replay import Replay
 from abair.synthesis import CleanPhotos, Degrader, Recipe
 from abair.training import estimate
 from abair.training.adapt import AdaptTask
@@ -98,7 +99,10 @@ def test_a_backbone_that_changed_in_phase_two_is_noticed(
     assert not (tmp_path / "out").exists()
 
 
-def test_phase_three_makes_a_bundle_that_restores(photos: Path, backbone: Path, adapters: Path, tmp_path: Path) -> None:
+def test_phase_three_makes_a_bundle_that_restores(
+    photos: Path, backbone: Path, adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("abair.replay.TRAINED", 3)
     before = backbone.read_bytes()
     kept = {name: (adapters / name / "tiny" / "adapter_model.safetensors").read_bytes() for name in DEGRADATIONS}
     deployment = train_estimator(
@@ -116,12 +120,13 @@ def test_phase_three_makes_a_bundle_that_restores(photos: Path, backbone: Path, 
         assert (tmp_path / "bundle" / "adapters" / name / "adapter_model.safetensors").read_bytes() == content
     result = Restorer.load(tmp_path / "bundle")(np.zeros((30, 40, 3), np.uint8))
     assert result.deployment == "custom"
+    replay = Replay.load(tmp_path / "bundle" / "replay.safetensors")
+    assert {sample.labels for sample in replay.held_out} >= {(label,) for label in deployment.labels}
 
 
 def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(estimate, "POOL", 6)
     photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     made = []
 
@@ -135,7 +140,7 @@ def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
     network = Backbone(SIZES["tiny"])
 
     def task(folder: str) -> estimate.EstimateTask:
-        return estimate.EstimateTask(network, degrader, photos, photos, settings, tmp_path / folder)
+        return estimate.EstimateTask(network, degrader, photos, photos, settings, tmp_path / folder, samples=6)
 
     first = task("a")
     batches = [first.batch(index) for index in range(9)]  # three epochs

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,8 +10,9 @@ from PIL import Image
 from abair.backbone import SIZES, Backbone, fingerprint
 from abair.errors import TrainingError
 from abair.estimator import Estimator, feature_count
+from abair.replay import Features, features_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe
-from abair.training.refit import Features, features_of, refit
+from abair.training.refit import refit
 
 COUNT = 60
 
@@ -45,9 +44,11 @@ def backbone() -> Backbone:
     return Backbone(SIZES["tiny"])
 
 
-def made(backbone: Backbone, photos: CleanPhotos, seed: int, clean: float = 0.0, **synthesizers) -> Features:
+def made(
+    backbone: Backbone, photos: CleanPhotos, seed: int, clean: float = 0.0, paired: bool = False, **synthesizers
+) -> Features:
     recipe = Recipe(cutmix=0, double=0, clean=clean)
-    return features_of(backbone, Degrader(synthesizers, recipe), photos, COUNT, seed)
+    return features_of(backbone, Degrader(synthesizers, recipe), photos, COUNT, seed, paired=paired)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def old(backbone: Backbone, photos: CleanPhotos) -> Features:
 @pytest.fixture(scope="module")
 def champion(backbone: Backbone, old: Features) -> Estimator:
     start = Estimator(("dark", "noise", "clean"), feature_count(backbone.size))
-    return refit(start, fingerprint(backbone), [], [old], seed=0)
+    return refit(start, fingerprint(backbone), start.labels, [], [old], seed=0)
 
 
 def right(estimator: Estimator, features: Features) -> float:
@@ -68,44 +69,62 @@ def right(estimator: Estimator, features: Features) -> float:
     return float((found == torch.tensor(targets)).float().mean())
 
 
+LABELS = ("dark", "noise", "red", "clean")
+
+
 def test_a_new_label_is_learnt_from_features_and_the_old_ones_stay(
     backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
-    challenger = refit(champion, fingerprint(backbone), ["red"], [old, made(backbone, photos, 2, red=red)], seed=0)
-    assert challenger.labels == ("dark", "noise", "red", "clean")
+    new = made(backbone, photos, 2, paired=True, red=red)
+    told: list[int] = []
+    challenger = refit(
+        champion, fingerprint(backbone), LABELS, [old], [new], 0, lambda step, figures: told.append(step)
+    )
+    assert challenger.labels == LABELS
     assert not any(parameter.requires_grad for parameter in challenger.parameters())
     held_old = made(backbone, photos, 3, clean=0.33, dark=darker, noise=noisy)
     assert right(champion, held_old) >= 0.95
     assert right(challenger, held_old) >= 0.95
     assert right(challenger, made(backbone, photos, 4, red=red)) >= 0.95
+    assert len(told) >= 3
+
+
+def test_old_features_teach_what_the_champion_says_even_where_it_is_wrong(
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+) -> None:
+    swapped = champion.rearranged(("noise", "dark", "clean"))
+    swapped.labels = champion.labels  # it takes dark for noise, and noise for dark
+    new = made(backbone, photos, 2, paired=True, red=red)
+    challenger = refit(swapped, fingerprint(backbone), LABELS, [old], [new], 0)
+    held_old = made(backbone, photos, 3, dark=darker, noise=noisy)
+    assert right(swapped, held_old) <= 0.05
+    assert right(challenger, held_old) <= 0.05
 
 
 def test_the_same_arguments_give_the_same_estimator_and_another_seed_another(
     backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
-    new = made(backbone, photos, 2, red=red)
-    marks = [fingerprint(refit(champion, fingerprint(backbone), ["red"], [old, new], seed=seed)) for seed in (0, 0, 1)]
+    new = made(backbone, photos, 2, paired=True, red=red)
+    marks = [fingerprint(refit(champion, fingerprint(backbone), LABELS, [old], [new], seed=seed)) for seed in (0, 0, 1)]
     assert marks[0] == marks[1] != marks[2]
 
 
-def test_features_are_a_file_of_numbers(old: Features, tmp_path: Path) -> None:
-    path = tmp_path / "features.safetensors"
-    old.save(path)
-    again = Features.load(path)
-    assert (again.backbone, again.labels) == (old.backbone, old.labels)
-    assert torch.allclose(again.values, old.values, rtol=2e-3, atol=1e-3)
-    assert torch.equal(again.targets, old.targets)
-    assert path.stat().st_size < COUNT * 1200
-
-
-def test_features_that_do_not_fit_are_refused(
-    backbone: Backbone, old: Features, champion: Estimator, tmp_path: Path
+def test_the_number_of_threads_does_not_change_what_comes_out(
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
+    new = made(backbone, photos, 2, red=red)
+    threads, marks = torch.get_num_threads(), []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        marks.append(fingerprint(refit(champion, fingerprint(backbone), LABELS, [old], [new], 0)))
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(threads)
+    assert marks[0] == marks[1]
+
+
+def test_features_that_do_not_fit_are_refused(backbone: Backbone, old: Features, champion: Estimator) -> None:
+    foreign = Features("0" * 64, old.labels, old.values, old.targets)
     with pytest.raises(TrainingError, match="features of dark, noise, clean: made by backbone 000000000000, expected"):
-        refit(champion, fingerprint(backbone), [], [Features("0" * 64, old.labels, old.values, old.targets)], seed=0)
+        refit(champion, fingerprint(backbone), champion.labels, [foreign], [], seed=0)
     with pytest.raises(TrainingError, match="label red: found no features"):
-        refit(champion, fingerprint(backbone), ["red"], [old], seed=0)
-    path = tmp_path / "features.safetensors"
-    path.write_bytes(b"no features")
-    with pytest.raises(TrainingError, match="not a safetensors file"):
-        Features.load(path)
+        refit(champion, fingerprint(backbone), LABELS, [old], [], seed=0)

@@ -123,7 +123,7 @@ def test_the_platforms_wheel_holds_the_factory_deployment(wheels: dict[str, Path
     names = members(wheels["abair"])
     assert "abair/weights/factory/deployment.json" in names
     # Backbone, estimator, and an adapter for each of the five.
-    assert len([n for n in names if n.startswith("abair/weights/factory/") and n.endswith(".safetensors")]) == 7
+    assert len([n for n in names if n.startswith("abair/weights/factory/") and n.endswith(".safetensors")]) == 8
 
 
 @pytest.mark.parametrize("name", NAMES[1:])

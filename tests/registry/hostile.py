@@ -93,6 +93,11 @@ class Tiny:
         config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "base_model_name_or_path": reference}
         return cls(folder / "backbone.safetensors", config, folder / WEIGHTS_FILE)
 
+    @classmethod
+    def read(cls, backbone: Path, folder: Path) -> Tiny:
+        """A backbone's file and the folder of an adapter for it."""
+        return cls(backbone, json.loads((folder / CONFIG_FILE).read_text()), folder / WEIGHTS_FILE)
+
 
 @dataclass(frozen=True)
 class Plugin:

@@ -43,7 +43,7 @@ def test_steps_are_recorded_as_they_begin_and_the_end_with_them(registry: Catalo
         work.step("train", route="features")
         assert rows(registry) == [("add", "running", "train", None)]
         with work.session() as (_, operation):
-            assert operation.detail == {"route": "features"}
+            assert operation.detail == {"arguments": {}, "route": "features"}
     assert rows(registry) == [("add", "done", "train", None)]
     with registry.database.read() as session:
         (told,) = store.events(session, "snow")

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +14,16 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-import abair_registry.catalogue
 import abair_registry.models
 from abair import Restorer
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
-from abair_registry import candidates, cli
+from abair.deployment import read_deployment
+from abair_registry import candidates
 from abair_registry.catalogue import opened
 from abair_registry.settings import Settings
 
-from .hostile import FAMILY, Plugin, Tiny, write_metadata
-
-Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
-
-
-@pytest.fixture
-def run(
-    environment: dict[str, str], bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """Calls the command with `--json` in this process, the tiny bundle as factory; (exit code, objects, stderr)."""
-    monkeypatch.setattr(abair_registry.catalogue, "FACTORY", bundle)
-
-    def call(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
-        code = cli.run([*arguments, "--json"])
-        said = capsys.readouterr()
-        return code, [json.loads(line) for line in said.out.splitlines()], said.err
-
-    return call
+from .conftest import Run
+from .hostile import FAMILY, Tiny, write_metadata
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +31,6 @@ def made_for_it(bundle: Path, spare_adapter: Path) -> Tiny:
     """The bundle's backbone, and an adapter for it."""
     config = json.loads((spare_adapter / CONFIG_FILE).read_text())
     return Tiny(bundle / "backbone.safetensors", config, spare_adapter / WEIGHTS_FILE)
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder on the path, where plugins are put."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(folder)
-    return folder
-
-
-@pytest.fixture
-def frost(site: Path, made_for_it: Tiny) -> Path:
-    """The plugin `frost`, installed; the folder it is installed in."""
-    Plugin().make(site, made_for_it)
-    return site
 
 
 def everything(settings: Settings, bundle: Path) -> tuple[dict[str, list[Any]], dict[str, bytes]]:
@@ -97,32 +64,27 @@ def reinstalled(site: Path, version: str) -> None:
     (info / "RECORD").write_text("\n".join(kept) + "\n")
 
 
-def test_a_plugin_of_another_team_becomes_a_candidate_and_nothing_served_changes(
-    run: Run, frost: Path, settings: Settings, bundle: Path, made_for_it: Tiny
+def test_a_plugin_that_waits_for_review_is_a_candidate_and_nothing_served_changes(
+    run: Run, team: Path, settings: Settings, trained: Tiny
 ) -> None:
     assert row(run, "frost")["state"] == "available"
     served = (settings.home / "deployment.json").read_bytes()
-    code, told, err = run("add", "abair-frost", "--actor", "ada", "--reason", "asked for by the archive")
-    assert (code, err) == (0, "")
-    assert told == [{"name": "frost", "state": "candidate", "version": "1.0", "deployment": 1}]
+    code, (told,), err = run("add", "abair-frost", "--review", "--actor", "ada", "--reason", "asked for by the archive")
+    assert (code, err, told["outcome"]) == (0, "", "challenger")
     found = row(run, "frost")
     assert (found["state"], found["version"], found["installed_version"], found["live"], found["problem"]) == (
         "candidate", "1.0", "1.0", False, None,
     )  # fmt: skip
     (adapter,) = found["adapters"]
     blob = next(settings.home.glob(f"blobs/**/{adapter['sha256']}*"))
-    assert blob.read_bytes() == made_for_it.adapter.read_bytes()
+    assert blob.read_bytes() == trained.adapter.read_bytes()
     (story,) = run("show", "frost")[1]
     assert [(e["actor"], e["action"], e["reason"]) for e in story["events"]] == [
-        ("ada", "record", "asked for by the archive")
+        ("ada", action, "asked for by the archive") for action in ("record", "propose", "add done")
     ]
     assert (settings.home / "deployment.json").read_bytes() == served
-    # the same again adopts what is there
-    before = everything(settings, bundle)
-    assert run("add", "frost")[1] == told
-    after = everything(settings, bundle)
-    assert after[1] == before[1]
-    assert {name for name in after[0] if after[0][name] != before[0][name]} <= {"event"}
+    shutil.rmtree(next(team.glob("*.dist-info")))
+    assert (row(run, "frost")["state"], row(run, "frost")["problem"]) == ("candidate", "not installed")
 
 
 @pytest.mark.parametrize(
@@ -140,21 +102,21 @@ def test_a_refused_plugin_leaves_the_registry_exactly_as_it_was(
     assert everything(settings, bundle) == before
 
 
-def test_an_upgraded_plugin_is_told_and_recorded_when_it_is_added_again(run: Run, frost: Path) -> None:
-    run("add", "frost")
-    reinstalled(frost, "2.0")
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_an_upgraded_plugin_is_told_and_takes_the_place_of_the_old_one_when_it_is_added_again(
+    run: Run, team: Path, settings: Settings
+) -> None:
+    assert run("add", "frost")[0] == 0
+    reinstalled(team, "2.0")
     found = row(run, "frost")
     assert (found["version"], found["installed_version"]) == ("1.0", "2.0")
     assert "version 2.0 is installed, 1.0 is recorded; run: abair-registry add frost" in found["problem"]
-    assert run("add", "frost")[1][0]["version"] == "2.0"
-    assert row(run, "frost")["problem"] is None
+    code, (told,), _ = run("add", "frost")
+    assert (code, told["deployment"]) == (0, 3)
+    assert "frost: loss against the champion" in [gate["name"] for gate in told["gates"]]
+    assert read_deployment(settings.home).labels == ("noise", "rain", "low-light", "frost", "clean")
+    assert (row(run, "frost")["version"], row(run, "frost")["problem"]) == ("2.0", None)
     assert [release["version"] for release in run("show", "frost")[1][0]["releases"]] == ["1.0", "2.0"]
-
-
-def test_an_uninstalled_candidate_is_told(run: Run, frost: Path) -> None:
-    run("add", "frost")
-    shutil.rmtree(next(frost.glob("*.dist-info")))
-    assert (row(run, "frost")["state"], row(run, "frost")["problem"]) == ("candidate", "not installed")
 
 
 def test_a_live_plugin_that_is_upgraded_or_uninstalled_is_served_as_before(
@@ -192,16 +154,17 @@ sys.exit(run(sys.argv[3:]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits on files are POSIX's")
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("command", ["add frost", "disable rain --yes"])
 @pytest.mark.parametrize("size", [0, 2000, 5000])
 def test_where_no_file_can_grow_a_command_is_one_line_and_changes_nothing(
-    command: str, size: int, run: Run, frost: Path, settings: Settings, bundle: Path, environment: dict[str, str]
+    command: str, size: int, run: Run, team: Path, settings: Settings, bundle: Path, environment: dict[str, str]
 ) -> None:
     run("list")
     before = everything(settings, bundle)
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(bundle), str(size), *command.split()],
-        env=environment | {"PYTHONPATH": os.pathsep.join(map(str, [frost, *filter(None, sys.path)]))},
+        env=environment | {"PYTHONPATH": os.pathsep.join(map(str, [team, *filter(None, sys.path)]))},
         capture_output=True,
         text=True,
         timeout=120,

@@ -82,7 +82,8 @@ def test_people_get_tables(run: Run) -> None:
 def test_disable_goes_into_the_history_with_who_and_why(run: Run, settings: Settings) -> None:
     code, out, err = run("disable", "rain", "--actor", "ada", "--reason", "streaks stay", "--yes", "--json")
     assert (code, err) == (0, "")
-    assert lines(out) == [{"name": "rain", "state": "disabled", "version": "0.1.0", "deployment": 2}]
+    (told,) = lines(out)
+    assert (told["outcome"], told["deployment"], told["route"]) == ("live", 2, "features")
     rows = lines(run("history", "--json")[1])
     assert list(rows[0]) == ["deployment", "created", "actor", "reason", "labels", "live", "run_id"]
     assert (rows[0]["deployment"], rows[0]["actor"], rows[0]["reason"], rows[0]["live"]) == (

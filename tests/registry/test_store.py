@@ -135,7 +135,7 @@ def test_a_deployment_whose_labels_are_not_the_estimators_is_refused(registry: C
         assert live is not None
         adapters = [member.adapter for member in live.members]
         with pytest.raises(RegistryError, match="expected equal labels and one backbone"):
-            store.deploy(session, adapters[::-1], live.estimator, ME, action="promote", subject="x")
+            store.propose(session, adapters[::-1], live.estimator, ME, action="propose", subject="x")
     with registry.database.read() as session:
         assert session.scalar(select(func.count(Deployment.number))) == 1
 
@@ -145,16 +145,18 @@ def test_pointing_back_changes_the_plugins_states(registry: Catalogue) -> None:
         live = store.live(session)
         assert live is not None
         two = store.estimator(session, "2" * 64, ["noise", "rain", "clean"])
-        made = store.deploy(
-            session, [m.adapter for m in live.members[:2]], two, ME, action="disable", subject="low-light"
-        )
-        assert made.number == 2
+        adapters = [member.adapter for member in live.members[:2]]
+        made = store.propose(session, adapters, two, ME, action="propose", subject="low-light")
+        assert (made.number, store.served(session, 2)) == (2, False)
+        store.publish(session, made, ME, action="disable", subject="low-light")
+        assert (store.served(session, 2), store.before(session, 2), store.before(session, 1)) == (True, 1, None)
     with registry.database.read() as session:
         assert {p.name: p.state for p in store.plugins(session)}["low-light"] == "disabled"
     with registry.database.write() as session:
         first = session.get(Deployment, 1)
         assert first is not None
-        store.point(session, first)
+        store.publish(session, first, ME, action="rollback", subject="deployment 1")
+        assert store.before(session, 1) is None  # where a deployment came from stays, wherever it is brought back from
     with registry.database.read() as session:
         assert {p.name: p.state for p in store.plugins(session)}["low-light"] == "live"
         assert [(d.number, is_live) for d, is_live in store.history(session)] == [(2, False), (1, True)]

@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
-from abair.bundle import BACKBONE_FILE, assemble
-from abair.deployment import FACTORY, Deployment, read_deployment
+from abair.bundle import assemble
+from abair.deployment import BACKBONE_FILE, FACTORY, Deployment, read_deployment
 from abair.discovery import Found, Plugins, discover, load_synthesizer
 from abair.errors import PluginError, TrainingError
 from abair.estimator import load_estimator, save_estimator

@@ -13,9 +13,10 @@ from abair.commands.reporting import Reporter, reporting
 from abair_registry.commands.common import Actor, Json, Name, Reason, Yes, ask, opened, table, who
 
 if TYPE_CHECKING:
-    from abair_registry.lifecycle import Moved, Terminal
     from abair_registry.operations import Running
     from abair_registry.orchestrator import Result, Wishes
+    from abair_registry.pointing import Moved
+    from abair_registry.progress import Terminal
     from abair_registry.settings import Settings
 
 app = typer.Typer()
@@ -144,11 +145,10 @@ def promote(
     """
     _forced(force, reason)
     with _session(json) as (reporter, registry, terminal):
-        from abair_registry import lifecycle
+        from abair_registry import pointing
 
-        _show_moved(
-            reporter, lifecycle.promote(registry, number, who(actor, reason), force=force, terminal=terminal), json
-        )
+        moved = pointing.promote(registry, number, who(actor, reason), force=force, terminal=terminal)
+        _show_moved(reporter, moved, json)
 
 
 @app.command()
@@ -163,9 +163,9 @@ def rollback(
     Example: abair-registry rollback --reason "faces look waxen"
     """
     with _session(json) as (reporter, registry, terminal):
-        from abair_registry import lifecycle
+        from abair_registry import pointing
 
-        _show_moved(reporter, lifecycle.rollback(registry, to, who(actor, reason), terminal=terminal), json)
+        _show_moved(reporter, pointing.rollback(registry, to, who(actor, reason), terminal=terminal), json)
 
 
 @app.command()
@@ -176,7 +176,7 @@ def resume(actor: Actor = None, reason: Reason = "", json: Json = False) -> None
     """
     with _session(json) as (reporter, registry, terminal):
         from abair_registry import lifecycle
-        from abair_registry.lifecycle import Moved
+        from abair_registry.pointing import Moved
 
         done = lifecycle.resume(registry, who(actor, reason), terminal)
         if done is None:
@@ -236,8 +236,7 @@ def _forced(force: bool, reason: str) -> None:
 @contextmanager
 def _session(json: bool) -> Iterator[tuple[Reporter, Any, Terminal]]:
     with reporting(json_lines=json) as reporter, opened(reporter) as registry:
-        from abair_registry.lifecycle import Terminal
-        from abair_registry.progress import Steps
+        from abair_registry.progress import Steps, Terminal
 
         def waiting(other: Running) -> None:
             reporter.say(f"waiting: {other}")
@@ -265,8 +264,11 @@ def _show(reporter: Reporter, result: Result, json: bool) -> None:
             "challenger": f"deployment {result.deployment} waits for review: promote {result.deployment}",
             "rejected": f"refused; deployment {result.deployment} stays live",
         }[result.outcome]
-        print(f"{said} (operation {result.operation}, {result.seconds:.0f} s)", flush=True)
-        reporter.say(f"run {result.run_id}; to look at it: abair-registry ui")
+        print(said, flush=True)
+        if result.run_id is None:
+            reporter.say("nothing was to be done")
+        else:
+            reporter.say(f"run {result.run_id}, {result.seconds:.0f} s; to look at it: abair-registry ui")
     if result.outcome == "rejected":
         from abair.errors import RegistryError
 

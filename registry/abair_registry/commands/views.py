@@ -130,12 +130,20 @@ def doctor(json: Json = False) -> None:
     """
     with reporting(json_lines=json) as reporter, opened(reporter) as registry:
         from abair.errors import RegistryError
-        from abair_registry import catalogue, inspection
+        from abair_registry import catalogue, inspection, mirror, operations
+        from abair_registry.runs import Runs
 
-        mended = inspection.mend(registry)
+        mended = [f"operation {left.id}, {left.kind} {left.subject}: ended, its process is gone"
+                  for left in operations.recover(registry.database)]  # fmt: skip
+        mended += inspection.mend(registry)
         if catalogue.changed(registry) and catalogue.settle(registry):
             mended.append("deployment.json: written anew")
         _, problems = inspection.verify(registry)
+        runs = Runs(registry.settings)
+        try:
+            mended += mirror.agree(registry, runs) if runs.used else []
+        except RegistryError as error:
+            problems.append(str(error))
         notes = inspection.installed_changes(registry)
         for problem in problems:
             reporter.fail(RegistryError(problem))

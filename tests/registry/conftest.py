@@ -1,0 +1,133 @@
+"""What tests of operations share: a team's plugin that is good, in an empty folder on the path, and clean photos."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from tests.conftest import pictures
+
+import abair_registry.catalogue
+from abair.backbone import load_backbone
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE
+from abair.synthesis import Degrader
+from abair.training.adapt import AdaptTask
+from abair.training.loop import train
+from abair.training.settings import ADAPTING
+from abair_registry import cli, figures
+from abair_registry.runs import Runs
+from abair_registry.settings import Settings
+
+from .hostile import Plugin, Tiny
+
+FROST = """
+import torch
+
+def degrade(clean, generator):
+    \"\"\"A pale, blue veil, thicker or thinner.\"\"\"
+    veil = torch.tensor([0.75, 0.85, 1.0])[:, None, None]
+    much = 0.4 + 0.2 * torch.rand((), generator=generator)
+    return clean * (1 - much) + veil * much + 0.001
+"""
+
+Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
+
+
+def frost(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """As the plugin's."""
+    names: dict[str, Any] = {}
+    exec(FROST, names)
+    return names["degrade"](clean, generator)
+
+
+@pytest.fixture(scope="session")
+def trained(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The bundle's backbone, and an adapter for it that was trained to undo frost."""
+    root = tmp_path_factory.mktemp("trained")
+    backbone = load_backbone(bundle / "backbone.safetensors")
+    settings = ADAPTING.model_copy(update={"steps": 200, "crop": 48, "batch": 8, "workers": 0, "validate_every": 200})
+    task = AdaptTask(
+        backbone, "frost", Degrader({"frost": frost}), pictures(range(8)), pictures(range(8, 11)), settings
+    )
+    train(task, settings, root / "run", quiet=True)
+    folder = task.export(root / "adapters")
+    return Tiny(bundle / "backbone.safetensors", json.loads((folder / CONFIG_FILE).read_text()), folder / WEIGHTS_FILE)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables without anything in them; to make them takes seconds."""
+    home = tmp_path_factory.mktemp("tracking")
+    assert Runs(Settings(home=home, registry_url=None)).versions() == []
+    return home / "mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def quick_tracking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn only for who asks for them, and the home of a registry has MLflow's tables."""
+    if "settings" in request.fixturenames:
+        home: Path = request.getfixturevalue("settings").home
+        home.mkdir(parents=True)
+        shutil.copyfile(request.getfixturevalue("empty_store"), home / "mlflow.db")
+    if "figures" not in request.keywords:
+        for name in ("bars", "confusion", "histograms", "sheet"):
+            monkeypatch.setattr(figures, name, lambda *_: Figure((1, 1)))
+
+
+@pytest.fixture(scope="session")
+def clean_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of clean pictures."""
+    folder = tmp_path_factory.mktemp("clean")
+    for place, picture in enumerate(pictures(range(20, 32)).photos):
+        Image.fromarray(picture).save(folder / f"{place:02}.png")
+    return folder
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder on the path, where plugins are put; what is imported from it is forgotten."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("abair_frost")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def team(site: Path, trained: Tiny) -> Path:
+    """The plugin `frost`, installed: it does what it says."""
+    Plugin(synthesis=FROST).make(site, trained)
+    return site
+
+
+@pytest.fixture
+def environment(environment: dict[str, str], clean_dir: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """With clean photos, and no tracking server."""
+    monkeypatch.setenv("ABAIR_CLEAN_DIR", str(clean_dir))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return dict(os.environ)
+
+
+@pytest.fixture
+def run(
+    environment: dict[str, str], bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Calls the command with `--json` in this process, the tiny bundle as factory; (exit code, objects, stderr)."""
+    monkeypatch.setattr(abair_registry.catalogue, "FACTORY", bundle)
+
+    def call(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+        code = cli.run([*arguments, "--json"])
+        said = capsys.readouterr()
+        return code, [json.loads(line) for line in said.out.splitlines()], said.err
+
+    return call
