@@ -220,7 +220,10 @@ class _Operation:
 
     def _train(self, route: str, make: Callable[[Callable[..., None]], Estimator], run_id: str) -> Estimator:
         self.work.step("train", route=route)
-        self.steps.begin(f"train the estimator ({route})")
+        trained = self.change.fresh or route == "full"
+        self.steps.begin(
+            f"train the estimator ({route})" if trained else "keep the estimator's outputs for what is left"
+        )
 
         def watch(step: int, figures: dict[str, float]) -> None:
             self.runs.metrics(run_id, {f"train/{name}": value for name, value in figures.items()}, step)

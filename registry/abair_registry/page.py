@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import abair
@@ -37,6 +39,8 @@ def begin(
 ) -> str:
     """Start the operation's run with what is known before: parameters and lineage; returns its id."""
     tags = {
+        "mlflow.user": who.actor,
+        "mlflow.source.name": f"abair-registry {kind} {change.subject}",
         "abair.kind": kind,
         "abair.subject": change.subject,
         "abair.operation": str(operation),
@@ -48,7 +52,6 @@ def begin(
     }
     for part in change.proposal.parts:
         tags[f"abair.release.{part.label}"] = f"{part.distribution}=={part.version} {part.weights_sha256}"
-        tags[f"abair.replay.{part.label}"] = part.replay or "none"
     params: dict[str, object] = {
         "labels": ", ".join(change.proposal.labels),
         "new": ", ".join(change.fresh) or "none",
@@ -104,6 +107,7 @@ def conclude(
         values[f"recall/{_plain(group.name)}"] = group.recall
     runs.metrics(run_id, values)
     runs.text(run_id, evaluation.report.model_dump_json(indent=2) + "\n", "report.json")
+    runs.text(run_id, json.dumps(asdict(change.proposal), indent=2) + "\n", "lineage.json")
     runs.figure(run_id, figures.bars(evaluation.report), "figures/1 champion and challenger.png")
     runs.figure(run_id, figures.sheet(evaluation, contender, change.fresh), "figures/2 before and after.png")
     runs.figure(run_id, figures.confusion(evaluation.report), "figures/3 confusion matrix.png")
@@ -161,4 +165,4 @@ def _is_new(group: Group, new: Sequence[str]) -> bool:
 
 def _plain(name: str) -> str:
     """What MLflow takes in a metric's name."""
-    return "".join(c if c.isalnum() or c in "_-. " else "_" for c in name.replace(" + ", "_and_"))
+    return "".join(c if c.isalnum() or c in "_-. " else "_" for c in name.replace(" + ", "_and_").replace(":", ""))

@@ -38,6 +38,8 @@ QUIET: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    # stdout is for results
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # a server that is gone shall cost seconds, not the ten minutes of the default
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -224,7 +226,8 @@ class Runs:
 
     def _create_experiment(self, client: MlflowClient) -> str:
         place = self.artifacts if self.uri.startswith("sqlite:") else None
-        return client.create_experiment(EXPERIMENT, artifact_location=place)
+        # the page has a form for language models, and takes that for the usual one unless it is told
+        return client.create_experiment(EXPERIMENT, place, {"mlflow.experimentKind": "custom_model_development"})
 
     @property
     def used(self) -> bool:
