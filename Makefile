@@ -1,7 +1,7 @@
 # The commands of the README. Every target sets up what it needs: a virtual environment in VENV, with the checkout in it.
 #   make demo      restore damaged sample photos: a table and a contact sheet in demo/
 #   make test      the tests               make lint     format, lint, types, arrows
-#   make bench     speed; with DATA=folder the quality tables on the test sets in it, too
+#   make bench     speed, the cost of the fiftieth plugin, 250 kills; with DATA=folder the quality tables on the test sets, too
 # VENV=folder puts the environment elsewhere; PYTHON=program makes it with that Python; WORKERS=n tests in n processes.
 
 VENV ?= .venv
@@ -46,4 +46,6 @@ lint: install
 bench: install
 	"$(VENV)/bin/abair" bench speed
 	"$(VENV)/bin/python" tests/registry/measure_list.py
+	"$(VENV)/bin/python" tests/registry/measure_flat.py
+	ABAIR_KILLS=200 $(RUN) pytest tests/registry/test_kill.py
 	$(if $(DATA),"$(VENV)/bin/abair" bench quality --data "$(DATA)" --out bench)

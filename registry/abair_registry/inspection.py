@@ -198,7 +198,7 @@ def mend(opened: Catalogue) -> list[str]:
 
 
 def live_files(opened: Catalogue) -> tuple[int, list[tuple[str, str]]]:
-    """The live deployment's number and its files: what each is, and its SHA-256.
+    """The live deployment's number and its files, and what its labels left behind: what each is, and its SHA-256.
 
     Raises:
         RegistryError: nothing is live.
@@ -207,7 +207,9 @@ def live_files(opened: Catalogue) -> tuple[int, list[tuple[str, str]]]:
         deployment = store.live(session)
         if deployment is None:
             raise RegistryError("registry: found no live deployment, expected one; run: abair-registry doctor")
-        return deployment.number, _named(deployment)
+        kept = store.replays(session, deployment.backbone_id, [None, *(m.adapter_id for m in deployment.members)])
+        replays = [("replay", sha256) for sha256 in dict.fromkeys(kept.values())]
+        return deployment.number, [*_named(deployment), *replays]
 
 
 def history_rows(opened: Catalogue) -> list[dict[str, Any]]:

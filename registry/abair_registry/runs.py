@@ -34,6 +34,13 @@ _MODEL_URI: Final = re.compile(r"models:/([^/@]+)(?:@([\w-]+)|/(\d+))")
 Alias = Literal["champion", "challenger"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
+_NOTE: Final = "mlflow.note.content"
+_ENDED: Final = {
+    "FINISHED": "Done",
+    "FAILED": "Failed; nothing was published",
+    "KILLED": "Stopped; nothing was published",
+}
+
 QUIET: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -102,7 +109,7 @@ class Runs:
 
     def describe(self, run_id: str, markdown: str) -> None:
         """The text at the top of the run's page. Raises RegistryError."""
-        self.tags(run_id, {"mlflow.note.content": markdown})
+        self.tags(run_id, {_NOTE: markdown})
 
     def figure(self, run_id: str, figure: Figure, path: str) -> None:
         """Keep a figure as an image. Raises RegistryError."""
@@ -120,6 +127,7 @@ class Runs:
             if client.get_run(run_id).info.status == "RUNNING":
                 if reason:
                     client.set_tag(run_id, "abair.reason", reason)
+                    client.set_tag(run_id, _NOTE, f"## {_ENDED[status]}\n\n{reason}")
                 client.set_terminated(run_id, status)
 
     def register(self, run_id: str, bundle: Path, *, description: str, tags: Mapping[str, str]) -> str:
@@ -211,6 +219,11 @@ class Runs:
         named = _MODEL_URI.fullmatch(model)
         if named is None:
             raise RegistryError(f"deployment {model}: expected models:/{MODEL}@champion or models:/{MODEL}/NUMBER")
+        if not self.used:
+            raise RegistryError(
+                f"deployment {model}: found no runs in {self._home}; expected those of an operation; name the server "
+                "that has them with MLFLOW_TRACKING_URI, or the home with ABAIR_HOME"
+            )
         with self._telling() as client:
             from mlflow.artifacts import download_artifacts
 

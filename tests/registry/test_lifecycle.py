@@ -149,13 +149,13 @@ def test_another_host_pulls_what_is_live(registry: Catalogue, bundle: Path, tmp_
     lifecycle.disable(registry, "rain", ME)
     (tmp_path / "shared").mkdir()
     url = f"file://{tmp_path / 'shared'}"
-    assert sharing.push(registry, url) == (6, 2)
+    assert sharing.push(registry, url) == (7, 2)
     assert sharing.push(registry, url) == (0, 2)
     elsewhere = Settings(home=tmp_path / "elsewhere", registry_url=registry.settings.registry_url)
     with catalogue.opened(elsewhere, bundle) as other:
         with pytest.raises(RegistryError, match="expected file:///path/to/folder; set ABAIR_SHARED_URL"):
             sharing.pull(other)
-        assert sharing.pull(other, url) == (6, 2)
+        assert sharing.pull(other, url) == (7, 2)
         assert sharing.pull(other, url) == (0, 2)
     here, there = Restorer.load(registry.settings.home), Restorer.load(elsewhere.home)
     assert np.array_equal(here(photo).image, there(photo).image)

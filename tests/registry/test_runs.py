@@ -92,6 +92,10 @@ def test_a_bundle_is_a_version_of_the_model_and_comes_back_byte_for_byte(
 
 @pytest.mark.parametrize("uri", ["models:/abair@champion", "models:/abair/7", "models:/nothing/1"])
 def test_a_model_that_is_not_there_is_one_line(runs: Runs, uri: str, tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match=r"found no runs in .*; expected those of an operation"):
+        runs.fetch(uri, tmp_path / "out")
+    assert not list(tmp_path.rglob("mlflow.db"))  # to ask for something makes nothing
+    runs.experiment()
     with pytest.raises(RegistryError, match=r"MLflow at sqlite:.*; expected a store") as caught:
         runs.fetch(uri, tmp_path / "out")
     assert "\n" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -241,7 +242,10 @@ def _session(json: bool) -> Iterator[tuple[Reporter, Any, Terminal]]:
         def waiting(other: Running) -> None:
             reporter.say(f"waiting: {other}")
 
-        yield reporter, registry, Terminal(Steps(quiet=json), waiting, lambda text: reporter.say(f"warning: {text}"))
+        def warn(text: str) -> None:
+            reporter.say(f"warning: {text}")
+
+        yield reporter, registry, Terminal(Steps(quiet=json and not sys.stderr.isatty()), waiting, warn)
 
 
 def _show(reporter: Reporter, result: Result, json: bool) -> None:
@@ -258,7 +262,7 @@ def _show(reporter: Reporter, result: Result, json: bool) -> None:
             for gate in result.gates
         ]
         if rows:
-            table(("verdict", "gate", "measured", "threshold"), rows)
+            table(("verdict", "gate", "measured", "threshold"), rows, result=False)
         said = {
             "live": f"deployment {result.deployment} is live",
             "challenger": f"deployment {result.deployment} waits for review: promote {result.deployment}",

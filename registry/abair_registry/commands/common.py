@@ -78,12 +78,14 @@ def opened(reporter: Reporter, *, settle: bool = True) -> Iterator[Catalogue]:
         yield it
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table for people: rich's where it is seen, plain columns where it is piped."""
-    if not sys.stdout.isatty():
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, result: bool = True) -> None:
+    """A table for people: rich's where it is seen, plain columns where it is piped; on stderr if it is no `result`."""
+    stream = sys.stdout if result else sys.stderr
+    if not stream.isatty():
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
         for row in (columns, *rows):
-            print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
+            print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip(), file=stream)
+        stream.flush()
         return
     from rich.console import Console
     from rich.markup import escape
@@ -92,4 +94,4 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     shown = Table(*columns)
     for row in rows:
         shown.add_row(*(escape(cell) for cell in row))
-    Console().print(shown)
+    Console(file=stream).print(shown)
