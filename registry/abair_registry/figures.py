@@ -8,9 +8,10 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.figure import Figure
 
+from abair.contract import CLEAN
 from abair.evaluation.heldout import Contender, Evaluation, pixels
 from abair.evaluation.metrics import psnr
-from abair.report import Report, Way
+from abair.report import Group, Report, Way
 
 _BARS: Final[tuple[tuple[Way, str, str], ...]] = (
     ("backbone", "bare backbone", "#c9ced6"),
@@ -21,11 +22,25 @@ _BARS: Final[tuple[tuple[Way, str, str], ...]] = (
 _INK: Final = "#1c1e22"
 _CAP: Final = 50.0
 """dB at which bars end: undamaged photos would dwarf all others."""
+MOST: Final = 18
+"""Kinds of damage in a figure; where there are more, the new ones and those that changed most are shown."""
+
+
+def chosen(report: Report) -> list[Group]:
+    """The kinds of damage that figures show, in the report's order."""
+
+    def rank(group: Group) -> tuple[bool, bool, float]:
+        new = len(group.labels) == 1 and group.labels[0] in report.new
+        moved = abs(group.mean("SW") - group.mean("champion")) if "champion" in group.psnr else 0.0
+        return not new, group.labels != (CLEAN,), -moved
+
+    kept = {group.name for group in sorted(report.groups, key=rank)[:MOST]}
+    return [group for group in report.groups if group.name in kept]
 
 
 def bars(report: Report) -> Figure:
     """PSNR of each kind of damage: bare backbone, champion, challenger, Oracle; new ones are marked."""
-    groups = report.groups
+    groups = chosen(report)
     figure = Figure(figsize=(max(7.0, 0.95 * len(groups) + 2), 4.6), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(_BARS)
@@ -45,7 +60,10 @@ def bars(report: Report) -> Figure:
     low = min(min(g.mean(way) for way, _, _ in _BARS if way in g.psnr) for g in groups)
     axes.set_ylim(max(0, low - 3), None)
     axes.set_ylabel(f"PSNR in dB (bars end at {_CAP:g})")
-    axes.set_title("Champion and challenger on the same held-out samples", loc="left", color=_INK)
+    title = "Champion and challenger on the same held-out samples"
+    if len(groups) < len(report.groups):
+        title += f" ({len(groups)} of {len(report.groups)} kinds: what is new, and what changed most)"
+    axes.set_title(title, loc="left", color=_INK)
     axes.legend(ncols=len(_BARS), frameon=False, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -53,7 +71,7 @@ def bars(report: Report) -> Figure:
 
 def confusion(report: Report) -> Figure:
     """Which label the challenger finds likeliest (columns) for single degradations (rows), as shares."""
-    singles = [group for group in report.groups if len(group.labels) == 1]
+    singles = [group for group in chosen(report) if len(group.labels) == 1]
     labels = [group.name for group in singles]
     columns = [*labels, *sorted({top for group in singles for top in group.top} - set(labels))]
     shares = np.array([[group.top.count(label) / len(group.top) for label in columns] for group in singles])
@@ -76,7 +94,7 @@ def confusion(report: Report) -> Figure:
 
 def histograms(evaluation: Evaluation) -> Figure:
     """How much weight the true label gets, for each single degradation: right and sure is a bar at 1."""
-    singles = [group for group in evaluation.report.groups if len(group.labels) == 1]
+    singles = [group for group in chosen(evaluation.report) if len(group.labels) == 1]
     across = min(4, len(singles))
     down = -(-len(singles) // across)
     figure = Figure(figsize=(2.6 * across, 2.0 * down + 0.5), layout="constrained")
@@ -97,12 +115,12 @@ def histograms(evaluation: Evaluation) -> Figure:
 def sheet(evaluation: Evaluation, contender: Contender, new: Sequence[str]) -> Figure:
     """Held-out samples before and after: three of each new label, one of each other kind."""
     rows = []
-    for group in evaluation.report.groups:
-        shown = 3 if len(group.labels) == 1 and group.labels[0] in new else 1
-        for sample, said in list(zip(evaluation.samples[group.name], evaluation.weights[group.name], strict=True))[
-            :shown
-        ]:
-            rows.append((group.name, sample, said))
+    for place, group in enumerate(chosen(evaluation.report)):
+        samples, weights = evaluation.samples[group.name], evaluation.weights[group.name]
+        count = 3 if len(group.labels) == 1 and group.labels[0] in new else 1
+        # kinds of damage share their scenes: each row shall show another one
+        for turn in range(place, place + count):
+            rows.append((group.name, samples[turn % len(samples)], weights[turn % len(samples)]))
     columns = ("damaged", "bare backbone", "restored", "Oracle", "undamaged")
     figure = Figure(figsize=(1.75 * len(columns) + 1.2, 1.75 * len(rows) + 0.4), layout="constrained")
     grid: Any = figure.subplots(len(rows), len(columns), squeeze=False)

@@ -95,8 +95,7 @@ def conclude(
         run_id,
         _description(outcome, number, champion, change, route, why, evaluation, verdicts, forced),
     )
-    for verdict in verdicts:
-        runs.metrics(run_id, {f"gates/{_plain(verdict.name)}": verdict.measured})
+    runs.metrics(run_id, {f"gates/{_plain(verdict.name)}": verdict.measured for verdict in verdicts})
     if evaluation is None:
         return
     values = {}

@@ -231,9 +231,13 @@ class Trainer:
             if part.label in self.fresh:
                 samples += _singles(self._replay(part.replay), CLEAN)
         known = set(self.proposal.labels)
+        later = {part.replay for part in self.proposal.parts if part.label not in self.fresh} - {self.proposal.replay}
         for sha256 in self._shas():
             mixtures = [s for s in self._replay(sha256).held_out if len(s.labels) > 1 and set(s.labels) <= known]
-            for kind in dict.fromkeys(sample.labels for sample in mixtures):
+            kinds = list(dict.fromkeys(sample.labels for sample in mixtures))
+            if sha256 in later:
+                kinds = kinds[:1]  # or there would be thousands to restore when there are fifty labels
+            for kind in kinds:
                 samples += [sample for sample in mixtures if sample.labels == kind][:KEPT]
         # a blob may hold several labels' samples: each is looked at once
         return list({sample.mark + str(sample.labels): sample for sample in samples}.values())
