@@ -2,7 +2,7 @@
 
 A *replay* holds features, numbers that the frozen backbone made of damaged photos and that heads are fitted to, and a
 few held-out samples, each with its undamaged self, to judge by. It is made once, when a label comes, and kept (*feature
-replay*), so the fiftieth label costs as much as the sixth.
+replay*).
 """
 
 from __future__ import annotations

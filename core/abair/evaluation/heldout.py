@@ -1,8 +1,7 @@
 """Held-out samples restored every way by a challenger, and by the champion that it would follow: the report on both.
 
-Weights are rounded to hundredths. That moves a restored sample by less than it takes to be seen, and then most samples
-are restored alike by both and by the one before: what was measured once is looked up, so a report costs no more when
-there are many labels.
+Weights are rounded to hundredths. That moves a restored sample by less than it takes to be seen, and then many samples
+are restored alike by both and by the one before: what was measured once is looked up.
 """
 
 from __future__ import annotations
