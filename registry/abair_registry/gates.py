@@ -16,6 +16,8 @@ from abair.contract import CLEAN
 from abair.report import Group, Report, Verdict
 from abair_registry.settings import Thresholds
 
+GAIN: Final = "gain of the adapter"
+"""How the gate is called that no estimator can mend."""
 RESAMPLES: Final = 10_000
 CONFIDENCE: Final = 0.95
 UNSEEN: Final = 50.0
@@ -49,7 +51,7 @@ def _new(group: Group, thresholds: Thresholds) -> list[Verdict]:
     gap = group.mean("Oracle") - group.mean("SW")
     return [
         Verdict(
-            name=f"{group.name}: gain of the adapter", passed=gain >= thresholds.gain, measured=gain,
+            name=f"{group.name}: {GAIN}", passed=gain >= thresholds.gain, measured=gain,
             threshold=thresholds.gain, unit="dB",
             advice=f"train the adapter longer, or on samples like these: abair train adapter {group.name}",
         ),

@@ -188,10 +188,7 @@ def recover(database: Database) -> list[Running]:
             if not _alive(operation):
                 dead.append(_seen(operation))
                 where = f"process {operation.process} on {operation.host}"
-                if operation.step == PUBLISHED:
-                    _close(session, operation, "done", None)
-                else:
-                    _close(session, operation, "undone", f"{where} was gone at step {operation.step or 'start'}")
+                _close(session, operation, "undone", f"{where} was gone at step {operation.step or 'start'}")
     return dead
 
 
@@ -233,6 +230,8 @@ def _busy(other: Running) -> RegistryError:
 
 
 def _close(session: Session, operation: Operation, state: str, error: str | None) -> None:
+    if operation.step == PUBLISHED:
+        state = "done"  # whatever came after cannot take that back
     operation.state, operation.error, operation.finished = state, error, now()
     who, action = Who(operation.actor, error or operation.reason), f"{operation.kind} {state}"
     store.tell(session, who, action, operation.subject, {"step": operation.step}, operation_id=operation.id)

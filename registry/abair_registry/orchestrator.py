@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
@@ -27,7 +27,7 @@ from abair.report import Verdict
 from abair_registry import hooks, operations, page, publishing, store
 from abair_registry.catalogue import Catalogue
 from abair_registry.following import follow
-from abair_registry.gates import judge
+from abair_registry.gates import GAIN, judge
 from abair_registry.models import Adapter
 from abair_registry.operations import PUBLISHED, Running, Work
 from abair_registry.progress import Steps
@@ -39,8 +39,6 @@ from abair_registry.trainer import Photos, Trainer, make_replay, replay_count
 
 Route = Literal["auto", "features", "full"]
 Way = Literal["live", "challenger", "rejected"]
-ADAPTERS_GATE: Final = "gain of the adapter"
-"""What no estimator can mend: when it refuses, the full route is not tried."""
 
 
 @dataclass(frozen=True)
@@ -181,12 +179,15 @@ class _Operation:
                 outcome = "rejected"
             elif self.wishes.review:
                 outcome = "challenger"
+            page.evidence(self.runs, run_id, self.change, evaluation, verdicts, self.trainer.contender(estimator))
             number = self._conclude(outcome, estimator, route, run_id, refused)
-            page.conclude(
-                self.runs, run_id, outcome=outcome, number=number, champion=self.champion, change=self.change,
-                route=route, why=why, evaluation=evaluation, verdicts=verdicts, forced=bool(refused),
-                contender=self.trainer.contender(estimator),
-            )  # fmt: skip
+            try:
+                page.conclude(
+                    self.runs, run_id, outcome=outcome, number=number, champion=self.champion, change=self.change,
+                    route=route, why=why, evaluation=evaluation, verdicts=verdicts, forced=bool(refused),
+                )  # fmt: skip
+            except RegistryError as error:
+                self.warn(f"{error}; what is live is live, but the run's page does not say it")
         self._follow(plugins, outcome)
         return _Done(outcome, number, run_id, route, verdicts)
 
@@ -242,7 +243,7 @@ class _Operation:
 
     def _hopeless(self, refused: Sequence[Verdict], plugins: Plugins) -> str | None:
         """Why a whole training would not help, or cannot be."""
-        if any(verdict.name.endswith(ADAPTERS_GATE) for verdict in refused):
+        if any(verdict.name.endswith(GAIN) for verdict in refused):
             return "no estimator mends an adapter"
         if all(verdict.name.startswith("plugin ") for verdict in refused):
             return "a plugin's own gate refused"

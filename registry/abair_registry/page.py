@@ -84,9 +84,8 @@ def conclude(
     evaluation: Evaluation | None,
     verdicts: Sequence[Verdict],
     forced: bool,
-    contender: Contender,
 ) -> None:
-    """Everything that was found: metrics, figures, and the description. Raises RegistryError."""
+    """How it ended, after the commit: the outcome and the description. Raises RegistryError."""
     tags = {"abair.outcome": outcome, "abair.deployment": str(number)}
     if forced and outcome != "rejected":
         tags["abair.forced"] = "true"
@@ -95,6 +94,17 @@ def conclude(
         run_id,
         _description(outcome, number, champion, change, route, why, evaluation, verdicts, forced),
     )
+
+
+def evidence(
+    runs: Runs,
+    run_id: str,
+    change: Change,
+    evaluation: Evaluation | None,
+    verdicts: Sequence[Verdict],
+    contender: Contender,
+) -> None:
+    """Everything that was found, before anything is published: metrics, figures, the report. Raises RegistryError."""
     runs.metrics(run_id, {f"gates/{_plain(verdict.name)}": verdict.measured for verdict in verdicts})
     if evaluation is None:
         return

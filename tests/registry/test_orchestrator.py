@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from abair import Restorer
 from abair.contract import WEIGHTS_FILE
 from abair.deployment import read_deployment
-from abair_registry import mirror, orchestrator, trainer
+from abair.errors import RegistryError
+from abair_registry import mirror, orchestrator, page, trainer
 from abair_registry.runs import Runs
 from abair_registry.settings import Settings
 
@@ -227,8 +228,6 @@ def test_what_stops_in_the_training_leaves_what_served_and_is_resumed(
 def test_a_tracking_server_that_dies_in_the_middle_stops_the_operation_and_not_the_serving(
     run: Run, team: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from abair.errors import RegistryError
-
     run("list")
 
     def gone(*_: object, **__: object) -> None:
@@ -255,6 +254,28 @@ def test_a_tracking_server_that_dies_in_the_middle_stops_the_operation_and_not_t
     assert aliases(settings)["champion"] == "2"
     assert any("champion is version" in line for line in run("doctor")[1][0]["mended"])
     assert aliases(settings)["champion"] == "1"
+
+
+@sqlite
+@pytest.mark.parametrize("raised", ["server", "Ctrl-C"])
+def test_what_goes_wrong_after_the_commit_takes_nothing_back(
+    raised: str, run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RegistryError("MLflow at http://x: gone") if raised == "server" else KeyboardInterrupt()
+
+    def stop(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(page, "conclude", stop)
+        code, told, err = run("disable", "rain", "--yes")
+    assert code == (0 if raised == "server" else 130)
+    assert [line["deployment"] for line in told] == ([2] if raised == "server" else [])
+    assert ("what is live is live" in err) == (raised == "server")
+    assert (live(run), read_deployment(settings.home).name, state(run, "rain")) == (2, "2", "disabled")
+    assert run("resume")[1] == [{"operation": None, "outcome": "nothing to resume"}]
+    assert run("doctor")[1][0]["problems"] == []
+    assert aliases(settings) == {"champion": "2"}
 
 
 @sqlite

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -43,8 +44,11 @@ def server(environment: dict[str, str], port: int) -> Iterator[subprocess.Popen[
 
 def children_of(process: int) -> list[int]:
     """Of a server's group, found by its leader's parent."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,pgid"], capture_output=True, text=True, check=True).stdout
-    rows = [tuple(map(int, line.split())) for line in listed.splitlines()[1:]]
+    rows = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            _, ppid, pgid = status.read_text().rpartition(")")[2].split()[:3]
+            rows.append((int(status.parent.name), int(ppid), int(pgid)))
     groups = {pgid for pid, ppid, pgid in rows if ppid == process}
     return [pid for pid, _, pgid in rows if pgid in groups]
 

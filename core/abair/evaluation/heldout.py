@@ -31,9 +31,10 @@ Picture = NDArray[np.float32]
 
 
 class Contender:
-    """An estimator with its adapters, by their labels and in the labels' order; `marks` say which adapters these are.
+    """An estimator with its adapters, by their labels and in the labels' order.
 
-    What was measured is put into `measured` and looked up there.
+    `marks` say which adapters these are, and by `clean` which backbone. What was measured is put into `measured` and
+    looked up there.
     """
 
     def __init__(
@@ -65,7 +66,11 @@ class Contender:
     def score(self, sample: HeldOut, weights: Mapping[str, float]) -> tuple[float, float]:
         """PSNR in dB and SSIM of the sample's part restored with these weights."""
         used = {label: round(weight, 2) for label, weight in sorted(weights.items()) if round(weight, 2)}
-        said = [sample.mark, *(f"{self._marks.get(label, label)}={weight}" for label, weight in used.items())]
+        said = [
+            sample.mark,
+            self._marks[CLEAN],
+            *(f"{self._marks.get(label, label)}={weight}" for label, weight in used.items()),
+        ]
         key = hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
         if key not in self._measured:
             self._measured[key] = _scores(self.restore(sample, used), pixels(sample.clean))
