@@ -47,7 +47,8 @@ QUIET: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-    # stdout is for results
+    # stdout is for results, stderr for lines of ours
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # a server that is gone shall cost seconds, not the ten minutes of the default
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
