@@ -14,24 +14,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 import abair
-from abair.commands import batch, entry, training
+from abair.commands import batch, benches, entry, plugins, training
+from abair.commands.loading import load_restorer, load_synthesizers
 from abair.commands.options import PLAIN, Bundle, Device, Json, MaxMegapixels, Paths, Policy, Precision, Recursive
 from abair.commands.reporting import Reporter, bars, one_line, reporting
 from abair.errors import AbairError
 
 if TYPE_CHECKING:
-    from abair.discovery import Synthesizer
     from abair.restore import Restorer
 
 SMALLEST_TILE: Final = 64
 """In pixels. Below it nearly all the work is for the tiles' overlap."""
 
 app = typer.Typer(name="abair", pretty_exceptions_enable=False, **PLAIN)
-bench = typer.Typer(help="Measure: quality on test sets, speed on this machine.", **PLAIN)
-plugin = typer.Typer(help="Plugins: what is installed.", **PLAIN)
-app.add_typer(bench, name="bench")
+app.add_typer(benches.app, name="bench")
 app.add_typer(training.app, name="train")
-app.add_typer(plugin, name="plugin")
+app.add_typer(plugins.app, name="plugin")
 
 
 def _version(wanted: bool) -> None:
@@ -156,101 +154,12 @@ def demo(
     with reporting() as reporter:
         from abair.evaluation.demo import FILES, run_demo
 
-        synthesizers = _synthesizers(reporter)
+        synthesizers = load_synthesizers(reporter)
         restorer = load_restorer(deployment)
         with reporter.progress("Restoring") as progress:
             report = run_demo(restorer, synthesizers, out, progress=progress)
         print(report.markdown(), flush=True)
         reporter.say(f"written to {out}: {', '.join(FILES)}")
-
-
-@bench.command()
-def quality(
-    data: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the test sets.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results.json and the table go.")] = Path("bench"),
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many photos a set.")] = None,
-    device: Device = "cpu",
-    deployment: Bundle = None,
-) -> None:
-    """PSNR and SSIM on test sets.
-
-    The table of five tasks, with clean photos, two mixtures, and the protocol that it was made by.
-    """
-    with reporting() as reporter:
-        from abair.evaluation.tables import evaluate
-        from abair.evaluation.testsets import ALL, find_sets
-
-        found = find_sets(data, _synthesizers(reporter), ALL, limit=limit)
-        for name, reason in found.missing.items():
-            reporter.say(f"warning: test set {name} is not measured: {reason}")
-        restorer = load_restorer(deployment, device)
-        with reporter.progress("Measuring") as progress:
-            report = evaluate(restorer, found.sets, missing=found.missing, progress=progress)
-        paths = report.write(out)
-        print(report.markdown(), flush=True)
-        for problem in report.problems:
-            reporter.failures += 1
-            reporter.say(problem)
-        reporter.say(f"written: {', '.join(map(str, paths))}")
-
-
-@bench.command()
-def speed(
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write speed.json and speed.md there, too.")] = None,
-    deployment: Bundle = None,
-) -> None:
-    """Megapixels a second.
-
-    And what the estimate and the blend cost, against the bare backbone and against PEFT.
-    """
-    with reporting() as reporter:
-        from abair.evaluation.speed import measure_speed
-
-        restorer = load_restorer(deployment)
-        with reporter.progress("Timing") as progress:
-            report = measure_speed(restorer, progress=progress)
-        print(report.markdown(), flush=True)
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "speed.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            (out / "speed.md").write_text(report.markdown(), encoding="utf-8")
-
-
-@plugin.command("list")
-def list_plugins() -> None:
-    """The degradations that installed plugins declare; a plugin that cannot be used is one line on stderr."""
-    with reporting() as reporter:
-        from abair.discovery import discover
-
-        plugins = discover()
-        rows = [("degradation", "title", "distribution", "adapters for")]
-        for name, found in sorted(plugins.found.items()):
-            folder = found.degradation.adapters
-            sizes = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-            made_by = f"{found.distribution} {found.version}"
-            rows.append((name, found.degradation.title, made_by, ", ".join(sizes) or "none"))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows if plugins.found else ():
-            cells = (one_line(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
-            print("  ".join(cells).rstrip(), flush=True)
-        if not plugins.found:
-            reporter.say("found no usable plugin; install one, for example: pip install abair-noise")
-        for problem in plugins.problems:
-            reporter.failures += 1
-            reporter.say(str(problem))
-
-
-def load_restorer(deployment: str | None, device: str = "cpu", precision: Precision = Precision.float32) -> Restorer:
-    """Import torch and load a deployment: the slow part of a start.
-
-    Raises:
-        AbairError: the deployment, its files or the device cannot be used.
-    """
-    from abair.hardware import keep_freed_memory
-    from abair.restore import Restorer
-
-    keep_freed_memory()
-    return Restorer.load(deployment, device=device, precision=precision.value)
 
 
 def _load(
@@ -286,23 +195,6 @@ def _restored(
 
 def _rounded(weights: Mapping[str, float]) -> dict[str, float]:
     return {label: round(float(weight), 6) for label, weight in weights.items()}
-
-
-def _synthesizers(reporter: Reporter) -> dict[str, Synthesizer]:
-    """Of every usable plugin; what cannot be used is said and left out."""
-    from abair.discovery import discover, load_synthesizer
-    from abair.errors import PluginError
-
-    plugins = discover()
-    for problem in plugins.problems:
-        reporter.say(f"warning: {problem}")
-    synthesizers = {}
-    for degradation in plugins.degradations:
-        try:
-            synthesizers[degradation.name] = load_synthesizer(degradation)
-        except PluginError as error:
-            reporter.say(f"warning: {error}")
-    return synthesizers
 
 
 def run(arguments: Sequence[str]) -> int:

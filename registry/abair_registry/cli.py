@@ -11,7 +11,7 @@ import typer
 import abair
 from abair.commands import entry
 from abair.commands.options import PLAIN
-from abair_registry.commands import changes, schema, tracking, views
+from abair_registry.commands import benches, changes, schema, tracking, views
 
 app = typer.Typer(name="abair-registry", pretty_exceptions_enable=False, **(PLAIN | {"add_completion": True}))
 
@@ -34,7 +34,7 @@ def _start(
     """
 
 
-for group in (changes, views, tracking):
+for group in (changes, views, tracking, benches):
     app.add_typer(group.app)
 app.add_typer(schema.app, name="db")
 

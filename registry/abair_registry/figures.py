@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +26,11 @@ MOST: Final = 18
 """Kinds of damage in a figure; where there are more, the new ones and those that changed most are shown."""
 
 
-def chosen(report: Report) -> list[Group]:
+ROWS: Final = 6
+"""Kinds of damage in the sheet of pictures."""
+
+
+def chosen(report: Report, most: int = MOST) -> list[Group]:
     """The kinds of damage that figures show, in the report's order."""
 
     def rank(group: Group) -> tuple[bool, bool, float]:
@@ -34,7 +38,7 @@ def chosen(report: Report) -> list[Group]:
         moved = abs(group.mean("SW") - group.mean("champion")) if "champion" in group.psnr else 0.0
         return not new, group.labels != (CLEAN,), -moved
 
-    kept = {group.name for group in sorted(report.groups, key=rank)[:MOST]}
+    kept = {group.name for group in sorted(report.groups, key=rank)[:most]}
     return [group for group in report.groups if group.name in kept]
 
 
@@ -113,9 +117,9 @@ def histograms(evaluation: Evaluation) -> Figure:
 
 
 def sheet(evaluation: Evaluation, contender: Contender, new: Sequence[str]) -> Figure:
-    """Held-out samples before and after: three of each new label, one of each other kind."""
+    """Held-out samples before and after: three of each new label, one of each other kind that changed most."""
     rows = []
-    for place, group in enumerate(chosen(evaluation.report)):
+    for place, group in enumerate(chosen(evaluation.report, ROWS)):
         samples, weights = evaluation.samples[group.name], evaluation.weights[group.name]
         count = 3 if len(group.labels) == 1 and group.labels[0] in new else 1
         # kinds of damage share their scenes: each row shall show another one
@@ -145,4 +149,24 @@ def sheet(evaluation: Evaluation, contender: Contender, new: Sequence[str]) -> F
         axes_row[0].set_ylabel(f"{name}\n{top} {said[top]:.2f}", size=8)
     for axes, title in zip(grid[0], columns, strict=True):
         axes.set_title(title, size=9)
+    return figure
+
+
+def over_stages(stages: Sequence[str], lines: Mapping[str, Sequence[float | None]]) -> Figure:
+    """PSNR less that of the first stage, a line a test set: what is old shall stay at zero, what is new shall rise."""
+    figure = Figure(figsize=(8.4, 4.8), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(0, color="#c9ced6", linewidth=1)
+    for place, (name, values) in enumerate(lines.items()):
+        first = values[0]
+        if first is None:
+            continue
+        change = [None if value is None else value - first for value in values]
+        style = ("-", "--", ":")[place // 10 % 3]
+        axes.plot(range(len(stages)), change, style, color=f"C{place % 10}", marker="o", markersize=4, label=name)  # type: ignore[arg-type]
+    axes.set_xticks(range(len(stages)), stages)
+    axes.set_ylabel("PSNR less that of the factory, in dB (SW)")
+    axes.set_title("Plugins added one after the other", loc="left", color=_INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT: Final = "abair"
+"""Of the registry's operations; trainings have one of their own."""
+TRAINING: Final = "abair training"
 MODEL: Final = "abair"
 """The registered model; each challenger is one version of it."""
 BUNDLE: Final = "bundle"
@@ -69,8 +71,9 @@ class Version:
 class Runs:
     """The tracking store of a registry; connects when it is first used; who is not `patient` gives up soon."""
 
-    def __init__(self, settings: Settings, *, patient: bool = True) -> None:
+    def __init__(self, settings: Settings, *, patient: bool = True, experiment: str = EXPERIMENT) -> None:
         self._patient = patient
+        self._experiment = experiment
         self._home = settings.home
         self.uri = settings.tracking_uri or f"sqlite:///{settings.home / 'mlflow.db'}"
         self._client: MlflowClient | None = None
@@ -92,7 +95,7 @@ class Runs:
     def experiment(self) -> str:
         """The id of the experiment, made where there is none. Raises RegistryError."""
         with self._telling() as client:
-            found = client.get_experiment_by_name(EXPERIMENT)
+            found = client.get_experiment_by_name(self._experiment)
             return str(found.experiment_id) if found else self._create_experiment(client)
 
     def metrics(self, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
@@ -196,7 +199,7 @@ class Runs:
     def running(self) -> list[tuple[str, dict[str, str]]]:
         """The runs that have not ended, with their tags. Raises RegistryError."""
         with self._telling() as client:
-            experiment = client.get_experiment_by_name(EXPERIMENT)
+            experiment = client.get_experiment_by_name(self._experiment)
             if experiment is None:
                 return []
             listed = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'", max_results=1000)
@@ -245,7 +248,7 @@ class Runs:
     def _create_experiment(self, client: MlflowClient) -> str:
         place = self.artifacts if self.uri.startswith("sqlite:") else None
         # the page has a form for language models, and takes that for the usual one unless it is told
-        return client.create_experiment(EXPERIMENT, place, {"mlflow.experimentKind": "custom_model_development"})
+        return client.create_experiment(self._experiment, place, {"mlflow.experimentKind": "custom_model_development"})
 
     @property
     def used(self) -> bool:

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from abair.backbone import Backbone, load_backbone
 from abair.contract import CLEAN
 from abair.discovery import load_synthesizer
 from abair.errors import AbairError, TrainingError
 from abair.estimator import Estimator, load_estimator
-from abair.evaluation.heldout import Contender, Evaluation, evaluate
+from abair.evaluation.heldout import Contender, Evaluation, Measured, Scores, evaluate
 from abair.lora import Adapter, Blender, read_adapter_files
 from abair.replay import Features, HeldOut, Replay, damaged_further, replay_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe, clean_photos
@@ -200,11 +200,11 @@ class Trainer:
             champion = self._contender(self.champion, self.outputs, known)
             return evaluate(self.contender(estimator, known), champion, self._held_out(), self.fresh)
 
-    def contender(self, estimator: Estimator, known: dict[str, tuple[float, float]] | None = None) -> Contender:
+    def contender(self, estimator: Estimator, known: Measured | None = None) -> Contender:
         """The proposal with an estimator, ready to restore."""
-        return self._contender(self.proposal, estimator, {} if known is None else known)
+        return self._contender(self.proposal, estimator, known or Measured())
 
-    def _contender(self, of: Serving, estimator: Estimator, known: dict[str, tuple[float, float]]) -> Contender:
+    def _contender(self, of: Serving, estimator: Estimator, known: Measured) -> Contender:
         marks = {part.label: part.weights_sha256 for part in of.parts} | {CLEAN: of.fingerprint}
         return Contender(self.backbone, estimator, self._adapters(of), marks, known)
 
@@ -256,28 +256,38 @@ class Trainer:
 
 
 @contextmanager
-def measured(path: Path) -> Iterator[dict[str, tuple[float, float]]]:
+def measured(path: Path) -> Iterator[Measured]:
     """What was measured before; what was looked up or measured now is kept for the next time, the rest forgotten."""
     try:
-        kept = {key: (float(a), float(b)) for key, (a, b) in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        kept = {}
-    known = _Noting(kept)
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        scores = _Noting({str(key): (float(a), float(b)) for key, (a, b) in kept["scores"].items()})
+        last = {str(key): {str(k): float(v) for k, v in said.items()} for key, said in kept["last"].items()}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        scores, last = _Noting({}), {}
+    known = Measured(scores, last)
     yield known
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({key: known[key] for key in sorted(known.used)}))
+    kept = {"scores": {key: scores[key] for key in sorted(scores.used)}, "last": last}
+    write_text(path, json.dumps(kept))
 
 
-class _Noting(dict[str, tuple[float, float]]):
+class _Noting(dict[str, Scores]):
     """Notes what is asked for."""
 
-    def __init__(self, kept: dict[str, tuple[float, float]]) -> None:
+    def __init__(self, kept: dict[str, Scores]) -> None:
         super().__init__(kept)
         self.used: set[str] = set()
 
-    def __getitem__(self, key: str) -> tuple[float, float]:
+    def __getitem__(self, key: str) -> Scores:
         self.used.add(key)
         return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As a dictionary's, noted."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
 
 
 def _singles(replay: Replay, label: str) -> list[HeldOut]:

@@ -481,18 +481,22 @@ def test_a_broken_plugin_is_one_line_and_the_others_are_listed(abair, monkeypatc
 
 
 def test_training_hands_its_options_over(abair, monkeypatch) -> None:
+    from abair.plugin_kit import adapter_run
     from abair.training import commands
 
     calls: list[dict[str, Any]] = []
-    for name in ("train_backbone", "train_adapter", "train_estimator"):
+    for name in ("train_backbone", "train_estimator"):
         monkeypatch.setattr(commands, name, lambda **given: calls.append(given))
+    monkeypatch.setattr(adapter_run, "train", lambda **given: calls.append(given))
     assert abair("train", "backbone", "--out", "run", "--size", "small", "--steps", "7", "--batch", "2").code == 0
-    assert abair("train", "adapter", "snow", "--pairs", "p", "--precision", "bfloat16").code == 0
-    assert abair("train", "estimator", "--out", "bundle", "--settings", "s.toml", "--decay", "0.5").code == 0
+    assert abair("train", "adapter", "snow", "--pairs", "p", "--time-budget", "10m", "--track").code == 0
+    estimating = ("--out", "bundle", "--settings", "s.toml", "--decay", "0.5", "--labels", "noise, rain")
+    assert abair("train", "estimator", *estimating).code == 0
     backbone, adapter, estimator = calls
     assert (backbone["out"], backbone["size"], backbone["steps"], backbone["batch"]) == (Path("run"), "small", 7, 2)
     assert backbone["crop"] is None
-    assert (adapter["name"], adapter["pairs"], adapter["precision"]) == ("snow", Path("p"), "bfloat16")
+    assert (adapter["name"], adapter["pairs"], adapter["minutes"], adapter["track"]) == ("snow", Path("p"), 10, True)
+    assert (backbone["labels"], estimator["labels"]) == ((), ("noise", "rain"))
     assert (estimator["out"], estimator["settings_file"], estimator["decay"]) == (Path("bundle"), Path("s.toml"), 0.5)
 
 
@@ -505,12 +509,23 @@ def test_the_options_of_training_are_parameters_that_the_functions_have() -> Non
     from abair.training.settings import PRETRAINING
 
     assert [size.value for size in Size] == list(SIZES)
-    overrides = {"steps", "batch", "crop", "learning_rate", "seed", "precision", "workers", "decay"}
+    overrides = {
+        "steps",
+        "batch",
+        "crop",
+        "learning_rate",
+        "seed",
+        "precision",
+        "workers",
+        "decay",
+        "minutes",
+        "patience",
+    }
     assert overrides <= set(PRETRAINING.model_dump())
     for name, own in {
-        "train_backbone": {"data", "size", "out", "settings_file", "start", "device"},
+        "train_backbone": {"data", "size", "out", "settings_file", "start", "labels", "device"},
         "train_adapter": {"name", "data", "pairs", "backbone", "out", "run", "settings_file", "device"},
-        "train_estimator": {"data", "out", "name", "run", "backbone", "settings_file", "device"},
+        "train_estimator": {"data", "out", "name", "run", "backbone", "settings_file", "labels", "device"},
     }.items():
         assert own <= set(inspect.signature(getattr(commands, name)).parameters)
 
@@ -519,7 +534,9 @@ def test_test_sets_that_are_missing_are_named(abair, restorer, monkeypatch) -> N
     from abair.evaluation import tables, testsets
 
     report = SimpleNamespace(markdown=lambda: "| table |", problems=("x.png: damaged",), write=lambda out: (out / "r",))
-    monkeypatch.setattr(cli, "_synthesizers", lambda reporter: {})
+    monkeypatch.setattr("abair.commands.loading.load_synthesizers", lambda reporter: {})
+    monkeypatch.setattr("abair.commands.loading.load_restorer", lambda *_: SimpleNamespace(deployment=None))
+    monkeypatch.setattr(tables, "weights_hash", lambda deployment: "")
     monkeypatch.setattr(
         testsets, "find_sets", lambda *_, limit: testsets.FoundSets((), {"GoPro": f"found no pairs, {limit}"})
     )

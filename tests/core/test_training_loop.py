@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -210,6 +212,69 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tm
     assert all(bool(parameter.isfinite().all()) for parameter in task.module.parameters())
     with safe_open(tmp_path / CHECKPOINT, "pt") as file:
         assert json.loads(file.metadata()["abair.checkpoint"])["step"] == 4
+
+
+# --- when it ends
+
+
+def test_a_run_of_so_many_minutes_ends_in_time_its_rate_fallen_to_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(step=5)  # a step takes 5 s or more
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
+    settings = _settings(steps=1000, minutes=2.0)
+    task = Toy()
+    state = train(task, settings, tmp_path, quiet=True)
+    assert 3 < state.step < 25
+    assert state.seconds >= 120
+    assert learning_rate(settings, state.position(settings)) == 0
+    assert [entry["step"] for entry in _history(tmp_path)][-1] == state.step
+
+
+def test_time_counts_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(step=5)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
+    settings = _settings(steps=1000, minutes=2.0, checkpoint_minutes=EVERY_STEP)
+    with pytest.raises(KilledError):
+        train(Toy(stop=5), settings, tmp_path, quiet=True)
+    again = Toy()
+    state = train(again, settings, tmp_path, quiet=True)
+    assert 0 < again.calls < state.step
+    over = Toy()
+    assert train(over, settings, tmp_path, quiet=True).step == state.step
+    assert over.calls == 0
+
+
+@dataclass
+class Peaking(Toy):
+    """Its third validation is its best one."""
+
+    figures: Iterator[float] = field(default_factory=lambda: iter([1.0, 2.0, 3.0, 2.5, 3.005, 2.0, 9.0]))
+    seen: list[dict[str, Tensor]] = field(default_factory=list)
+
+    def validate(self) -> dict[str, float]:
+        self.seen.append({name: tensor.clone() for name, tensor in self.module.state_dict().items()})
+        return {"psnr": next(self.figures)}
+
+
+def test_patience_ends_a_run_and_leaves_its_best_weights(tmp_path: Path) -> None:
+    task = Peaking()
+    state = train(task, _settings(steps=100, validate_every=2, patience=3), tmp_path, quiet=True)
+    assert state.step == 12  # the best after 6, and three that are no better by a hundredth
+    best = task.seen[2]
+    assert all(tensor.equal(best[name]) for name, tensor in task.module.state_dict().items())
+    assert not all(tensor.equal(task.seen[-1][name]) for name, tensor in best.items())
+
+
+def test_patience_is_the_same_after_a_kill(tmp_path: Path) -> None:
+    settings = _settings(steps=100, validate_every=2, patience=3, checkpoint_minutes=EVERY_STEP)
+    whole = Peaking()
+    train(whole, settings, tmp_path / "whole", quiet=True)
+    with pytest.raises(KilledError):
+        train(Peaking(stop=9), settings, tmp_path / "cut", quiet=True)
+    rest = Peaking(figures=iter([3.005, 2.0, 9.0]))
+    assert train(rest, settings, tmp_path / "cut", quiet=True).step == 12
+    assert _same(rest.module, whole.module)
 
 
 # --- what a step does

@@ -17,13 +17,17 @@ from abair_registry.settings import Settings
 
 pytestmark = pytest.mark.xdist_group("wheels")
 
-NAMES = ["abair", "abair-blur", "abair-haze", "abair-low-light", "abair-noise", "abair-rain"]
+PLUGINS = ["blur", "haze", "low-light", "noise", "rain"]
+NAMES = ["abair", *(f"abair-{name}" for name in PLUGINS)]
 
 # Third-party packages come from this environment; the checkout does not: under -S no .pth file is read.
 LIBRARIES = Path(sysconfig.get_path("purelib"))
 
 RUN_BY_ALEMBIC = "abair_migrations/env.py"
 """A program that Alembic runs, not a module."""
+
+TEMPLATE = "abair/plugin_kit/template/"
+"""What new plugins are made from, tests included."""
 
 IMPORT_EVERYTHING = """
 import importlib, json, pathlib
@@ -108,7 +112,8 @@ def test_a_wheel_is_typed_licensed_and_free_of_tests(
     names = members(wheels[name])
     for package in projects[name].packages:
         assert f"{package.name}/py.typed" in names
-    assert not [n for n in names if "tests" in Path(n).parts or Path(n).name.startswith(("test_", "conftest"))]
+    own = [n for n in names if not n.startswith(TEMPLATE)]
+    assert not [n for n in own if "tests" in Path(n).parts or Path(n).name.startswith(("test_", "conftest"))]
     with zipfile.ZipFile(wheels[name]) as archive:
         (licence,) = [n for n in names if n.endswith(".dist-info/licenses/LICENSE")]
         assert archive.read(licence) == (root / "LICENSE").read_bytes()
@@ -152,6 +157,7 @@ def test_an_sdist_holds_the_sources_and_no_images(name: str, projects: dict[str,
         ".md",
         ".safetensors",
         ".mako",
+        ".jinja",
         "LICENSE",
         "PKG-INFO",
         ".gitignore",
@@ -183,7 +189,7 @@ def test_installed_plugins_are_found_with_their_adapters(
 ) -> None:
     found = json.loads(run_python(DISCOVER, [*installed, LIBRARIES]))
     assert found["problems"] == []
-    assert sorted(found["adapters"]) == ["blur", "haze", "low-light", "noise", "rain"]
+    assert sorted(found["adapters"]) == PLUGINS
     assert all(Path(folder).is_relative_to(installed[1]) for folder in found["adapters"].values())
     assert all(Path(folder, "nano").is_dir() for folder in found["adapters"].values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -50,6 +51,10 @@ Rate = Annotated[float | None, typer.Option("--learning-rate", help="At its high
 Seed = Annotated[int | None, typer.Option(min=0, help="Of all that is drawn.")]
 Arithmetic = Annotated[Precision | None, typer.Option("--precision", help="Of the network's arithmetic.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes that make samples.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,...", help="The degradations to learn.  [default: those of all installed plugins]"),
+]
 Decay = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Last part of the steps, while the rate falls.")]
 
 
@@ -59,6 +64,7 @@ def backbone(
     data: Data = None,
     size: Annotated[Size, typer.Option(help="Of the network.")] = Size.nano,
     start: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights to start from.")] = None,
+    labels: Labels = None,
     settings: SettingsFile = None,
     device: Device = "cpu",
     steps: Steps = None,
@@ -75,9 +81,9 @@ def backbone(
         from abair.training.commands import train_backbone
 
         train_backbone(
-            data=data, size=size.value, out=out, settings_file=settings, start=start, device=device, steps=steps,
-            batch=batch, crop=crop, learning_rate=learning_rate, seed=seed, precision=precision and precision.value,
-            workers=workers, decay=decay,
+            data=data, size=size.value, out=out, settings_file=settings, start=start, labels=_names(labels),
+            device=device, steps=steps, batch=batch, crop=crop, learning_rate=learning_rate, seed=seed,
+            precision=precision and precision.value, workers=workers, decay=decay,
         )  # fmt: skip
 
 
@@ -95,6 +101,13 @@ def adapter(
     backbone: Frozen = None,
     settings: SettingsFile = None,
     device: Device = "cpu",
+    time_budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End after so long at the latest: 10m, 1h30m, 90s.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=0, help="End after so many validations without a better one; 0: never.")
+    ] = None,
+    track: Annotated[bool, typer.Option("--track", help="Record the training as a run in MLflow.")] = False,
     steps: Steps = None,
     batch: Batch = None,
     crop: Crop = None,
@@ -104,15 +117,27 @@ def adapter(
     workers: Workers = None,
     decay: Decay = None,
 ) -> None:
-    """Phase II: one degradation's adapter; the backbone stays as it is."""
-    with reporting():
-        from abair.training.commands import train_adapter
+    """Phase II: one degradation's adapter; the backbone stays as it is.
 
-        train_adapter(
+    At the end held-out samples are restored by it, by the bare backbone and by other adapters: the table goes onto the
+    plugin's card, curves and pictures lie beside the checkpoint.
+    """
+    with reporting() as reporter:
+        from abair.plugin_kit.adapter_run import train
+
+        done = train(
             name=name, data=data, pairs=pairs, backbone=backbone, out=out, run=run, settings_file=settings,
-            device=device, steps=steps, batch=batch, crop=crop, learning_rate=learning_rate, seed=seed,
-            precision=precision and precision.value, workers=workers, decay=decay,
+            device=device, track=track, say=reporter.say, steps=steps, minutes=_minutes(time_budget), patience=patience,
+            batch=batch, crop=crop, learning_rate=learning_rate, seed=seed, precision=precision and precision.value,
+            workers=workers, decay=decay,
         )  # fmt: skip
+        if done is not None:
+            print(done.efficacy.markdown(), flush=True)
+            reporter.say(f"written: {done.adapter}; curves and pictures: {done.evidence}")
+            if done.card is not None:
+                reporter.say(f"written: the figures in {done.card}")
+            if done.run_id is not None:
+                reporter.say(f"run {done.run_id}; see it with: abair-registry ui")
 
 
 @app.command()
@@ -126,9 +151,17 @@ def estimator(
         typer.Option(metavar="DIR", help="Adapters, as DIR/noise/nano and so on.  [default: the plugins' own]"),
     ] = None,
     start: Annotated[Path | None, typer.Option(metavar="FILE", help="An estimator to start from.")] = None,
+    labels: Labels = None,
     data: Data = None,
     settings: SettingsFile = None,
     device: Device = "cpu",
+    time_budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End after so long at the latest: 10m, 1h30m, 90s.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=0, help="End after so many validations without a better one; 0: never.")
+    ] = None,
+    track: Annotated[bool, typer.Option("--track", help="Record the training as a run in MLflow.")] = False,
     steps: Steps = None,
     batch: Batch = None,
     crop: Crop = None,
@@ -144,6 +177,21 @@ def estimator(
 
         train_estimator(
             data=data, out=out, name=name, run=run, backbone=backbone, adapters=adapters, start=start,
-            settings_file=settings, device=device, steps=steps, batch=batch, crop=crop, learning_rate=learning_rate,
-            seed=seed, precision=precision and precision.value, workers=workers, decay=decay,
+            settings_file=settings, labels=_names(labels), device=device, steps=steps, batch=batch, crop=crop,
+            learning_rate=learning_rate, seed=seed, precision=precision and precision.value, workers=workers,
+            decay=decay,
         )  # fmt: skip
+
+
+def _names(labels: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in labels.split(",") if name.strip()) if labels else ()
+
+
+def _minutes(time: str | None) -> float | None:
+    if time is None:
+        return None
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", time)
+    minutes = sum(float(n or 0) * of for n, of in zip(parts.groups(), (60, 1, 1 / 60), strict=True)) if parts else 0
+    if not minutes:
+        raise typer.BadParameter(f"found {time!r}, expected hours, minutes, seconds: 10m, 1h30m, 90s")
+    return minutes

@@ -68,7 +68,7 @@ def run_demo(
         raise ImageError(f"{out}: cannot be made ({error.strerror or error}); choose another --out") from None
     chains: list[tuple[str, ...]] = [(name,) for name in synthesizers]
     chains += [pair for pair in MIXTURES if set(pair) <= set(synthesizers)]
-    sets = [_set(chain, synthesizers, reduced, seed) for chain in chains]
+    sets = [_set(chain, synthesizers, reduced, seed, restorer.labels) for chain in chains]
     # the sheet has one row a degradation and goes through the photos in turn
     wanted = {found.key: tuple(reduced)[index % len(reduced)] for index, found in enumerate(sets)}
     rows: list[SheetRow] = []
@@ -104,15 +104,18 @@ def _set(
     synthesizers: Mapping[str, Synthesizer],
     photos: Mapping[str, NDArray[np.float32]],
     seed: int,
+    known: Sequence[str],
 ) -> EvaluationSet:
-    key = "+".join(chain)
+    key, title = "+".join(chain), " + ".join(chain)
 
     def load(name: str) -> Item:
         generator = picture_seed("demo", str(seed), key, name)
         return Item(name, degrade(photos[name], [synthesizers[label] for label in chain], generator), photos[name])
 
     note = f"the synthesiser{'s' * (len(chain) > 1)} of {' then '.join(chain)}, seed {seed}, rounded to 8 bits"
-    return EvaluationSet(key, " + ".join(chain), chain, note, tuple(photos), load)
+    if not set(chain) <= set(known):
+        title += " (not added)"  # installed, but the deployment does not know it
+    return EvaluationSet(key, title, chain, note, tuple(photos), load)
 
 
 def _reduced(photo: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,116 +1,48 @@
-"""The quality table: every policy on every test set, as a report that is written as JSON and as Markdown."""
+"""Every policy measured on every test set: the run behind the quality tables."""
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 import abair
 from abair.errors import AbairError, ImageError
+from abair.evaluation.markdown import HEADINGS, score_text
 from abair.evaluation.metrics import PSNR_CAP
-from abair.evaluation.policies import POLICIES, ImageResult, Policy, Score, run_policies
-from abair.evaluation.testsets import FIVE_TASKS, SEED, EvaluationSet, Item
-from abair.wholefile import write_text
+from abair.evaluation.papertables import TABLES
+from abair.evaluation.pictures import SEED, EvaluationSet, Item
+from abair.evaluation.policies import ImageResult, Policy, mean_score, oracle_gap, run_policies
+from abair.evaluation.results import QualityReport, SetResult, TableResult
 
 if TYPE_CHECKING:
+    from abair.deployment import Deployment
     from abair.restore import Restorer
+
+__all__ = [
+    "HEADINGS",
+    "Pictures",
+    "Progress",
+    "QualityReport",
+    "SetResult",
+    "TableResult",
+    "evaluate",
+    "score_text",
+    "weights_hash",
+]
 
 Progress = Callable[[int, int, str], None]
 """Called with pictures done, pictures in all, and the name of what was done last."""
 Pictures = Callable[[EvaluationSet, Item, ImageResult, Mapping[Policy, NDArray[np.float32]]], None]
 """Called with each picture's restored versions, before they are dropped."""
-
-HEADINGS: Final[dict[Policy, str]] = {
-    "input": "input",
-    "backbone": "bare backbone",
-    "OH": "OH",
-    "SW": "SW",
-    "Oracle": "Oracle",
-}
-
-
-class SetResult(BaseModel):
-    """One set: mean scores a policy, the estimator's mean weights, and every picture.
-
-    `top1` is the share of pictures whose largest weight lies on a true label; `seen` counts the labels it lay on.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    key: str
-    title: str
-    labels: tuple[str, ...]
-    note: str
-    count: int
-    mean: dict[Policy, Score]
-    weights: dict[str, float]
-    top1: float
-    seen: dict[str, int]
-    images: tuple[ImageResult, ...]
-
-
-class QualityReport(BaseModel):
-    """What was measured, of which deployment, how; `missing` and `problems` say what was not."""
-
-    model_config = ConfigDict(frozen=True)
-
-    deployment: str
-    backbone: str
-    fingerprint: str
-    labels: tuple[str, ...]
-    protocol: tuple[str, ...]
-    created: datetime
-    seconds: float
-    versions: dict[str, str]
-    sets: tuple[SetResult, ...]
-    missing: dict[str, str]
-    problems: tuple[str, ...]
-
-    def five_task_mean(self) -> dict[Policy, Score]:
-        """The mean over the five tasks' means, for the policies that all of them have; empty unless all are there."""
-        five = [found for found in self.sets if found.key in FIVE_TASKS]
-        return _mean([found.mean for found in five]) if len(five) == len(FIVE_TASKS) else {}
-
-    def markdown(self) -> str:
-        """The tables and, below them, the protocol."""
-        rows = [_row(found.title, found.count, found.mean, f"{found.top1:.2f}") for found in self.sets]
-        if five := self.five_task_mean():
-            rows.append(_row("**mean of the five tasks**", None, five, ""))
-        heading = ["set", "n", *(HEADINGS[policy] for policy in POLICIES), "top-1"]
-        lines = ["PSNR in dB / SSIM", "", *_table(heading, rows, left=1), "", "The estimator's mean weights", ""]
-        weights = [[s.title, *(f"{s.weights.get(label, 0):.2f}" for label in self.labels)] for s in self.sets]
-        lines += [*_table(["set", *self.labels], weights, left=1), "", "Protocol", ""]
-        lines += [f"- {line}" for line in self.protocol]
-        lines += [f"- {found.title}: {found.note}" for found in self.sets]
-        lines += [f"- not measured: {key}: {reason}" for key, reason in self.missing.items()]
-        lines += [f"- left out: {problem}" for problem in self.problems]
-        return "\n".join(lines) + "\n"
-
-    def write(self, folder: Path, more: str = "") -> tuple[Path, Path]:
-        """Write `results.json` and `table.md` (with `more` below it) into `folder`, which is made; returns their paths.
-
-        Raises:
-            ImageError: the folder or a file cannot be written.
-        """
-        paths = folder / "results.json", folder / "table.md"
-        try:
-            write_text(paths[0], self.model_dump_json(indent=1) + "\n")
-            write_text(paths[1], self.markdown() + more)
-        except OSError as error:
-            raise ImageError(
-                f"{folder}: the report cannot be written ({error.strerror or error}); choose another --out"
-            ) from None
-        return paths
 
 
 def evaluate(
@@ -118,10 +50,13 @@ def evaluate(
     sets: Sequence[EvaluationSet],
     *,
     missing: Mapping[str, str] | None = None,
+    weights_sha256: str | None = None,
     progress: Progress | None = None,
     pictures: Pictures | None = None,
 ) -> QualityReport:
     """Measure every policy on every set, picture by picture.
+
+    `weights_sha256` (see `weights_hash`) is noted with every set.
 
     Raises:
         ImageError: not one picture of any set could be used; each problem is named.
@@ -130,16 +65,18 @@ def evaluate(
     done, total = 0, sum(map(len, sets))
     for found in sets:
         measured: list[ImageResult] = []
+        files: list[str] = []
         for item in found.iterate(problems.append):
-            result, restored = run_policies(restorer, item, found.labels)
+            result, restored = run_policies(restorer, item, found.labels, on_luma=found.luma)
             measured.append(result)
+            files += [f"{digest}  {part}/{item.name}" for part, digest in item.files.items()]
             if pictures:
                 pictures(found, item, result, restored)
             if progress:
                 progress(done + len(measured), total, f"{found.title}: {item.name}")
         done += len(found)
         if measured:
-            results.append(_set_result(found, measured))
+            results.append(_set_result(found, measured, files, weights_sha256))
     if not results:
         raise ImageError("test sets: no picture could be used" + "".join(f"; {problem}" for problem in problems))
     deployment = restorer.deployment
@@ -147,16 +84,31 @@ def evaluate(
         deployment=deployment.name,
         backbone=deployment.backbone.size,
         fingerprint=deployment.backbone.fingerprint,
+        weights_sha256=weights_sha256,
         labels=tuple(restorer.labels),
         protocol=_protocol(restorer),
         created=datetime.now(UTC).replace(microsecond=0),
         seconds=round(time.perf_counter() - started, 1),
         versions={"abair": abair.__version__, "torch": torch.__version__, "numpy": np.__version__,
                   "python": platform.python_version()},
+        tables=_tables(results),
+        confusion=_confusion(results, restorer.labels),
         sets=tuple(results),
         missing=dict(missing or {}),
         problems=tuple(map(str, problems)),
     )  # fmt: skip
+
+
+def weights_hash(deployment: Deployment) -> str:
+    """One SHA-256 over all that restores: backbone, adapters with their configurations in order, estimator.
+
+    It is that of a text with a line `SHA-256  part` a file, so `sha256sum` can make it again.
+    """
+    lines = [f"{deployment.backbone.file.sha256}  backbone"]
+    for adapter in deployment.adapters:
+        lines.append(f"{adapter.config.sha256}  {adapter.degradation}/config")
+        lines.append(f"{adapter.weights.sha256}  {adapter.degradation}/weights")
+    return _hash_of([*lines, f"{deployment.estimator.sha256}  estimator"])
 
 
 def _protocol(restorer: Restorer) -> tuple[str, ...]:
@@ -166,61 +118,73 @@ def _protocol(restorer: Restorer) -> tuple[str, ...]:
         "RGB, whole pictures, no crop of borders; the mean over pictures of each picture's PSNR and SSIM",
         "SSIM: Gaussian window of sigma 1.5, biased covariance, range 1, mean over channels (scikit-image)",
         f"outputs are clipped and rounded to 8 bits before measuring; identical pictures count as {PSNR_CAP:g} dB",
+        "on Y, where a set's papers measure there: BT.601, 16 to 235, of 8-bit pictures and rounded to 8 bits, as "
+        "MATLAB's rgb2ycbcr",
         "noise is added on the fly and handed over as floating point, not clipped and not rounded, unless the set says "
         "so; the input is measured as it is",
         f"seeds: SHA-256 of set and picture name, with {SEED}",
         "blind: OH and SW see the picture alone; the Oracle is given the true labels, in equal parts that sum to 1",
-        "top-1: share of pictures whose largest weight lies on a true label",
+        "top-1: share of pictures whose largest weight lies on a true label; gap: PSNR of the Oracle less that of SW",
+        "the haze of the five and the three tasks is that of SOTS outdoor, as in the paper; where that is not there, "
+        "of SOTS indoor",
+        "data hash: SHA-256 over one line a file that was read, `SHA-256  part/picture`; weights' hash: the same over "
+        "backbone, adapters and estimator",
     )
 
 
-def _set_result(found: EvaluationSet, measured: Sequence[ImageResult]) -> SetResult:
+def _set_result(
+    found: EvaluationSet, measured: Sequence[ImageResult], files: Sequence[str], weights_sha256: str | None
+) -> SetResult:
     labels = measured[0].weights
+    mean = mean_score([result.scores for result in measured])
     return SetResult(
         key=found.key,
         title=found.title,
         labels=found.labels,
         note=found.note,
         count=len(measured),
-        mean=_mean([result.scores for result in measured]),
+        mean=mean,
+        mean_y=mean_score([result.scores_y for result in measured]),
+        gap=oracle_gap(mean),
         weights={label: sum(result.weights[label] for result in measured) / len(measured) for label in labels},
-        top1=sum(result.top in found.labels for result in measured) / len(measured),
+        top1=sum(result.top in found.labels for result in measured) / len(measured) if found.labels else None,
         seen=dict(Counter(result.top for result in measured).most_common()),
+        data_sha256=_hash_of(files) if files else None,
+        weights_sha256=weights_sha256,
         images=tuple(measured),
     )
 
 
-def _mean(scores: Sequence[Mapping[Policy, Score]]) -> dict[Policy, Score]:
-    """The mean a policy, over scores that all have it; a picture too small for SSIM does not count for it."""
-    means = {}
-    for policy in POLICIES:
-        if all(policy in score for score in scores):
-            similarities = [s for score in scores if (s := score[policy].ssim) is not None]
-            similarity = sum(similarities) / len(similarities) if similarities else None
-            means[policy] = Score(psnr=sum(score[policy].psnr for score in scores) / len(scores), ssim=similarity)
-    return means
+def _tables(results: Sequence[SetResult]) -> tuple[TableResult, ...]:
+    """The paper's tables of which at least one set was measured."""
+    by_key = {found.key: found for found in results}
+    unknown = [found.key for found in results if not found.labels]
+    tables = []
+    for table in TABLES:
+        members = table.members(by_key, unknown)
+        here = tuple(key for key in members if key in by_key)
+        mean = mean_score([by_key[key].mean for key in members]) if len(here) == len(members) else {}
+        if here:
+            absent = tuple(key for key in members if key not in by_key)
+            tables.append(
+                TableResult(
+                    key=table.key, title=table.title, sets=here, missing=absent, mean=mean, gap=oracle_gap(mean)
+                )
+            )
+    return tuple(tables)
 
 
-def _row(title: str, count: int | None, scores: Mapping[Policy, Score], last: str) -> list[str]:
-    cells = [score_text(scores.get(policy)) for policy in POLICIES]
-    return [title, "" if count is None else str(count), *cells, last]
+def _confusion(results: Sequence[SetResult], labels: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Pictures by true label and likeliest label; rows in the order of `labels`, those that it lacks last."""
+    order = list(labels)
+    singles = [found for found in results if len(found.labels) == 1]
+    truths = dict.fromkeys([found.labels[0] for found in singles])
+    rows = [label for label in order if label in truths] + [label for label in truths if label not in order]
+    seen = {truth: Counter[str]() for truth in rows}
+    for found in singles:
+        seen[found.labels[0]].update(found.seen)
+    return {truth: {label: seen[truth][label] for label in order} for truth in rows}
 
 
-def score_text(score: Score | None) -> str:
-    """A score as a table's cell."""
-    if score is None:
-        return "-"
-    return f"{score.psnr:.2f}" + ("" if score.ssim is None else f" / {score.ssim:.3f}".replace("0.", ".", 1))
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """A Markdown table with padded cells, so that it reads as plain text too; `left` columns are flush left."""
-    widths = [max(3, *(len(row[i]) for row in [heading, *rows])) for i in range(len(heading))]
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(
-            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-        ) + " |"  # fmt: skip
-
-    rule = "|" + "|".join("-" * (w + 2) if i < left else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
-    return [line(heading), rule, *map(line, rows)]
+def _hash_of(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()

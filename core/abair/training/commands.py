@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from abair.training import processes
 from abair.training.adapt import AdaptTask, read_pairs
 from abair.training.calibrate import calibrate
 from abair.training.estimate import RECIPE, EstimateTask
-from abair.training.loop import CHECKPOINT, State, train
+from abair.training.loop import CHECKPOINT, State, Watch, train
 from abair.training.pretrain import PretrainTask
 from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings, read_settings, write_settings
 
@@ -36,9 +37,11 @@ REPLAYED = 6
 
 def train_backbone(
     *, data: Path | None, size: str, out: Path, settings_file: Path | None = None, start: Path | None = None,
-    device: str = "cpu", **overrides: Any,
+    labels: Sequence[str] = (), device: str = "cpu", **overrides: Any,
 ) -> Path:  # fmt: skip
     """Phase I: train a backbone of `size` into `out`; returns the file. `start` is a checkpoint to begin from.
+
+    `labels` are the degradations that it learns, of those installed; all of them by default.
 
     Raises:
         TrainingError: unknown size, unusable settings, no plugins, no photos, or a checkpoint of another run.
@@ -47,7 +50,7 @@ def train_backbone(
         raise TrainingError(f"size {size}: unknown; expected one of {', '.join(SIZES)}")
     settings = read_settings(PRETRAINING, settings_file, **overrides)
     recipe = Recipe(emphasis=tuple(sorted(settings.emphasis.items())))
-    degrader, (photos, held_out) = Degrader(_synthesizers(_all_usable()), recipe), _photos(data)
+    degrader, (photos, held_out) = Degrader(_synthesizers(_usable(labels)), recipe), photos_of(data)
     torch.manual_seed(settings.seed)
     task = PretrainTask(Backbone(SIZES[size]), degrader, photos, held_out, settings)
     if start is not None:
@@ -63,11 +66,13 @@ def train_backbone(
 
 def train_adapter(
     *, name: str, data: Path | None, pairs: Path | None = None, backbone: Path | None = None, out: Path | None = None,
-    run: Path | None = None, settings_file: Path | None = None, device: str = "cpu", **overrides: Any,
+    run: Path | None = None, settings_file: Path | None = None, device: str = "cpu", watch: Watch | None = None,
+    **overrides: Any,
 ) -> Path:  # fmt: skip
     """Phase II: train the adapter of one installed degradation; returns its folder (`out/<backbone>`).
 
-    `backbone` defaults to the factory deployment's, `out` to the plugin's own adapters folder.
+    `backbone` defaults to the factory deployment's, `out` to the plugin's own adapters folder; `watch` hears of each
+    validation.
 
     Raises:
         TrainingError, PluginError: unusable settings, photos, pairs or plugin.
@@ -75,12 +80,12 @@ def train_adapter(
     settings = read_settings(ADAPTING, settings_file, **overrides)
     degradation = discover().get(name)
     degrader = Degrader({name: load_synthesizer(degradation)})
-    photos, held_out = _photos(data)
+    photos, held_out = photos_of(data)
     network = load_backbone(backbone or _factory_backbone())
     real = read_pairs(pairs, settings.crop) if pairs is not None else None
     task = AdaptTask(network, name, degrader, photos, held_out, settings, real)
     run = run or Path("runs") / f"adapter-{name}"
-    state = train(task, settings, run, device=device)
+    state = train(task, settings, run, device=device, watch=watch)
     target = out or degradation.adapters
     if processes.is_first():
         folder = task.export(target)
@@ -92,10 +97,10 @@ def train_adapter(
 
 def train_estimator(
     *, data: Path | None, out: Path, name: str = "custom", run: Path | None = None, backbone: Path | None = None,
-    adapters: Path | None = None, start: Path | None = None, settings_file: Path | None = None, device: str = "cpu",
-    **overrides: Any,
+    adapters: Path | None = None, start: Path | None = None, settings_file: Path | None = None,
+    labels: Sequence[str] = (), device: str = "cpu", **overrides: Any,
 ) -> Deployment:  # fmt: skip
-    """Phase III: train the estimator for all installed degradations and assemble the bundle in `out`.
+    """Phase III: train the estimator for `labels`, by default all installed ones, and assemble the bundle in `out`.
 
     The adapters are those that the plugins ship, or those in `adapters/<degradation>/<backbone>`. `start` is an
     estimator's file, for the same labels, to begin from.
@@ -105,8 +110,8 @@ def train_estimator(
         AdapterError: a plugin's adapter does not belong to the backbone.
     """
     settings = read_settings(ESTIMATING, settings_file, **overrides)
-    plugins = _all_usable()
-    degrader, (photos, held_out) = Degrader(_synthesizers(plugins), RECIPE), _photos(data)
+    plugins = _usable(labels)
+    degrader, (photos, held_out) = Degrader(_synthesizers(plugins), RECIPE), photos_of(data)
     source = backbone or _factory_backbone()
     network = load_backbone(source)
     before = fingerprint(network)
@@ -159,18 +164,22 @@ def train_estimator(
     return read_deployment(out)
 
 
-def _all_usable() -> Plugins:
+def _usable(labels: Sequence[str]) -> Plugins:
     """The installed plugins; a label that is silently missing would be missed only when photos come back damaged.
 
     Raises:
-        PluginError: one of them cannot be used.
+        PluginError: one of them cannot be used, or one of `labels` is not there.
     """
     plugins = discover()
-    if plugins.problems:
+    if plugins.problems and not labels:
         raise PluginError(
-            f"{'; '.join(map(str, plugins.problems))}; training needs all installed plugins: mend or uninstall it"
+            f"{'; '.join(map(str, plugins.problems))}; training needs all installed plugins: mend or uninstall it, or "
+            "say which degradations are meant with --labels"
         )
-    return plugins
+    for label in labels:
+        plugins.get(label)
+    chosen = labels or plugins.found
+    return replace(plugins, found={name: plugins.found[name] for name in sorted(chosen)})
 
 
 def _factory_backbone() -> Path:
@@ -189,7 +198,12 @@ def _with_adapters(found: Found, adapters: Path | None) -> Found:
     return replace(found, degradation=found.degradation.model_copy(update={"adapters": adapters / name}))
 
 
-def _photos(data: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
+def photos_of(data: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
+    """Clean photos to train on, and held-out ones: of a folder, or of `ABAIR_CLEAN_DIR`, or samples.
+
+    Raises:
+        TrainingError: there are none, or one cannot be read.
+    """
     folder = data or (Path(os.environ[CLEAN_DIR]) if os.environ.get(CLEAN_DIR) else None)
     return clean_photos(folder)
 

@@ -32,8 +32,12 @@ from abair.wholefile import write_text
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 HISTORY: Final = "history.jsonl"
+BETTER: Final = 0.01
+"""By how much a held-out figure must rise to count as better: dB of a restoration, hundredths of an accuracy."""
 
 Batch = tuple[Tensor, ...]
+Watch = Callable[[int, dict[str, float]], None]
+"""Called after each validation with the step, the loss since the last one, and the held-out figures."""
 
 
 class Task(Protocol):
@@ -69,17 +73,48 @@ class Task(Protocol):
 
 @dataclass
 class State:
-    """Where a run stands."""
+    """Where a run stands; `best` are the averaged weights of its best validation, where patience is limited."""
 
     step: int = 0
     seconds: float = 0.0
     average: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    figure: float = float("-inf")
+    stale: int = 0
+
+    def judge(self, figures: dict[str, float]) -> None:
+        """Note whether a validation found better weights than those before."""
+        figure = figures["psnr"] if "psnr" in figures else figures["accuracy"]
+        if figure >= self.figure + BETTER:
+            self.figure, self.stale = figure, 0
+            self.best = {name: tensor.clone() for name, tensor in self.average.items()}
+        else:
+            self.stale += 1
+
+    def position(self, settings: Settings) -> float:
+        """How far the run is, in steps; time that is over counts as the steps that it was meant for."""
+        by_time = self.seconds / (60 * settings.minutes) if settings.minutes else 0.0
+        return max(float(self.step), by_time * settings.steps)
+
+    def over(self, settings: Settings) -> bool:
+        """Whether this was the last step: of all of them, of the time, or of the patience."""
+        tired = bool(settings.patience) and self.stale >= settings.patience
+        return tired or self.position(settings) >= settings.steps
 
 
-def train(task: Task, settings: Settings, folder: Path, *, device: str = "cpu", quiet: bool = False) -> State:
-    """Train `task` to `settings.steps`, from the checkpoint in `folder` if there is one.
+def train(
+    task: Task,
+    settings: Settings,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    quiet: bool = False,
+    watch: Watch | None = None,
+) -> State:
+    """Train `task` to the end that `settings` name, from the checkpoint in `folder` if there is one.
 
-    Leaves the averaged weights (EMA) in `task.module`, the checkpoint and `history.jsonl` in `folder`.
+    Leaves the averaged weights (EMA), the best ones where patience is limited, in `task.module`, the checkpoint and
+    `history.jsonl` in `folder`.
 
     Raises:
         TrainingError: the folder's checkpoint belongs to another run, or the loss is not finite.
@@ -103,9 +138,10 @@ def train(task: Task, settings: Settings, folder: Path, *, device: str = "cpu", 
     report = _Report(task.name, settings, folder, quiet=quiet or rank > 0)
     started, saved = time.monotonic() - state.seconds, time.monotonic()
     with report:
-        for batch in _batches(task, settings, state.step, rank, world):
+        over = processes.as_first(state.over(settings))
+        for batch in () if over else _batches(task, settings, state.step, rank, world):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, state.step)
+                group["lr"] = learning_rate(settings, state.position(settings))
             module.train()
             with autocast():
                 loss, figures = task.loss(tuple(part.to(device, non_blocking=True) for part in batch))
@@ -123,25 +159,32 @@ def train(task: Task, settings: Settings, folder: Path, *, device: str = "cpu", 
             _average(state, parameters, settings.averaging)
             state.seconds = time.monotonic() - started
             report.step(state, float(loss.detach()), figures)
-            last = state.step == settings.steps
-            if rank == 0 and (last or state.step % settings.validate_every == 0):
-                with _averaged(parameters, state.average):
-                    module.eval()
-                    report.validated(state, task.validate())
-            if rank == 0 and (last or time.monotonic() - saved > 60 * settings.checkpoint_minutes):
+            over = processes.as_first(state.over(settings))
+            if over or state.step % settings.validate_every == 0:
+                if rank == 0:
+                    with _averaged(parameters, state.average):
+                        module.eval()
+                        validated = task.validate()
+                    report.validated(state, validated, watch)
+                    if settings.patience:
+                        state.judge(validated)
+                over = processes.as_first(state.over(settings))
+            if rank == 0 and (over or time.monotonic() - saved > 60 * settings.checkpoint_minutes):
                 _save(checkpoint, task, settings, parameters, optimizer, state)
                 saved = time.monotonic()
+            if over:
+                break
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(state.average[name])
+            parameter.copy_((state.best or state.average)[name])
     module.eval()
     return state
 
 
-def learning_rate(settings: Settings, step: int) -> float:
+def learning_rate(settings: Settings, step: float) -> float:
     """Warm-up, stable, decay (linear to zero): the rate of one step."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup))
-    left = (settings.steps - step) / max(1.0, settings.decay * settings.steps)
+    left = max(0.0, settings.steps - step) / max(1.0, settings.decay * settings.steps)
     return settings.learning_rate * min(warm, left, 1.0)
 
 
@@ -212,10 +255,13 @@ def _save(
     """Write the checkpoint; a kill leaves the one before."""
     tensors: dict[str, Tensor] = {f"model.{name}": p for name, p in parameters.items()}
     tensors |= {f"average.{name}": tensor for name, tensor in state.average.items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
     for name, parameter in parameters.items():
         for key, value in optimizer.state[parameter].items():
             tensors[f"adam.{key}.{name}"] = torch.as_tensor(value)
     facts = {"task": task.name, "step": state.step, "seconds": state.seconds, "of": _identity(task, settings)}
+    if state.best:
+        facts |= {"figure": state.figure, "stale": state.stale}
     write_tensors(path, tensors, {"abair.checkpoint": json.dumps(facts)})
 
 
@@ -244,10 +290,13 @@ def _restore(
     if facts["step"] > settings.steps:
         raise TrainingError(f"{path}: found step {facts['step']}, expected at most {settings.steps}; raise --steps")
     state.step, state.seconds = facts["step"], facts["seconds"]
+    state.figure, state.stale = facts.get("figure", state.figure), facts.get("stale", 0)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"model.{name}"])
             state.average[name].copy_(tensors[f"average.{name}"])
+            if f"best.{name}" in tensors:
+                state.best[name] = torch.empty_like(parameter).copy_(tensors[f"best.{name}"])
             moments = {key: tensors[f"adam.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {"step": tensors[f"adam.step.{name}"]} | {
                 key: torch.empty_like(parameter).copy_(moment) for key, moment in moments.items()
@@ -256,7 +305,7 @@ def _restore(
 
 def _identity(task: Task, settings: Settings) -> dict[str, str]:
     """What a checkpoint belongs to: another of any of these would have led elsewhere."""
-    free = {"steps", "precision", "workers", "validate_every", "checkpoint_minutes"}
+    free = {"steps", "minutes", "patience", "precision", "workers", "validate_every", "checkpoint_minutes"}
     kept = {key: str(value) for key, value in settings.model_dump().items() if key not in free}
     return kept | task.depends
 
@@ -294,14 +343,18 @@ class _Report:
         recent = self.losses[-100:]
         shown = "".join(f" {name} {value:.3f}" for name, value in figures.items())
         self.progress.update(
-            self.bar, completed=state.step, description=f"loss {sum(recent) / len(recent):.4f}{shown}{self.figure}"
+            self.bar,
+            completed=min(self.settings.steps, state.position(self.settings)),
+            description=f"loss {sum(recent) / len(recent):.4f}{shown}{self.figure}",
         )
 
-    def validated(self, state: State, figures: dict[str, float]) -> None:
+    def validated(self, state: State, figures: dict[str, float], watch: Watch | None) -> None:
         recent = self.losses[-self.settings.validate_every :]
         entry = {"step": state.step, "seconds": round(state.seconds, 1), "loss": sum(recent) / max(1, len(recent))}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry | figures) + "\n")
+        if watch is not None:
+            watch(state.step, {"loss": entry["loss"]} | figures)
         for name in ("psnr", "accuracy"):
             if name in figures:
                 self.figure = f" held-out {name} {figures[name]:.2f}"

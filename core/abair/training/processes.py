@@ -62,6 +62,16 @@ def share_start(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(tensor, 0)
 
 
+def as_first(told: bool) -> bool:
+    """What the first process says, in all of them: clocks and validations differ, and all must end at one step."""
+    if not dist.is_initialized():
+        return told
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    flag = torch.tensor([int(told)], device=device)
+    dist.broadcast(flag, 0)
+    return bool(flag.item())
+
+
 def share_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Each process gets the mean of all gradients."""
     if not dist.is_initialized():

@@ -19,6 +19,10 @@ class Settings(BaseModel):
     The learning rate rises over `warmup` steps, stays, and falls to zero over the last `decay` part of the steps
     ("warm-up, stable, decay"): while it is stable, a run can be resumed with more or fewer `steps`. Phase I draws the
     labels in `emphasis` so many times as often as the others.
+
+    With `minutes`, time counts as steps do: the run ends, its rate fallen to zero, after whichever is over first. With
+    `patience`, it ends when so many validations in a row have found nothing better, and the best weights are kept. Both
+    make the result depend on more than seed and data, so by default there is neither.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,11 +43,15 @@ class Settings(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = Field(default=1, ge=0)
     validate_every: int = Field(default=500, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    patience: int = Field(default=0, ge=0)
     checkpoint_minutes: float = Field(default=3.0, gt=0)
 
 
 PRETRAINING = Settings(steps=10_000, batch=8, crop=128, learning_rate=6e-4, decay=0.8)
-ADAPTING = Settings(steps=1000, batch=8, crop=128, learning_rate=6e-3, warmup=50, decay=0.8, averaging=0.99)
+ADAPTING = Settings(
+    steps=1000, batch=8, crop=128, learning_rate=6e-3, warmup=50, decay=0.8, averaging=0.99, validate_every=100
+)
 ESTIMATING = Settings(
     steps=2_500, batch=128, crop=512, learning_rate=1e-3, warmup=100, decay=0.9, weight_decay=1e-2, workers=2
 )
@@ -73,7 +81,8 @@ def read_settings(defaults: Settings, file: Path | None, **given: Any) -> Settin
 
 def write_settings(path: Path, settings: Settings, **facts: Any) -> None:
     """Write the settings as TOML, with tables of further facts (data, hours, fingerprint) beside them."""
-    write_text(path, _writer().dumps({"settings": settings.model_dump(), **facts}))
+    given = settings.model_dump(exclude_none=True)
+    write_text(path, _writer().dumps({"settings": given, **facts}))
 
 
 def _writer() -> ModuleType:

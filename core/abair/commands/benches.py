@@ -1,0 +1,123 @@
+"""`abair bench`: the paper's tables on test sets, and the speed on this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from abair.commands import loading
+from abair.commands.options import PLAIN, Bundle, Device
+from abair.commands.reporting import reporting
+
+if TYPE_CHECKING:
+    from abair.evaluation.results import QualityReport
+
+app = typer.Typer(help="Measure: quality on test sets, speed on this machine.", **PLAIN)
+
+
+@app.command()
+def quality(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the test sets.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where results.json, the table and the radar plot go.")
+    ] = Path("bench"),
+    sets: Annotated[
+        str | None,
+        typer.Option(metavar="KEY,KEY", help="Sets or tables, such as five_tasks.  [default: all that are there]"),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Write the whole report there, too, as a Markdown page."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many photos a set.")] = None,
+    device: Device = "cpu",
+    deployment: Bundle = None,
+) -> None:
+    """PSNR and SSIM on test sets.
+
+    The paper's tables: five and three tasks, unseen sets, unseen degradations, mixtures, clean photos; with the
+    estimator's confusion matrix, and the protocol that they were made by. Public sets are found as they are
+    distributed.
+    """
+    names = [name.strip() for name in sets.split(",")] if sets is not None else None
+    if names is not None and "" in names:
+        raise typer.BadParameter("found an empty name, expected KEY or KEY,KEY", param_hint="--sets")
+    with reporting() as reporter:
+        from abair.evaluation.radar import check_drawing
+        from abair.evaluation.tables import evaluate, weights_hash
+        from abair.evaluation.testsets import find_sets
+
+        check_drawing()
+        found = find_sets(data, loading.load_synthesizers(reporter), names, limit=limit)
+        for name, reason in found.missing.items():
+            reporter.say(f"warning: test set {name} is not measured: {reason}")
+        restorer = loading.load_restorer(deployment, device)
+        marks = weights_hash(restorer.deployment)
+        with reporter.progress("Measuring") as progress:
+            report = evaluate(restorer, found.sets, missing=found.missing, weights_sha256=marks, progress=progress)
+        paths = list(report.write(out))
+        if results is not None:
+            given = {"--sets": sets, "--limit": limit, "--device": device, "--deployment": deployment, "--out": out}
+            paths += _write_page(report, data, results, given)
+        print(report.markdown(), flush=True)
+        for problem in report.problems:
+            reporter.failures += 1
+            reporter.say(problem)
+        reporter.say(f"written: {', '.join(map(str, paths))}")
+
+
+def _write_page(report: QualityReport, data: Path, page: Path, options: Mapping[str, object]) -> list[Path]:
+    """The page and, beside it, its picture.
+
+    Where the sets lie on this machine is nobody's business: an absolute path becomes one to somewhere.
+
+    Raises:
+        ImageError: a file cannot be written.
+    """
+    from abair.errors import ImageError
+    from abair.evaluation.markdown import results_page
+    from abair.wholefile import write_text
+
+    defaults = {"--out": "bench", "--device": "cpu"}
+    words = ["abair", "bench", "quality", "--data", _somewhere(data), "--results", _somewhere(page)]
+    for name, value in options.items():
+        if value is not None and str(value) != defaults.get(name):
+            words += [name, _somewhere(Path(value)) if isinstance(value, Path) else str(value)]
+    try:
+        radar = report.write_radar(page.with_name(f"{page.stem}-radar.png"))
+        text = results_page(report, shlex.join(words), radar[0].name if radar else None)
+        write_text(page, text.replace(f"{data}{os.sep}", f"{_somewhere(data)}/"))
+    except OSError as error:
+        raise ImageError(f"{page}: cannot be written ({error.strerror or error}); choose another --results") from None
+    return [page, *radar]
+
+
+def _somewhere(path: Path) -> str:
+    return f"path/to/{path.name}" if path.is_absolute() else path.as_posix()
+
+
+@app.command()
+def speed(
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write speed.json and speed.md there, too.")] = None,
+    deployment: Bundle = None,
+) -> None:
+    """Megapixels a second.
+
+    And what the estimate and the blend cost, against the bare backbone and against PEFT.
+    """
+    with reporting() as reporter:
+        from abair.evaluation.speed import measure_speed
+
+        restorer = loading.load_restorer(deployment)
+        with reporter.progress("Timing") as progress:
+            report = measure_speed(restorer, progress=progress)
+        print(report.markdown(), flush=True)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "speed.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            (out / "speed.md").write_text(report.markdown(), encoding="utf-8")
