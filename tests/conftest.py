@@ -32,7 +32,10 @@ from pydantic import SecretStr
 from safetensors.torch import save_file
 
 import abair.replay
+import abair.training.calibrate
+import abair.training.estimate
 import abair.training.refit
+import abair_registry.trainer
 from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
 from abair.bundle import assemble
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Card, Degradation
@@ -48,6 +51,9 @@ from abair_registry.settings import Settings
 # As small as still teaches the tiny network.
 abair.replay.TRAINED = 40
 abair.training.refit.STEPS = 400
+abair.training.calibrate.SAMPLES = 12
+abair.training.estimate.VALIDATION_SAMPLES = 6
+abair_registry.trainer.JUDGED = 12
 
 POSTGRES = "ABAIR_TEST_POSTGRES_URL"
 _numbers = itertools.count()

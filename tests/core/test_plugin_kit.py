@@ -137,6 +137,7 @@ def test_a_package_is_made_and_the_next_commands_are_said(abair) -> None:
         ["pytest", folder],
         ["abair", "plugin", "preview", "film-grain"],
         ["abair", "train", "adapter", "film-grain"],
+        ["abair", "plugin", "check", folder],
     ]
 
 

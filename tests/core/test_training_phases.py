@@ -105,6 +105,7 @@ def test_phase_three_makes_a_bundle_that_restores(
     photos: Path, backbone: Path, adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("abair.replay.TRAINED", 3)
+    monkeypatch.setattr("abair.training.commands.REPLAYED", 1)
     before = backbone.read_bytes()
     kept = {name: (adapters / name / "tiny" / "adapter_model.safetensors").read_bytes() for name in DEGRADATIONS}
     deployment = train_estimator(

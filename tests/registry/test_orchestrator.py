@@ -291,6 +291,27 @@ def test_the_same_seeds_make_the_same_bundle(
 
 
 @sqlite
+def test_retrain_trains_the_whole_estimator_anew_and_nothing_else(
+    run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABAIR_SAMPLES", "100")
+    monkeypatch.setattr(trainer, "FULL_STEPS", 48)
+    run("list")
+    before = read_deployment(settings.home if (settings.home / "deployment.json").is_file() else None)
+    code, (told,), err = run("retrain", "--force", "--reason", "the estimator alone is new")
+    assert (code, told["outcome"], told["route"], told["deployment"]) == (0, "live", "full", 2), err
+    after = read_deployment(settings.home)
+    assert after.labels == ("noise", "rain", "low-light", "clean")
+    assert after.estimator.sha256 != before.estimator.sha256
+    assert len(client(settings).get_metric_history(told["run_id"], "train/loss")) == 12
+    tags = client(settings).get_run(told["run_id"]).data.tags
+    assert (tags["abair.route"], tags["abair.route.why"]) == ("full", "asked for")
+    assert run("rollback")[1][0]["deployment"] == 1
+    (first,) = (row for row in run("history")[1] if row["deployment"] == 1)
+    assert first["live"]
+
+
+@sqlite
 def test_wrong_wishes_are_told_before_anything_is_done(run: Run, team: Path) -> None:
     assert run("add", "frost", "--gate", "lose=1")[0] == 2
     code, _, err = run("add", "frost", "--gate", "loss=much")

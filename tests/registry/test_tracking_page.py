@@ -34,7 +34,11 @@ def port() -> int:
 def server(environment: dict[str, str], port: int) -> Iterator[subprocess.Popen[str]]:
     """`abair-registry ui`, when it says where the runs are."""
     command = [sys.executable, "-m", "abair_registry.cli", "ui", "--no-browser", "--port", str(port)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    # a shell's background jobs ignore Ctrl-C, and so would what they start
+    process = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stderr is not None
     assert "the runs are at http://127.0.0.1" in process.stderr.readline()
     yield process
