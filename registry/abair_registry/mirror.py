@@ -10,7 +10,7 @@ import hashlib
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -24,6 +24,9 @@ from abair_registry.models import Deployment, Operation
 from abair_registry.runs import Alias, Runs, Status, Version
 
 RETIRED: Final = "retired"
+_IMPORT: Final = "import"
+"""The kind of a run that holds a deployment which no operation made."""
+Row = TypeVar("Row", Deployment, Operation)
 _STATUS: Final[dict[str, Status]] = {"done": "FINISHED", "undone": "KILLED", "failed": "FAILED"}
 
 
@@ -108,9 +111,12 @@ def _register(runs: Runs, blobs: Blobs, deployment: Deployment, bundle: Bundle, 
     if run_id is None or own:
         run_id = runs.begin(
             f"deployment {deployment.number}",
-            tags={"abair.kind": "import", "abair.deployment": str(deployment.number), "abair.actor": deployment.actor},
+            tags={
+                "abair.kind": _IMPORT, "abair.deployment": str(deployment.number), "abair.actor": deployment.actor,
+                "abair.started": deployment.created.isoformat(),
+            },
             params={"labels": ", ".join(bundle.labels)},
-        )
+        )  # fmt: skip
         runs.describe(
             run_id, f"**Deployment {deployment.number}**, which no operation made: {deployment.reason or 'imported'}."
         )
@@ -129,14 +135,22 @@ def _is(version: Version, number: int, mark: str) -> bool:
 
 
 def _ended(session: Session, runs: Runs) -> list[tuple[str, Status, str]]:
-    """Runs that are still running though their operation ended: killed, or ended while MLflow was away."""
+    """Runs that are still running though what they were for ended: killed, or ended while MLflow was away."""
     left: list[tuple[str, Status, str]] = []
     for run_id, tags in runs.running():
-        number = tags.get("abair.operation", "")
-        operation = session.get(Operation, int(number)) if number.isdigit() else None
+        if tags.get("abair.kind") == _IMPORT:
+            imported = _named(session, Deployment, tags.get("abair.deployment", ""))
+            if imported is not None and imported.created.isoformat() == tags.get("abair.started"):
+                left.append((run_id, "KILLED", "stopped before the bundle was kept; another run holds it"))
+            continue
+        operation = _named(session, Operation, tags.get("abair.operation", ""))
         if operation is None or operation.started.isoformat() != tags.get("abair.started"):
             continue  # another registry's, which shares the server
         if operation.state == "running":
             continue
         left.append((run_id, _STATUS[operation.state], operation.error or ""))
     return left
+
+
+def _named(session: Session, kind: type[Row], number: str) -> Row | None:
+    return session.get(kind, int(number)) if number.isdigit() else None

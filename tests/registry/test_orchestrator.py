@@ -257,6 +257,23 @@ def test_a_tracking_server_that_dies_in_the_middle_stops_the_operation_and_not_t
 
 
 @sqlite
+def test_a_stop_while_a_first_deployment_is_told_leaves_no_run_running(
+    run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Runs, "register", stop)
+        assert run("doctor")[0] == 130
+    ((begun, _),) = Runs(settings).running()
+    code, (told,), err = run("doctor")
+    assert (code, aliases(settings)) == (0, {"champion": "1"}), err
+    assert f"run {begun} ended as KILLED" in told["mended"]
+    assert Runs(settings).running() == []
+
+
+@sqlite
 @pytest.mark.parametrize("raised", ["server", "Ctrl-C"])
 def test_what_goes_wrong_after_the_commit_takes_nothing_back(
     raised: str, run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
