@@ -21,7 +21,7 @@ from abair.estimator import load_estimator
 from abair.evaluation.policies import Policy
 from abair.evaluation.results import QualityReport
 from abair.evaluation.tables import evaluate, weights_hash
-from abair.evaluation.testsets import EvaluationSet, find_sets
+from abair.evaluation.testsets import FoundSets, find_sets
 from abair.lora import read_adapter_files
 from abair.restore import Restorer
 from abair.wholefile import write_text, written_whole
@@ -44,7 +44,7 @@ PAPER: Final = {"CBSD68_jpeg20": 1.36, "CBSD68_4bit": 3.71, "CBSD68_snow": 5.35}
 
 
 class Addition(BaseModel):
-    """One `add`: how it ended, and what was trained for it."""
+    """One `add`: how it ended, what was trained for it, and which weights served then."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,6 +55,7 @@ class Addition(BaseModel):
     deployment: int
     adapter_parameters: int
     estimator_parameters: int
+    weights_sha256: str
     gates: list[dict[str, Any]]
 
 
@@ -120,11 +121,9 @@ def run(
     """Add the plugins in a registry below `out`, measure on the test sets below `data`, write tables and plot to `out`.
 
     Raises:
-        RegistryError: no plugin was named, or `out` cannot be written.
+        RegistryError: `out` cannot be written, or holds another experiment.
         AbairError: as `lifecycle.add` and `find_sets`.
     """
-    if not plugins:
-        raise RegistryError("bench: found no plugin to add, expected some: --plugins jpeg,bitdepth,snow")
     found = find_sets(data, synthesizers, SETS, limit=limit)
     settings = Settings().model_copy(
         update={"home": (out / "home").resolve(), "registry_url": None, "shared_url": None, "tracking_uri": None}
@@ -132,8 +131,8 @@ def run(
     settings.home.mkdir(parents=True, exist_ok=True)
     additions: list[Addition] = []
     with opened(settings):
-        first = _live(settings)
-    reports = [_measured(first, 0, found.sets, found.missing, out, say)]
+        pass  # deployment 1 is the factory's
+    reports = [_measured(read_deployment(FACTORY), weights_hash(read_deployment(FACTORY)), 0, found, out, say)]
     for number, name in enumerate(plugins, 1):
         kept = out / f"addition-{number}.json"
         addition = _kept(kept, name, settings)
@@ -143,7 +142,7 @@ def run(
             write_text(kept, addition.model_dump_json(indent=1) + "\n")
         say(f"{name}: {addition.outcome} after {addition.seconds:.0f} s")
         additions.append(addition)
-        reports.append(_measured(_live(settings), number, found.sets, found.missing, out, say))
+        reports.append(_measured(_live(settings), addition.weights_sha256, number, found, out, say))
     experiment = Experiment(additions=additions, reports=reports)
     write_text(out / "additions.json", experiment.model_dump_json(indent=1) + "\n")
     write_text(out / "additions.md", experiment.markdown())
@@ -176,6 +175,7 @@ def _added(settings: Settings, name: str, who: Who) -> Addition:
     return Addition(
         plugin=name, outcome=told["outcome"], route=told["route"], seconds=told["seconds"],
         deployment=told["deployment"], adapter_parameters=trained, gates=told["gates"],
+        weights_sha256=weights_hash(deployment),
         estimator_parameters=sum(parameter.numel() for parameter in estimator.parameters()),
     )  # fmt: skip
 
@@ -191,23 +191,24 @@ def _kept(path: Path, name: str, settings: Settings) -> Addition | None:
 
 
 def _measured(
-    deployment: Deployment,
-    stage: int,
-    sets: Sequence[EvaluationSet],
-    missing: Mapping[str, str],
-    out: Path,
-    say: Callable[[str], None],
+    live: Deployment, mark: str, stage: int, found: FoundSets, out: Path, say: Callable[[str], None]
 ) -> QualityReport:
-    path, mark = out / f"stage-{stage}.json", weights_hash(deployment)
+    """The report of a stage, whose weights have the hash `mark`: the kept one, or else one made of what is live."""
+    path = out / f"stage-{stage}.json"
     try:
         kept = QualityReport.model_validate_json(path.read_text(encoding="utf-8"))
         counts = {one.key: one.count for one in kept.sets}
-        if kept.weights_sha256 == mark and counts == {one.key: len(one) for one in sets}:
+        if kept.weights_sha256 == mark and counts == {one.key: len(one) for one in found.sets}:
             return kept
     except (OSError, ValidationError):
         pass
-    say(f"measuring stage {stage}: {', '.join(deployment.labels)}")
-    report = evaluate(Restorer.load(deployment.folder), sets, missing=missing, weights_sha256=mark)
+    if weights_hash(live) != mark:
+        raise RegistryError(
+            f"{path}: is gone, and what it measured is no longer live; expected the files of an experiment as it left "
+            "them; name another folder with --out"
+        )
+    say(f"measuring stage {stage}: {', '.join(live.labels)}")
+    report = evaluate(Restorer.load(live.folder), found.sets, missing=found.missing, weights_sha256=mark)
     write_text(path, report.model_dump_json(indent=1) + "\n")
     return report
 

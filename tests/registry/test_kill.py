@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("kill.py")
-TIMES = {"sqlite": int(os.environ.get("ABAIR_KILLS", "4")), "postgresql": int(os.environ.get("ABAIR_KILLS", "8")) // 4}
+TIMES = {"sqlite": int(os.environ.get("ABAIR_KILLS", "3")), "postgresql": int(os.environ.get("ABAIR_KILLS", "4")) // 4}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills what it forks, which POSIX systems can")

@@ -155,8 +155,9 @@ sys.exit(run(sys.argv[3:]))
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits on files are POSIX's")
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("command", ["add frost", "disable rain --yes"])
-@pytest.mark.parametrize("size", [0, 5000])
+@pytest.mark.parametrize(
+    ("command", "size"), [("add frost", 5000), ("disable rain --yes", 0), ("disable rain --yes", 5000)]
+)
 def test_where_no_file_can_grow_a_command_is_one_line_and_changes_nothing(
     command: str, size: int, run: Run, team: Path, settings: Settings, bundle: Path, environment: dict[str, str]
 ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from abair.commands import loading
-from abair.commands.options import PLAIN, Bundle, Device
+from abair.commands.options import PLAIN, Bundle, Device, names_in
 from abair.commands.reporting import reporting
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def quality(
     estimator's confusion matrix, and the protocol that they were made by. Public sets are found as they are
     distributed.
     """
-    names = [name.strip() for name in sets.split(",")] if sets is not None else None
-    if names is not None and "" in names:
-        raise typer.BadParameter("found an empty name, expected KEY or KEY,KEY", param_hint="--sets")
+    names = names_in(sets, "--sets") if sets is not None else None
     with reporting() as reporter:
         from abair.evaluation.radar import check_drawing
         from abair.evaluation.tables import evaluate, weights_hash
@@ -121,3 +119,46 @@ def speed(
             out.mkdir(parents=True, exist_ok=True)
             (out / "speed.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
             (out / "speed.md").write_text(report.markdown(), encoding="utf-8")
+
+
+@app.command()
+def ablations(
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Clean photos.  [default: sample photos, dead leaves]")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For checkpoints and tables.")] = Path("ablations"),
+    minutes: Annotated[float, typer.Option(min=0.01, help="Of each run; there are four, and three an adapter.")] = 10.0,
+    labels: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Degradations.  [default: those of the deployment]")
+    ] = None,
+    adapters: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Those that adapters are trained for.")
+    ] = "noise,rain",
+    deployment: Bundle = None,
+) -> None:
+    """What the parts of the method are worth: each is left out in turn, and all are trained for the same time.
+
+    Phase I without CutMix and without the segmentation head, adapters of rank 2, 4 and 8 against one network trained
+    jointly, estimators that see less. What was cut off goes on.
+    """
+    with reporting() as reporter:
+        from abair.training.commands import photos_of
+
+        restored_by = loading.load_restorer(deployment).deployment
+        wanted = names_in(labels, "--labels") if labels is not None else restored_by.labels[:-1]
+        learnt = names_in(adapters, "--adapters")
+        found = loading.load_synthesizers(reporter)
+        if missing := [name for name in (*wanted, *learnt) if name not in found]:
+            raise typer.BadParameter(f"{missing[0]}: no usable plugin declares it; see: abair plugin list")
+        from abair.training.ablations import ablate
+        from abair.wholefile import write_text
+
+        photos, held_out = photos_of(data)
+        done = ablate(
+            {name: found[name] for name in sorted({*wanted, *learnt})}, photos, held_out,
+            restored_by.find(restored_by.backbone.file), out, minutes=minutes, adapters=learnt, say=reporter.say,
+        )  # fmt: skip
+        write_text(out / "ablations.json", done.model_dump_json(indent=1) + "\n")
+        write_text(out / "ablations.md", done.markdown())
+        print(done.markdown(), flush=True)
+        reporter.say(f"written: {out / 'ablations.json'}, {out / 'ablations.md'}")

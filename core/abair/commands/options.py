@@ -49,3 +49,15 @@ Bundle = Annotated[
 MaxMegapixels = Annotated[
     float, typer.Option("--max-megapixels", min=0.0, metavar="N", help="Larger photos are refused before decoding.")
 ]
+
+
+def names_in(given: str, option: str) -> tuple[str, ...]:
+    """The names between the commas of an option's value.
+
+    Raises:
+        BadParameter: one is empty.
+    """
+    names = tuple(name.strip() for name in given.split(","))
+    if "" in names:
+        raise typer.BadParameter("found an empty name, expected NAME or NAME,NAME", param_hint=option)
+    return names

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from abair.commands.options import PLAIN, Device
+from abair.commands.options import PLAIN, Device, names_in
 from abair.commands.reporting import reporting
 
 app = typer.Typer(help="Train: backbone, adapter, estimator.", **PLAIN)
@@ -184,7 +184,7 @@ def estimator(
 
 
 def _names(labels: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in labels.split(",") if name.strip()) if labels else ()
+    return names_in(labels, "--labels") if labels is not None else ()
 
 
 def _minutes(time: str | None) -> float | None:

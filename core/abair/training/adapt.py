@@ -36,7 +36,8 @@ from abair.training.pretrain import VALIDATION_CROPS, VALIDATION_SIDE, decibel_l
 from abair.training.settings import Settings
 
 RANK: Final = 4
-ALPHA: Final = 8
+SCALE: Final = 2
+"""Of what the adapter adds: LoRA's alpha over its rank."""
 REAL_SHARE: Final = 0.5
 """Share of samples cut from real pairs, where there are any."""
 
@@ -102,6 +103,7 @@ class AdaptTask:
         held_out: CleanPhotos,
         settings: Settings,
         pairs: tuple[Pairs, Pairs] | None = None,
+        rank: int = RANK,
     ) -> None:
         self.name = f"adapter-{degradation}"
         self.degradation, self.degrader, self.settings = degradation, degrader, settings
@@ -109,7 +111,7 @@ class AdaptTask:
         self.fingerprint = fingerprint(backbone)
         self.size = backbone.size
         torch.manual_seed(settings.seed)  # PEFT initialises A at random
-        self.module = _with_lora(backbone, self.fingerprint)
+        self.module = _with_lora(backbone, self.fingerprint, rank)
 
     @cached_property
     def depends(self) -> dict[str, str]:
@@ -197,7 +199,7 @@ class AdaptTask:
         return restored[0].clamp(0, 1).cpu()
 
 
-def _with_lora(backbone: Backbone, found: str) -> Any:
+def _with_lora(backbone: Backbone, found: str, rank: int) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
@@ -205,7 +207,7 @@ def _with_lora(backbone: Backbone, found: str) -> Any:
             "training an adapter: peft is missing; install it with: pip install 'abair[train]'"
         ) from error
     freeze(backbone)
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=sorted(adaptable_layers(backbone)))
+    config = LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules=sorted(adaptable_layers(backbone)))
     model = get_peft_model(backbone, config)
     # only now: get_peft_model overwrites it with the model's own name, of which a plain module has none
     model.peft_config["default"].base_model_name_or_path = backbone_reference(backbone.size.name, found)

@@ -47,10 +47,17 @@ class PretrainTask:
     name = "backbone"
 
     def __init__(
-        self, backbone: Backbone, degrader: Degrader, photos: CleanPhotos, held_out: CleanPhotos, settings: Settings
+        self,
+        backbone: Backbone,
+        degrader: Degrader,
+        photos: CleanPhotos,
+        held_out: CleanPhotos,
+        settings: Settings,
+        type_weight: float = TYPE_WEIGHT,
     ) -> None:
         self.module = Pretraining(backbone, len(degrader.labels)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.degrader, self.photos, self.held_out, self.settings = degrader, photos, held_out, settings
+        self._type_weight = type_weight
 
     @cached_property
     def depends(self) -> dict[str, str]:
@@ -78,7 +85,7 @@ class PretrainTask:
         restored, logits = self.module(degraded, global_view(degraded))
         image = decibel_loss(restored.float(), clean)
         kind = F.cross_entropy(logits.float(), types)
-        return image + TYPE_WEIGHT * kind, {"image": float(image.detach()), "type": float(kind.detach())}
+        return image + self._type_weight * kind, {"image": float(image.detach()), "type": float(kind.detach())}
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from abair.commands.options import names_in
 from abair.commands.reporting import reporting
 from abair_registry.commands.common import Json, who
 
@@ -29,7 +30,7 @@ def bench(
 
     What was done before is not done again. Example: abair-registry bench --data testsets --out additions
     """
-    names = [name.strip() for name in plugins.split(",") if name.strip()]
+    names = names_in(plugins, "--plugins")
     with reporting(json_lines=json) as reporter:
         from abair.commands.loading import load_synthesizers
         from abair_registry import additions
