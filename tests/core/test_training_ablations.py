@@ -48,6 +48,8 @@ def test_every_variant_is_trained_for_its_time_and_judged_on_held_out_photos(
     narrow, wide = (found["Phase II", f"adapters of rank {rank}"] for rank in (2, 4))
     assert wide["trained"] == 2 * narrow["trained"]
     assert found["Phase II", "the whole network, jointly"]["trained"] > wide["trained"]
+    per_step = [one["multiply_adds"] / one["steps"] for one in (wide, found["Phase II", "the whole network, jointly"])]
+    assert 0 < per_step[0] < per_step[1]  # the frozen weights need no gradients
     trained = [one for (part, name), one in found.items() if part != "Phase III" and "frozen" not in name]
     assert all(one["steps"] > 0 and one["minutes"] >= 0.02 for one in trained)
     figures = found["Phase I", "whole"]["figures"]

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch.utils.flop_counter import FlopCounterMode
 
 from abair.backbone import SIZES, Backbone, freeze, load_backbone
 from abair.estimator import Estimator
@@ -42,7 +43,10 @@ Say = Callable[[str], None]
 
 
 class Variant(BaseModel):
-    """One run: its part of the method, trained parameters, steps in the given minutes, and held-out figures."""
+    """One run: its part of the method, trained parameters, steps in the given minutes, and held-out figures.
+
+    `multiply_adds` are those of all steps, forward and backward.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,6 +54,7 @@ class Variant(BaseModel):
     name: str
     trained: int
     steps: int
+    multiply_adds: float
     minutes: float
     figures: dict[str, float]
 
@@ -71,11 +76,17 @@ class Ablations(BaseModel):
         for part in dict.fromkeys(variant.part for variant in self.variants):
             chosen = [variant for variant in self.variants if variant.part == part]
             columns = list(dict.fromkeys(name for variant in chosen for name in variant.figures))
-            lines += ["", f"## {part}", "", f"| variant | trained | steps | {' | '.join(columns)} |"]
-            lines.append("|---|" + "---:|" * (len(columns) + 2))
+            lines += [
+                "",
+                f"## {part}",
+                "",
+                f"| variant | trained | steps | 10^12 multiply-adds | {' | '.join(columns)} |",
+            ]
+            lines.append("|---|" + "---:|" * (len(columns) + 3))
             for one in chosen:
                 cells = [f"{one.figures[name]:.2f}" if name in one.figures else "-" for name in columns]
-                lines.append(f"| {one.name} | {one.trained:,} | {one.steps:,} | {' | '.join(cells)} |")
+                counted = f"{one.trained:,} | {one.steps:,} | {one.multiply_adds / 1e12:.1f}"
+                lines.append(f"| {one.name} | {counted} | {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
 
 
@@ -136,18 +147,18 @@ class _Bench:
             network = Backbone(SIZES[size])
             task = PretrainTask(network, degrader, self.photos, self.held_out, settings, type_weight)
             state = self._train(task, settings, f"phase-one-{name.replace(' ', '-')}")
-            trained = _trained(task)
+            effort = _effort(task, state)
             freeze(network)
             figures = {"single": task.validate()["psnr"]} | self._mixtures(network)
             figures["top-1 in %"] = 100 * self._top1(network)[ALL]
-            made.append(_variant("Phase I", name, trained, state, figures))
+            made.append(Variant(part="Phase I", name=name, minutes=state.seconds / 60, figures=figures, **effort))
         return made
 
     def phase_two(self, backbone: Path, labels: Sequence[str]) -> list[Variant]:
         """Adapters of several ranks, and the whole network trained on for as long as all adapters of a rank were."""
         made = []
         for rank in RANKS:
-            figures, trained, steps = {}, 0, 0
+            figures, efforts, seconds = {}, [], 0.0
             for label in labels:
                 settings = self._settings(ADAPTING)
                 degrader = Degrader({label: self.degrader.synthesizers[label]})
@@ -155,17 +166,17 @@ class _Bench:
                     load_backbone(backbone), label, degrader, self.photos, self.held_out, settings, rank=rank
                 )
                 state = self._train(task, settings, f"phase-two-rank-{rank}-{label}")
-                figures[label], steps = task.validate()["psnr"], steps + state.step
-                trained += _trained(task)
+                figures[label], seconds = task.validate()["psnr"], seconds + state.seconds
+                efforts.append(_effort(task, state))
             figures["mean"] = sum(figures.values()) / len(figures)
-            minutes = self.minutes * len(labels)
-            made.append(Variant(part="Phase II", name=f"adapters of rank {rank}", trained=trained, steps=steps,
-                                minutes=minutes, figures=figures))  # fmt: skip
+            effort = {key: sum(one[key] for one in efforts) for key in efforts[0]}
+            name = f"adapters of rank {rank}"
+            made.append(Variant(part="Phase II", name=name, minutes=seconds / 60, figures=figures, **effort))
         return [self._bare(backbone, labels), *made, self._joint(backbone, labels)]
 
     def _bare(self, backbone: Path, labels: Sequence[str]) -> Variant:
         figures = self._as_adapters(load_backbone(backbone), labels)
-        return Variant(part="Phase II", name="the frozen backbone", trained=0, steps=0, minutes=0, figures=figures)
+        return _untrained("Phase II", "the frozen backbone", figures)
 
     def _joint(self, backbone: Path, labels: Sequence[str]) -> Variant:
         settings = self._settings(PRETRAINING, times=len(labels))
@@ -173,8 +184,10 @@ class _Bench:
         network = load_backbone(backbone).requires_grad_(True)
         task = PretrainTask(network, degrader, self.photos, self.held_out, settings)
         state = self._train(task, settings, "phase-two-joint")
+        effort = _effort(task, state)
         figures = self._as_adapters(network, labels)
-        return _variant("Phase II", "the whole network, jointly", _trained(task), state, figures)
+        name = "the whole network, jointly"
+        return Variant(part="Phase II", name=name, minutes=state.seconds / 60, figures=figures, **effort)
 
     def _as_adapters(self, network: Backbone, labels: Sequence[str]) -> dict[str, float]:
         """What an adapter's validation says, of a network that has none."""
@@ -190,8 +203,7 @@ class _Bench:
         self.say("phase three")
         freeze(network)
         return [
-            Variant(part="Phase III", name=name, trained=0, steps=0, minutes=0, figures={"top-1 in %": 100 * share})
-            for name, share in self._top1(network).items()
+            _untrained("Phase III", name, {"top-1 in %": 100 * share}) for name, share in self._top1(network).items()
         ]
 
     @torch.inference_mode()
@@ -238,13 +250,20 @@ class _Bench:
         return train(task, settings, self.out / name, quiet=True)
 
 
-def _variant(part: str, name: str, trained: int, state: State, figures: dict[str, float]) -> Variant:
-    minutes = state.seconds / 60
-    return Variant(part=part, name=name, trained=trained, steps=state.step, minutes=minutes, figures=figures)
+def _untrained(part: str, name: str, figures: dict[str, float]) -> Variant:
+    return Variant(part=part, name=name, trained=0, steps=0, multiply_adds=0, minutes=0, figures=figures)
 
 
-def _trained(task: Task) -> int:
-    return sum(parameter.numel() for parameter in task.module.parameters() if parameter.requires_grad)
+def _effort(task: Task, state: State) -> dict[str, Any]:
+    """Trained parameters, steps, and their multiply-adds, counted on one more step that changes nothing."""
+    task.module.train()
+    with FlopCounterMode(display=False) as counter:
+        loss, _ = task.loss(task.batch(0))
+        loss.backward()  # type: ignore[no-untyped-call]
+    task.module.zero_grad(set_to_none=True)
+    task.module.eval()
+    trained = sum(parameter.numel() for parameter in task.module.parameters() if parameter.requires_grad)
+    return {"trained": trained, "steps": state.step, "multiply_adds": state.step * counter.get_total_flops() / 2}
 
 
 def _copy(network: Backbone) -> Backbone:
