@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
 from difflib import get_close_matches
 from typing import Any
 
@@ -87,7 +85,7 @@ def add(
             on_refusal=lambda session, reason: _reject(session, candidate.name, champion, reason),
         )
 
-    return _run(opened, "add", candidate.name, who, wishes, prepare, terminal)
+    return orchestrator.run(opened, "add", candidate.name, who, wishes, prepare, terminal)
 
 
 def disable(
@@ -142,7 +140,7 @@ def enable(
 
     with opened.database.read() as session:
         subject = recorded(session, name).name
-    return _run(opened, "enable", subject, who, wishes, prepare, terminal)
+    return orchestrator.run(opened, "enable", subject, who, wishes, prepare, terminal)
 
 
 def retrain(opened: Catalogue, who: Who, wishes: Wishes | None = None, terminal: Terminal | None = None) -> Result:
@@ -157,7 +155,7 @@ def retrain(opened: Catalogue, who: Who, wishes: Wishes | None = None, terminal:
         with opened.database.read() as session:
             return Change("estimator", live(session))
 
-    return _run(opened, "retrain", "estimator", who, wishes, prepare, terminal or quiet())
+    return orchestrator.run(opened, "retrain", "estimator", who, wishes, prepare, terminal or quiet())
 
 
 def resume(opened: Catalogue, who: Who, terminal: Terminal | None = None) -> Result | Moved | None:
@@ -206,22 +204,6 @@ def recorded(session: Session, name: str) -> Plugin:
     )
 
 
-def _run(
-    opened: Catalogue,
-    kind: str,
-    subject: str,
-    who: Who,
-    wishes: Wishes,
-    prepare: Callable[[Work, Steps], Change | None],
-    terminal: Terminal,
-) -> Result:
-    asked: dict[str, Any] = asdict(wishes) | {"thresholds": wishes.thresholds.model_dump()}
-    return orchestrator.run(
-        opened, kind, subject, who, wishes, prepare,
-        arguments=asked, steps=terminal.steps, waiting=terminal.waiting, warn=terminal.warn,
-    )  # fmt: skip
-
-
 def _leave(opened: Catalogue, name: str, who: Who, kind: str, state: str, wishes: Wishes, terminal: Terminal) -> Result:
     def prepare(work: Work, steps: Steps) -> Change:
         with opened.database.read() as session:
@@ -247,7 +229,7 @@ def _leave(opened: Catalogue, name: str, who: Who, kind: str, state: str, wishes
 
     with opened.database.read() as session:
         subject = recorded(session, name).name
-    return _run(opened, kind, subject, who, wishes, prepare, terminal)
+    return orchestrator.run(opened, kind, subject, who, wishes, prepare, terminal)
 
 
 def _release(

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy.orm import Session
@@ -29,8 +29,8 @@ from abair_registry.catalogue import Catalogue
 from abair_registry.following import follow
 from abair_registry.gates import GAIN, judge
 from abair_registry.models import Adapter
-from abair_registry.operations import PUBLISHED, Running, Work
-from abair_registry.progress import Steps
+from abair_registry.operations import PUBLISHED, Work
+from abair_registry.progress import Steps, Terminal
 from abair_registry.runs import Runs
 from abair_registry.serving import Serving, live
 from abair_registry.settings import Thresholds
@@ -87,11 +87,7 @@ def run(
     who: Who,
     wishes: Wishes,
     prepare: Callable[[Work, Steps], Change | None],
-    *,
-    arguments: Mapping[str, Any],
-    steps: Steps,
-    waiting: Callable[[Running], None] | None = None,
-    warn: Callable[[str], None] = lambda text: None,
+    terminal: Terminal,
 ) -> Result:
     """Do an operation that makes a challenger: `prepare` says what it proposes, or that there is nothing to do.
 
@@ -100,16 +96,17 @@ def run(
         RegistryError: another operation is running, and nobody wanted to wait.
     """
     began = time.monotonic()
+    asked = asdict(wishes) | {"thresholds": wishes.thresholds.model_dump()}
     working = operations.working(
-        opened.database, kind, subject, who, arguments=arguments, wait=wishes.wait, waiting=waiting
+        opened.database, kind, subject, who, arguments=asked, wait=wishes.wait, waiting=terminal.waiting
     )
-    with working as work, steps:
+    with working as work, terminal.steps as steps:
         change = prepare(work, steps)
         if change is None:
             with opened.database.read() as session:
                 result = _Done("live", live(session).number, None, None, [])
         else:
-            result = _Operation(opened, work, kind, who, wishes, change, steps, warn).do()
+            result = _Operation(opened, work, kind, who, wishes, change, terminal).do()
     return Result(
         operation=work.id,
         outcome=result.outcome,
@@ -144,11 +141,10 @@ class _Operation:
         who: Who,
         wishes: Wishes,
         change: Change,
-        steps: Steps,
-        warn: Callable[[str], None],
+        terminal: Terminal,
     ) -> None:
         self.opened, self.work, self.kind, self.who, self.wishes = opened, work, kind, who, wishes
-        self.change, self.steps, self.warn = change, steps, warn
+        self.change, self.steps, self.warn = change, terminal.steps, terminal.warn
         with opened.database.read() as session:
             self.champion = live(session)
         self.photos = Photos(opened.settings.clean_dir)
