@@ -16,6 +16,7 @@ RUN = "$(VENV)/bin/python" -m
 STATE = $(CURDIR) $(shell cat pyproject.toml $(PROJECTS) | cksum)
 STAMP = $(VENV)/.abair-installed
 
+# The build tool goes in first and is used as it is: an isolated environment for each of the distributions takes a minute.
 .PHONY: install demo test lint bench
 
 install:
@@ -28,7 +29,8 @@ install:
 	"$$python" -m venv "$(VENV)" >/dev/null 2>&1 || { \
 		"$$python" -m venv --without-pip "$(VENV)"; \
 		"$$python" -m pip --python "$(VENV)/bin/python" install --quiet pip; }; \
-	$(RUN) pip install --quiet -e '.[registry,train,bench,dev]' $(PLUGINS); \
+	$(RUN) pip install --quiet 'hatchling>=1.27' 'editables>=0.5'; \
+	$(RUN) pip install --quiet --no-build-isolation -e '.[registry,train,bench,dev]' $(PLUGINS); \
 	echo "$(STATE)" > "$(STAMP)"
 
 demo: install

@@ -197,7 +197,11 @@ def test_the_name_of_an_installed_plugin_is_warned_of(abair, monkeypatch: pytest
     ],
 )
 def test_the_licence_is_in_its_file_the_project_and_the_card(licence: str, words: str) -> None:
-    files = {name: data.decode() for name, data in _texts(licence=Licence(licence), author="Ada").items()}
+    files = {
+        name: data.decode()
+        for name, data in _texts(licence=Licence(licence), author="Ada").items()
+        if "/adapters/" not in name
+    }
     assert words in files["LICENSE"]
     assert tomllib.loads(files["pyproject.toml"])["project"]["license"] == licence
     assert f'licence="{licence}"' in files["src/abair_film_grain/__init__.py"]

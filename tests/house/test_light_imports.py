@@ -49,6 +49,6 @@ def test_the_help_imports_nothing_heavy(run_python: Callable[..., str]) -> None:
 
 def test_declaring_a_degradation_imports_nothing_heavy(plugins: list[Any], run_python: Callable[..., str]) -> None:
     packages = sorted(project.package.name for project in plugins)
-    assert len(packages) == 5
+    assert len(packages) == 8
     names = set(json.loads(run_python(IMPORTED.format(program=f"import {', '.join(packages)}"))))
     assert names <= LIGHT | set(packages)

@@ -14,7 +14,7 @@ import abair
 
 # Only `testing` is open besides the package itself.
 OPEN_MODULES = {"abair", "abair.testing"}
-PLUGIN_NAMES = ["blur", "haze", "low-light", "noise", "rain"]
+PLUGIN_NAMES = ["bitdepth", "blur", "haze", "jpeg", "low-light", "noise", "rain", "snow"]
 
 
 def imports(file: Path) -> Iterator[tuple[str, str]]:
@@ -47,7 +47,7 @@ def plugin(request: pytest.FixtureRequest, projects: dict[str, Any]) -> Any:
     return projects[f"abair-{request.param}"]
 
 
-def test_there_are_five_plugins(plugins: list[Any]) -> None:
+def test_there_are_eight_plugins(plugins: list[Any]) -> None:
     assert sorted(project.name for project in plugins) == [f"abair-{name}" for name in PLUGIN_NAMES]
 
 

@@ -17,7 +17,7 @@ from abair_registry.settings import Settings
 
 pytestmark = pytest.mark.xdist_group("wheels")
 
-PLUGINS = ["blur", "haze", "low-light", "noise", "rain"]
+PLUGINS = ["bitdepth", "blur", "haze", "jpeg", "low-light", "noise", "rain", "snow"]
 NAMES = ["abair", *(f"abair-{name}" for name in PLUGINS)]
 
 # Third-party packages come from this environment; the checkout does not: under -S no .pth file is read.
@@ -93,7 +93,7 @@ def members(wheel: Path) -> list[str]:
         return [name for name in archive.namelist() if not name.endswith("/")]
 
 
-def test_the_repository_holds_the_platform_and_five_plugins(projects: dict[str, Any]) -> None:
+def test_the_repository_holds_the_platform_and_eight_plugins(projects: dict[str, Any]) -> None:
     assert sorted(projects) == NAMES
 
 
@@ -207,7 +207,7 @@ def test_the_schema_goes_up_and_down_from_the_platforms_wheel_alone(
     environment = {"ABAIR_HOME": str(settings.home)} | ({"ABAIR_REGISTRY_URL": url.get_secret_value()} if url else {})
     said = run_python(f"ENVIRONMENT = {environment!r}\n{REGISTRY}", [installed[0], LIBRARIES]).splitlines()
     rows = [json.loads(line) for line in said if line.startswith("{")]
-    assert [row["name"] for row in rows] == ["blur", "haze", "low-light", "noise", "rain"]
+    assert [row["name"] for row in rows] == PLUGINS
     assert [line for line in said if not line.startswith("{")] == [
         "the schema's revision is 0001",
         "the schema's revision is none",

@@ -61,7 +61,7 @@ def test_each_stage_is_measured_once_and_what_serves_here_stays(
     assert kept.reports[0].weights_sha256 != kept.reports[1].weights_sha256
     page = (out / "additions.md").read_text()
     assert "| set | input | factory | + frost | last less first |" in page
-    assert "not measured: CBSD68_snow" in page
+    assert "not measured: SOTS_indoor" in page
     assert "| frost | live | features |" in page
     assert np.asarray(Image.open(out / "additions.png")).std() > 1
     assert not (settings.home / "deployment.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -297,10 +298,12 @@ def test_what_goes_wrong_after_the_commit_takes_nothing_back(
 
 @sqlite
 def test_the_same_seeds_make_the_same_bundle(
-    run: Run, team: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, team: Path, settings: Settings, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marks = []
     for home in ("one", "two"):
+        (tmp_path / home).mkdir()
+        shutil.copyfile(empty_store, tmp_path / home / "mlflow.db")
         monkeypatch.setenv("ABAIR_HOME", str(tmp_path / home))
         assert run("add", "frost", "--seed", "3")[0] == 0
         marks.append(mirror.content(read_deployment(tmp_path / home)))

@@ -15,6 +15,8 @@ import pytest
 import abair.plugin_kit.adapter_run
 from abair import cli
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
+from abair.deployment import FACTORY
+from abair.plugin_kit import efficacy
 from abair.plugin_kit.naming import names_of
 from abair.plugin_kit.scaffold import Licence, make_package
 from abair_registry import plugin_check
@@ -71,6 +73,18 @@ def test_a_good_plugin_passes_every_check_and_nothing_is_installed(check: Check,
     assert names == ["wheel", "contents", "names", "probe", "card", "efficacy", "against the others"]
     assert sys.path == path
     assert not list(project.glob("*.whl"))
+
+
+def test_a_package_as_the_kit_makes_it_passes_every_check_with_the_factorys_network(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (plugin_check, abair.plugin_kit.adapter_run):
+        monkeypatch.setattr(module, "FACTORY", FACTORY)
+    monkeypatch.delenv("ABAIR_CLEAN_DIR")
+    monkeypatch.setattr(efficacy, "COUNT", 6)
+    made = make_package(names_of("frosted-print"), tmp_path, author="Ada")
+    code, told, _ = check(made.folder)
+    assert (code, refused(told), told["passed"]) == (0, [], True), told
 
 
 def test_without_an_adapter_it_says_how_to_train_one(check: Check, project: Path) -> None:

@@ -64,6 +64,7 @@ def reinstalled(site: Path, version: str) -> None:
     (info / "RECORD").write_text("\n".join(kept) + "\n")
 
 
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 def test_a_plugin_that_waits_for_review_is_a_candidate_and_nothing_served_changes(
     run: Run, team: Path, settings: Settings, trained: Tiny
 ) -> None:

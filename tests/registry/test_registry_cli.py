@@ -45,7 +45,8 @@ def test_the_first_list_shows_what_is_live_and_what_is_available(run: Run) -> No
     assert (code, err) == (0, "")
     assert list(rows) == sorted(rows)
     assert {name: row["state"] for name, row in rows.items()} == {
-        "blur": "available", "haze": "available", "low-light": "live", "noise": "live", "rain": "live",
+        "bitdepth": "available", "blur": "available", "haze": "available", "jpeg": "available", "low-light": "live",
+        "noise": "live", "rain": "live", "snow": "available",
     }  # fmt: skip
     assert list(rows["rain"]) == [
         "name", "distribution", "version", "installed_version", "state", "live", "adapters", "problem",

@@ -1,0 +1,7 @@
+"""The `jpeg` plugin keeps ABAIR's contract."""
+
+from abair.testing import DegradationContract
+
+
+class TestJpeg(DegradationContract):
+    plugin = "jpeg"

@@ -1,0 +1,24 @@
+"""ABAIR plugin `snow`: falling snow and the veil of what falls further away."""
+
+from pathlib import Path
+
+from abair import Card, Degradation, hookimpl
+
+
+@hookimpl
+def abair_degradations() -> list[Degradation]:
+    """Declare the one degradation of this plugin."""
+    return [
+        Degradation(
+            name="snow",
+            title="Snow",
+            synthesizer="abair_snow.synthesis:degrade",
+            adapters=Path(__file__).parent / "adapters",
+            card=Card(
+                authors=("The ABAIR authors",),
+                licence="Apache-2.0",
+                training_data="BSDS500, CID22, CLIC2025 and wallpaper photographs, damaged by the synthesiser",
+                command="abair train adapter snow",
+            ),
+        )
+    ]

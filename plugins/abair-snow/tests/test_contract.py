@@ -1,0 +1,7 @@
+"""The `snow` plugin keeps ABAIR's contract."""
+
+from abair.testing import DegradationContract
+
+
+class TestSnow(DegradationContract):
+    plugin = "snow"

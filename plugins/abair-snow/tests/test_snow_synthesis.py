@@ -1,0 +1,145 @@
+"""What holds for every sample of snow."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from abair_snow.synthesis import OPACITY, RADII, Fall, _flakes, _veil, degrade
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _photo(height: int = 96, width: int = 96) -> Tensor:
+    """A ramp with texture, (3, H, W), far from black and white."""
+    ramp = torch.linspace(0.1, 0.6, width).expand(3, height, width)
+    return (ramp + 0.05 * torch.rand((3, height, width), generator=_generator(99))).clone()
+
+
+def _psnr(a: Tensor, b: Tensor) -> float:
+    return float(-10.0 * torch.log10((a - b).square().mean()))
+
+
+def _orientation(image: Tensor) -> tuple[float, float]:
+    """Degrees from the vertical of the direction in which (H, W) changes least, and how clear it is (0 to 1)."""
+    # Averaged across, so that both derivatives are those at the corners between the pixels.
+    dx, dy = (image[:-1] + image[1:]).diff(dim=1), (image[:, :-1] + image[:, 1:]).diff(dim=0)
+    xx, yy, xy = float(dx.square().mean()), float(dy.square().mean()), float((dx * dy).mean())
+    return math.degrees(0.5 * math.atan2(-2.0 * xy, xx - yy)), math.hypot(xx - yy, 2.0 * xy) / (xx + yy)
+
+
+def _count(mask: Tensor) -> int:
+    """How many spots (H, W) there are, by Euler's formula: corners less edges plus faces, of the grid of the pixels."""
+    down, right = mask[1:] & mask[:-1], mask[:, 1:] & mask[:, :-1]
+    return int(mask.sum() - down.sum() - right.sum() + (down[:, 1:] & down[:, :-1]).sum())
+
+
+def test_same_seed_gives_same_snow_and_the_input_stays() -> None:
+    clean = _photo()
+    before = clean.clone()
+    first, second, other = (degrade(clean, _generator(seed)) for seed in (5, 5, 6))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert torch.equal(clean, before)
+
+
+def test_global_random_state_is_neither_used_nor_moved() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    degrade(_photo(), _generator(0))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 120), (17, 5), (64, 64)])
+def test_every_size_gives_a_changed_finite_image_in_range(size: tuple[int, int]) -> None:
+    clean = _photo(*size)
+    generator = _generator(0)
+    for _ in range(20):
+        snowy = degrade(clean, generator)
+        assert snowy.shape == clean.shape
+        assert snowy.dtype == torch.float32
+        assert bool(torch.isfinite(snowy).all())
+        assert float(snowy.min()) >= 0.0
+        assert float(snowy.max()) <= 1.0
+        assert not torch.equal(snowy, clean)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_black_and_white_pictures_change_too(value: float) -> None:
+    clean = torch.full((3, 32, 32), value)
+    generator = _generator(0)
+    assert not any(torch.equal(degrade(clean, generator), clean) for _ in range(30))
+
+
+def test_severity_spans_light_and_heavy_snow() -> None:
+    clean = _photo()
+    generator = _generator(0)
+    psnr = torch.tensor([_psnr(degrade(clean, generator), clean) for _ in range(120)])
+    low, middle, high = torch.quantile(psnr, torch.tensor([0.05, 0.5, 0.95])).tolist()
+    assert 14.0 < low < 18.5
+    assert 19.0 < middle < 23.0
+    assert 24.0 < high < 30.0
+
+
+def test_a_dark_scene_becomes_brighter_everywhere_or_stays() -> None:
+    clean = (_photo() * 255).round() / 255
+    generator = _generator(3)
+    for _ in range(40):
+        light = degrade(clean, generator) - clean
+        assert float(light.min()) >= 0.0
+        assert float(light.max()) > 0.1
+
+
+def test_before_a_white_sky_flakes_are_darker() -> None:
+    generator = _generator(4)
+    assert all(float(degrade(torch.ones(3, 48, 48), generator).mean()) < 1.0 for _ in range(20))
+
+
+@pytest.mark.parametrize("radii", RADII)
+@pytest.mark.parametrize("angle", [-40.0, 0.0, 65.0])
+def test_fast_snow_streaks_along_the_wind_at_every_depth(radii: tuple[float, float], angle: float) -> None:
+    fall = Fall(math.radians(angle), path=3.0, blur=0.3)
+    found, clear = _orientation(_flakes(192, 192, radii, 0.06, fall, _generator(1)))
+    assert clear > 0.3
+    assert abs(found - angle) < 8.0
+
+
+def test_snow_that_stands_still_has_no_direction_and_hides_more() -> None:
+    still, fast = (_flakes(192, 192, RADII[1], 0.05, Fall(0.5, path, 0.3), _generator(2)) for path in (0.1, 3.0))
+    assert _orientation(still)[1] < 0.2
+    assert float(still.quantile(0.01)) < 0.3
+    assert float(fast.quantile(0.01)) > 0.4
+
+
+def test_far_flakes_are_sharp_and_many_near_ones_soft_and_few() -> None:
+    fall = Fall(0.0, path=0.1, blur=0.6)
+    far, near = (1.0 - _flakes(256, 256, radii, 0.04, fall, _generator(3)) for radii in (RADII[0], RADII[2]))
+    assert float(far.diff(dim=1).abs().amax()) > 2.0 * float(near.diff(dim=1).abs().amax())
+    assert _count(far > 0.3) > 20 * _count(near > 0.3) > 0
+
+
+@pytest.mark.parametrize("radii", RADII)
+def test_flakes_cover_what_was_asked_for_up_to_the_border(radii: tuple[float, float]) -> None:
+    fall = Fall(0.4, path=0.5, blur=0.2)
+    hidden = torch.stack([1.0 - _flakes(64, 64, radii, 0.04, fall, _generator(seed)) for seed in range(100)]).mean(0)
+    assert float(hidden.mean()) == pytest.approx(0.04 * sum(OPACITY) / 2, rel=0.25)
+    border = torch.cat([hidden[:3].flatten(), hidden[-3:].flatten(), hidden[:, :3].flatten(), hidden[:, -3:].flatten()])
+    assert float(border.mean()) == pytest.approx(float(hidden.mean()), rel=0.25)
+
+
+def test_the_veil_thickens_with_the_distance_and_is_smooth() -> None:
+    veils = torch.stack([_veil(64, 64, _generator(seed)) for seed in range(60)])
+    rows = veils.mean(dim=(0, 2))
+    assert float(rows[:16].mean()) > 1.2 * float(rows[-16:].mean())
+    assert float(veils.diff(dim=1).abs().amax()) < 0.02
+
+
+def test_values_are_those_of_an_8_bit_file() -> None:
+    snowy = degrade(_photo(), _generator(3)) * 255
+    assert torch.allclose(snowy, snowy.round(), atol=1e-3)
