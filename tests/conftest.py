@@ -17,7 +17,7 @@ os.environ["ABAIR_HOME"] = os.path.join(os.path.dirname(__file__), "no-such-home
 import itertools
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,16 +202,27 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """The URL of a new, empty database on it."""
-    name = f"abair_test_{os.getpid()}_{next(_numbers)}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
+def new_database(postgres_server: str) -> Iterator[Callable[[], str]]:
+    """Makes a new, empty database on it and returns its URL; all are dropped in the end."""
     head, _, query = postgres_server.partition("?")
-    base = head.rsplit("/", 1)[0]
-    yield f"{base}/{name}" + (f"?{query}" if query else "")
+    base, made = head.rsplit("/", 1)[0], list[str]()
+
+    def make() -> str:
+        made.append(f"abair_test_{os.getpid()}_{next(_numbers)}")
+        with psycopg.connect(postgres_server, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{made[-1]}"')
+        return f"{base}/{made[-1]}" + (f"?{query}" if query else "")
+
+    yield make
     with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        for name in made:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def postgres_url(new_database: Callable[[], str]) -> str:
+    """The URL of one such database."""
+    return new_database()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from abair.restore import Restorer
 
 SMALLEST_TILE: Final = 64
-"""In pixels. Below it nearly all the work is for the tiles' overlap."""
+"""In pixels: that of `abair.tiling`, whose import takes seconds and is spared here. A test holds them equal."""
 
 app = typer.Typer(name="abair", pretty_exceptions_enable=False, **PLAIN)
 app.add_typer(benches.app, name="bench")

@@ -225,6 +225,8 @@ def _open(path: Path) -> ImageFile.ImageFile:
             raise ImageError(f"{_name(path)}: found a device or pipe, {_EXPECTED}; save it as a file first")
         with path.open("rb") as file:
             head = file.read(32)
+    except ImageError:
+        raise
     except FileNotFoundError as error:
         raise ImageError(f"{_name(path)}: found no such file, {_EXPECTED}; check the path") from error
     except (OSError, ValueError) as error:
@@ -369,10 +371,10 @@ def _exists(path: Path) -> ImageError:
 
 
 def _damaged(path: Path, error: BaseException) -> ImageError:
-    return ImageError(
-        f"{_name(path)}: found a damaged or unsupported file ({_line(error)}), {_EXPECTED}; "
-        "copy it again from its source"
-    )
+    # what Pillow says of pixels that no mode of its own can hold, such as colours in floating point
+    unknown = "unknown pixel mode" in str(error)
+    advice = "convert it to 8 or 16 bits a channel first" if unknown else "copy it again from its source"
+    return ImageError(f"{_name(path)}: found a damaged or unsupported file ({_line(error)}), {_EXPECTED}; {advice}")
 
 
 def _guess(head: bytes) -> str:

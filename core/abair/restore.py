@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar, cast, overload
 
@@ -77,9 +78,12 @@ class Restorer:
         """Read a bundle (its folder or its `deployment.json`; None: the live one) and verify every file.
 
         Raises:
-            DeploymentError: a file is missing, changed, or does not belong to the others.
+            DeploymentError: a file is missing, changed, or does not belong to the others; the device or the precision
+                cannot be used.
             AdapterError: an adapter is not a plain LoRA of this backbone.
         """
+        if precision not in ("float32", "bfloat16"):
+            raise DeploymentError(f"precision {precision!r}: unknown; expected 'float32' or 'bfloat16'")
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
@@ -151,8 +155,8 @@ class Restorer:
         started = time.perf_counter()
         if policy not in ("soft", "one-hot"):
             raise WeightsError(f"policy {policy!r}: unknown; expected 'soft' or 'one-hot'")
-        if tile is not None and tile < SMALLEST_TILE:
-            raise WeightsError(f"tile {tile}: expected at least {SMALLEST_TILE} pixels")
+        if tile is not None and (not isinstance(tile, int) or tile < SMALLEST_TILE):
+            raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_TILE} pixels")
         if isinstance(image, Image.Image):
             image = ImageOps.exif_transpose(image)
         pixels = _pixels(image)
@@ -178,14 +182,14 @@ class Restorer:
         Raises:
             WeightsError: an unknown label, or a weight outside [0, 1].
         """
-        unknown = sorted(set(weights) - set(self.labels))
+        unknown = sorted(map(str, set(weights) - set(self.labels)))
         if unknown:
             raise WeightsError(
                 f"weights: unknown label {', '.join(unknown)}; expected some of {', '.join(self.labels)}"
             )
         given: Mapping[str, object] = weights
         for label, weight in given.items():
-            if not (isinstance(weight, int | float) and math.isfinite(weight) and 0 <= weight <= 1):
+            if not (isinstance(weight, Real) and math.isfinite(weight) and 0 <= weight <= 1):
                 raise WeightsError(f"weights: {label}={weight!r}: expected a number from 0 to 1")
         return {label: float(weights.get(label, 0.0)) for label in self.labels}
 
@@ -291,8 +295,9 @@ def _like(image: Any, pixels: Pixels) -> Any:
         restored = Image.fromarray(np.rint(pixels.mean(axis=2)).astype(np.uint16))
     else:
         restored = Image.fromarray(cast("Any", pixels))
+        image = image.convert("LA") if image.mode == "La" else image
         alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-        if image.mode in ("1", "L", "LA", "La"):
+        if image.mode in ("1", "L", "LA"):
             restored = restored.convert("L")
         if alpha is not None:
             restored.putalpha(alpha)
@@ -306,4 +311,6 @@ def _like(image: Any, pixels: Pixels) -> Any:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Colours alone; those under transparency are kept as they are."""
+    if image.mode == "La":  # grey times alpha, which Pillow takes to LA alone
+        image = image.convert("LA")
     return image.convert("RGBA").convert("RGB") if image.has_transparency_data else image.convert("RGB")

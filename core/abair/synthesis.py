@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from abair import image_pixels, images
 from abair.contract import CLEAN
-from abair.errors import TrainingError
+from abair.errors import ImageError, TrainingError
 from abair.physics import chance, uniform
 
 if TYPE_CHECKING:
     from abair.discovery import Synthesizer
 
-PHOTO_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 HELD_OUT: Final = 0.05
 """Part of the photos that training never sees; chosen by a hash of the name, so it stays when photos are added."""
 HELD_OUT_SAMPLES: Final = frozenset({"astronaut", "coffee"})
@@ -109,16 +109,21 @@ def _turned(patch: Pixels, generator: torch.Generator) -> Tensor:
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """All photo files below a folder, in the order of their paths.
+    """All photo files below a folder, in the order of their paths; hidden ones are left out.
 
     Raises:
         TrainingError: no such folder, or no photos in it.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder}: no such folder; expected a folder with clean photos")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in images.SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
     if not paths:
-        raise TrainingError(f"{folder}: found no photos; expected {', '.join(sorted(PHOTO_SUFFIXES))} files below it")
+        raise TrainingError(f"{folder}: found no photos; expected {', '.join(sorted(images.SUFFIXES))} files below it")
     return paths
 
 
@@ -132,7 +137,7 @@ def split_photos(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def load_photos(paths: Sequence[Path]) -> list[Pixels]:
-    """Decode photos to (H, W, 3) uint8.
+    """Decode photos to (H, W, 3) uint8, upright.
 
     Raises:
         TrainingError: a file is no readable image.
@@ -140,10 +145,10 @@ def load_photos(paths: Sequence[Path]) -> list[Pixels]:
     photos = []
     for path in paths:
         try:
-            with Image.open(path) as image:
-                photos.append(np.asarray(image.convert("RGB")))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise TrainingError(f"{path}: not a readable image ({error}); remove it from the training folder") from None
+            pixels = images.read(path).pixels
+        except ImageError as error:
+            raise TrainingError(f"{error}; or remove it from the training folder") from None
+        photos.append(pixels if pixels.dtype == np.uint8 else image_pixels.to_8_bit(pixels))
     return photos
 
 

@@ -27,6 +27,7 @@ from abair.training.estimate import RECIPE, EstimateTask
 from abair.training.loop import train
 from abair.training.refit import refit
 from abair.training.settings import ESTIMATING
+from abair.training.targets import BestBlend
 from abair.wholefile import write_text
 from abair_registry.blobs import Blobs
 from abair_registry.serving import Part, Serving
@@ -177,14 +178,16 @@ class Trainer:
         )
         folder = self.cache / "estimator"
         folder.mkdir(parents=True, exist_ok=True)
-        task = EstimateTask(self.backbone, degrader, train_on, held_out, settings, folder, self.samples)
+        blender = Blender(self.backbone, list(self._adapters(self.proposal).values()))
+        task = EstimateTask(
+            self.backbone, degrader, train_on, held_out, settings, folder, self.samples, BestBlend(blender)
+        )
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # the samples are what takes long; they are kept
         train(task, settings, folder, quiet=True)
         for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines():
             told = json.loads(line)
             watch(int(told["step"]), {key: told[key] for key in ("loss", "accuracy") if key in told})
         estimator = task.module.requires_grad_(False).eval()
-        blender = Blender(self.backbone, list(self._adapters(self.proposal).values()))
         calibrate(estimator, self.backbone, blender, degrader, held_out)
         return estimator
 

@@ -490,13 +490,15 @@ def test_training_hands_its_options_over(abair, monkeypatch) -> None:
     monkeypatch.setattr(adapter_run, "train", lambda **given: calls.append(given))
     assert abair("train", "backbone", "--out", "run", "--size", "small", "--steps", "7", "--batch", "2").code == 0
     assert abair("train", "adapter", "snow", "--pairs", "p", "--time-budget", "10m", "--track").code == 0
-    estimating = ("--out", "bundle", "--settings", "s.toml", "--decay", "0.5", "--labels", "noise, rain")
+    estimating = ["--out", "bundle", "--settings", "s.toml", "--decay", "0.5", "--labels", "noise, rain"]
+    estimating += ["--time-budget", "1h30m", "--patience", "3"]
     assert abair("train", "estimator", *estimating).code == 0
     backbone, adapter, estimator = calls
     assert (backbone["out"], backbone["size"], backbone["steps"], backbone["batch"]) == (Path("run"), "small", 7, 2)
     assert backbone["crop"] is None
     assert (adapter["name"], adapter["pairs"], adapter["minutes"], adapter["track"]) == ("snow", Path("p"), 10, True)
     assert (backbone["labels"], estimator["labels"]) == ((), ("noise", "rain"))
+    assert (estimator["minutes"], estimator["patience"]) == (90, 3)
     assert (estimator["out"], estimator["settings_file"], estimator["decay"]) == (Path("bundle"), Path("s.toml"), 0.5)
 
 
@@ -590,6 +592,20 @@ def test_a_full_stdout_is_one_line() -> None:
     assert process.returncode == 1
     assert len(said.splitlines()) == 1
     assert said.startswith("abair: ")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a file descriptor in the child, which POSIX systems can")
+def test_a_closed_stdout_costs_no_traceback() -> None:
+    photo("a.png")
+    with _process("estimate", "a.png", "--json", preexec_fn=lambda: os.close(1)) as process:
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "")
+
+
+def test_the_smallest_tile_is_the_tiling_s() -> None:
+    from abair import tiling
+
+    assert cli.SMALLEST_TILE == tiling.SMALLEST_TILE
 
 
 def test_weights_are_parsed_as_they_are_written() -> None:

@@ -170,7 +170,7 @@ def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, tile: i
 
 
 def test_a_tile_that_is_all_overlap_and_an_unknown_policy_are_refused(restorer: Restorer, photo: np.ndarray) -> None:
-    with pytest.raises(WeightsError, match="tile 63: expected at least 64"):
+    with pytest.raises(WeightsError, match="tile 63: expected a whole number of at least 64"):
         restorer(photo, tile=63)
     with pytest.raises(WeightsError, match="policy 'hard': unknown; expected 'soft' or 'one-hot'"):
         restorer(photo, policy="hard", weights={"clean": 1})  # type: ignore[call-overload]

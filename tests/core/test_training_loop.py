@@ -214,6 +214,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tm
         assert json.loads(file.metadata()["abair.checkpoint"])["step"] == 4
 
 
+def test_weights_that_a_last_step_spoiled_are_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="step 1: the weights are not finite in 16 bits; expected numbers; lower"):
+        _run(tmp_path, _settings(steps=1, learning_rate=1e30, warmup=0))
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
 # --- when it ends
 
 
@@ -510,6 +516,8 @@ def test_settings_come_from_defaults_then_file_then_what_is_given(tmp_path: Path
         ("[settings]\nsteps = 0", "steps: .*found 0"),
         ("[settings]\ncrop = 20", "crop: .*found 20"),
         ("[settings", "cannot be read as TOML"),
+        ("steps = 3", r"found steps, expected a table \[settings\]"),
+        ("settings = 3", r"found settings, expected a table \[settings\]"),
         (None, "cannot be read as TOML"),
     ],
 )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from .kill import FRESH
+
 SCRIPT = Path(__file__).with_name("kill.py")
 TIMES = {"sqlite": int(os.environ.get("ABAIR_KILLS", "3")), "postgresql": int(os.environ.get("ABAIR_KILLS", "4")) // 4}
 
@@ -19,7 +21,9 @@ def test_a_kill_at_any_moment_costs_nothing_that_was_live(
     kind: str, team: Path, bundle: Path, clean_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     times = TIMES[kind]
-    urls = [request.getfixturevalue("postgres_url")] if kind == "postgresql" else []
+    urls = []
+    if kind == "postgresql":  # a home that is a new one has a database that is
+        urls = [request.getfixturevalue("new_database")() for _ in range(0, times, FRESH)]
     command = [sys.executable, str(SCRIPT), str(times), str(bundle), str(tmp_path / "homes"), *urls]
     path = os.pathsep.join(map(str, [team, *filter(None, sys.path)]))
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ABAIR_REG", "MLFLOW"))}

@@ -162,3 +162,43 @@ def ablations(
         write_text(out / "ablations.md", done.markdown())
         print(done.markdown(), flush=True)
         reporter.say(f"written: {out / 'ablations.json'}, {out / 'ablations.md'}")
+
+
+@app.command()
+def joint(
+    new: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Installed degradations, each one more than those before.")
+    ] = "jpeg,bitdepth,snow",
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Clean photos.  [default: sample photos, dead leaves]")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For checkpoints and tables.")] = Path("joint"),
+    minutes: Annotated[float, typer.Option(min=0.01, help="Of each joint training.")] = 10.0,
+    deployment: Bundle = None,
+) -> None:
+    """What one more degradation costs: its adapter, or the whole network trained on all of them once more.
+
+    The second begins with the backbone's weights; it is told when it is as good as the adapters. What was cut off goes
+    on.
+    """
+    with reporting() as reporter:
+        from abair.discovery import discover
+        from abair.training.commands import photos_of
+        from abair.training.joint import compare
+        from abair.wholefile import write_text
+
+        restored_by = loading.load_restorer(deployment).deployment
+        added = names_in(new, "--new")
+        found = discover().found
+        wanted = (*(label for label in restored_by.labels[:-1] if label not in added), *added)
+        if missing := [name for name in wanted if name not in found]:
+            raise typer.BadParameter(f"{missing[0]}: no usable plugin declares it; see: abair plugin list")
+        photos, held_out = photos_of(data)
+        costs = compare(
+            {name: found[name] for name in wanted}, added, photos, held_out,
+            restored_by.find(restored_by.backbone.file), out, minutes=minutes, say=reporter.say,
+        )  # fmt: skip
+        write_text(out / "joint.json", costs.model_dump_json(indent=1) + "\n")
+        write_text(out / "joint.md", costs.markdown())
+        print(costs.markdown(), flush=True)
+        reporter.say(f"written: {out / 'joint.json'}, {out / 'joint.md'}")

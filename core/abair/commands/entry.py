@@ -34,7 +34,8 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
                 warnings.simplefilter("ignore")  # libraries' notes to programmers
             with command.make_context(name, list(arguments)) as context:
                 command.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as where it was closed: for daemons, by >&-
+            sys.stdout.flush()
     except typer.Exit as done:
         return int(done.exit_code)
     except KeyboardInterrupt:

@@ -175,6 +175,8 @@ def debugging() -> bool:
 
 def settle_stdout() -> None:
     """Write out what is buffered for stdout; if that cannot be, drop it, or Python would complain at exit."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

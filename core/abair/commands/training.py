@@ -161,7 +161,6 @@ def estimator(
     patience: Annotated[
         int | None, typer.Option(min=0, help="End after so many validations without a better one; 0: never.")
     ] = None,
-    track: Annotated[bool, typer.Option("--track", help="Record the training as a run in MLflow.")] = False,
     steps: Steps = None,
     batch: Batch = None,
     crop: Crop = None,
@@ -177,9 +176,9 @@ def estimator(
 
         train_estimator(
             data=data, out=out, name=name, run=run, backbone=backbone, adapters=adapters, start=start,
-            settings_file=settings, labels=_names(labels), device=device, steps=steps, batch=batch, crop=crop,
-            learning_rate=learning_rate, seed=seed, precision=precision and precision.value, workers=workers,
-            decay=decay,
+            settings_file=settings, labels=_names(labels), device=device, steps=steps, minutes=_minutes(time_budget),
+            patience=patience, batch=batch, crop=crop, learning_rate=learning_rate, seed=seed,
+            precision=precision and precision.value, workers=workers, decay=decay,
         )  # fmt: skip
 
 
@@ -193,5 +192,7 @@ def _minutes(time: str | None) -> float | None:
     parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", time)
     minutes = sum(float(n or 0) * of for n, of in zip(parts.groups(), (60, 1, 1 / 60), strict=True)) if parts else 0
     if not minutes:
-        raise typer.BadParameter(f"found {time!r}, expected hours, minutes, seconds: 10m, 1h30m, 90s")
+        raise typer.BadParameter(
+            f"found {time!r}, expected hours, minutes, seconds: 10m, 1h30m, 90s", param_hint="--time-budget"
+        )
     return minutes

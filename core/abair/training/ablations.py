@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch.utils.flop_counter import FlopCounterMode
 
 from abair.backbone import SIZES, Backbone, freeze, load_backbone
 from abair.estimator import Estimator
 from abair.replay import Features, HeldOut, replay_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for
-from abair.training.adapt import AdaptTask
+from abair.training.adapt import AdaptTask, held_out_pairs
+from abair.training.effort import multiply_adds, trained_parameters
 from abair.training.loop import State, Task, train
 from abair.training.pretrain import TYPE_WEIGHT, VALIDATION_SIDE, PretrainTask, psnr
 from abair.training.refit import refit
@@ -189,13 +189,14 @@ class _Bench:
         name = "the whole network, jointly"
         return Variant(part="Phase II", name=name, minutes=state.seconds / 60, figures=figures, **effort)
 
+    @torch.inference_mode()
     def _as_adapters(self, network: Backbone, labels: Sequence[str]) -> dict[str, float]:
         """What an adapter's validation says, of a network that has none."""
         figures = {}
         for label in labels:
-            degrader = Degrader({label: self.degrader.synthesizers[label]})
-            task = AdaptTask(_copy(network), label, degrader, self.photos, self.held_out, self._settings(ADAPTING))
-            figures[label] = task.validate()["bare"]
+            pairs = held_out_pairs(self.degrader, self.held_out, label)
+            values = [psnr(network(degraded[None])[0].clamp(0, 1), clean) for degraded, clean in pairs]
+            figures[label] = sum(values) / len(values)
         return figures | {"mean": sum(figures.values()) / len(figures)}
 
     def phase_three(self, network: Backbone) -> list[Variant]:
@@ -255,21 +256,12 @@ def _untrained(part: str, name: str, figures: dict[str, float]) -> Variant:
 
 
 def _effort(task: Task, state: State) -> dict[str, Any]:
-    """Trained parameters, steps, and their multiply-adds, counted on one more step that changes nothing."""
-    task.module.train()
-    with FlopCounterMode(display=False) as counter:
-        loss, _ = task.loss(task.batch(0))
-        loss.backward()  # type: ignore[no-untyped-call]
-    task.module.zero_grad(set_to_none=True)
-    task.module.eval()
-    trained = sum(parameter.numel() for parameter in task.module.parameters() if parameter.requires_grad)
-    return {"trained": trained, "steps": state.step, "multiply_adds": state.step * counter.get_total_flops() / 2}
-
-
-def _copy(network: Backbone) -> Backbone:
-    made = Backbone(network.size)
-    made.load_state_dict(network.state_dict())
-    return made
+    """Trained parameters, steps, and their multiply-adds."""
+    return {
+        "trained": trained_parameters(task),
+        "steps": state.step,
+        "multiply_adds": state.step * multiply_adds(task),
+    }
 
 
 def _accuracy(known: Features, samples: Sequence[HeldOut], chosen: slice) -> float:

@@ -141,7 +141,7 @@ class AdaptTask:
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
         """PSNR in dB on held-out samples: with the adapter, of the bare backbone, of the input; on real pairs too."""
-        sets = {"": [self._held_out(item) for item in range(2 * VALIDATION_CROPS)]}
+        sets = {"": held_out_pairs(self.degrader, self.held_out, self.degradation)}
         if self.pairs is not None:
             generator = generator_for(0, 8)
             sets["real_"] = [self.pairs[1].crop(generator, self.settings.crop) for _ in range(VALIDATION_CROPS)]
@@ -188,15 +188,20 @@ class AdaptTask:
         )
         return fingerprint(base)
 
-    def _held_out(self, item: int) -> tuple[Tensor, Tensor]:
-        generator = generator_for(0, 7, item)
-        sample = self.degrader.single(self.held_out.crop(generator, VALIDATION_SIDE), self.degradation, generator)
-        return sample.degraded, sample.clean
-
     def _restored(self, degraded: Tensor) -> Tensor:
         device = next(self.module.parameters()).device
         restored: Tensor = self.module(degraded[None].to(device))
         return restored[0].clamp(0, 1).cpu()
+
+
+def held_out_pairs(degrader: Degrader, photos: CleanPhotos, degradation: str) -> list[tuple[Tensor, Tensor]]:
+    """What an adapter is judged on: crops (3, S, S) of held-out photos, degraded and clean, always the same ones."""
+    pairs = []
+    for item in range(2 * VALIDATION_CROPS):
+        generator = generator_for(0, 7, item)
+        sample = degrader.single(photos.crop(generator, VALIDATION_SIDE), degradation, generator)
+        pairs.append((sample.degraded, sample.clean))
+    return pairs
 
 
 def _with_lora(backbone: Backbone, found: str, rank: int) -> Any:

@@ -11,7 +11,6 @@ from typing import Final
 
 import torch
 
-from abair import views
 from abair.backbone import Backbone
 from abair.contract import CLEAN
 from abair.estimator import Estimator
@@ -19,12 +18,11 @@ from abair.lora import Blender
 from abair.replay import seen_in
 from abair.synthesis import CleanPhotos, Degrader, generator_for
 from abair.training.estimate import VALIDATION_SIDE
+from abair.training.targets import part
 
 TEMPERATURES: Final = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2)
 SAMPLES: Final = 72
 """Held-out samples, drawn by the recipe of phase III: single, mixed and clean."""
-RESTORED: Final = 192
-"""Side in pixels of the part of a sample that is restored; the estimator sees all of it."""
 AS_GOOD: Final = 0.02
 """Decibels below the best at which a higher temperature is taken: a soft blend is what mixtures need."""
 GOOD_ENOUGH: Final = 1e-4
@@ -41,9 +39,7 @@ def calibrate(
         generator = generator_for(0, 11, index)
         sample = degrader.sample(photos.scene(generator, VALIDATION_SIDE, smallest=1.0), generator)
         logits = estimator(seen_in(backbone, sample.degraded).float().mean(0, keepdim=True))[0]
-        view = views.whole(sample.degraded.permute(1, 2, 0).numpy())
-        rows, columns = (slice((side - min(side, RESTORED)) // 2, None) for side in sample.clean.shape[1:])
-        degraded, clean = (part[:, rows, columns][:, :RESTORED, :RESTORED] for part in (sample.degraded, sample.clean))
+        degraded, clean, view = part(sample)
         for temperature in TEMPERATURES:
             weights = dict(zip(estimator.labels, (logits / temperature).softmax(0).tolist(), strict=True))
             keep = weights.pop(CLEAN)

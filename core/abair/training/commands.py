@@ -29,6 +29,7 @@ from abair.training.estimate import RECIPE, EstimateTask
 from abair.training.loop import CHECKPOINT, State, Watch, train
 from abair.training.pretrain import PretrainTask
 from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings, read_settings, write_settings
+from abair.training.targets import BestBlend
 
 CLEAN_DIR = "ABAIR_CLEAN_DIR"
 REPLAYED = 6
@@ -124,7 +125,8 @@ def train_estimator(
     ]
     begun = None if start is None else load_estimator(start, degrader.labels, network.size).state_dict()
     run = run or Path("runs") / "estimator"
-    task = EstimateTask(network, degrader, photos, held_out, settings, run)
+    blender = Blender(network, adapters_read)
+    task = EstimateTask(network, degrader, photos, held_out, settings, run, target=BestBlend(blender))
     if begun is not None:
         task.module.load_state_dict(begun)
     state = train(task, settings, run, device=device)
@@ -134,7 +136,7 @@ def train_estimator(
         # pictures. Features of them, too: those who bring a label without photos of their own damage the same ones.
         common, samples = clean_photos(None)
         sources = [photos] if photos.digest() == common.digest() else [photos, common]
-        temperature = calibrate(task.module.cpu(), network, Blender(network, adapters_read), degrader, held_out)
+        temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out)
         save_estimator(task.module, estimator)
         deployment = assemble(
             out,

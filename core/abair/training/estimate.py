@@ -1,7 +1,7 @@
 """Phase III: with backbone and adapters frozen, train the estimator on single, mixed and clean samples.
 
-The target of a sample is the mean of its pixels' types: one label for a single degradation, halves for two in a chain,
-shares of the area where regions differ. The loss is the cross-entropy with that distribution.
+The target of a sample with one label is that label; of one with two, what restores it best (see
+`abair.training.targets`). The loss is the cross-entropy with that distribution.
 
 Making a sample and looking at it takes a thousand times longer than learning from it, so what the backbone sees in a
 pool of samples is kept in a file beside the checkpoints and learnt from many times, each time from other crops.
@@ -28,10 +28,12 @@ from abair.replay import seen_in
 from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for
 from abair.training.loop import Batch
 from abair.training.settings import Settings
+from abair.training.targets import BestBlend, shares
 from abair.wholefile import written_whole
 
-RECIPE: Final = Recipe(cutmix=0.15, double=0.15, clean=0.18)
-"""More clean and single samples than in phase I: a label that is rare in training is rarely recognised."""
+RECIPE: Final = Recipe(cutmix=0.15, double=0.15, clean=0.24)
+"""More clean and single samples than in phase I: a label that is rare in training is rarely recognised, and a photo
+that needs nothing suffers more from an adapter than one that is mildly damaged suffers from none."""
 POOL: Final = 8_000
 """Samples that are made; a file of 220 MB for `nano`."""
 SEEN: Final = 10
@@ -43,7 +45,7 @@ VALIDATION_SIDE: Final = 512
 
 
 class EstimateTask:
-    """Phase III for the loop; `folder` keeps the pool."""
+    """Phase III for the loop; `folder` keeps the pool. Without a `target` shares of the labels are learnt."""
 
     name = "estimator"
 
@@ -56,8 +58,10 @@ class EstimateTask:
         settings: Settings,
         folder: Path,
         samples: int = POOL,
+        target: BestBlend | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
+        self._target = target
         self.backbone = backbone
         self.module = Estimator(degrader.labels, feature_count(backbone.size))
         self.degrader, self.photos, self.held_out, self.settings = degrader, photos, held_out, settings
@@ -71,10 +75,11 @@ class EstimateTask:
 
     @cached_property
     def depends(self) -> dict[str, str]:
-        """The frozen network, labels, photos and recipe."""
+        """The frozen network, labels, photos and recipe; the adapters, where they make the targets."""
         labels, recipe = ", ".join(self.degrader.labels), str(self.degrader.recipe)
         network = fingerprint(self.backbone)
-        return {"backbone": network, "labels": labels, "photos": self.photos.digest(), "recipe": recipe}
+        of = {"backbone": network, "labels": labels, "photos": self.photos.digest(), "recipe": recipe}
+        return of | ({"adapters": self._target.mark} if self._target else {})
 
     def batch(self, index: int) -> Batch:
         """(features (B, F), target (B, L))."""
@@ -91,7 +96,7 @@ class EstimateTask:
     def _made(self, place: int) -> tuple[Tensor, Tensor]:
         generator = generator_for(self.settings.seed, 3, place)
         sample = self.degrader.sample(self.photos.scene(generator, self.settings.crop), generator)
-        return seen_in(self.backbone, sample.degraded), sample.types.mean((1, 2))
+        return seen_in(self.backbone, sample.degraded), (self._target or shares)(sample)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy with the samples' distributions over the labels."""

@@ -169,6 +169,8 @@ def train(
                     if settings.patience:
                         state.judge(validated)
                 over = processes.as_first(state.over(settings))
+            if over:
+                _expect_finite(state, folder, settings)
             if rank == 0 and (over or time.monotonic() - saved > 60 * settings.checkpoint_minutes):
                 _save(checkpoint, task, settings, parameters, optimizer, state)
                 saved = time.monotonic()
@@ -179,6 +181,15 @@ def train(
             parameter.copy_((state.best or state.average)[name])
     module.eval()
     return state
+
+
+def _expect_finite(state: State, folder: Path, settings: Settings) -> None:
+    """The last step's update is seen by no loss; what 16 bits cannot hold is no weight that could be written."""
+    if not all(bool(tensor.half().isfinite().all()) for tensor in state.average.values()):
+        raise TrainingError(
+            f"{folder}: step {state.step}: the weights are not finite in 16 bits; expected numbers; lower "
+            f"learning_rate (now {settings.learning_rate}) and resume from the checkpoint"
+        )
 
 
 def learning_rate(settings: Settings, step: float) -> float:

@@ -61,9 +61,10 @@ class PretrainTask:
 
     @cached_property
     def depends(self) -> dict[str, str]:
-        """Labels, photos and recipe."""
+        """Size, labels, photos and recipe."""
         labels, recipe = ", ".join(self.degrader.labels), str(self.degrader.recipe)
-        return {"labels": labels, "photos": self.photos.digest(), "recipe": recipe}
+        size = self.module.backbone.size.name
+        return {"size": size, "labels": labels, "photos": self.photos.digest(), "recipe": recipe}
 
     def batch(self, index: int) -> Batch:
         """(degraded, clean, types at half resolution)."""

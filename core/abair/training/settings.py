@@ -68,9 +68,13 @@ def read_settings(defaults: Settings, file: Path | None, **given: Any) -> Settin
     values = defaults.model_dump()
     if file is not None:
         try:
-            values |= tomllib.loads(file.read_text(encoding="utf-8")).get("settings", {})
+            read = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise TrainingError(f"{file}: cannot be read as TOML ({error}); expected a table [settings]") from None
+        if not isinstance(table := read.get("settings"), dict):
+            found = ", ".join(read) or "nothing"
+            raise TrainingError(f"{file}: found {found}, expected a table [settings] with the settings in it")
+        values |= table
     values |= {name: value for name, value in given.items() if value is not None}
     try:
         return Settings(**values)

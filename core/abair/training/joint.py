@@ -1,0 +1,241 @@
+"""What one more degradation costs: an adapter beside a frozen network, or the whole network trained jointly once more.
+
+All-in-one networks are trained on all their degradations together (Serrano-Lozano et al., section 1), so each new one
+means training everything again. Here that is done: the network begins with the backbone's weights, which is more than
+most have, and is trained on all labels for a given time; what counts is when it is as good, on the mean over the
+labels, as the frozen backbone with each label's own adapter. Both are judged on the same held-out samples, neither is
+told what it sees except by which adapter is on.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from abair.backbone import Backbone, fingerprint, load_backbone
+from abair.discovery import Found, load_synthesizer
+from abair.errors import TrainingError
+from abair.lora import Blender, read_adapter
+from abair.synthesis import CleanPhotos, Degrader
+from abair.training.adapt import AdaptTask, held_out_pairs
+from abair.training.effort import multiply_adds, trained_parameters
+from abair.training.loop import train
+from abair.training.pretrain import PretrainTask, psnr
+from abair.training.settings import ADAPTING, PRETRAINING, Settings
+
+RECORD: Final = "training.toml"
+PACE: Final = 0.5
+"""Minutes for which an adapter is trained to see how long a step takes on this machine."""
+ENDLESS: Final = 1_000_000
+"""Steps that are never done: time ends a run."""
+JUDGED_EVERY: Final = 100
+
+Pairs = list[tuple[Tensor, Tensor]]
+
+
+class Effort(BaseModel):
+    """What one way costs and brings: `psnr` is the mean in dB over the labels, `figures` each label's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trained: int
+    steps: int
+    minutes: float
+    multiply_adds: float
+    psnr: float
+    figures: dict[str, float]
+
+
+class Stage(BaseModel):
+    """One label more, both ways. `reached`: minutes after which the joint network was as good; None if it never was."""
+
+    model_config = ConfigDict(frozen=True)
+
+    labels: tuple[str, ...]
+    new: str
+    adapter: Effort
+    joint: Effort
+    reached: float | None
+
+
+class Costs(BaseModel):
+    """All stages, and what they were measured with."""
+
+    model_config = ConfigDict(frozen=True)
+
+    size: str
+    minutes: float
+    photos: str
+    threads: int
+    stages: tuple[Stage, ...]
+
+    def markdown(self) -> str:
+        """One table."""
+        lines = [
+            "# One more degradation: an adapter, or everything again",
+            "",
+            f"Backbone `{self.size}`, {self.threads} threads, on held-out photos. The joint network had "
+            f"{self.minutes:g} minutes a stage; PSNR is the mean over all labels, of the frozen backbone with each "
+            "label's own adapter, and of the joint network.",
+            "",
+            "| labels | new | way | trained | steps | minutes | 10^12 multiply-adds | mean PSNR | the new label | "
+            "as good after |",
+            "|---:|---|---|---:|---:|---:|---:|---:|---:|---|",
+        ]
+        for stage in self.stages:
+            short = stage.adapter.psnr - stage.joint.psnr
+            reached = f"never, short by {short:.2f} dB" if stage.reached is None else f"{stage.reached:.1f} minutes"
+            for way, effort, told in (("adapter", stage.adapter, "-"), ("joint", stage.joint, reached)):
+                numbers = (
+                    f"{effort.trained:,} | {effort.steps:,} | {effort.minutes:.1f} | {effort.multiply_adds / 1e12:.1f}"
+                )
+                quality = f"{effort.psnr:.2f} | {effort.figures[stage.new]:.2f}"
+                lines.append(f"| {len(stage.labels)} | {stage.new} | {way} | {numbers} | {quality} | {told} |")
+        return "\n".join(lines) + "\n"
+
+
+def compare(
+    plugins: Mapping[str, Found],
+    new: Sequence[str],
+    photos: CleanPhotos,
+    held_out: CleanPhotos,
+    backbone: Path,
+    out: Path,
+    *,
+    minutes: float,
+    say: Callable[[str], None] = lambda text: None,
+) -> Costs:
+    """For each of the labels in `new`, added in turn to the other ones of `plugins`: both ways, measured here.
+
+    An adapter's steps are those of its record; how long one takes is measured on this machine. A joint training that
+    was cut off goes on from its checkpoint in `out`.
+
+    Raises:
+        TrainingError: an adapter has no record, or a checkpoint in `out` is another run's.
+        AdapterError: an adapter does not belong to the backbone.
+    """
+    network = load_backbone(backbone)
+    mark, size = fingerprint(network), network.size.name
+    degrader = Degrader({name: load_synthesizer(found.degradation) for name, found in plugins.items()})
+    samples = {name: held_out_pairs(degrader, held_out, name) for name in plugins}
+    adapted: dict[str, float] = {}
+    for name, found in plugins.items():
+        adapter = read_adapter(found.degradation.adapters / size, network, mark, name)
+        adapted[name] = _mean_psnr(Blender(network, [adapter]).blend([1.0]), samples[name])
+    stages = []
+    for count, name in enumerate(new, 1):
+        labels = [label for label in plugins if label not in new[count:]]
+        target = {label: adapted[label] for label in labels}
+        say(f"{name}: the pace of its adapter's training")
+        record = plugins[name].degradation.adapters / size / RECORD
+        beside = _beside(record, backbone, degrader, name, photos, held_out, out)
+        say(f"{name}: {len(labels)} labels jointly, {minutes:g} minutes")
+        joint, reached = _jointly(
+            backbone, degrader, labels, photos, held_out, samples, out / f"joint-{len(labels)}", minutes, _mean(target)
+        )
+        adapter_effort = Effort(**beside, psnr=_mean(target), figures=target)
+        stages.append(Stage(labels=tuple(labels), new=name, adapter=adapter_effort, joint=joint, reached=reached))
+    return Costs(
+        size=size,
+        minutes=minutes,
+        photos=photos.digest(),
+        threads=torch.get_num_threads(),
+        stages=tuple(stages),
+    )
+
+
+def _beside(
+    record: Path, backbone: Path, degrader: Degrader, name: str, photos: CleanPhotos, held_out: CleanPhotos, out: Path
+) -> dict[str, Any]:
+    """What the adapter's training cost: its recorded steps at the pace of this machine."""
+    try:
+        said = tomllib.loads(record.read_text(encoding="utf-8"))
+        steps, crop, batch = int(said["run"]["steps"]), int(said["settings"]["crop"]), int(said["settings"]["batch"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{record}: cannot be read as the record of a training ({error}); expected what `abair train adapter "
+            f"{name}` writes beside the weights"
+        ) from None
+    settings = ADAPTING.model_copy(
+        update={"crop": crop, "batch": batch, "steps": ENDLESS, "minutes": PACE, "validate_every": ENDLESS}
+    )
+    task = AdaptTask(load_backbone(backbone), name, degrader, photos, held_out, settings)
+    state = train(task, settings, out / f"pace-{name}", quiet=True)
+    return {
+        "trained": trained_parameters(task),
+        "steps": steps,
+        "minutes": steps * state.seconds / max(1, state.step) / 60,
+        "multiply_adds": steps * multiply_adds(task),
+    }
+
+
+class _JointTask(PretrainTask):
+    """Phase I's task, judged on the samples that the adapters are judged on."""
+
+    def __init__(
+        self, backbone: Backbone, degrader: Degrader, photos: CleanPhotos, held_out: CleanPhotos, settings: Settings,
+        samples: Mapping[str, Pairs],
+    ) -> None:  # fmt: skip
+        super().__init__(backbone, degrader, photos, held_out, settings)
+        self._samples = samples
+
+    def validate(self) -> dict[str, float]:
+        """PSNR in dB, each label's and the mean."""
+        names = [name for name in self.degrader.labels if name in self._samples]
+        figures = {name: _mean_psnr(self.module.backbone, self._samples[name]) for name in names}
+        return {"psnr": _mean(figures)} | figures
+
+
+def _jointly(
+    backbone: Path,
+    degrader: Degrader,
+    labels: Sequence[str],
+    photos: CleanPhotos,
+    held_out: CleanPhotos,
+    samples: Mapping[str, Pairs],
+    folder: Path,
+    minutes: float,
+    target: float,
+) -> tuple[Effort, float | None]:
+    settings = PRETRAINING.model_copy(
+        update={"steps": ENDLESS, "minutes": minutes, "validate_every": JUDGED_EVERY, "checkpoint_minutes": 1.0}
+    )
+    of_all = Degrader({name: degrader.synthesizers[name] for name in labels})
+    network = load_backbone(backbone).requires_grad_(True)
+    task = _JointTask(network, of_all, photos, held_out, settings, samples)
+    reached: list[float] = []
+    seen = 0.0
+
+    def watch(step: int, figures: dict[str, float]) -> None:
+        if figures["psnr"] >= target:
+            reached.append(step)
+
+    state = train(task, settings, folder, quiet=True, watch=watch)
+    if reached:
+        seen = reached[0] * state.seconds / max(1, state.step) / 60
+    figures = task.validate()
+    effort = Effort(
+        trained=trained_parameters(task),
+        steps=state.step,
+        minutes=state.seconds / 60,
+        multiply_adds=state.step * multiply_adds(task),
+        psnr=figures.pop("psnr"),
+        figures=figures,
+    )
+    return effort, seen if reached else None
+
+
+@torch.inference_mode()
+def _mean_psnr(network: Backbone, pairs: Pairs) -> float:
+    values = [psnr(network(degraded[None])[0].clamp(0, 1), clean) for degraded, clean in pairs]
+    return sum(values) / len(values)
+
+
+def _mean(figures: Mapping[str, float]) -> float:
+    return sum(figures.values()) / len(figures)
