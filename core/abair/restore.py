@@ -155,7 +155,7 @@ class Restorer:
         started = time.perf_counter()
         if policy not in ("soft", "one-hot"):
             raise WeightsError(f"policy {policy!r}: unknown; expected 'soft' or 'one-hot'")
-        if tile is not None and (not isinstance(tile, int) or tile < SMALLEST_TILE):
+        if tile is not None and (int(tile) != tile or tile < SMALLEST_TILE):
             raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_TILE} pixels")
         if isinstance(image, Image.Image):
             image = ImageOps.exif_transpose(image)
@@ -189,7 +189,7 @@ class Restorer:
             )
         given: Mapping[str, object] = weights
         for label, weight in given.items():
-            if not (isinstance(weight, Real) and math.isfinite(weight) and 0 <= weight <= 1):
+            if not (isinstance(weight, Real) and math.isfinite(weight) and 0 <= float(weight) <= 1):
                 raise WeightsError(f"weights: {label}={weight!r}: expected a number from 0 to 1")
         return {label: float(weights.get(label, 0.0)) for label in self.labels}
 

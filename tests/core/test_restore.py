@@ -259,3 +259,20 @@ def test_serving_runs_no_plugin_code(bundle: Path, tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "[]"
+
+
+def test_numbers_of_any_kind_are_weights_and_wrong_ones_are_told(restorer: Restorer, photo: np.ndarray) -> None:
+    given = restorer(photo, weights={"noise": np.float32(0.5)}).weights
+    assert given["noise"] == 0.5
+    with pytest.raises(WeightsError, match="unknown label 3, hail"):
+        restorer(photo, weights={"hail": 1, 3: 1})  # type: ignore[dict-item]
+    with pytest.raises(WeightsError, match=r"tile 64\.5"):
+        restorer(photo, tile=64.5)  # type: ignore[call-overload]
+    with pytest.raises(DeploymentError, match="precision 'fp16': unknown"):
+        Restorer.load(precision="fp16")  # type: ignore[arg-type]
+
+
+def test_grey_premultiplied_by_its_alpha_comes_back_grey_with_alpha(restorer: Restorer) -> None:
+    image = Image.new("LA", (20, 10), (90, 200)).convert("La")
+    restored = restorer(image).image
+    assert (restored.mode, restored.size) == ("LA", (20, 10))

@@ -129,3 +129,26 @@ def test_a_command_that_does_not_exist_is_noticed() -> None:
     assert unknown(["abair", "restore", "a.jpg", "-o", "fixed"], command) == []
     assert unknown(["abair", "restore", "a.jpg", "--output", "fixed"], command) == ["--output"]
     assert unknown(["abair", "repair"], command) == ["repair"]
+
+
+def test_every_link_in_the_pages_leads_somewhere(root: Path) -> None:
+    pages = [root / "README.md", root / "CHANGELOG.md", *(root / "docs").glob("*.md")]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        if "://" not in link
+    ]
+    assert len(links) > 10
+    assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_figures_on_the_pages_are_those_of_the_weights_that_ship(root: Path) -> None:
+    from abair.deployment import FACTORY, read_deployment
+    from abair.evaluation.tables import weights_hash
+
+    mark = weights_hash(read_deployment(FACTORY))
+    for page in ("README.md", "docs/results.md", "docs/additions.md"):
+        assert mark[:16] in (root / page).read_text(encoding="utf-8"), (
+            f"{page}: other weights; measure anew with `abair bench quality --results docs/results.md`, `abair-registry bench`"
+        )

@@ -146,7 +146,8 @@ def explain(error: BaseException, about: str = "") -> str:
     ):
         said = "not enough memory; close other programs or use smaller tiles (--tile)"
     elif isinstance(error, OSError):
-        named = f"{error.filename}: " if error.filename else ""
+        # what has no name is a stream: nearly always stdout, on a disk that is full
+        named = f"{error.filename}: " if error.filename else "writing: "
         said = f"{named}{error.strerror or text or type(error).__name__}"
     else:
         said = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from abair.contract import CLEAN
 from abair.evaluation.policies import POLICIES, Policy, Score, oracle_gap
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ HEADINGS: Final[dict[Policy, str]] = {
     "SW": "SW",
     "Oracle": "Oracle",
 }
+SEEN: Final = 38.0
+"""dB below which an undamaged picture counts as changed."""
 _COLUMNS: Final = ("set", "n", *(HEADINGS[policy] for policy in POLICIES), "top-1", "gap")
 
 
@@ -29,6 +32,7 @@ def overview(report: QualityReport) -> str:
     lines = ["PSNR in dB / SSIM", "", *_table(_COLUMNS, rows)]
     if on_y := _luma_table(report):
         lines += ["", "On Y, as the sets' papers measure", "", *on_y]
+    lines += _undamaged(report)
     lines += ["", "The estimator's mean weights", "", *_weights_table(report)]
     if report.confusion:
         lines += ["", "The label that the estimator finds likeliest, by the true one (pictures)", ""]
@@ -65,6 +69,7 @@ def results_page(report: QualityReport, command: str, radar: str | None = None) 
             lines += ["", f"![PSNR on the sets of the five tasks, from the input's to the Oracle's]({radar})"]
     if on_y := _luma_table(report):
         lines += ["", "## On Y", "", "The papers of these sets measure on the Y channel.", "", *on_y]
+    lines += _undamaged(report)
     lines += ["", "## The estimator", ""]
     if report.confusion:
         lines += ["Pictures of sets with one damage, by its label (rows) and the likeliest label (columns)", ""]
@@ -101,6 +106,22 @@ def _scores(mean: Mapping[Policy, Score]) -> Iterable[str]:
 def _gap_text(mean: Mapping[Policy, Score]) -> str:
     gap = oracle_gap(mean)
     return "-" if gap is None else f"{round(gap, 2) + 0.0:.2f}"  # no -0.00
+
+
+def _undamaged(report: QualityReport) -> list[str]:
+    """What the mean over undamaged pictures hides, because an untouched one counts 100 dB."""
+    lines = []
+    for found in report.sets:
+        scores = {image.name: image.scores["SW"].psnr for image in found.images if "SW" in image.scores}
+        if found.labels == (CLEAN,) and scores:
+            worst = min(scores, key=scores.__getitem__)
+            changed = sum(score < SEEN for score in scores.values())
+            lines += [
+                "",
+                f"{found.title} by SW: {changed} of {len(scores)} come back below {SEEN:g} dB; the worst, {worst}, at "
+                f"{scores[worst]:.1f} dB.",
+            ]
+    return lines
 
 
 def _luma_table(report: QualityReport) -> list[str]:

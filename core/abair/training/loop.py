@@ -119,7 +119,12 @@ def train(
     Raises:
         TrainingError: the folder's checkpoint belongs to another run, or the loss is not finite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"{folder}: cannot be made ({error.strerror}); expected a folder for checkpoints; name another"
+        ) from None
     device = processes.own_device(device)
     rank, world = processes.join(device)
     torch.set_flush_denormal(True)
