@@ -142,18 +142,20 @@ def replay_of(
     count: int,
     seed: int,
     *,
+    trained: int | None = None,
+    chained: int | None = None,
     paired: bool = False,
     tell: Callable[[], object] = lambda: None,
 ) -> Replay:
-    """The replay of all of the degrader's labels: `TRAINED` samples a label from each source, `count` held-out ones.
+    """The replay of all of the degrader's labels: `trained` samples a label from each source (default `TRAINED`).
 
-    Held out are single degradations, undamaged scenes, and chains of two neighbours in the order of the labels. Whoever
-    wants samples to be `paired` has one source. `tell` is called after each.
+    Held out are `count` samples of each single degradation and undamaged ones, and `chained` (default `count`) of each
+    chain of two neighbours in the order of the labels. Whoever wants samples to be `paired` has one source. `tell` is
+    called after each.
     """
     names = list(degrader.synthesizers)
     pairs = sorted({tuple(sorted((name, names[i - 1]))) for i, name in enumerate(names) if len(names) > 1})
-    kinds = [*((label,) for label in degrader.labels), *pairs]
-    total = TRAINED * len(degrader.labels)
+    total = (trained or TRAINED) * len(degrader.labels)
     parts = [features_of(backbone, degrader, photos, total, seed, paired=paired, tell=tell) for photos in sources]
     features = Features(
         parts[0].backbone,
@@ -162,7 +164,10 @@ def replay_of(
         torch.cat([part.targets for part in parts]),
         paired,
     )
-    return Replay(features, tuple(held_out_of(backbone, degrader, held_out, kinds, count, seed, tell)))
+    singles = [(label,) for label in degrader.labels]
+    judged = held_out_of(backbone, degrader, held_out, singles, count, seed, tell)
+    judged += held_out_of(backbone, degrader, held_out, pairs, chained or count, seed + 1, tell)
+    return Replay(features, tuple(judged))
 
 
 def features_of(

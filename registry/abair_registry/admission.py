@@ -30,8 +30,9 @@ from abair.discovery import said
 from abair.errors import DeploymentError, RegistryError
 from abair.tensorfile import read_header
 from abair_registry.candidates import PLAIN_NAME, Candidate, hash_of, normalised, one_line, refused
+from abair_registry.confinement import Message, Refusal
 from abair_registry.isolation import ask
-from abair_registry.probe import Checked, Message, Refusal, Request
+from abair_registry.probe import Checked, Request
 
 LARGEST_CONFIG: Final = 64 * 1024
 LARGEST_WEIGHTS: Final = 256 * 1024**2
@@ -172,7 +173,7 @@ def _run(
         adapters=tuple(adapters),
     )
     try:
-        messages = ask(request, deadline)
+        messages = ask("abair_registry.probe", request, deadline)
     except Refusal as refusal:
         raise refused(candidate, str(refusal)) from None
     except OSError as error:

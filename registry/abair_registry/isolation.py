@@ -1,4 +1,4 @@
-"""Runs the probe in a process of its own: holds the wall clock, bounds what is printed, ends every process left."""
+"""Runs plugins in a process of their own: holds the wall clock, bounds what is printed, ends every process left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
 
-from abair_registry.probe import Message, Refusal, Request
+from abair_registry.confinement import Asked, Message, Refusal
 
 LARGEST_ANSWER: Final = 1024**2
 """Bytes of an answer; five degradations with their cards take three thousand."""
@@ -29,14 +29,15 @@ INHERITED: Final = (
 """The variables of the caller's environment that a plugin sees."""
 
 
-def ask(request: Request, deadline: float) -> list[Message]:
-    """The parent's side: run this module, and return its messages, the last of which is a `last` one.
+def ask(module: str, request: Asked, deadline: float, tell: Callable[[], object] = lambda: None) -> list[Message]:
+    """The parent's side: run a module of ours, and return its messages, the last of which is a `last` one.
 
-    Nothing that the plugin started is left when it returns or raises. `deadline` is one of `time.monotonic()`.
+    Nothing that a plugin started is left when it returns or raises. `deadline` is one of `time.monotonic()`; `tell` is
+    called, from a thread, for each part that is done.
 
     Raises:
         Refusal: the process printed too much, ran out of time, died, left another one behind, or the answer is not
-            the probe's.
+            the module's.
     """
     mark = secrets.token_hex(16)
     with (
@@ -46,7 +47,7 @@ def ask(request: Request, deadline: float) -> list[Message]:
         question.write(request.model_dump_json().encode())
         question.seek(0)
         with subprocess.Popen(
-            [sys.executable, "-P", "-m", "abair_registry.probe"],
+            [sys.executable, "-P", "-m", module],
             stdin=question,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -56,7 +57,7 @@ def ask(request: Request, deadline: float) -> list[Message]:
         ) as process:
             ended = threading.Event()
             try:
-                answer = _Stream(process.stdout, LARGEST_ANSWER, ended, lambda data: _complete(data, request.token))
+                answer = _Stream(process.stdout, LARGEST_ANSWER, ended, _Watching(request.token, tell))
                 printed = _Stream(process.stderr, request.output_kib * 1024, ended)
                 in_time = ended.wait(max(0.0, deadline - time.monotonic()))
                 status, left = None, False
@@ -64,7 +65,11 @@ def ask(request: Request, deadline: float) -> list[Message]:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         status = process.wait(GRACE)
                     said_so_far, _ = _read(bytes(answer.data), request.token)
-                    if said_so_far and said_so_far[-1].kind in ("declared", "tried"):  # else it is refused anyway
+                    if said_so_far and said_so_far[-1].kind in (
+                        "declared",
+                        "tried",
+                        "done",
+                    ):  # else it is refused anyway
                         left = _lingers(mark, time.monotonic() + GRACE)
             finally:
                 _end(process, mark)
@@ -78,13 +83,13 @@ def ask(request: Request, deadline: float) -> list[Message]:
     if answer.over:
         raise Refusal(f"declares more than {LARGEST_ANSWER // 1024} KiB; expected a few")
     if forged:
-        raise Refusal("wrote into the probe's answer; expected it to leave that alone")
+        raise Refusal("wrote into the process's answer; expected it to leave that alone")
     if not in_time:
         raise Refusal(f"did not finish within {request.seconds:g} s: it was {doing}")
     if last is None or (status != 0 and last.kind != "refused"):
         lines = bytes(printed.data).decode(errors="replace").split("\n")
         said_last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        how = "closed the probe's answer"
+        how = "closed the process's answer"
         if status is not None:
             how = f"ended the process with code {status}" if status >= 0 else f"crashed with {_signal(-status)}"
         raise Refusal(f"{how} while {doing}" + (f"; its last words: {said_last[:200]}" if said_last else ""))
@@ -105,7 +110,7 @@ def environment(home: str, mark: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",  # a probe needs no GPU, and its driver maps more memory than a plugin may
+        "CUDA_VISIBLE_DEVICES": "",  # nothing here needs a GPU, and its driver maps more memory than a plugin may
     }
     if site.ENABLE_USER_SITE:
         set_here["PYTHONUSERBASE"] = site.getuserbase()  # it would follow HOME
@@ -161,10 +166,19 @@ def _read(data: bytes, token: str) -> tuple[list[Message], bool]:
     return messages, bool(rest)
 
 
-def _complete(data: bytearray, token: str) -> bool:
-    """Whether an answer's last line is there, or one that is not the probe's."""
-    messages, forged = _read(bytes(data[: data.rfind(b"\n") + 1]), token)
-    return forged or bool(messages and messages[-1].last)
+class _Watching:
+    """Whether an answer's last line is there, or one that is not the module's; tells of parts that are done."""
+
+    def __init__(self, token: str, tell: Callable[[], object]) -> None:
+        self._token, self._tell, self._told = token, tell, 0
+
+    def __call__(self, data: bytearray) -> bool:
+        messages, forged = _read(bytes(data[: data.rfind(b"\n") + 1]), self._token)
+        done = sum(message.kind == "one" for message in messages)
+        for _ in range(done - self._told):
+            self._tell()
+        self._told = done
+        return forged or bool(messages and messages[-1].last)
 
 
 def _lingers(mark: str, until: float) -> bool:

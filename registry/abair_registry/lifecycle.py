@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
-from abair_registry import admission, candidates, hooks, operations, orchestrator, pointing, store
+from abair_registry import admission, candidates, operations, orchestrator, pointing, store
 from abair_registry.admission import LIMITS, Limits
 from abair_registry.catalogue import Catalogue
 from abair_registry.models import Adapter, Deployment, Plugin
@@ -70,8 +70,7 @@ def add(
             return None  # it serves as it is
         try:
             work.step("train")
-            plugins = hooks.usable({candidate.name})
-            remember(opened, champion, adapters, plugins, wishes, steps)
+            remember(opened, champion, adapters, wishes, steps)
         except BaseException:
             _back(opened, candidate.name, state)
             raise

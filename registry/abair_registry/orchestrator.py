@@ -18,8 +18,6 @@ from typing import Any, Literal
 from sqlalchemy.orm import Session
 
 from abair.backbone import fingerprint
-from abair.contract import CLEAN
-from abair.discovery import Plugins
 from abair.errors import RegistryError, TrainingError
 from abair.estimator import Estimator, save_estimator
 from abair.evaluation.heldout import Evaluation
@@ -28,11 +26,12 @@ from abair_registry import hooks, operations, page, publishing, store
 from abair_registry.catalogue import Catalogue
 from abair_registry.following import follow
 from abair_registry.gates import GAIN, judge
+from abair_registry.hooks import Trusted
 from abair_registry.models import Adapter
 from abair_registry.operations import PUBLISHED, Work
 from abair_registry.progress import Steps, Terminal
 from abair_registry.runs import Runs
-from abair_registry.serving import Serving, live
+from abair_registry.serving import Serving, live, parts_of
 from abair_registry.settings import Thresholds
 from abair_registry.store import Who
 from abair_registry.trainer import Photos, Trainer, make_replay, replay_count
@@ -163,7 +162,10 @@ class _Operation:
     def do(self) -> _Done:
         """Train, evaluate, gate, publish."""
         with self._tracked() as run_id:
-            plugins = hooks.usable({*self.change.proposal.plugins, self.change.subject})
+            plugins = hooks.trusted(self.change.proposal.parts)
+            for name, why in plugins.left_out.items():
+                if why != hooks.NOT_INSTALLED:
+                    self.warn(f"plugin {name}: {why}; its own gate and notice are left out")
             frozen = self._frozen()
             estimator, route, why, evaluation, verdicts = self._challenger(run_id, plugins)
             if self._frozen() != frozen:
@@ -188,7 +190,7 @@ class _Operation:
         return _Done(outcome, number, run_id, route, verdicts)
 
     def _challenger(
-        self, run_id: str, plugins: Plugins
+        self, run_id: str, plugins: Trusted
     ) -> tuple[Estimator, str, str, Evaluation | None, list[Verdict]]:
         """The estimator by the route that was asked for, or else by features first and in full if gates refuse that."""
         if self.trainer.missing() and not self.change.fresh and self.wishes.route != "full":
@@ -196,7 +198,7 @@ class _Operation:
             return self.trainer.by_features(lambda *_: None), "features", "no samples to judge by", None, []
         if self.wishes.route != "full":
             why = "asked for" if self.wishes.route == "features" else "first choice"
-            estimator = self._train("features", lambda watch: self.trainer.by_features(watch), run_id)
+            estimator = self._train("features", self.trainer.by_features, run_id)
             evaluation, verdicts = self._judge(estimator, plugins)
             refused = [verdict for verdict in verdicts if not verdict.passed]
             if not refused or self.wishes.route == "features":
@@ -210,8 +212,7 @@ class _Operation:
             why = "asked for"
             if reason := self._not_installed(plugins):
                 raise RegistryError(f"the full route: {reason}; install what is missing, or take --route features")
-        degradations = {name: found.degradation for name, found in plugins.found.items()}
-        estimator = self._train("full", lambda watch: self.trainer.anew(degradations, watch), run_id)
+        estimator = self._train("full", self.trainer.anew, run_id)
         evaluation, verdicts = self._judge(estimator, plugins)
         return estimator, "full", why, evaluation, verdicts
 
@@ -227,7 +228,7 @@ class _Operation:
 
         return make(watch)
 
-    def _judge(self, estimator: Estimator, plugins: Plugins) -> tuple[Evaluation, list[Verdict]]:
+    def _judge(self, estimator: Estimator, plugins: Trusted) -> tuple[Evaluation, list[Verdict]]:
         self.work.step("evaluate")
         self.steps.begin("evaluate on held-out samples")
         evaluation = self.trainer.judge(estimator)
@@ -237,7 +238,7 @@ class _Operation:
             *hooks.verdicts(plugins, evaluation.report),
         ]
 
-    def _hopeless(self, refused: Sequence[Verdict], plugins: Plugins) -> str | None:
+    def _hopeless(self, refused: Sequence[Verdict], plugins: Trusted) -> str | None:
         """Why a whole training would not help, or cannot be."""
         if any(verdict.name.endswith(GAIN) for verdict in refused):
             return "no estimator mends an adapter"
@@ -245,9 +246,9 @@ class _Operation:
             return "a plugin's own gate refused"
         return self._not_installed(plugins)
 
-    def _not_installed(self, plugins: Plugins) -> str | None:
-        missing = [label for label in self.change.proposal.labels if label != CLEAN and label not in plugins.found]
-        return f"no usable plugin declares {', '.join(missing)}" if missing else None
+    def _not_installed(self, plugins: Trusted) -> str | None:
+        """Why the synthesisers of all labels cannot be had."""
+        return "; ".join(f"plugin {name}: {why}" for name, why in plugins.left_out.items()) or None
 
     def _conclude(self, outcome: Way, estimator: Estimator, route: str, run_id: str, refused: Sequence[str]) -> int:
         """One transaction: the deployment, live or waiting for review, or the refusal; returns its number."""
@@ -289,7 +290,7 @@ class _Operation:
             operation.detail = operation.detail | {"deployment": deployment.number, "outcome": outcome}
             return deployment.number
 
-    def _follow(self, plugins: Plugins, outcome: Way) -> None:
+    def _follow(self, plugins: Trusted, outcome: Way) -> None:
         """What follows from the registry: the file that serves, MLflow's versions and aliases, the plugins' notices."""
         follow(self.opened, self.runs, plugins if outcome == "live" else None, self.warn)
 
@@ -329,21 +330,18 @@ class _Operation:
             self.warn(f"{error}; deployed all the same; run: abair-registry doctor")
 
 
-def remember(
-    opened: Catalogue, champion: Serving, adapters: Sequence[int], plugins: Plugins, wishes: Wishes, steps: Steps
-) -> None:
+def remember(opened: Catalogue, champion: Serving, adapters: Sequence[int], wishes: Wishes, steps: Steps) -> None:
     """Make and keep the replay of each adapter's label, unless it is kept already.
 
     Raises:
         TrainingError: a synthesiser failed.
-        PluginError: a synthesiser cannot be loaded.
     """
     with opened.database.read() as session:
         kept = store.replays(session, champion.backbone_id, list(adapters))
-        names = {number: session.get_one(Adapter, number).degradation for number in adapters if number not in kept}
+        new = parts_of([session.get_one(Adapter, number) for number in adapters if number not in kept], kept)
     photos = Photos(opened.settings.clean_dir)
-    for number, name in names.items():
-        steps.begin(f"{name}: damage clean photos and look at them", replay_count())
-        sha256 = make_replay(opened.blobs, champion, plugins.get(name), photos, wishes.seed, steps.advance)
+    for part in new:
+        steps.begin(f"{part.label}: damage clean photos and look at them", replay_count())
+        sha256 = make_replay(opened.blobs, champion, part, photos, wishes.seed, steps.advance)
         with opened.database.write() as session:
-            store.keep_replay(session, champion.backbone_id, number, sha256)
+            store.keep_replay(session, champion.backbone_id, part.adapter_id, sha256)

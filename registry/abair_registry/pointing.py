@@ -20,7 +20,7 @@ from abair_registry.models import Deployment
 from abair_registry.operations import PUBLISHED
 from abair_registry.progress import Terminal, quiet
 from abair_registry.runs import Runs
-from abair_registry.serving import live
+from abair_registry.serving import live, serving
 from abair_registry.store import Who
 
 
@@ -110,11 +110,11 @@ def _move(
             store.publish(
                 session, deployment, who, action=kind, subject=f"deployment {number}", operation_id=operation.id
             )
-            plugins = {member.adapter.release.plugin.name for member in deployment.members}
+            parts = serving(session, deployment).parts
             operation.step = PUBLISHED
             operation.detail = operation.detail | {"deployment": number}
         runs = Runs(opened.settings, patient=False)
-        follow(opened, runs, hooks.usable(plugins), terminal.warn)
+        follow(opened, runs, hooks.trusted(parts), terminal.warn)
         return Moved(work.id, "live", number, champion)
 
 

@@ -6,40 +6,35 @@ Only an estimator is ever made here; backbone and adapters are read from blobs a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import torch
+
+import abair.replay
 from abair.backbone import Backbone, load_backbone
 from abair.contract import CLEAN
-from abair.discovery import load_synthesizer
-from abair.errors import AbairError, TrainingError
+from abair.errors import TrainingError
 from abair.estimator import Estimator, load_estimator
 from abair.evaluation.heldout import Contender, Evaluation, Measured, Scores, evaluate
-from abair.lora import Adapter, Blender, read_adapter_files
-from abair.replay import Features, HeldOut, Replay, damaged_further, replay_of
-from abair.synthesis import CleanPhotos, Degrader, Recipe, clean_photos
-from abair.training.calibrate import calibrate
-from abair.training.estimate import RECIPE, EstimateTask
-from abair.training.loop import train
+from abair.lora import Adapter, read_adapter_files
+from abair.replay import Features, HeldOut, Replay
+from abair.synthesis import CleanPhotos, clean_photos
 from abair.training.refit import refit
-from abair.training.settings import ESTIMATING
-from abair.training.targets import BestBlend
 from abair.wholefile import write_text
+from abair_registry import hooks
 from abair_registry.blobs import Blobs
+from abair_registry.errands import Damaged, Point
 from abair_registry.serving import Part, Serving
 
-if TYPE_CHECKING:
-    from abair.contract import Degradation
-
-NEW: Final = Recipe(cutmix=0.25, double=0.0, clean=0.0)
-"""Of a new label's samples: over the whole scene or over a part of it; each is kept with its scene undamaged."""
 JUDGED: Final = 20
-"""Held-out samples of a label when it is new; later labels look at the first `KEPT` of them."""
+"""Held-out samples of a label."""
 KEPT: Final = 6
+"""Held-out samples of a mixture."""
 MIXED_WITH: Final = 3
 """Live labels whose held-out samples are damaged by a new label, too: the mixtures that it is judged on."""
 FULL_STEPS: Final = 1200
@@ -66,42 +61,62 @@ class Photos:
 
 
 def make_replay(
-    blobs: Blobs, champion: Serving, degradation: Degradation, photos: Photos, seed: int, tell: Callable[[], object]
+    blobs: Blobs, champion: Serving, part: Part, photos: Photos, seed: int, tell: Callable[[], object]
 ) -> str:
-    """What a new label leaves behind, made and kept as a blob; returns its SHA-256.
+    """What a new label leaves behind, made in a process of its own and kept as a blob; returns its SHA-256.
 
     Raises:
-        TrainingError: the synthesiser failed.
+        TrainingError: the synthesiser failed, or what it left is no replay of the label.
     """
-    backbone = load_backbone(blobs.path(champion.backbone_sha256))
-    train_on, held_out = photos.both
-    others = [part for part in champion.parts if part.label != degradation.name and part.replay]
+    label = part.label
+    others = [other for other in champion.parts if other.label != label and other.replay]
     # spread over the live labels, the same for the same labels
     chosen = [others[i * len(others) // MIXED_WITH] for i in range(min(MIXED_WITH, len(others)))]
-    try:
-        degrader = Degrader({degradation.name: load_synthesizer(degradation)}, NEW)
-        made = replay_of(backbone, degrader, [train_on], held_out, JUDGED, seed, paired=True, tell=tell)
-        mixed: list[HeldOut] = []
-        for part in dict.fromkeys(chosen):
-            samples = _singles(_load(blobs, part.replay), part.label)[:KEPT]
-            mixed += damaged_further(backbone, degrader, degradation.name, samples, seed)
-    except AbairError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise TrainingError(
-            f"degradation {degradation.name}: its synthesiser failed ({type(error).__name__}: {error}); expected "
-            "samples; mend it and add the plugin again"
-        ) from error
     with blobs.writing() as path:
-        Replay(made.features, (*made.held_out, *mixed)).save(path)
+        hooks.make(
+            hooks.SAMPLING,
+            tell,
+            task="replay",
+            points=_points([part]),
+            threads=torch.get_num_threads(),
+            label=label,
+            backbone=blobs.path(champion.backbone_sha256),
+            photos=photos.folder,
+            others=tuple(
+                Damaged(label=other.label, replay=blobs.path(str(other.replay))) for other in dict.fromkeys(chosen)
+            ),
+            seed=seed,
+            trained=abair.replay.TRAINED,
+            judged=JUDGED,
+            kept=KEPT,
+            out=path,
+        )
+        made = Replay.load(path)
+        of = made.features
+        if of.backbone != champion.fingerprint or of.labels != (label, CLEAN) or len(_singles(made, label)) != JUDGED:
+            raise TrainingError(
+                f"degradation {label}: found a replay of {', '.join(of.labels)}, expected one of {label} by this "
+                "backbone; its synthesiser may not touch it"
+            )
         return blobs.add(path)
+
+
+def _points(parts: Sequence[Part]) -> tuple[Point, ...]:
+    """The plugins of the parts.
+
+    Raises:
+        TrainingError: one of them is not installed as it is recorded.
+    """
+    trusted = hooks.trusted(parts)
+    if trusted.left_out:
+        name, why = next(iter(trusted.left_out.items()))
+        raise TrainingError(f"plugin {name}: {why}; expected it installed as it is recorded; install that version")
+    return trusted.points
 
 
 def replay_count() -> int:
     """How often `make_replay` tells: once a sample."""
-    from abair.replay import TRAINED
-
-    return 2 * TRAINED + 2 * JUDGED
+    return 2 * abair.replay.TRAINED + 2 * JUDGED
 
 
 @dataclass
@@ -163,33 +178,39 @@ class Trainer:
             self.outputs, self.champion.fingerprint, self.proposal.labels, list(known.values()), fresh, self.seed, watch
         )
 
-    def anew(self, degradations: Mapping[str, Degradation], watch: Watch) -> Estimator:
+    def anew(self, watch: Watch) -> Estimator:
         """The whole estimator, from samples of all labels, made by their plugins' synthesisers, and its temperature.
 
+        It is made in a process of its own, because the synthesisers run there.
+
         Raises:
-            TrainingError: a synthesiser failed, or there are no photos.
-            PluginError: a synthesiser cannot be loaded.
+            TrainingError: a synthesiser failed, a plugin is not installed as it is recorded, or there are no photos.
         """
-        synthesizers = {name: load_synthesizer(degradations[name]) for name in self.proposal.labels if name != CLEAN}
-        degrader = Degrader(synthesizers, RECIPE)
-        train_on, held_out = self.photos.both
-        settings = ESTIMATING.model_copy(
-            update={"steps": FULL_STEPS, "seed": self.seed, "workers": 0, "validate_every": FULL_STEPS // 12}
-        )
         folder = self.cache / "estimator"
         folder.mkdir(parents=True, exist_ok=True)
-        blender = Blender(self.backbone, list(self._adapters(self.proposal).values()))
-        task = EstimateTask(
-            self.backbone, degrader, train_on, held_out, settings, folder, self.samples, BestBlend(blender)
+        made = folder / "estimator.safetensors"
+        hooks.make(
+            hooks.TRAINING,
+            task="estimator",
+            points=_points(self.proposal.parts),
+            threads=torch.get_num_threads(),
+            labels=self.proposal.labels,
+            backbone=self.blobs.path(self.champion.backbone_sha256),
+            adapters=tuple(
+                (self.blobs.path(part.config_sha256), self.blobs.path(part.weights_sha256))
+                for part in self.proposal.parts
+            ),
+            photos=self.photos.folder,
+            seed=self.seed,
+            trained=FULL_STEPS,
+            samples=self.samples,
+            folder=folder,
+            out=made,
         )
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # the samples are what takes long; they are kept
-        train(task, settings, folder, quiet=True)
         for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines():
             told = json.loads(line)
             watch(int(told["step"]), {key: told[key] for key in ("loss", "accuracy") if key in told})
-        estimator = task.module.requires_grad_(False).eval()
-        calibrate(estimator, self.backbone, blender, degrader, held_out)
-        return estimator
+        return load_estimator(made, self.proposal.labels, self.backbone.size)
 
     def judge(self, estimator: Estimator) -> Evaluation:
         """The challenger and the champion on all held-out samples of what the challenger knows.
@@ -224,12 +245,11 @@ class Trainer:
         }
 
     def _held_out(self) -> list[HeldOut]:
-        """Of each label its own, of mixtures those that every replay holds; fewer where nothing is new."""
+        """Of each label its own, of mixtures those that every replay holds; fewer of the older ones."""
         samples: list[HeldOut] = []
         for part in self.proposal.parts:
-            own = _singles(self._replay(part.replay), part.label)
-            samples += own if part.label in self.fresh else own[:KEPT]
-        samples += _singles(self._replay(self.proposal.replay), CLEAN)[:KEPT]
+            samples += _singles(self._replay(part.replay), part.label)
+        samples += _singles(self._replay(self.proposal.replay), CLEAN)
         for part in self.proposal.parts:
             if part.label in self.fresh:
                 samples += _singles(self._replay(part.replay), CLEAN)

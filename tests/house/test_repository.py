@@ -150,5 +150,5 @@ def test_the_figures_on_the_pages_are_those_of_the_weights_that_ship(root: Path)
     mark = weights_hash(read_deployment(FACTORY))
     for page in ("README.md", "docs/results.md", "docs/additions.md"):
         assert mark[:16] in (root / page).read_text(encoding="utf-8"), (
-            f"{page}: other weights; measure anew with `abair bench quality --results docs/results.md`, `abair-registry bench`"
+            f"{page}: other weights; measure anew: abair bench quality --results docs/results.md, abair-registry bench"
         )

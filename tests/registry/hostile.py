@@ -274,7 +274,7 @@ FAMILY: dict[str, Plugin] = {
     "os._exit(0) in the synthesiser": Plugin(
         "ended the process with code 0 while trying", synthesis=degrading("os._exit(0)")
     ),
-    "raises KeyboardInterrupt": Plugin("the probe met KeyboardInterrupt", HEAD + "raise KeyboardInterrupt"),
+    "raises KeyboardInterrupt": Plugin("the process met KeyboardInterrupt", HEAD + "raise KeyboardInterrupt"),
     "eats memory at import": Plugin(
         "cannot be imported: MemoryError",
         HEAD + "held = []\nwhile True: held.append(bytearray(1 << 24))",
@@ -335,13 +335,13 @@ FAMILY: dict[str, Plugin] = {
         "declares more than 1024 KiB",
         declaring("card=Card(authors=('A',), licence='MIT', training_data='x' * 2_000_000)"),
     ),
-    "forges the answer": Plugin("wrote into the probe's answer", HEAD + FORGED_DECLARATION + "forge()\nos._exit(0)"),
-    "forges beside the answer": Plugin("wrote into the probe's answer", GOOD + FORGED_DECLARATION + "forge()"),
+    "forges the answer": Plugin("wrote into the process's answer", HEAD + FORGED_DECLARATION + "forge()\nos._exit(0)"),
+    "forges beside the answer": Plugin("wrote into the process's answer", GOOD + FORGED_DECLARATION + "forge()"),
     "forges the trial": Plugin(
-        "wrote into the probe's answer", synthesis=degrading("forge(); os._exit(0)", FORGED_TRIAL)
+        "wrote into the process's answer", synthesis=degrading("forge(); os._exit(0)", FORGED_TRIAL)
     ),
     "closes the answer": Plugin(
-        "closed the probe's answer while importing", HEAD + "os.closerange(3, 64)\ntime.sleep(600)"
+        "closed the process's answer while importing", HEAD + "os.closerange(3, 64)\ntime.sleep(600)"
     ),
     # --- its adapter
     "ships a pickle alone": Plugin("pickles are never read", change=only_a_pickle),

@@ -32,8 +32,8 @@ from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings,
 from abair.training.targets import BestBlend
 
 CLEAN_DIR = "ABAIR_CLEAN_DIR"
-REPLAYED = 6
-"""Held-out samples of each kind in a bundle's replay: they weigh most of it."""
+REPLAYED, CHAINED = 12, 6
+"""Held-out samples of each label, and of each chain of two, in a bundle's replay: they weigh most of it."""
 
 
 def train_backbone(
@@ -145,7 +145,7 @@ def train_estimator(
             backbone=source,
             estimator=estimator,
             adapters=members,
-            replay=replay_of(network, degrader, sources, samples, REPLAYED, settings.seed),
+            replay=replay_of(network, degrader, sources, samples, REPLAYED, settings.seed, chained=CHAINED),
         )
         if deployment.backbone.fingerprint != before:
             raise TrainingError(

@@ -1,0 +1,229 @@
+"""What plugins do for an operation, in a process of their own: `python -m abair_registry.errands`.
+
+Their gates are asked, their notices given, their synthesisers run, here and nowhere else: the process that trains,
+judges and publishes imports no plugin. What comes back is data, which that process checks: verdicts, a replay, an
+estimator that the gates judge like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from abair.contract import GROUP, Degradation
+from abair.deployment import read_deployment
+from abair.discovery import Plugins, discover, load_synthesizer, said
+from abair.errors import AbairError
+from abair.report import Report, Verdict
+from abair_registry.confinement import Asked, Refusal, Send, answer, confine
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from abair.discovery import Synthesizer
+
+_VERDICTS = TypeAdapter(list[Verdict])
+_DEFAULT: Final = 1500
+Field = TypeVar("Field")
+
+
+class Point(BaseModel):
+    """A plugin by its entry point, and the distribution that it must be from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    module: str
+    distribution: str
+
+
+class Damaged(BaseModel):
+    """Held-out samples of one live label, which a new one damages further."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    replay: Path
+
+
+class Errand(Asked):
+    """What is asked; which of the optional fields are there depends on the task."""
+
+    task: Literal["gates", "notices", "replay", "estimator"]
+    points: tuple[Point, ...]
+    threads: int = 1
+    report: Report | None = None
+    deployment: Path | None = None
+    label: str = ""
+    labels: tuple[str, ...] = ()
+    backbone: Path | None = None
+    photos: Path | None = None
+    others: tuple[Damaged, ...] = ()
+    adapters: tuple[tuple[Path, Path], ...] = ()
+    seed: int = 0
+    trained: int = 0
+    judged: int = 0
+    kept: int = 0
+    samples: int = _DEFAULT
+    folder: Path | None = None
+    out: Path | None = None
+
+
+def work(errand: Errand, send: Send) -> tuple[str, object]:
+    """The kind of the last message and what it says: for gates and notices, each plugin's answer by its name.
+
+    Raises:
+        Refusal: a synthesiser failed, or a plugin that is needed cannot be used.
+    """
+    if errand.task == "gates":
+        confine(errand)
+        return "done", gates(_usable(errand), _given(errand.report))
+    if errand.task == "notices":
+        confine(errand)
+        return "done", notices(_usable(errand), _given(errand.deployment))
+    import torch
+
+    torch.set_num_threads(errand.threads)
+    try:
+        if errand.task == "replay":
+            replay(errand, send)
+        else:
+            estimator(errand)
+    except AbairError as error:
+        raise Refusal(str(error)) from None
+    return "done", None
+
+
+def gates(plugins: Plugins, report: Report) -> dict[str, object]:
+    """Each plugin's verdicts as JSON values, or why it could not be asked, as a text."""
+    given: dict[str, object] = {}
+    for name, asked in _implementations(plugins, "abair_gates", {"report": report}):
+        try:
+            verdicts = _VERDICTS.validate_python(asked())
+        except (Exception, SystemExit) as error:
+            given[name] = said(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+        else:
+            given[name] = [verdict.model_dump(mode="json") for verdict in verdicts]
+    return given
+
+
+def notices(plugins: Plugins, deployment: Path) -> dict[str, object]:
+    """What went wrong, as a text, by the plugin's name."""
+    wrong: dict[str, object] = {}
+    for name, told in _implementations(plugins, "abair_deployed", {"deployment": read_deployment(deployment)}):
+        try:
+            told()
+        except (Exception, SystemExit) as error:
+            wrong[name] = f"{type(error).__name__}: {error}"
+    return wrong
+
+
+def replay(errand: Errand, send: Send) -> None:
+    """What a new label leaves behind, written to `out`; a part is done with each sample."""
+    from abair.backbone import load_backbone
+    from abair.replay import HeldOut, Replay, damaged_further, replay_of
+    from abair.synthesis import Degrader, Recipe, clean_photos
+
+    # over the whole scene or over a part of it; each sample is kept with its scene undamaged
+    recipe = Recipe(cutmix=0.25, double=0.0, clean=0.0)
+    backbone = load_backbone(_given(errand.backbone))
+    train_on, held_out = clean_photos(errand.photos)
+    others = [(other, Replay.load(other.replay)) for other in errand.others]
+    confine(errand)
+    degradation = _degradation(_usable(errand), errand.label)
+    degrader = Degrader({errand.label: _guarded(degradation)}, recipe)
+    made = replay_of(
+        backbone, degrader, [train_on], held_out, errand.judged, errand.seed, trained=errand.trained, paired=True,
+        tell=lambda: send("one", None),
+    )  # fmt: skip
+    mixed: list[HeldOut] = []
+    for other, kept in others:
+        samples = [sample for sample in kept.held_out if sample.labels == (other.label,)][: errand.kept]
+        mixed += damaged_further(backbone, degrader, errand.label, samples, errand.seed)
+    Replay(made.features, (*made.held_out, *mixed)).save(_given(errand.out))
+
+
+def estimator(errand: Errand) -> None:
+    """The whole estimator, from samples of all labels, written to `out`; checkpoints and history in `folder`."""
+    from abair.backbone import fingerprint, load_backbone
+    from abair.estimator import save_estimator
+    from abair.lora import Blender, read_adapter_files
+    from abair.synthesis import Degrader, clean_photos
+    from abair.training.calibrate import calibrate
+    from abair.training.estimate import RECIPE, EstimateTask
+    from abair.training.loop import train
+    from abair.training.settings import ESTIMATING
+    from abair.training.targets import BestBlend
+
+    backbone, folder = load_backbone(_given(errand.backbone)), _given(errand.folder)
+    mark, names = fingerprint(backbone), errand.labels[:-1]
+    adapters = [
+        read_adapter_files(*files, backbone, mark, name) for files, name in zip(errand.adapters, names, strict=True)
+    ]
+    photos, held_out = clean_photos(errand.photos)
+    confine(errand)
+    plugins = _usable(errand)
+    degrader = Degrader({name: _guarded(_degradation(plugins, name)) for name in names}, RECIPE)
+    steps = errand.trained
+    settings = ESTIMATING.model_copy(
+        update={"steps": steps, "seed": errand.seed, "workers": 0, "validate_every": max(1, steps // 12)}
+    )
+    blender = Blender(backbone, adapters)
+    task = EstimateTask(
+        backbone, degrader, photos, held_out, settings, folder, errand.samples, target=BestBlend(blender)
+    )
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # the samples are what takes long; they are kept
+    train(task, settings, folder, quiet=True)
+    made = task.module.requires_grad_(False).eval()
+    calibrate(made, backbone, blender, degrader, held_out)
+    save_estimator(made, _given(errand.out))
+
+
+def _usable(errand: Errand) -> Plugins:
+    return discover([EntryPoint(point.name, point.module, GROUP) for point in errand.points])
+
+
+def _degradation(plugins: Plugins, name: str) -> Degradation:
+    try:
+        return plugins.get(name)
+    except AbairError as error:
+        raise Refusal(str(error)) from None
+
+
+def _guarded(degradation: Degradation) -> Synthesizer:
+    """The synthesiser, whose failures refuse with a line that names the degradation."""
+    degrade = load_synthesizer(degradation)
+
+    def guarded(clean: Tensor, generator: Generator) -> Tensor:
+        try:
+            return degrade(clean, generator)
+        except (Exception, SystemExit) as error:
+            raise Refusal(
+                f"degradation {degradation.name}: its synthesiser failed ({type(error).__name__}: {error}); expected "
+                "samples; mend it and add the plugin again"
+            ) from None
+
+    return guarded
+
+
+def _implementations(plugins: Plugins, hook: str, given: dict[str, object]) -> list[tuple[str, Callable[[], object]]]:
+    """One by one, not by pluggy's call, which ends at the first that raises; each gets the arguments that it names."""
+    caller = getattr(plugins.manager.hook, hook)
+    return [
+        (i.plugin_name, partial(i.function, **{name: given[name] for name in i.argnames}))
+        for i in caller.get_hookimpls()
+    ]
+
+
+def _given(value: Field | None) -> Field:
+    assert value is not None  # a request of ours that lacks it is our mistake
+    return value
+
+
+if __name__ == "__main__":
+    answer(Errand, work)
