@@ -76,7 +76,10 @@ class Report(BaseModel):
 
 
 class Verdict(BaseModel):
-    """One gate's: what was measured, in `unit`, against which threshold, and what to do where it did not pass."""
+    """One gate's: what was measured, in `unit`, against which threshold, and what to do where it did not pass.
+
+    `detail` is shown beside what was measured: the interval that it lies in, of how many samples.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -86,3 +89,4 @@ class Verdict(BaseModel):
     threshold: FiniteFloat
     unit: str = ""
     advice: str = ""
+    detail: str = ""

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -217,6 +218,18 @@ class Degrader:
                 raise TrainingError(
                     f"emphasis: found {name} = {times}, expected a number above 0 for one of {', '.join(synthesizers)}"
                 )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over what the synthesisers make of a small picture: which damage this is, whatever it is called."""
+        rows, columns = torch.linspace(0, 1, 48)[:, None], torch.linspace(0, 1, 64)[None]
+        picture = torch.stack([rows.expand(48, 64), columns.expand(48, 64), rows * columns])
+        digest = hashlib.sha256()
+        for name, degrade in self.synthesizers.items():
+            for seed in range(4):
+                damaged = to_8_bit(degrade(picture.clone(), generator_for(seed, 18)))
+                digest.update(name.encode() + damaged.mul(255).round_().to(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def sample(self, clean: Tensor, generator: torch.Generator) -> Sample:
         """Damage a clean crop (3, H, W) in a way drawn from the recipe."""

@@ -8,7 +8,6 @@ serves on this machine stays as it is. Stages that were measured already are not
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -171,7 +170,7 @@ def _added(settings: Settings, name: str, who: Who) -> Addition:
             files = deployment.find(entry.config), deployment.find(entry.weights)
             trained = read_adapter_files(*files, backbone, deployment.backbone.fingerprint, name).parameters
     estimator = load_estimator(deployment.find(deployment.estimator), deployment.labels, backbone.size)
-    told = asdict(result)
+    told = result.as_json()
     return Addition(
         plugin=name, outcome=told["outcome"], route=told["route"], seconds=told["seconds"],
         deployment=told["deployment"], adapter_parameters=trained, gates=told["gates"],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from abair.errors import MissingExtraError, RegistryError
@@ -39,7 +39,7 @@ class Database:
     @property
     def shown(self) -> str:
         """The URL for people, with its password hidden."""
-        return self.url.render_as_string(hide_password=True)
+        return _hidden(self.url)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -61,7 +61,8 @@ class Database:
         except OperationalError as error:
             raise _unusable(self.url, _said(error)) from None
         except DBAPIError as error:
-            if "readonly" in str(error).lower() or "read-only" in str(error).lower():
+            # a file that is no database, a text too long for its column, a database that may not be written
+            if type(error) in (DatabaseError, DataError) or "readonly" in str(error).lower().replace("-", ""):
                 raise _unusable(self.url, _said(error)) from None
             raise
 
@@ -91,7 +92,7 @@ def _url(settings: Settings) -> URL:
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() not in {"sqlite", "postgresql"} or not url.database:
         raise RegistryError(
-            f"ABAIR_REGISTRY_URL: found {url.render_as_string(hide_password=True)}; expected "
+            f"ABAIR_REGISTRY_URL: found {_hidden(url)}; expected "
             "postgresql://USER@HOST/DATABASE or sqlite:////path/to/registry.db"
         )
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).parent.is_dir():
@@ -137,9 +138,20 @@ def _said(error: DBAPIError) -> str:
 
 
 def _unusable(url: URL, reason: str) -> RegistryError:
-    if url.password:
-        reason = reason.replace(str(url.password), "***")
+    for secret in filter(None, [url.password, *(url.query[name] for name in _secrets(url))]):
+        reason = reason.replace(str(secret), "***")
     return RegistryError(
-        f"registry {url.render_as_string(hide_password=True)}: cannot be used ({reason}); expected a database that "
+        f"registry {_hidden(url)}: cannot be used ({reason}); expected a database that "
         "can be reached and written; check ABAIR_REGISTRY_URL and ABAIR_HOME"
     )
+
+
+def _secrets(url: URL) -> list[str]:
+    """The names in a URL's query that hold a secret, as libpq takes them."""
+    return [name for name in url.query if "password" in name.lower()]
+
+
+def _hidden(url: URL) -> str:
+    """The URL for people: no password, wherever it stands."""
+    shown = url.update_query_dict(dict.fromkeys(_secrets(url), "***")) if _secrets(url) else url
+    return shown.render_as_string(hide_password=True)

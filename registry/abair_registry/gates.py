@@ -2,7 +2,8 @@
 
 A degradation that is live must not lose. Because a few samples scatter, a loss counts only where it is above the
 threshold on the mean and the paired bootstrap interval lies wholly above zero: the same samples went through both. The
-interval is so wide that of all groups together one in twenty reports would be refused by chance (Bonferroni).
+interval is so wide that of all groups together one in twenty reports would be refused by chance (Bonferroni). A mean of
+`CERTAIN` times the threshold is a loss whatever the interval says: a few samples that are ruined are no scatter.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ GAIN: Final = "gain of the adapter"
 """How the gate is called that no estimator can mend."""
 RESAMPLES: Final = 10_000
 CONFIDENCE: Final = 0.95
+CERTAIN: Final = 5.0
 UNSEEN: Final = 50.0
 """dB from which on nobody sees a difference, an error of less than one grey level; clean photos count up to it."""
 
@@ -69,10 +71,10 @@ def _new(group: Group, thresholds: Thresholds) -> list[Verdict]:
 
 
 def _no_loss(group: Group, most: float, among: int) -> Verdict:
-    mean, low, _ = loss_interval(group.psnr["champion"], group.psnr["SW"], among)
+    mean, low, high = loss_interval(group.psnr["champion"], group.psnr["SW"], among)
     return Verdict(
-        name=f"{group.name}: loss against the champion", passed=not (mean > most and low > 0), measured=mean,
-        threshold=most, unit="dB",
+        name=f"{group.name}: loss against the champion", passed=not _lost(mean, low, most), measured=mean,
+        threshold=most, unit="dB", detail=_detail(low, high, len(group.top)),
         advice="what is live would get worse; try --route full, or make the new samples more distinct",
     )  # fmt: skip
 
@@ -87,12 +89,20 @@ def _untouched(group: Group, thresholds: Thresholds, among: int) -> list[Verdict
     ]  # fmt: skip
     if "champion" in group.psnr:
         before, after = ([min(value, UNSEEN) for value in group.psnr[way]] for way in ("champion", "SW"))
-        loss, low, _ = loss_interval(before, after, among)
+        loss, low, high = loss_interval(before, after, among)
         verdicts.append(
             Verdict(
-                name="clean photos: loss against the champion", passed=not (loss > thresholds.clean_loss and low > 0),
-                measured=loss, threshold=thresholds.clean_loss, unit="dB",
+                name="clean photos: loss against the champion", passed=not _lost(loss, low, thresholds.clean_loss),
+                measured=loss, threshold=thresholds.clean_loss, unit="dB", detail=_detail(low, high, len(group.top)),
                 advice="undamaged photos would be changed; the new samples may be too close to undamaged ones",
             )
         )  # fmt: skip
     return verdicts
+
+
+def _lost(mean: float, low: float, most: float) -> bool:
+    return mean > most and (low > 0 or mean > CERTAIN * most)
+
+
+def _detail(low: float, high: float, count: int) -> str:
+    return f"{low:.2f} to {high:.2f}, n={count}"

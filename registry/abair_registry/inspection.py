@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from abair.errors import RegistryError
+from abair.errors import AdmissionError, RegistryError
 from abair_registry import candidates, publishing, store
 from abair_registry.blobs import Blobs, file_sha256
 from abair_registry.catalogue import Catalogue
@@ -118,7 +118,7 @@ def verify(opened: Catalogue) -> tuple[int, list[str]]:
         deployment = store.live(session)
         if deployment is None:
             return 0, ["registry: found no live deployment, expected one; run: abair-registry doctor"]
-        named = _named(deployment)
+        named = named_files(deployment)
         problems = []
         for what, sha256 in named:
             problem = opened.blobs.problem(sha256)
@@ -159,7 +159,10 @@ def installed_changes(opened: Catalogue) -> list[str]:
 
 
 def _changed(recorded: dict[str, str], point: candidates.Installed) -> list[str]:
-    now = candidates.find(point.name).files
+    try:
+        now = candidates.find(point.name).files
+    except AdmissionError as error:  # changed since it was installed, or installed twice: nothing that serves needs it
+        return [str(error)]
     return sorted(name for name in recorded.keys() | now.keys() if recorded.get(name) != now.get(name))
 
 
@@ -168,7 +171,8 @@ def _live_plugins(session: Session, deployment: Deployment | None) -> list[Plugi
     return [found for found in store.plugins(session) if found.id in serving]
 
 
-def _named(deployment: Deployment) -> list[tuple[str, str]]:
+def named_files(deployment: Deployment) -> list[tuple[str, str]]:
+    """The files of a deployment: what each is, and its SHA-256."""
     files = [("backbone", deployment.backbone.sha256), ("estimator", deployment.estimator.sha256)]
     for member in deployment.members:
         files.append((f"adapter {member.label}, config", member.adapter.config_sha256))
@@ -183,7 +187,7 @@ def mend(opened: Catalogue) -> list[str]:
     done = []
     with opened.database.read() as session:
         deployment = store.live(session)
-        named = _named(deployment) if deployment else []
+        named = named_files(deployment) if deployment else []
     broken = [(what, sha256) for what, sha256 in named if opened.blobs.problem(sha256)]
     if broken:
         factory = read_deployment(FACTORY)
@@ -209,7 +213,7 @@ def live_files(opened: Catalogue) -> tuple[int, list[tuple[str, str]]]:
             raise RegistryError("registry: found no live deployment, expected one; run: abair-registry doctor")
         kept = store.replays(session, deployment.backbone_id, [None, *(m.adapter_id for m in deployment.members)])
         replays = [("replay", sha256) for sha256 in dict.fromkeys(kept.values())]
-        return deployment.number, [*_named(deployment), *replays]
+        return deployment.number, [*named_files(deployment), *replays]
 
 
 def history_rows(opened: Catalogue) -> list[dict[str, Any]]:
@@ -263,7 +267,8 @@ def plugin_story(opened: Catalogue, name: str) -> dict[str, Any]:
         ]  # fmt: skip
         told["events"] = [
             {
-                "at": event.at.isoformat(timespec="seconds"), "actor": event.actor, "action": event.action,
+                "at": event.at.isoformat(timespec="seconds"), "actor": event.actor,
+                "action": event.action + (", forced" if event.detail.get("forced") else ""),
                 "deployment": event.deployment_number, "reason": event.reason,
             }
             for event in store.events(session, row.name)

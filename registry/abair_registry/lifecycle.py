@@ -45,7 +45,7 @@ def add(
     def probed(steps: Steps) -> tuple[Serving, admission.Probed]:
         with opened.database.read() as session:
             champion = live(session)
-        taken = {part.label: part.distribution for part in champion.parts if part.plugin != candidate.name}
+            taken = store.taken(session, besides=candidate.name)
         steps.begin(f"probe {candidate.name} {candidate.version}")
         return champion, admission.probe(candidate, opened.blobs.path(champion.backbone_sha256), taken, limits)
 
@@ -56,24 +56,20 @@ def add(
         with opened.database.read() as session:
             champion = live(session)
             size = store.backbone_size(session, champion.backbone_id)
-            before = store.plugin(session, candidate.name)
-            state = (before.state, before.reason) if before else None
+            known = store.plugin(session, candidate.name)
+            before = {"before": [known.state, known.reason]} if known else {}
         work.step("probe")
         # another operation may have come in between
         found = first[1] if first[0] == champion else probed(steps)[1]
-        work.step("record")
+        work.step("record", **before)
         new = _release(opened, candidate, found, champion.backbone_id, size)
         with work.session() as (session, _):
             release = store.record(session, new, who)
             adapters = [a.id for a in release.adapters if a.backbone_id == champion.backbone_id]
         if set(adapters) == {part.adapter_id for part in champion.parts if part.plugin == candidate.name}:
             return None  # it serves as it is
-        try:
-            work.step("train")
-            remember(opened, champion, adapters, wishes, steps)
-        except BaseException:
-            _back(opened, candidate.name, state)
-            raise
+        work.step("train")
+        remember(opened, champion, adapters, wishes, steps)
         with opened.database.read() as session:
             parts = _parts(session, adapters, champion)
         proposal = champion.with_parts(candidate.name, parts)
@@ -130,6 +126,12 @@ def enable(
                 )
             champion = live(session)
             theirs = _last_of(session, found)
+            owners = {part.label: part.plugin for part in champion.parts if part.plugin != found.name}
+            if other := next((a.degradation for a in theirs if a.degradation in owners), None):
+                raise RegistryError(
+                    f"plugin {found.name}: its degradation {other} is served by plugin {owners[other]}; expected the "
+                    f"name to be free; run: abair-registry disable {owners[other]}"
+                )
             parts = _parts(session, [adapter.id for adapter in theirs], champion)
             proposal = champion.with_parts(found.name, parts)
             # an estimator that knew all of them together needs no training
@@ -172,7 +174,7 @@ def resume(opened: Catalogue, who: Who, terminal: Terminal | None = None) -> Res
         if left is None:
             return None
         kind, subject, asked = left.kind, left.subject, dict(left.detail.get("arguments", {}))
-        who = Who(left.actor if who.reason == "" else who.actor, who.reason or left.reason)
+        who = Who(who.actor, who.reason or left.reason)
     if kind == "promote":
         return pointing.promote(opened, asked.get("number"), who, force=bool(asked.get("force")), terminal=terminal)
     if kind == "rollback":
@@ -204,7 +206,7 @@ def recorded(session: Session, name: str) -> Plugin:
 
 
 def _leave(opened: Catalogue, name: str, who: Who, kind: str, state: str, wishes: Wishes, terminal: Terminal) -> Result:
-    def prepare(work: Work, steps: Steps) -> Change:
+    def prepare(work: Work, steps: Steps) -> Change | None:
         with opened.database.read() as session:
             found = recorded(session, name)
             if found.state in {state, "removed"}:
@@ -224,6 +226,11 @@ def _leave(opened: Catalogue, name: str, who: Who, kind: str, state: str, wishes
             assert plugin is not None
             plugin.state, plugin.reason = state, who.reason
 
+        if proposal.parts == champion.parts:  # it does not serve: there is nothing to make
+            with work.session() as (session, operation):
+                settle_states(session)
+                store.tell(session, who, kind, subject, operation_id=operation.id)
+            return None
         return Change(subject, proposal, settle_states=settle_states)
 
     with opened.database.read() as session:
@@ -272,15 +279,6 @@ def _reject(session: Session, name: str, champion: Serving, reason: str) -> None
     found = store.plugin(session, name)
     if found is not None and name not in champion.plugins:
         found.state, found.reason = "rejected", reason
-
-
-def _back(opened: Catalogue, name: str, state: tuple[str, str] | None) -> None:
-    """The state from before an operation that was stopped."""
-    if state is not None:
-        with opened.database.write() as session:
-            found = store.plugin(session, name)
-            if found is not None and found.state == "candidate":
-                found.state, found.reason = state
 
 
 def _knew(session: Session, proposal: Serving) -> Serving | None:

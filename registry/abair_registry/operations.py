@@ -163,8 +163,9 @@ def expect_nobody(database: Database) -> None:
 
 
 def interrupted(session: Session) -> Operation | None:
-    """The newest operation, if it was killed, stopped or failed, and can be done again."""
-    newest = session.scalar(select(Operation).order_by(Operation.id.desc()).limit(1))
+    """The newest operation that got anywhere, if it was killed, stopped or failed, and can be done again."""
+    begun = select(Operation).where(Operation.step != "").order_by(Operation.id.desc())
+    newest = session.scalar(begun.limit(1))
     return newest if newest is not None and newest.state in ("undone", "failed") else None
 
 
@@ -233,6 +234,10 @@ def _close(session: Session, operation: Operation, state: str, error: str | None
     if operation.step == PUBLISHED:
         state = "done"  # whatever came after cannot take that back
     operation.state, operation.error, operation.finished = state, error, now()
+    if state != "done" and (before := operation.detail.get("before")):
+        found = store.plugin(session, operation.subject)
+        if found is not None and found.state == "candidate":
+            found.state, found.reason = before  # a plugin that was known is again what it was
     who, action = Who(operation.actor, error or operation.reason), f"{operation.kind} {state}"
     store.tell(session, who, action, operation.subject, {"step": operation.step}, operation_id=operation.id)
 

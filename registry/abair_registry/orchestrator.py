@@ -54,15 +54,21 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Result:
-    """How an operation ended; the field names are those of its JSON."""
+    """How an operation ended."""
 
     operation: int
     outcome: Way
     deployment: int
     run_id: str | None
     route: str | None
-    gates: list[dict[str, Any]]
+    verdicts: tuple[Verdict, ...]
     seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values; of the gates what a program needs."""
+        gates = [verdict.model_dump(include={"name", "passed", "measured", "threshold"}) for verdict in self.verdicts]
+        told = {key: value for key, value in vars(self).items() if key not in ("verdicts", "seconds")}
+        return told | {"gates": gates, "seconds": self.seconds}
 
 
 @dataclass(frozen=True)
@@ -112,10 +118,7 @@ def run(
         deployment=result.deployment,
         run_id=result.run_id,
         route=result.route,
-        gates=[
-            {key: value for key, value in verdict.model_dump().items() if key not in ("unit", "advice")}
-            for verdict in result.verdicts
-        ],
+        verdicts=tuple(result.verdicts),
         seconds=round(time.monotonic() - began, 1),
     )
 

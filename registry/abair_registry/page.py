@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 import abair
 from abair.contract import CLEAN
@@ -60,6 +63,8 @@ def begin(
         "review": wishes.review,
         "force": wishes.force,
         "abair": abair.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
         **{f"gate {name}": value for name, value in wishes.thresholds.model_dump().items()},
         **{f"SHA-256 of {name}": value for name, value in data.items()},
     }
@@ -128,7 +133,8 @@ def verdict_table(given: Sequence[Verdict]) -> str:
     rows = []
     for v in given:
         verdict, advice = ("passed", "") if v.passed else ("**refused**", v.advice)
-        rows.append(f"| {verdict} | {v.name} | {v.measured:.2f} {v.unit} | {v.threshold:g} {v.unit} | {advice} |")
+        measured = f"{v.measured:.2f} {v.unit}" + (f" ({v.detail})" if v.detail else "")
+        rows.append(f"| {verdict} | {v.name} | {measured} | {v.threshold:g} {v.unit} | {advice} |")
     head = ["| verdict | gate | measured | threshold | what to do |", "|---|---|---|---|---|"]
     return "\n".join([*head, *rows]) if rows else "No gate was asked."
 

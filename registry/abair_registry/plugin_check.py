@@ -16,10 +16,12 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+import abair
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import FACTORY, read_deployment
 from abair.discovery import discover, said
@@ -159,17 +161,21 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def _entry_point(folder: Path, wheel: Path) -> str:
-    from importlib.metadata import distributions
-
     for distribution in distributions(path=[str(folder)]):
         try:
             points = sorted(point.name for point in distribution.entry_points.select(group="abair"))
         except Exception as error:
-            raise AdmissionError(f"{wheel}: its entry_points.txt cannot be read ({said(error)})") from None
+            raise AdmissionError(f"{wheel.name}: its entry_points.txt cannot be read ({said(error)})") from None
+        if len(points) > 1:
+            names = ", ".join(map(one_line, points))
+            raise AdmissionError(
+                f"{wheel.name}: found {len(points)} entry points in the group abair ({names}); expected one, whose "
+                "module may declare several degradations"
+            )
         if points:
             return points[0]
     raise AdmissionError(
-        f"{wheel}: found no entry point in the group abair; expected one that names the plugin's module: "
+        f"{wheel.name}: found no entry point in the group abair; expected one that names the plugin's module: "
         '[project.entry-points.abair] name = "abair_name"'
     )
 
@@ -199,11 +205,32 @@ def _contents(candidate: Candidate, names: list[str]) -> list[Check]:
     derived = candidate.distribution.lower().replace("_", "-") == named and top == named.replace("-", "_")
     return [
         contents,
+        _requirements(candidate),
         Check(
             "names", derived, f"distribution {candidate.distribution}, module {top}, entry point {candidate.name}",
             "" if derived else f"derive them from the name: {named}, {named.replace('-', '_')}, {candidate.name}",
         ),
     ]  # fmt: skip
+
+
+def _requirements(candidate: Candidate) -> Check:
+    """Whether the wheel can be installed beside this version of the platform."""
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    told = next((d.requires or [] for d in distributions(name=candidate.distribution, path=[str(candidate.root)])), [])
+    try:
+        named = [Requirement(text) for text in told]
+    except InvalidRequirement as error:
+        return Check("requirements", False, one_line(str(error), 160), "mend dependencies in pyproject.toml")
+    ours = [one for one in named if canonicalize_name(one.name) == "abair" and one.marker is None]
+    if not ours:
+        return Check("requirements", False, "abair is not among them", 'dependencies = ["abair>=0.1,<0.2"]')
+    fits = all(one.specifier.contains(abair.__version__, prereleases=True) for one in ours)
+    return Check(
+        "requirements", fits, f"{', '.join(map(str, ours))}; this is abair {abair.__version__}",
+        "" if fits else "widen the range, or check with the version that it is for",
+    )  # fmt: skip
 
 
 def _probe(candidate: Candidate, checked: Checked) -> Probed | None:
@@ -213,7 +240,7 @@ def _probe(candidate: Candidate, checked: Checked) -> Probed | None:
         probed = probe(candidate, factory.find(factory.backbone.file), taken)
     except AdmissionError as error:
         reason = str(error).partition("): ")[2] or str(error)
-        missing = CONFIG_FILE in reason or WEIGHTS_FILE in reason
+        missing = "is missing" in reason and (CONFIG_FILE in reason or WEIGHTS_FILE in reason)
         advice = f"train one: abair train adapter {candidate.name}" if missing else "mend it; add refuses it as it is"
         checked.checks.append(Check("probe", False, reason, advice))
         return None

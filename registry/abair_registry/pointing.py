@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
-from abair_registry import hooks, operations, store
+from abair_registry import hooks, inspection, operations, store
 from abair_registry.catalogue import Catalogue
 from abair_registry.following import follow
 from abair_registry.models import Deployment
@@ -35,8 +35,9 @@ class Moved:
 
 
 def promote(
-    opened: Catalogue, number: int | None, who: Who, *, force: bool = False, terminal: Terminal | None = None
-) -> Moved:
+    opened: Catalogue, number: int | None, who: Who, *, force: bool = False, wait: bool = False,
+    terminal: Terminal | None = None,
+) -> Moved:  # fmt: skip
     """Let a challenger serve: the newest that waits for review, or the one of this number.
 
     Raises:
@@ -61,10 +62,12 @@ def promote(
             )
         return found
 
-    return _move(opened, "promote", who, target, {"number": number, "force": force}, terminal or quiet())
+    return _move(opened, "promote", who, target, {"number": number, "force": force}, wait, terminal or quiet())
 
 
-def rollback(opened: Catalogue, to: int | None, who: Who, *, terminal: Terminal | None = None) -> Moved:
+def rollback(
+    opened: Catalogue, to: int | None, who: Who, *, wait: bool = False, terminal: Terminal | None = None
+) -> Moved:
     """Let an earlier deployment serve again: the one before the live one, or the one of this number.
 
     Raises:
@@ -85,7 +88,7 @@ def rollback(opened: Catalogue, to: int | None, who: Who, *, terminal: Terminal 
             )
         return found
 
-    return _move(opened, "rollback", who, target, {"to": to}, terminal or quiet())
+    return _move(opened, "rollback", who, target, {"to": to}, wait, terminal or quiet())
 
 
 def _move(
@@ -94,22 +97,42 @@ def _move(
     who: Who,
     target: Callable[[Session, int], Deployment],
     arguments: dict[str, Any],
+    wait: bool,
     terminal: Terminal,
 ) -> Moved:
     """Point at a recorded deployment: one transaction, then what follows from it."""
-    with operations.working(opened.database, kind, "deployment", who, arguments=arguments) as work:
+
+    def chosen(session: Session) -> tuple[int, Deployment]:
+        champion = live(session).number
+        deployment = target(session, champion)
+        if deployment.number == champion:
+            raise RegistryError(
+                f"deployment {champion}: is live already; expected another; see: abair-registry history"
+            )
+        for what, sha256 in inspection.named_files(deployment):
+            if problem := opened.blobs.problem(sha256):
+                raise RegistryError(
+                    f"deployment {deployment.number}: {what}: {problem}; expected a whole deployment; nothing was "
+                    "changed; bring it back from where it is whole: abair-registry pull"
+                )
+        return champion, deployment
+
+    if not wait:  # what cannot be done leaves no operation behind
+        operations.expect_nobody(opened.database)
+        with opened.database.read() as session:
+            chosen(session)
+    working = operations.working(
+        opened.database, kind, "deployment", who, arguments=arguments, wait=wait, waiting=terminal.waiting
+    )
+    with working as work:
         work.step("publish")
         with work.session() as (session, operation):
-            champion = live(session).number
-            deployment = target(session, champion)
+            champion, deployment = chosen(session)
             number = deployment.number
-            if number == champion:
-                raise RegistryError(
-                    f"deployment {number}: is live already; expected another; see: abair-registry history"
-                )
             store.publish(
-                session, deployment, who, action=kind, subject=f"deployment {number}", operation_id=operation.id
-            )
+                session, deployment, who, action=kind, subject=f"deployment {number}", operation_id=operation.id,
+                detail={"forced": True} if arguments.get("force") else None,
+            )  # fmt: skip
             parts = serving(session, deployment).parts
             operation.step = PUBLISHED
             operation.detail = operation.detail | {"deployment": number}

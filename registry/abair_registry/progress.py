@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from abair_registry.operations import Running
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on: who looked on has gone, which stops no operation (rich would end the program)."""
+
+
 class Steps:
     """The steps of an operation; on a terminal a live line, elsewhere one line a step. `quiet` says nothing."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._console = _Console(stderr=True, quiet=quiet, highlight=False)
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),

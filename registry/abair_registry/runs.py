@@ -6,6 +6,7 @@ MLflow observes and never decides. Its store is a SQLite file and a folder below
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -237,7 +238,8 @@ class Runs:
 
             name, alias, number = named.groups()
             version = number or client.get_model_version_by_alias(name, alias).version
-            target = folder / name / str(version)  # a version never changes: what is there needs no second download
+            # a store's version never changes: what is there needs no second download
+            target = folder / hashlib.sha256(self.uri.encode()).hexdigest()[:12] / name / str(version)
             if not target.is_dir():
                 source = client.get_model_version_download_uri(name, version)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -249,6 +251,11 @@ class Runs:
         place = self.artifacts if self.uri.startswith("sqlite:") else None
         # the page has a form for language models, and takes that for the usual one unless it is told
         return client.create_experiment(self._experiment, place, {"mlflow.experimentKind": "custom_model_development"})
+
+    @property
+    def shown(self) -> str:
+        """The store's URI for people, without a password."""
+        return _shown(self.uri)
 
     @property
     def used(self) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from abair.deployment import home
+from abair.errors import RegistryError
 
 DATABASE: Final = "registry.db"
 
@@ -38,6 +39,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="ABAIR_", env_nested_delimiter="__", extra="ignore", frozen=True, populate_by_name=True
     )
+
+    def __init__(self, **given: Any) -> None:
+        """Raises RegistryError: a variable has a value that it cannot have."""
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise RegistryError(
+                f"settings: {wrong}; expected values as docs/registry.md names them; look at the variables ABAIR_*"
+            ) from None
 
     home: Path = Field(default_factory=home)
     registry_url: SecretStr | None = None

@@ -114,6 +114,18 @@ def release_of(found: Plugin, adapters: Sequence[Adapter]) -> Release | None:
     return candidates[-1] if candidates else None
 
 
+def taken(session: Session, besides: str) -> dict[str, str]:
+    """The degradations of all plugins but one that were added and not removed, with the distributions they are of."""
+    deployment = live(session)
+    serving = [member.adapter for member in deployment.members] if deployment else []
+    names: dict[str, str] = {}
+    for found in plugins(session):
+        release = release_of(found, [adapter for adapter in serving if adapter.release.plugin_id == found.id])
+        if found.name != besides and found.state != "removed" and release is not None:
+            names |= {adapter.degradation: found.distribution for adapter in release.adapters}
+    return names
+
+
 def record(session: Session, new: NewRelease, who: Who) -> Release:
     """A release as a candidate; one that is recorded already, with the same files, is returned as it is.
 

@@ -28,7 +28,8 @@ def serve(settings: Settings, port: int, say: Callable[[str], None], *, browser:
     """
     runs = Runs(settings)
     if runs.uri.startswith(("http://", "https://")):
-        say(f"the runs are at {runs.uri}")
+        runs.experiment()  # says so if it cannot be reached
+        say(f"the runs are at {runs.shown}")
         if browser:
             webbrowser.open(runs.uri)
         return
@@ -46,7 +47,8 @@ def serve(settings: Settings, port: int, say: Callable[[str], None], *, browser:
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # with all that it starts it is one group, which ends as one
     )
-    before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    ending = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # the latter: a closed terminal
+    before = {kind: signal.signal(kind, signal.getsignal(signal.SIGINT)) for kind in ending}
     try:
         _wait_for(server, port)
         say(f"the runs are at {url} (Ctrl-C ends it)")
@@ -57,7 +59,8 @@ def serve(settings: Settings, port: int, say: Callable[[str], None], *, browser:
     except KeyboardInterrupt:
         pass
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
         _end(server)
 
 

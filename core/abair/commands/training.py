@@ -102,7 +102,8 @@ def adapter(
     settings: SettingsFile = None,
     device: Device = "cpu",
     time_budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="End after so long at the latest: 10m, 1h30m, 90s.")
+        str | None,
+        typer.Option(metavar="TIME", help="Of training at most: 10m, 1h30m, 90s; measuring comes on top."),
     ] = None,
     patience: Annotated[
         int | None, typer.Option(min=0, help="End after so many validations without a better one; 0: never.")
@@ -156,7 +157,8 @@ def estimator(
     settings: SettingsFile = None,
     device: Device = "cpu",
     time_budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="End after so long at the latest: 10m, 1h30m, 90s.")
+        str | None,
+        typer.Option(metavar="TIME", help="Of training at most: 10m, 1h30m, 90s; measuring comes on top."),
     ] = None,
     patience: Annotated[
         int | None, typer.Option(min=0, help="End after so many validations without a better one; 0: never.")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
 
 from abair import __version__
 from abair.backbone import fingerprint, load_backbone
@@ -21,12 +24,16 @@ from abair.plugin_kit.tracking import Tracker, tracker
 from abair.synthesis import Degrader
 from abair.training import processes
 from abair.training.commands import photos_of, train_adapter
+from abair.training.loop import HISTORY
+from abair.training.settings import ADAPTING, Settings, read_settings
 from abair.wholefile import write_text, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 History = list[tuple[int, dict[str, float]]]
+WORTH_IT: Final = 0.3
+"""dB over the bare backbone below which a registry refuses an adapter, unless it was told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +71,22 @@ def train(
     run = run or Path("runs") / f"adapter-{name}"
     opened: AbstractContextManager[Tracker | None] = nullcontext(None)
     if track and processes.is_first():
-        given = {key: value for key, value in options.items() if value is not None}
+        photos, held_out = photos_of(data)
+        file = options.get("settings_file")
+        settings = read_settings(ADAPTING, file, **{k: v for k, v in options.items() if k in Settings.model_fields})
         opened = tracker()(
             f"train adapter {name}",
-            params={"degradation": name, "photos": data.name if data else "samples", "abair": __version__, **given},
+            params={
+                "degradation": name, "photos": _called(photos.source), "count of photos": len(photos),
+                "SHA-256 of photos": photos.digest(), "SHA-256 of photos held out": held_out.digest(),
+                "backbone": read_deployment(FACTORY).backbone.fingerprint if backbone is None else backbone.name,
+                "abair": __version__, "torch": torch.__version__, **settings.model_dump(),
+            },
             tags={"abair.kind": "train adapter", "abair.degradation": name},
-        )
-    history: History = []
+        )  # fmt: skip
     with opened as tracked:
 
         def watch(step: int, figures: dict[str, float]) -> None:
-            history.append((step, figures))
             if tracked is not None:
                 tracked.metrics({f"train/{key}": value for key, value in figures.items()}, step)
 
@@ -83,8 +95,12 @@ def train(
             return None
         say(f"measuring {COUNT} held-out samples with every adapter")
         efficacy = judge(degradation, folder, backbone, data)
+        if efficacy.gain < WORTH_IT:
+            say(
+                f"warning: {efficacy.gain:+.2f} dB over the bare backbone; a registry asks for {WORTH_IT}: train longer"
+            )
         text = _summary(degradation, efficacy, folder, data)
-        _write_evidence(run, name, history, efficacy, text, tracked, say)
+        _write_evidence(run, name, _history(run), efficacy, text, tracked, say)
         filled = None if out is not None else _fill(degradation, text, say)
         return Outcome(folder, efficacy, run, filled, tracked.run_id if tracked else None)
 
@@ -111,15 +127,27 @@ def judge(degradation: Degradation, folder: Path, backbone: Path | None, data: P
 
 
 def _summary(degradation: Degradation, efficacy: Efficacy, folder: Path, data: Path | None) -> str:
-    photos = f"photos of {data.name}" if data else "the sample photos"
+    held_out = photos_of(data)[1]
+    photos = f"{_called(held_out.source)}, {len(held_out)} photos, SHA-256 {held_out.digest()[:12]}"
     lines = [
-        f"Means of {efficacy.count} held-out samples of {SIDE} x {SIDE} pixels, made from {photos} by this plugin's "
-        f"synthesiser, over its whole range. By `abair train adapter {degradation.name}` (settings in "
+        f"Means of {efficacy.count} held-out samples of {SIDE} x {SIDE} pixels, made from photos ({photos}) by this "
+        f"plugin's synthesiser, over its whole range. By `abair train adapter {degradation.name}` (settings in "
         f"`adapters/{folder.name}/training.toml`).",
         "",
         efficacy.markdown(),
     ]
     return "\n".join(lines)
+
+
+def _called(source: str) -> str:
+    """Where photos are from, without the folders of this machine."""
+    return Path(source).name
+
+
+def _history(run: Path) -> History:
+    """All validations of the run, of those before it was resumed, too."""
+    told = [json.loads(line) for line in (run / HISTORY).read_text(encoding="utf-8").splitlines()]
+    return [(int(one["step"]), {k: v for k, v in one.items() if k not in ("step", "seconds")}) for one in told]
 
 
 def _write_evidence(
@@ -143,9 +171,7 @@ def _write_evidence(
     except ImportError:
         say("warning: no pictures, because matplotlib is missing; pip install 'abair[train]'")
         return
-    pictures = {"before-after.png": before_after(efficacy)}
-    if history:  # a run that was over already has none
-        pictures["curves.png"] = curves(name, history)
+    pictures = {"before-after.png": before_after(efficacy), "curves.png": curves(name, history)}
     for file, figure in pictures.items():
         with written_whole(run / file) as aside:
             aside.write_bytes(_png(figure))

@@ -115,9 +115,10 @@ class AdaptTask:
 
     @cached_property
     def depends(self) -> dict[str, str]:
-        """The frozen network, photos and real pairs."""
+        """The frozen network, photos, damage and real pairs."""
         pairs = "" if self.pairs is None else pixels_digest([*self.pairs[0].clean, *self.pairs[0].degraded])
-        return {"backbone": self.fingerprint, "photos": self.photos.digest(), "pairs": pairs}
+        photos, damage = self.photos.digest(), self.degrader.digest
+        return {"backbone": self.fingerprint, "photos": photos, "damage": damage, "pairs": pairs}
 
     def batch(self, index: int) -> Batch:
         """(degraded, clean)."""

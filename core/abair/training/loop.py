@@ -144,6 +144,8 @@ def train(
     started, saved = time.monotonic() - state.seconds, time.monotonic()
     with report:
         over = processes.as_first(state.over(settings))
+        if over:
+            report.nothing_left(state)
         for batch in () if over else _batches(task, settings, state.step, rank, world):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, state.position(settings))
@@ -363,6 +365,15 @@ class _Report:
             completed=min(self.settings.steps, state.position(self.settings)),
             description=f"loss {sum(recent) / len(recent):.4f}{shown}{self.figure}",
         )
+
+    def nothing_left(self, state: State) -> None:
+        if not self.quiet:
+            print(
+                f"{self.path.parent}: nothing is left to train: {state.step} steps are done; for more raise steps or "
+                "time, to begin anew name another folder for checkpoints",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def validated(self, state: State, figures: dict[str, float], watch: Watch | None) -> None:
         recent = self.losses[-self.settings.validate_every :]

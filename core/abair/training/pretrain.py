@@ -61,10 +61,11 @@ class PretrainTask:
 
     @cached_property
     def depends(self) -> dict[str, str]:
-        """Size, labels, photos and recipe."""
+        """Size, labels, photos, damage and recipe."""
         labels, recipe = ", ".join(self.degrader.labels), str(self.degrader.recipe)
         size = self.module.backbone.size.name
-        return {"size": size, "labels": labels, "photos": self.photos.digest(), "recipe": recipe}
+        photos, damage = self.photos.digest(), self.degrader.digest
+        return {"size": size, "labels": labels, "photos": photos, "damage": damage, "recipe": recipe}
 
     def batch(self, index: int) -> Batch:
         """(degraded, clean, types at half resolution)."""

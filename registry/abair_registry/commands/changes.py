@@ -136,6 +136,7 @@ def retrain(
 def promote(
     number: Annotated[int | None, typer.Argument(help="Of a deployment.  [default: the challenger]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Though another was its champion; needs --reason.")] = False,
+    wait: Wait = False,
     actor: Actor = None,
     reason: Reason = "",
     json: Json = False,
@@ -148,13 +149,14 @@ def promote(
     with _session(json) as (reporter, registry, terminal):
         from abair_registry import pointing
 
-        moved = pointing.promote(registry, number, who(actor, reason), force=force, terminal=terminal)
+        moved = pointing.promote(registry, number, who(actor, reason), force=force, wait=wait, terminal=terminal)
         _show_moved(reporter, moved, json)
 
 
 @app.command()
 def rollback(
     to: Annotated[int | None, typer.Option("--to", metavar="N", help="Which.  [default: the one before]")] = None,
+    wait: Wait = False,
     actor: Actor = None,
     reason: Reason = "",
     json: Json = False,
@@ -166,7 +168,8 @@ def rollback(
     with _session(json) as (reporter, registry, terminal):
         from abair_registry import pointing
 
-        _show_moved(reporter, pointing.rollback(registry, to, who(actor, reason), terminal=terminal), json)
+        moved = pointing.rollback(registry, to, who(actor, reason), wait=wait, terminal=terminal)
+        _show_moved(reporter, moved, json)
 
 
 @app.command()
@@ -250,19 +253,20 @@ def _session(json: bool) -> Iterator[tuple[Reporter, Any, Terminal]]:
 
 def _show(reporter: Reporter, result: Result, json: bool) -> None:
     if json:
-        reporter.result(asdict(result))
+        reporter.result(result.as_json())
     else:
         rows = [
             (
-                "passed" if gate["passed"] else "refused",
-                gate["name"],
-                f"{gate['measured']:.2f}",
-                f"{gate['threshold']:g}",
+                "passed" if verdict.passed else "refused",
+                verdict.name,
+                f"{verdict.measured:.2f}",
+                verdict.detail,
+                f"{verdict.threshold:g}",
             )
-            for gate in result.gates
+            for verdict in result.verdicts
         ]
         if rows:
-            table(("verdict", "gate", "measured", "threshold"), rows, result=False)
+            table(("verdict", "gate", "measured", "interval", "threshold"), rows, result=False)
         said = {
             "live": f"deployment {result.deployment} is live",
             "challenger": f"deployment {result.deployment} waits for review: promote {result.deployment}",
@@ -276,7 +280,7 @@ def _show(reporter: Reporter, result: Result, json: bool) -> None:
     if result.outcome == "rejected":
         from abair.errors import RegistryError
 
-        refused = ", ".join(gate["name"] for gate in result.gates if not gate["passed"])
+        refused = ", ".join(verdict.name for verdict in result.verdicts if not verdict.passed)
         reporter.fail(
             RegistryError(
                 f"operation {result.operation}: refused by {refused}; expected all gates to pass; what to do stands in "

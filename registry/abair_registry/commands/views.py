@@ -136,8 +136,11 @@ def doctor(json: Json = False) -> None:
         mended = [f"operation {left.id}, {left.kind} {left.subject}: ended, its process is gone"
                   for left in operations.recover(registry.database)]  # fmt: skip
         mended += inspection.mend(registry)
-        if catalogue.changed(registry) and catalogue.settle(registry):
-            mended.append("deployment.json: written anew")
+        try:
+            if catalogue.settle(registry):
+                mended.append("deployment.json: written anew")
+        except RegistryError:
+            pass  # a file is missing or cannot be written, which is told next
         _, problems = inspection.verify(registry)
         runs = Runs(registry.settings)
         try:
