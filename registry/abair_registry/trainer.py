@@ -32,7 +32,9 @@ from abair_registry.errands import Damaged, Point
 from abair_registry.serving import Part, Serving
 
 JUDGED: Final = 20
-"""Held-out samples of a label."""
+"""Held-out samples of a label when it is new."""
+REMEMBERED: Final = 12
+"""Those of them that later labels are judged by."""
 KEPT: Final = 6
 """Held-out samples of a mixture."""
 MIXED_WITH: Final = 3
@@ -248,8 +250,9 @@ class Trainer:
         """Of each label its own, of mixtures those that every replay holds; fewer of the older ones."""
         samples: list[HeldOut] = []
         for part in self.proposal.parts:
-            samples += _singles(self._replay(part.replay), part.label)
-        samples += _singles(self._replay(self.proposal.replay), CLEAN)
+            own = _singles(self._replay(part.replay), part.label)
+            samples += own if part.label in self.fresh else own[:REMEMBERED]
+        samples += _singles(self._replay(self.proposal.replay), CLEAN)[:REMEMBERED]
         for part in self.proposal.parts:
             if part.label in self.fresh:
                 samples += _singles(self._replay(part.replay), CLEAN)

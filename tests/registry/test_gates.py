@@ -86,6 +86,22 @@ def test_scatter_is_not_taken_for_a_loss_but_a_steady_one_is() -> None:
     ]
 
 
+@pytest.mark.parametrize("losses", [(10.0, 10.0, 10.0, 0, 0, 0), (8.0, 8.0, 0, 0, 0, 0), (3.0, 3.0, 3.0, 0, 0, 0)])
+def test_a_few_samples_that_are_ruined_are_no_scatter(losses: tuple[float, ...]) -> None:
+    ways = dict.fromkeys(("input", "backbone", "OH", "SW", "Oracle"), (26.0,) * 6)
+    ruined = Group(
+        labels=("noise",), psnr=ways | {"champion": tuple(26.0 + loss for loss in losses)}, top=("noise",) * 6
+    )
+    others = {name: group(name, champion=26.0) for name in map(str, range(12))}  # which widen the interval
+    assert refused(report(noise=ruined, **others)) == ["noise: loss against the champion"]
+
+
+def test_a_loss_is_told_with_its_interval_and_the_count_of_samples() -> None:
+    (loss,) = [verdict for verdict in judge(report(), Thresholds()) if verdict.name.startswith("noise")]
+    assert loss.detail.endswith(f"n={COUNT}")
+    assert " to " in loss.detail
+
+
 def test_the_interval_holds_the_mean_and_narrows_with_agreement() -> None:
     mean, low, high = loss_interval(around(26.5, 0.3), around(26.0))
     assert mean == pytest.approx(0.5)

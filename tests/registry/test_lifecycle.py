@@ -14,10 +14,10 @@ import pytest
 from abair import Restorer
 from abair.deployment import read_deployment
 from abair.errors import RegistryError
-from abair_registry import catalogue, inspection, lifecycle, sharing, store
+from abair_registry import catalogue, inspection, lifecycle, operations, pointing, sharing, store
 from abair_registry.catalogue import Catalogue
 from abair_registry.settings import Settings
-from abair_registry.store import Who
+from abair_registry.store import NewAdapter, NewRelease, Who
 
 Open = Callable[[], AbstractContextManager[Catalogue]]
 ME = Who("me", "a reason")
@@ -83,6 +83,72 @@ def test_the_last_plugin_stays(registry: Catalogue) -> None:
     with pytest.raises(RegistryError, match="plugin low-light: is the last one live"):
         lifecycle.disable(registry, "low-light", ME)
     assert labels(registry) == (3, ["low-light", "clean"])
+
+
+def known(registry: Catalogue, name: str) -> tuple[str, str]:
+    """A plugin's state and its reason."""
+    with registry.database.read() as session:
+        found = store.plugin(session, name)
+        assert found is not None
+        return found.state, found.reason
+
+
+def test_a_deployment_whose_files_are_gone_is_not_moved_to(registry: Catalogue) -> None:
+    with registry.database.read() as session:
+        live = store.live(session)
+        assert live is not None
+        first = live.estimator.sha256
+    lifecycle.disable(registry, "rain", ME)
+    registry.blobs.path(first).unlink()
+    with pytest.raises(RegistryError, match=r"deployment 1: estimator: .*nothing was changed"):
+        pointing.rollback(registry, None, ME)
+    assert labels(registry)[0] == 2
+    assert read_deployment(registry.settings.home).name == "2"
+    assert inspection.verify(registry)[1] == []
+
+
+def test_a_plugin_that_never_served_is_disabled_and_removed_without_a_new_deployment(registry: Catalogue) -> None:
+    with registry.database.write() as session:
+        live = store.live(session)
+        assert live is not None
+        adapter = live.members[0].adapter
+        same = NewAdapter(
+            degradation="sleet", title="Sleet", backbone_id=live.backbone_id, rank=4, parameters=8,
+            config_sha256=adapter.config_sha256, weights_sha256=adapter.weights_sha256,
+        )  # fmt: skip
+        new = NewRelease(name="sleet", distribution="abair-sleet", version="1", module="m", adapters=[same])
+        store.record(session, new, ME)
+        assert store.taken(session, besides="rain")["sleet"] == "abair-sleet"
+    for does, state in ((lifecycle.disable, "disabled"), (lifecycle.remove, "removed")):
+        outcome = does(registry, "sleet", ME)
+        assert (outcome.deployment, outcome.run_id, known(registry, "sleet")) == (1, None, (state, "a reason"))
+    with registry.database.read() as session:
+        assert "sleet" not in store.taken(session, besides="rain")
+    assert len(inspection.history_rows(registry)) == 1
+
+
+def test_a_name_is_taken_while_its_plugin_is_disabled(registry: Catalogue) -> None:
+    lifecycle.disable(registry, "rain", ME)
+    with registry.database.read() as session:
+        assert store.taken(session, besides="frost")["rain"] == "abair-rain"
+        assert "rain" not in store.taken(session, besides="rain")
+
+
+def test_a_plugin_whose_operation_was_stopped_is_again_what_it_was(registry: Catalogue) -> None:
+    lifecycle.disable(registry, "rain", ME)
+
+    def stopped() -> None:
+        with operations.working(registry.database, "add", "rain", ME) as work:
+            work.step("record", before=["disabled", "smears"])
+            with work.session() as (session, _):
+                found = store.plugin(session, "rain")
+                assert found is not None
+                found.state, found.reason = "candidate", ""
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert known(registry, "rain") == ("disabled", "smears")
 
 
 @pytest.mark.parametrize("action", [lifecycle.disable, lifecycle.enable, lifecycle.remove])

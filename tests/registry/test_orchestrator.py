@@ -141,7 +141,7 @@ def test_a_useless_plugin_is_refused_and_forced_only_with_a_reason(
     assert (code, told["outcome"], refused(told)) == (0, "live", ["frost: gain of the adapter"])
     assert client(settings).get_run(told["run_id"]).data.tags["abair.forced"] == "true"
     (story,) = run("show", "frost")[1]
-    assert ("add", "the board wants it") in [(event["action"], event["reason"]) for event in story["events"]]
+    assert ("add, forced", "the board wants it") in [(event["action"], event["reason"]) for event in story["events"]]
 
 
 @sqlite
