@@ -166,7 +166,7 @@ def replay_of(
     )
     singles = [(label,) for label in degrader.labels]
     judged = held_out_of(backbone, degrader, held_out, singles, count, seed, tell)
-    judged += held_out_of(backbone, degrader, held_out, pairs, chained or count, seed + 1, tell)
+    judged += held_out_of(backbone, degrader, held_out, pairs, chained or count, seed, tell, first=len(singles))
     return Replay(features, tuple(judged))
 
 
@@ -212,12 +212,16 @@ def held_out_of(
     count: int,
     seed: int,
     tell: Callable[[], object] = lambda: None,
+    first: int = 0,
 ) -> list[HeldOut]:
-    """`count` samples of each kind of damage (a label, several for a chain); all kinds from the same scenes."""
+    """`count` samples of each kind of damage (a label, several for a chain); all kinds from the same scenes.
+
+    The kinds are numbered from `first` on: each number has random numbers of its own.
+    """
     samples = []
     for index in range(count):
         clean = photos.scene(generator_for(seed, 12, index), LONGEST, smallest=0.6)
-        for kind, labels in enumerate(kinds):
+        for kind, labels in enumerate(kinds, first):
             generator = generator_for(seed, 13, index, kind)
             made = degrader.single(clean, CLEAN, generator) if labels == (CLEAN,) else degrader.chain(
                 clean, labels, generator

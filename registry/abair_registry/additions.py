@@ -42,6 +42,10 @@ PAPER: Final = {"CBSD68_jpeg20": 1.36, "CBSD68_4bit": 3.71, "CBSD68_snow": 5.35}
 """What SW gained in the paper from the new degradation's adapter, in dB (table 4)."""
 
 
+LOST: Final = 0.10
+"""dB that nothing may lose."""
+
+
 class Addition(BaseModel):
     """One `add`: how it ended, what was trained for it, and which weights served then."""
 
@@ -71,6 +75,9 @@ class Experiment(BaseModel):
         found = {one.key: one for one in self.reports[stage].sets}.get(key)
         return None if found is None or policy not in found.mean else found.mean[policy].psnr
 
+    def _change(self, key: str) -> float:
+        return (self.score(len(self.reports) - 1, key) or 0) - (self.score(0, key) or 0)
+
     def markdown(self) -> str:
         """The tables."""
         stages = ["factory", *(f"+ {addition.plugin}" for addition in self.additions)]
@@ -80,16 +87,19 @@ class Experiment(BaseModel):
         lines += _head(["set", "input", *stages, "last less first"])
         for key, title in sets.items():
             scores = [self.score(stage, key) for stage in range(last + 1)]
-            change = (scores[-1] or 0) - (scores[0] or 0)
+            change = self._change(key)
             lines.append(_row([title, _cell(self.score(0, key, "input")), *map(_cell, scores), f"{change:+.2f}"]))
+        lost = [sets[key] for key in sets if key not in PAPER and self._change(key) < -LOST]
+        lines += ["", f"Lost more than {LOST:.2f} dB from first to last: {'; '.join(lost) or 'none'}."]
         lines += ["", "## The new degradations", ""]
-        lines += _head(["set", "input", "SW before", "SW after", "OH after", "Oracle", "gain", "gain in the paper"])
+        lines += _head(["set", "input", "SW before", "SW after", "OH after", "Oracle", "gain", "in the paper", ""])
         for key in (key for key in PAPER if key in sets):
             before, after = self.score(0, key), self.score(last, key)
             others = [self.score(last, key, policy) for policy in ("OH", "Oracle")]
             gain = (after or 0) - (before or 0)
             row = [sets[key], _cell(self.score(0, key, "input")), _cell(before), _cell(after), *map(_cell, others)]
-            lines.append(_row([*row, f"{gain:+.2f}", f"{PAPER[key]:+.2f}"]))
+            reached = "reached" if gain >= PAPER[key] else "short"
+            lines.append(_row([*row, f"{gain:+.2f}", f"{PAPER[key]:+.2f}", reached]))
         lines += ["", "## Mixtures, at the end", "", *_head(["set", "input", "OH", "SW", "Oracle", "SW less OH"])]
         for key in (key for key in sets if key.startswith("mix_")):
             cells = [self.score(last, key, policy) for policy in ("input", "OH", "SW", "Oracle")]
@@ -103,6 +113,7 @@ class Experiment(BaseModel):
             numbers = [f"{one.seconds:.0f}", f"{one.adapter_parameters:,}", f"{one.estimator_parameters:,}"]
             lines.append(_row([one.plugin, outcome, one.route or "-", *numbers]))
         lines += ["", "Protocol", "", *(f"- {line}" for line in self.reports[-1].protocol)]
+        lines.append(f"- weights' hash before anything was added: {self.reports[0].weights_sha256}")
         lines += [f"- not measured: {key}: {reason}" for key, reason in self.reports[-1].missing.items()]
         return "\n".join(lines) + "\n"
 

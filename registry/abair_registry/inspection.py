@@ -251,6 +251,10 @@ def plugin_story(opened: Catalogue, name: str) -> dict[str, Any]:
     told: dict[str, Any] = {key: value for key, value in asdict(row).items() if key != "adapters"}
     with opened.database.read() as session:
         found = store.plugin(session, row.name)
+        declared = found.releases[-1].declared if found and found.releases else {}
+        for label, said in declared.items():
+            if card := said.get("card"):
+                told[f"card {label}"] = f"{card['licence']}; trained on {card['training_data']}"
         told["releases"] = [
             {
                 "version": release.version,

@@ -126,7 +126,7 @@ def test_a_wheel_is_typed_licensed_and_free_of_tests(
 
 def test_the_platforms_wheel_holds_the_factory_deployment(wheels: dict[str, Path]) -> None:
     names = members(wheels["abair"])
-    assert "abair/weights/factory/deployment.json" in names
+    assert {"abair/weights/factory/deployment.json", "abair/weights/MODEL_CARD.md"} <= set(names)
     # Backbone, estimator, and an adapter for each of the five.
     assert len([n for n in names if n.startswith("abair/weights/factory/") and n.endswith(".safetensors")]) == 8
 

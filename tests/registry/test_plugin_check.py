@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import zipfile
@@ -70,7 +71,7 @@ def test_a_good_plugin_passes_every_check_and_nothing_is_installed(check: Check,
     assert (code, refused(told), told["passed"]) == (0, [], True), told
     assert (told["plugin"], told["distribution"], told["version"]) == ("frost", "abair-frost", "0.1.0")
     names = [one["name"] for one in told["checks"]]
-    assert names == ["wheel", "contents", "names", "probe", "card", "efficacy", "against the others"]
+    assert names == ["wheel", "contents", "requirements", "names", "probe", "card", "efficacy", "against the others"]
     assert sys.path == path
     assert not list(project.glob("*.whl"))
 
@@ -85,6 +86,25 @@ def test_a_package_as_the_kit_makes_it_passes_every_check_with_the_factorys_netw
     made = make_package(names_of("frosted-print"), tmp_path, author="Ada")
     code, told, _ = check(made.folder)
     assert (code, refused(told), told["passed"]) == (0, [], True), told
+
+
+def test_a_version_of_abair_that_it_is_not_for_is_refused(check: Check, project: Path) -> None:
+    described = (project / "pyproject.toml").read_text()
+    (project / "pyproject.toml").write_text(re.sub(r'"abair[><=][^"]*", "torch', '"abair>=9,<10", "torch', described))
+    told = check(project)[1]
+    assert refused(told) == ["requirements"]
+    assert next(one["found"] for one in told["checks"] if one["name"] == "requirements").startswith(
+        "abair<10,>=9; this"
+    )
+
+
+def test_two_entry_points_are_one_line(check: Check, project: Path) -> None:
+    described = (project / "pyproject.toml").read_text()
+    second = '\nfrost = "abair_frost"\nsleet = "abair_sleet"\n'
+    (project / "pyproject.toml").write_text(described.replace('\nfrost = "abair_frost"\n', second))
+    code, told, said = check(project)
+    assert (code, told) == (1, {})
+    assert "found 2 entry points in the group abair (frost, sleet); expected one" in said
 
 
 def test_without_an_adapter_it_says_how_to_train_one(check: Check, project: Path) -> None:
@@ -148,4 +168,4 @@ def test_people_get_a_line_a_check_and_what_to_do(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("passed   wheel")
     assert any(line.startswith("REFUSED  probe") for line in lines)
-    assert lines[-1] == "abair-frost 0.1.0: 4 checks, 1 refused"
+    assert lines[-1] == "abair-frost 0.1.0: 5 checks, 1 refused"

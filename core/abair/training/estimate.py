@@ -75,10 +75,11 @@ class EstimateTask:
 
     @cached_property
     def depends(self) -> dict[str, str]:
-        """The frozen network, labels, photos and recipe; the adapters, where they make the targets."""
+        """The frozen network, labels, photos, damage and recipe; the adapters, where they make the targets."""
         labels, recipe = ", ".join(self.degrader.labels), str(self.degrader.recipe)
         network = fingerprint(self.backbone)
         of = {"backbone": network, "labels": labels, "photos": self.photos.digest(), "recipe": recipe}
+        of["damage"] = self.degrader.digest
         return of | ({"adapters": self._target.mark} if self._target else {})
 
     def batch(self, index: int) -> Batch:
