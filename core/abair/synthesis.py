@@ -33,6 +33,9 @@ HELD_OUT: Final = 0.05
 HELD_OUT_SAMPLES: Final = frozenset({"astronaut", "coffee"})
 """Those of scikit-image's photos that training never sees: what is judged is judged on photographs."""
 
+SAMPLES: Final = "scikit-image's photos and dead leaves"
+"""The source of those that serve where no folder is named."""
+
 Pixels = NDArray[np.uint8]
 
 
@@ -164,8 +167,7 @@ def clean_photos(folder: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
     held = [photo for name, photo in photos if name in HELD_OUT_SAMPLES]
     train = [photo for name, photo in photos if name not in HELD_OUT_SAMPLES]
     leaves = [dead_leaves(generator_for(0, index), 320) for index in range(24)]
-    source = "scikit-image's photos and dead leaves"
-    return CleanPhotos(train + leaves, source), CleanPhotos(held, f"{source} (held out)")
+    return CleanPhotos(train + leaves, SAMPLES), CleanPhotos(held, f"{SAMPLES} (held out)")
 
 
 def pixels_digest(photos: Sequence[Pixels]) -> str:

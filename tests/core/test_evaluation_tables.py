@@ -175,6 +175,15 @@ def test_a_picture_too_small_for_ssim_has_a_psnr_alone() -> None:
     assert [cell.strip() for cell in report.markdown().splitlines()[4].split("|")][3] == "0.00"
 
 
+def test_an_undamaged_picture_that_was_changed_is_told_beside_the_mean() -> None:
+    grey = np.full((16, 16, 3), 0.5, np.float32)
+    clean = EvaluationSet("clean", "clean photos", ("clean",), "", ("a", "b"), lambda name: Item(name, grey, grey))
+    report = _evaluate(FakeRestorer(), clean)
+    below = sum(image.scores["SW"].psnr < 38 for image in report.sets[0].images)
+    (line,) = [line for line in report.markdown().splitlines() if "come back below 38 dB" in line]
+    assert line.startswith(f"clean photos by SW: {below} of 2 come back")
+
+
 def test_top_is_the_label_of_the_largest_weight() -> None:
     assert ImageResult(name="a", weights={"x": 0.2, "y": 0.8}, scores={}).top == "y"
 

@@ -19,6 +19,7 @@ from abair.discovery import discover
 from abair.errors import MissingExtraError, TrainingError
 from abair.plugin_kit import adapter_run, card
 from abair.plugin_kit.efficacy import BARE, INPUT
+from abair.synthesis import clean_photos
 
 QUICK = {"batch": 2, "crop": 32, "workers": 0, "warmup": 1, "validate_every": 2, "steps": 4}
 
@@ -45,7 +46,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     adapters.mkdir(parents=True)
     folder = tmp_path / "abair-rain"
     (folder / "pyproject.toml").write_text("")
-    (folder / "README.md").write_text(f"# abair-rain\n\n{card.BEGIN}\nnone yet\n{card.END}\n\n## Licence\n")
+    parts = [f"{begin}\nnone yet\n{end}\n" for begin, end in map(card.marks, (card.DATA, card.FIGURES))]
+    (folder / "README.md").write_text("\n".join(["# abair-rain\n", *parts, "## Licence\n"]))
     degradation = discover().get("rain").model_copy(update={"adapters": adapters})
     for module in ("abair.plugin_kit.adapter_run", "abair.training.commands"):
         monkeypatch.setattr(f"{module}.discover", lambda: SimpleNamespace(get=lambda _: degradation))
@@ -71,6 +73,9 @@ def test_the_card_gets_the_table_and_the_run_its_pictures(
     assert done.efficacy.markdown() in text
     assert "none yet" not in text
     assert str(photos.parent) not in text  # it is published
+    rows = [line for line in text.splitlines() if line.startswith(f"| {photos.name} | ")]
+    assert len(rows) == 1
+    assert clean_photos(photos)[0].digest()[:12] in rows[0]
     assert list(done.efficacy.means) == [INPUT, BARE, "adapter rain"]  # the factory's adapters are another backbone's
     for file in ("curves.png", "before-after.png"):
         with Image.open(tmp_path / "run" / file) as picture:
@@ -85,7 +90,23 @@ def test_a_card_without_marks_is_left_alone_and_said(
     said: list[str] = []
     assert train(photos, backbone, tmp_path, say=said.append).card is None
     assert (project / "README.md").read_text() == "# abair-rain\n"
-    assert card.BEGIN in said[-1]
+    assert card.marks(card.FIGURES)[0] in said[-1]
+
+
+def test_a_run_that_is_given_again_says_that_nothing_is_left_and_another_damage_is_another_run(
+    photos: Path, backbone: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    train(photos, backbone, tmp_path)
+    assert "nothing is left to train" not in capsys.readouterr().err
+    done = train(photos, backbone, tmp_path)
+    assert "nothing is left to train: 4 steps are done" in capsys.readouterr().err
+    assert len(adapter_run._history(tmp_path / "run")) == 2
+    kept = (done.adapter / "adapter_model.safetensors").read_bytes()
+    monkeypatch.setattr("abair.training.commands.load_synthesizer", lambda _: lambda clean, generator: clean * 0.5)
+    with pytest.raises(TrainingError, match=r"found a checkpoint of another run .*damage: found"):
+        train(photos, backbone, tmp_path)
+    assert (done.adapter / "adapter_model.safetensors").read_bytes() == kept
 
 
 def test_a_tracker_hears_of_each_validation_and_of_the_end(

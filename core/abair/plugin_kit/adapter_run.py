@@ -21,7 +21,7 @@ from abair.lora import Adapter, read_adapter, read_adapter_files
 from abair.plugin_kit import card
 from abair.plugin_kit.efficacy import COUNT, SIDE, Efficacy, measure
 from abair.plugin_kit.tracking import Tracker, tracker
-from abair.synthesis import Degrader
+from abair.synthesis import SAMPLES, Degrader
 from abair.training import processes
 from abair.training.commands import photos_of, train_adapter
 from abair.training.loop import HISTORY
@@ -101,7 +101,7 @@ def train(
             )
         text = _summary(degradation, efficacy, folder, data)
         _write_evidence(run, name, _history(run), efficacy, text, tracked, say)
-        filled = None if out is not None else _fill(degradation, text, say)
+        filled = None if out is not None else _fill(degradation, text, data, say)
         return Outcome(folder, efficacy, run, filled, tracked.run_id if tracked else None)
 
 
@@ -185,11 +185,17 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _fill(degradation: Degradation, text: str, say: Callable[[str], None]) -> Path | None:
+def _fill(degradation: Degradation, text: str, data: Path | None, say: Callable[[str], None]) -> Path | None:
     readme = card.card_of(degradation.adapters)
     if readme is None:
         return None
-    if not card.fill(readme, text):
-        say(f"warning: {readme}: its figures were not filled: found no {card.BEGIN} and {card.END}; expected both")
+    photos = photos_of(data)[0]
+    terms = "say here what they allow" if photos.source != SAMPLES else "public domain, CC0 and similar, by photo"
+    rows = ["| set | photos | SHA-256 of their pixels | terms |", "|---|---|---|---|"]
+    rows.append(f"| {_called(photos.source)} | {len(photos)} | {photos.digest()[:12]} | {terms} |")
+    card.fill(readme, card.DATA, "\n".join(rows))  # who has a table of their own has no marks
+    if not card.fill(readme, card.FIGURES, text):
+        begin, end = card.marks(card.FIGURES)
+        say(f"warning: {readme}: its figures were not filled: found no {begin} and {end}; expected both")
         return None
     return readme

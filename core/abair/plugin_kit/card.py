@@ -1,4 +1,4 @@
-"""The figures on a plugin's card: the part of its README between two marks, written by the training that made them."""
+"""The parts of a plugin's card that a training writes: in its README, between two marks each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Final
 
 from abair.wholefile import write_text
 
-BEGIN: Final = "<!-- figures -->"
-END: Final = "<!-- /figures -->"
+FIGURES: Final = "figures"
+"""What the adapter is worth."""
+DATA: Final = "data"
+"""Which photos it was trained on."""
 _ABOVE: Final = 3
 """From `src/abair_snow/adapters` up to the project: so many folders."""
 
@@ -22,12 +24,17 @@ def card_of(adapters: Path) -> Path | None:
     return None
 
 
-def fill(readme: Path, figures: str) -> bool:
-    """Put the figures between the marks; False, and nothing written, where it has none. Raises OSError."""
-    text = readme.read_text(encoding="utf-8")
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+def marks(part: str) -> tuple[str, str]:
+    """Between which lines a part stands."""
+    return f"<!-- {part} -->", f"<!-- /{part} -->"
+
+
+def fill(readme: Path, part: str, text: str) -> bool:
+    """Put the text between the part's marks; False, and nothing written, where it has none. Raises OSError."""
+    before, after = marks(part)
+    head, begin, rest = readme.read_text(encoding="utf-8").partition(before)
+    _, end, tail = rest.partition(after)
     if not begin or not end:
         return False
-    write_text(readme, f"{head}{BEGIN}\n{figures.strip()}\n{END}{tail}")
+    write_text(readme, f"{head}{before}\n{text.strip()}\n{after}{tail}")
     return True
