@@ -29,6 +29,7 @@ from abair_registry.catalogue import opened
 from abair_registry.orchestrator import Wishes
 from abair_registry.settings import Settings
 from abair_registry.store import Who
+from abair_registry.trainer import Photos
 
 if TYPE_CHECKING:
     from abair.discovery import Synthesizer
@@ -59,6 +60,7 @@ class Addition(BaseModel):
     adapter_parameters: int
     estimator_parameters: int
     weights_sha256: str
+    photos: dict[str, str]
     gates: list[dict[str, Any]]
 
 
@@ -113,6 +115,8 @@ class Experiment(BaseModel):
             numbers = [f"{one.seconds:.0f}", f"{one.adapter_parameters:,}", f"{one.estimator_parameters:,}"]
             lines.append(_row([one.plugin, outcome, one.route or "-", *numbers]))
         lines += ["", "Protocol", "", *(f"- {line}" for line in self.reports[-1].protocol)]
+        photos = {digest for one in self.additions for digest in one.photos.values()}
+        lines += [f"- new damage was tried on photos with the SHA-256 {digest}" for digest in sorted(photos)]
         lines.append(f"- weights' hash before anything was added: {self.reports[0].weights_sha256}")
         lines += [f"- not measured: {key}: {reason}" for key, reason in self.reports[-1].missing.items()]
         return "\n".join(lines) + "\n"
@@ -185,7 +189,7 @@ def _added(settings: Settings, name: str, who: Who) -> Addition:
     return Addition(
         plugin=name, outcome=told["outcome"], route=told["route"], seconds=told["seconds"],
         deployment=told["deployment"], adapter_parameters=trained, gates=told["gates"],
-        weights_sha256=weights_hash(deployment),
+        weights_sha256=weights_hash(deployment), photos=Photos(settings.clean_dir).digests(),
         estimator_parameters=sum(parameter.numel() for parameter in estimator.parameters()),
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from sqlalchemy.orm import Session
@@ -204,13 +205,20 @@ class _Operation:
             estimator = self._train("features", self.trainer.by_features, run_id)
             evaluation, verdicts = self._judge(estimator, plugins)
             refused = [verdict for verdict in verdicts if not verdict.passed]
+            lost = self._lost(refused)
+            if refused and not lost and self.change.fresh:
+                page.verdicts(self.runs, run_id, verdicts, "refused/features, damage moved.md")
+                why = f"{why}, new damage left where it was, as moving it was refused by {_names(refused)}"
+                estimator = self._train("features", partial(self.trainer.by_features, moved=False), run_id)
+                evaluation, verdicts = self._judge(estimator, plugins)
+                refused = [verdict for verdict in verdicts if not verdict.passed]
+                lost = self._lost(refused)
             if not refused or self.wishes.route == "features":
                 return estimator, "features", why, evaluation, verdicts
-            reason = self._hopeless(refused, plugins)
-            if reason:
-                return estimator, "features", f"{why}; not in full, because {reason}", evaluation, verdicts
+            if lost := lost or self._not_installed(plugins):
+                return estimator, "features", f"{why}; not in full, because {lost}", evaluation, verdicts
             page.verdicts(self.runs, run_id, verdicts, "refused/features.md")
-            why = f"by features, refused: {', '.join(verdict.name for verdict in refused)}"
+            why = f"by features, refused: {_names(refused)}"
         else:
             why = "asked for"
             if reason := self._not_installed(plugins):
@@ -241,13 +249,13 @@ class _Operation:
             *hooks.verdicts(plugins, evaluation.report),
         ]
 
-    def _hopeless(self, refused: Sequence[Verdict], plugins: Trusted) -> str | None:
-        """Why a whole training would not help, or cannot be."""
+    def _lost(self, refused: Sequence[Verdict]) -> str | None:
+        """Why no other estimator would help."""
         if any(verdict.name.endswith(GAIN) for verdict in refused):
             return "no estimator mends an adapter"
-        if all(verdict.name.startswith("plugin ") for verdict in refused):
+        if refused and all(verdict.name.startswith("plugin ") for verdict in refused):
             return "a plugin's own gate refused"
-        return self._not_installed(plugins)
+        return None
 
     def _not_installed(self, plugins: Trusted) -> str | None:
         """Why the synthesisers of all labels cannot be had."""
@@ -331,6 +339,10 @@ class _Operation:
             self.runs.end(run_id, "FINISHED")
         except RegistryError as error:
             self.warn(f"{error}; deployed all the same; run: abair-registry doctor")
+
+
+def _names(verdicts: Sequence[Verdict]) -> str:
+    return ", ".join(verdict.name for verdict in verdicts)
 
 
 def remember(opened: Catalogue, champion: Serving, adapters: Sequence[int], wishes: Wishes, steps: Steps) -> None:

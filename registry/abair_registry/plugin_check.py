@@ -1,4 +1,6 @@
-"""All that `abair-registry add` would ask of a plugin, asked by its author: wheel, contents, probe, card, efficacy.
+"""What can be asked of a plugin before it is added, asked by its author: wheel, contents, probe, card, efficacy.
+
+Whether the estimator tells it from the live labels, and whether one of them loses, only adding it finds out.
 
 A plugin is named by its entry point or distribution, if it is installed, or by its project's folder or its wheel, which
 is unpacked into a folder of its own and looked at there: nothing is installed.

@@ -24,7 +24,7 @@ from abair.evaluation.heldout import Contender, Evaluation, Measured, Scores, ev
 from abair.lora import Adapter, read_adapter_files
 from abair.replay import Features, HeldOut, Replay
 from abair.synthesis import CleanPhotos, clean_photos
-from abair.training.refit import refit
+from abair.training.refit import MOVED, refit
 from abair.wholefile import write_text
 from abair_registry import hooks
 from abair_registry.blobs import Blobs
@@ -159,8 +159,10 @@ class Trainer:
         kept = {part.label: part.replay for part in self.proposal.parts} | {CLEAN: self.proposal.replay}
         return [label for label, sha256 in kept.items() if sha256 is None]
 
-    def by_features(self, watch: Watch) -> Estimator:
+    def by_features(self, watch: Watch, *, moved: bool = True) -> Estimator:
         """The champion's estimator refitted to the features of all labels; where none is new, its outputs as they are.
+
+        `moved`: whether new damage is put upon other scenes, too (see `refit`).
 
         Raises:
             TrainingError: a label left nothing behind.
@@ -177,7 +179,14 @@ class Trainer:
             known[sha256] = self._replay(sha256).features
         fresh = [self._replay(part.replay).features for part in new]
         return refit(
-            self.outputs, self.champion.fingerprint, self.proposal.labels, list(known.values()), fresh, self.seed, watch
+            self.outputs,
+            self.champion.fingerprint,
+            self.proposal.labels,
+            list(known.values()),
+            fresh,
+            self.seed,
+            watch,
+            moved=MOVED if moved else 0.0,
         )
 
     def anew(self, watch: Watch) -> Estimator:

@@ -136,7 +136,7 @@ def check(
     ],
     json: Json = False,
 ) -> None:
-    """Ask of a plugin all that adding it will ask.
+    """Ask of a plugin what adding it will ask of the package and its adapter.
 
     Its wheel and what is in it, the probe, the card, and what its adapter is worth on held-out samples. Nothing is
     installed; its code runs as yours does.

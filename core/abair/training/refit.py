@@ -27,6 +27,7 @@ LEARNING_RATE: Final = 1e-3
 NEW: Final = 0.5
 """Share of a batch that is new samples: as many with the new damage as without any."""
 MOVED: Final = 0.5
+"""Share of the new samples whose change is put upon another scene; see `refit`."""
 MIXED: Final = 0.25
 """Share of a batch that is half one sample's features, half another's: it stands for mixtures that nobody made."""
 
@@ -39,13 +40,15 @@ def refit(
     new: Sequence[Features],
     seed: int,
     watch: Callable[[int, dict[str, float]], None] = lambda step, figures: None,
+    moved: float = MOVED,
 ) -> Estimator:
     """The champion for `labels` (`clean` last), fitted to features of the `backbone`; frozen.
 
     `new` features teach the truth. `known` ones teach what the champion says of them, right or wrong (Li, Hoiem,
-    "Learning without Forgetting", 2016): no label that is live shall lose. New photos are few, so half of the time the
-    change that the new damage made in one scene's features is put upon another's. The temperature stays. The same
-    arguments give the same estimator. `watch` gets loss and accuracy each `EPOCH` steps.
+    "Learning without Forgetting", 2016): no label that is live shall lose. New photos are few, so a share `moved` of
+    the time the change that the new damage made in one scene's features is put upon another's; where the change depends
+    on what is in the scene, as that of few grey levels does, that teaches what is not so, and 0 is right. The
+    temperature stays. The same arguments give the same estimator. `watch` gets loss and accuracy each `EPOCH` steps.
 
     Raises:
         TrainingError: features are another backbone's, or a label has none.
@@ -67,7 +70,7 @@ def refit(
         for step in range(STEPS):
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 20, 1.5 * (1 - step / STEPS))
-            x, target = rows.batch(teacher, generator)
+            x, target = rows.batch(teacher, generator, moved)
             logits = estimator(x)
             loss = F.cross_entropy(logits, target)
             optimizer.zero_grad(set_to_none=True)
@@ -107,7 +110,7 @@ class _Rows:
         self.novel = torch.tensor([all(label not in features.labels for features in known) for label in labels])
         self.clean = self.truth[:, labels.index(CLEAN)].gt(0.99).nonzero()[:, 0]
 
-    def batch(self, teacher: Estimator, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, teacher: Estimator, generator: torch.Generator, moved: float) -> tuple[Tensor, Tensor]:
         """Features (B, F) and what is to be said of them (B, L)."""
 
         def drawn(count: int) -> Tensor:
@@ -115,9 +118,9 @@ class _Rows:
 
         chosen = drawn(BATCH)
         x, truth = self.values[chosen], self.truth[chosen]
-        moved = (self.scene[chosen] >= 0) & self.new[chosen] & (torch.rand(BATCH, generator=generator) < MOVED)
+        away = (self.scene[chosen] >= 0) & self.new[chosen] & (torch.rand(BATCH, generator=generator) < moved)
         onto = self.clean[torch.randint(len(self.clean), (BATCH,), generator=generator)]
-        x = torch.where(moved[:, None], self.values[onto] + x - self.values[self.scene[chosen]], x)
+        x = torch.where(away[:, None], self.values[onto] + x - self.values[self.scene[chosen]], x)
         others = drawn(round(MIXED * BATCH))
         x[: len(others)] = (x[: len(others)] + self.values[others]) / 2
         truth[: len(others)] = (truth[: len(others)] + self.truth[others]) / 2
