@@ -61,6 +61,7 @@ class Addition(BaseModel):
     estimator_parameters: int
     weights_sha256: str
     photos: dict[str, str]
+    thresholds: dict[str, float]
     gates: list[dict[str, Any]]
 
 
@@ -115,6 +116,8 @@ class Experiment(BaseModel):
             numbers = [f"{one.seconds:.0f}", f"{one.adapter_parameters:,}", f"{one.estimator_parameters:,}"]
             lines.append(_row([one.plugin, outcome, one.route or "-", *numbers]))
         lines += ["", "Protocol", "", *(f"- {line}" for line in self.reports[-1].protocol)]
+        asked = {f"{gate} {value:g}" for one in self.additions for gate, value in one.thresholds.items()}
+        lines.append(f"- thresholds of the gates: {', '.join(sorted(asked)) or '-'}")
         photos = {digest for one in self.additions for digest in one.photos.values()}
         lines += [f"- new damage was tried on photos with the SHA-256 {digest}" for digest in sorted(photos)]
         lines.append(f"- weights' hash before anything was added: {self.reports[0].weights_sha256}")
@@ -176,7 +179,7 @@ def _live(settings: Settings) -> Deployment:
 
 def _added(settings: Settings, name: str, who: Who) -> Addition:
     with opened(settings) as registry:
-        result = lifecycle.add(registry, name, who, Wishes())
+        result = lifecycle.add(registry, name, who, Wishes(thresholds=settings.gates))
     deployment = _live(settings)
     backbone = load_backbone(deployment.find(deployment.backbone.file))
     trained = 0
@@ -190,6 +193,7 @@ def _added(settings: Settings, name: str, who: Who) -> Addition:
         plugin=name, outcome=told["outcome"], route=told["route"], seconds=told["seconds"],
         deployment=told["deployment"], adapter_parameters=trained, gates=told["gates"],
         weights_sha256=weights_hash(deployment), photos=Photos(settings.clean_dir).digests(),
+        thresholds=settings.gates.model_dump(),
         estimator_parameters=sum(parameter.numel() for parameter in estimator.parameters()),
     )  # fmt: skip
 
