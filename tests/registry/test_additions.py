@@ -78,12 +78,17 @@ def test_the_gain_of_a_new_degradation_stands_beside_the_papers() -> None:
     def report(soft: float) -> QualityReport:
         means = {policy: Score(psnr=soft, ssim=0.5) for policy in ("input", "OH", "SW", "Oracle")}
         one = SetResult.model_construct(key="CBSD68_jpeg20", title="JPEG Q20", mean=means)
-        return QualityReport.model_construct(sets=(one,), protocol=("crops of 8",), missing={})
+        return QualityReport.model_construct(
+            sets=(one,), protocol=("crops of 8",), missing={}, weights_sha256="cd" * 32
+        )
 
     added = Addition.model_construct(
         plugin="jpeg", outcome="rejected", route="full", seconds=80.4, adapter_parameters=1000,
         estimator_parameters=20, gates=[{"name": "clean photos", "passed": False}],
+        photos={"photos": "ab" * 32}, thresholds={"loss": 0.1},
     )  # fmt: skip
     page = Experiment.model_construct(additions=[added], reports=[report(26.0), report(28.5)]).markdown()
-    assert "| JPEG Q20 | 26.00 | 26.00 | 28.50 | 28.50 | 28.50 | +2.50 | +1.36 |" in page
+    assert "| JPEG Q20 | 26.00 | 26.00 | 28.50 | 28.50 | 28.50 | +2.50 | +1.36 | reached |" in page
+    assert "thresholds of the gates: loss 0.1" in page
+    assert "Lost more than 0.10 dB from first to last: none." in page
     assert "| jpeg | rejected (clean photos) | full | 80 | 1,000 | 20 |" in page
