@@ -26,6 +26,7 @@ from abair.restore import Restorer
 from abair.wholefile import write_text, written_whole
 from abair_registry import lifecycle
 from abair_registry.catalogue import opened
+from abair_registry.gates import UNSEEN
 from abair_registry.orchestrator import Wishes
 from abair_registry.settings import Settings
 from abair_registry.store import Who
@@ -166,7 +167,11 @@ def run(
     with written_whole(out / "additions.png") as aside:
         from abair_registry.figures import over_stages
 
-        lines = {one.title: [experiment.score(s, one.key) for s in range(len(reports))] for one in reports[0].sets}
+        stages = range(len(reports))  # beyond what can be seen, undamaged photos would hide everything else
+        lines = {
+            one.title: [None if (score := experiment.score(s, one.key)) is None else min(score, UNSEEN) for s in stages]
+            for one in reports[0].sets
+        }
         figure = over_stages(["factory", *(f"+ {name}" for name in plugins)], lines)
         figure.savefig(aside, format="png", dpi=120)
     return experiment
