@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
@@ -14,6 +14,9 @@ from abair_registry import candidates, publishing, store
 from abair_registry.blobs import Blobs, file_sha256
 from abair_registry.catalogue import Catalogue
 from abair_registry.models import Deployment, Plugin
+
+REPLAY: Final = "replay"
+"""What a file is called that a label left behind: operations need it, serving does not."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ def live_files(opened: Catalogue) -> tuple[int, list[tuple[str, str]]]:
         if deployment is None:
             raise RegistryError("registry: found no live deployment, expected one; run: abair-registry doctor")
         kept = store.replays(session, deployment.backbone_id, [None, *(m.adapter_id for m in deployment.members)])
-        replays = [("replay", sha256) for sha256 in dict.fromkeys(kept.values())]
+        replays = [(REPLAY, sha256) for sha256 in dict.fromkeys(kept.values())]
         return deployment.number, [*named_files(deployment), *replays]
 
 

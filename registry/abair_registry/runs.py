@@ -76,6 +76,7 @@ class Runs:
         self._patient = patient
         self._experiment = experiment
         self._home = settings.home
+        self._named = settings.tracking_uri is not None
         self.uri = settings.tracking_uri or f"sqlite:///{settings.home / 'mlflow.db'}"
         self._client: MlflowClient | None = None
 
@@ -259,8 +260,8 @@ class Runs:
 
     @property
     def used(self) -> bool:
-        """Whether there is a store to be told anything: a server, or a local file that something was told before."""
-        return not self.uri.startswith("sqlite:") or (self._home / "mlflow.db").is_file()
+        """Whether there is a store to be told anything: one that was named, or a local file that was told before."""
+        return self._named or (self._home / "mlflow.db").is_file()
 
     @property
     def artifacts(self) -> str:

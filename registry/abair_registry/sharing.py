@@ -1,4 +1,4 @@
-"""Blobs between hosts that share a registry: a folder that all of them reach, named by a `file:` URL."""
+"""Blobs between hosts that share a registry: by a folder that all of them reach (a `file:` URL), or through MLflow."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ from urllib.parse import unquote, urlsplit
 
 from abair.errors import RegistryError
 from abair_registry import catalogue, inspection
-from abair_registry.blobs import Blobs
+from abair_registry.blobs import Blobs, file_sha256
 from abair_registry.catalogue import Catalogue
+from abair_registry.runs import MODEL, Runs
 
 
 def pull(opened: Catalogue, url: str | None = None) -> tuple[int, int]:
     """Fetch the live deployment's blobs that are missing here, then write its file; (how many, its number).
 
+    They come from the shared folder, if there is one, or else from MLflow's artifacts: the version of the model that is
+    the champion. That one holds what serves; what labels left behind, which only operations need, stays where it is.
+
     Raises:
-        RegistryError: a blob is not in the shared folder or is not what its name says; nothing is published then.
+        RegistryError: a blob is not there or is not what its name says; nothing is published then.
     """
     number, named = inspection.live_files(opened)
     missing = [(what, sha256) for what, sha256 in named if opened.blobs.problem(sha256)]
-    if missing:
+    fetched = 0
+    if missing and (url or opened.settings.shared_url or not opened.settings.tracking_uri):
         shared = _shared(opened, url)
         for what, sha256 in missing:
             if problem := shared.problem(sha256):
@@ -27,10 +32,26 @@ def pull(opened: Catalogue, url: str | None = None) -> tuple[int, int]:
                     f"deployment {number}: {what}: {problem}; expected the blob {sha256} there; run on the host "
                     "that made it: abair-registry push"
                 )
-            opened.blobs.path(sha256).unlink(missing_ok=True)
-            opened.blobs.add(shared.path(sha256), sha256)
+            fetched += _take(opened, shared.path(sha256), sha256)
+    elif missing:
+        folder = Runs(opened.settings).fetch(f"models:/{MODEL}@champion", opened.settings.home / "models")
+        there = {file_sha256(path): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        for what, sha256 in missing:
+            if sha256 in there:
+                fetched += _take(opened, there[sha256], sha256)
+            elif what != inspection.REPLAY:
+                raise RegistryError(
+                    f"deployment {number}: {what}: not in the champion's bundle in MLflow; expected the blob {sha256} "
+                    "there; run on the host that made it: abair-registry doctor"
+                )
     catalogue.settle(opened)
-    return len(missing), number
+    return fetched, number
+
+
+def _take(opened: Catalogue, path: Path, sha256: str) -> int:
+    opened.blobs.path(sha256).unlink(missing_ok=True)
+    opened.blobs.add(path, sha256)
+    return 1
 
 
 def push(opened: Catalogue, url: str | None = None) -> tuple[int, int]:
@@ -52,7 +73,10 @@ def push(opened: Catalogue, url: str | None = None) -> tuple[int, int]:
 def _shared(opened: Catalogue, url: str | None) -> Blobs:
     given = url or opened.settings.shared_url
     if not given:
-        raise RegistryError("shared folder: found none named, expected file:///path/to/folder; set ABAIR_SHARED_URL")
+        raise RegistryError(
+            "shared folder: found none named, expected file:///path/to/folder; set ABAIR_SHARED_URL, "
+            "or MLFLOW_TRACKING_URI to a server that has the bundle"
+        )
     parts = urlsplit(given)
     if parts.scheme != "file" or parts.netloc not in {"", "localhost"} or not parts.path:
         raise RegistryError(f"shared folder {given}: expected file:///path/to/folder")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 
 from abair import Restorer
 from abair.deployment import read_deployment
@@ -227,6 +228,23 @@ def test_another_host_pulls_what_is_live(registry: Catalogue, bundle: Path, tmp_
         assert sharing.pull(other, url) == (0, 2)
     here, there = Restorer.load(registry.settings.home), Restorer.load(elsewhere.home)
     assert np.array_equal(here(photo).image, there(photo).image)
+
+
+def test_without_a_shared_folder_the_champions_bundle_in_mlflow_is_pulled(
+    registry: Catalogue, bundle: Path, tmp_path: Path, photo: np.ndarray
+) -> None:
+    lifecycle.disable(registry, "rain", ME)
+    settings = registry.settings
+    store_uri = f"sqlite:///{settings.home / 'mlflow.db'}"
+    there = settings.model_copy(update={"home": tmp_path / "there", "tracking_uri": store_uri})
+    # another host of the same registry: its database, none of its files
+    if settings.registry_url is None:
+        there = there.model_copy(update={"registry_url": SecretStr(f"sqlite:///{settings.home / 'registry.db'}")})
+    with catalogue.opened(there, bundle) as other:
+        fetched, number = sharing.pull(other)
+        assert (fetched, number) == (6, 2)  # the replay stays where it is
+        assert sharing.pull(other) == (0, 2)
+    assert np.array_equal(Restorer.load(settings.home)(photo).image, Restorer.load(there.home)(photo).image)
 
 
 def test_a_blob_that_is_damaged_in_the_shared_folder_is_not_taken(

@@ -169,6 +169,8 @@ def pull(
 ) -> None:
     """Bring the live deployment of a shared registry home: its blobs and its file.
 
+    The blobs come from the shared folder, or where none is named from the MLflow server (MLFLOW_TRACKING_URI).
+
     Example: abair-registry pull --from file:///shared/abair
     """
     with reporting(json_lines=json) as reporter, opened(reporter, settle=False) as registry:
