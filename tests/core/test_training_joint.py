@@ -63,7 +63,7 @@ def test_each_label_more_is_measured_both_ways(
         assert set(beside["figures"]) == set(jointly["figures"]) == set(stage["labels"])
         # an adapter of random numbers is soon left behind, and that is told
         assert jointly["psnr"] > beside["psnr"]
-        assert 0 < stage["reached"] <= jointly["minutes"] + 0.01
+        assert 0 <= stage["reached"] <= jointly["minutes"] + 0.01
     assert capsys.readouterr().out == (tmp_path / "out" / "joint.md").read_text() + "\n"
 
 

@@ -143,7 +143,8 @@ def main(times: int, bundle: Path, homes: Path, urls: list[str]) -> int:
     candidates.find("frost")
     chance = random.Random(0)
     photo = np.random.default_rng(0).integers(0, 255, (60, 70, 3), dtype=np.uint8)
-    durations = dict.fromkeys(("add", "disable", "promote", "rollback"), 4.0)
+    # how long an operation lives: learnt from those that ended before they were killed, and longer after each kill
+    durations = dict.fromkeys(("add", "disable", "promote", "rollback"), 1.5)
     killed = 0
     settings = Settings()
     for turn in range(times):
@@ -153,11 +154,12 @@ def main(times: int, bundle: Path, homes: Path, urls: list[str]) -> int:
             settings = Settings(home=home, registry_url=urls[number] if urls else None, clean_dir=Settings().clean_dir)
             began = time.monotonic()
             assert forked(partial(operation, settings, bundle, "add")) == 0
-            durations["add"] = min(durations["add"], time.monotonic() - began)
+            durations["add"] = time.monotonic() - began
         kind = chance.choice(list(durations))
         began = time.monotonic()
         code = forked(partial(operation, settings, bundle, kind), chance.uniform(0.0, durations[kind]))
         killed += code == -signal.SIGKILL
+        durations[kind] *= 1.2
         if code != -signal.SIGKILL:
             assert code == 0, (turn, kind, code)
             durations[kind] = 0.9 * (time.monotonic() - began)

@@ -35,4 +35,4 @@ def test_a_kill_at_any_moment_costs_nothing_that_was_live(
         timeout=60 + 60 * times,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > times / 3, done.stderr
+    assert int(done.stdout) >= times // 3, done.stderr
