@@ -154,4 +154,4 @@ def _secrets(url: URL) -> list[str]:
 def _hidden(url: URL) -> str:
     """The URL for people: no password, wherever it stands."""
     shown = url.update_query_dict(dict.fromkeys(_secrets(url), "***")) if _secrets(url) else url
-    return shown.render_as_string(hide_password=True)
+    return shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")

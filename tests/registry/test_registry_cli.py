@@ -175,6 +175,8 @@ def test_another_schema_stops_every_command_with_what_to_do(run: Run, settings: 
         ("no url at all", "found something that is no URL (not shown: it may hold a password)"),
         ("mysql://u:secret@h/d", "found mysql://u:***@h/d; expected postgresql://"),
         ("postgresql://u:secret@127.0.0.1:1/d", "postgresql+psycopg://u:***@127.0.0.1:1/d: cannot be used"),
+        ("mysql://h/d?password=secret", "found mysql://h/d?password=***; expected postgresql://"),
+        ("postgresql://u@127.0.0.1:1/d?password=secret", "u@127.0.0.1:1/d?password=***: cannot be used"),
         ("sqlite:////no/such/folder/registry.db", "/no/such/folder is no folder"),
     ],
 )
@@ -188,6 +190,22 @@ def test_a_database_that_cannot_be_used_is_one_line_without_the_password(
     assert said in err
     assert len(err.splitlines()) == 1
     assert "secret" not in err
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_setting_that_cannot_be_and_a_file_that_is_no_database_are_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("ABAIR_GATES__LOSS", "abc")
+        code, out, err = run("list")
+        assert (code, out, len(err.splitlines())) == (1, "", 1)
+        assert "settings: gates.loss: Input should be a valid number" in err
+    settings.home.mkdir(parents=True, exist_ok=True)
+    (settings.home / "registry.db").write_text("no database, whatever it is called")
+    code, out, err = run("list")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "cannot be used (file is not a database)" in err
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
