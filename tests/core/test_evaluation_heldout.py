@@ -71,7 +71,7 @@ def test_of_old_samples_those_that_moved_most_are_restored_and_the_rest_counts_a
     before = evaluate(champion, None, samples, ())
     monkeypatch.setattr(heldout, "BUDGET", 3)
     challenger = contender(bundle, measured, turn=0.7)
-    drifts = {s.mark: challenger.drift(s, challenger.weights(s)) for s in samples}
+    drifts = {s.mark: challenger.drift(s, said) for s, said in zip(samples, challenger.weights(samples), strict=True)}
     assert min(drifts.values()) > 0.02
     after = evaluate(challenger, champion, samples, ())
     moved = []

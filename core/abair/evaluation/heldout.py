@@ -68,11 +68,13 @@ class Contender:
         # many samples are restored with the same weights: by the bare backbone, by the Oracle
         self._network = lru_cache(maxsize=4)(lambda weights: blender.blend(weights[:-1], keep=weights[-1]))
 
-    def weights(self, sample: HeldOut) -> dict[str, float]:
-        """What the estimator says of a sample, over its labels."""
+    def weights(self, samples: Sequence[HeldOut]) -> list[dict[str, float]]:
+        """What the estimator says of each sample, over its labels."""
+        if not samples:
+            return []
         with torch.inference_mode():
-            spread = self.estimator.spread(sample.seen[None])[0].tolist()
-        return dict(zip(self.estimator.labels, spread, strict=True))
+            spreads = self.estimator.spread(torch.stack([sample.seen for sample in samples])).tolist()
+        return [dict(zip(self.estimator.labels, spread, strict=True)) for spread in spreads]
 
     def restore(self, sample: HeldOut, weights: Weights) -> Picture:
         """The sample's part restored with these weights: (S, S, 3), rounded to 8 bits."""
@@ -132,7 +134,7 @@ def evaluate(
 ) -> Evaluation:
     """Restore the samples whose labels the challenger knows, and the same ones by the champion, where it knows them."""
     known = [sample for sample in samples if set(sample.labels) <= set(challenger.estimator.labels)]
-    said = [challenger.weights(sample) for sample in known]
+    said = challenger.weights(known)
     same = _left_as_they_were(challenger, champion, known, said, new)
     sorted_out: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, sample in enumerate(known):
@@ -188,7 +190,7 @@ def _ways(
         "Oracle": challenger.score(sample, {label: 1 / len(sample.labels) for label in sample.labels}),
     }
     if champion is not None:
-        ways["champion"] = last or champion.score(sample, champion.weights(sample))
+        ways["champion"] = last or champion.score(sample, champion.weights([sample])[0])
     ways["SW"] = last or challenger.soft(sample, said)
     return ways
 
