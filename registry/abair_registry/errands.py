@@ -33,7 +33,7 @@ Field = TypeVar("Field")
 
 
 class Point(BaseModel):
-    """A plugin by its entry point, and the distribution that it must be from."""
+    """A plugin by its entry point; `distribution` is the one whose metadata the asking process compared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated
 
@@ -136,11 +137,9 @@ def doctor(json: Json = False) -> None:
         mended = [f"operation {left.id}, {left.kind} {left.subject}: ended, its process is gone"
                   for left in operations.recover(registry.database)]  # fmt: skip
         mended += inspection.mend(registry)
-        try:
+        with suppress(RegistryError):  # a file is missing or cannot be written, which is told next
             if catalogue.settle(registry):
                 mended.append("deployment.json: written anew")
-        except RegistryError:
-            pass  # a file is missing or cannot be written, which is told next
         _, problems = inspection.verify(registry)
         runs = Runs(registry.settings)
         try:
