@@ -21,6 +21,9 @@ from abair.errors import DeploymentError
 from abair.tensorfile import read_header, read_tensors, write_tensors
 
 HIDDEN: Final = 96
+"""Hidden units of an estimator that is trained whole; with a new label it may grow (see `abair.training.refit`)."""
+FIRST, LAST = "head.1", "head.3"
+"""The head's linear layers, as its file names them."""
 
 
 def feature_count(size: BackboneSize) -> int:
@@ -51,12 +54,12 @@ class Estimator(nn.Module):
 
     temperature: Tensor
 
-    def __init__(self, labels: Sequence[str], features: int) -> None:
+    def __init__(self, labels: Sequence[str], features: int, hidden: int = HIDDEN) -> None:
         super().__init__()
         self.register_buffer("temperature", torch.ones(()))
-        self.labels, self.features = tuple(labels), features
+        self.labels, self.features, self.hidden = tuple(labels), features, hidden
         self.head = nn.Sequential(
-            nn.LayerNorm(features), nn.Linear(features, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, len(self.labels))
+            nn.LayerNorm(features), nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, len(self.labels))
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -68,11 +71,26 @@ class Estimator(nn.Module):
 
         Frozen.
         """
-        other = Estimator(labels, self.features)
+        other = Estimator(labels, self.features, self.hidden)
         state = self.state_dict()
-        for name in (f"head.{len(self.head) - 1}.{kind}" for kind in ("weight", "bias")):
+        for name in (f"{LAST}.{kind}" for kind in ("weight", "bias")):
             given = dict(zip(self.labels, state[name], strict=True))
             state[name] = torch.stack([given.get(label, torch.zeros_like(state[name][0])) for label in labels])
+        other.load_state_dict(state)
+        freeze(other)
+        return other
+
+    def grown(self, weight: Tensor, bias: Tensor) -> Estimator:
+        """This estimator with more hidden units, (U, F) and (U,), to which no label listens yet: it says the same.
+
+        Frozen.
+        """
+        other = Estimator(self.labels, self.features, self.hidden + len(weight))
+        state = self.state_dict()
+        state[f"{FIRST}.weight"] = torch.cat([state[f"{FIRST}.weight"], weight])
+        state[f"{FIRST}.bias"] = torch.cat([state[f"{FIRST}.bias"], bias])
+        unheard = torch.zeros(len(self.labels), len(weight))
+        state[f"{LAST}.weight"] = torch.cat([state[f"{LAST}.weight"], unheard], dim=1)
         other.load_state_dict(state)
         freeze(other)
         return other
@@ -109,7 +127,7 @@ def load_estimator(path: Path, labels: Sequence[str], size: BackboneSize | None 
     header = read_header(path)
     try:
         found = tuple(json.loads(header.metadata["abair.estimator"])["labels"])
-        features = header.shapes["head.0.weight"][0]
+        hidden, features = header.shapes[f"{FIRST}.weight"]
     except (ValueError, KeyError, TypeError, IndexError):
         raise DeploymentError(
             f"{path}: found no estimator; expected a file written by `abair train estimator`; name another"
@@ -125,7 +143,7 @@ def load_estimator(path: Path, labels: Sequence[str], size: BackboneSize | None 
             f"{size.name} has them; train one for it (abair train estimator)"
         )
     with torch.device("meta"):
-        estimator = Estimator(labels, features)
+        estimator = Estimator(labels, features, hidden)
     shapes = {name: tuple(tensor.shape) for name, tensor in estimator.state_dict().items()}
     estimator.load_state_dict(read_tensors(path, shapes), assign=True)
     freeze(estimator)

@@ -216,11 +216,14 @@ def held_out_of(
 ) -> list[HeldOut]:
     """`count` samples of each kind of damage (a label, several for a chain); all kinds from the same scenes.
 
-    The kinds are numbered from `first` on: each number has random numbers of its own.
+    No photo is taken twice before all were taken once: two scenes of one are nearly the same evidence. The kinds are
+    numbered from `first` on: each number has random numbers of its own.
     """
     samples = []
+    order = torch.randperm(len(photos), generator=generator_for(seed, 19)).tolist()
     for index in range(count):
-        clean = photos.scene(generator_for(seed, 12, index), LONGEST, smallest=0.6)
+        which = order[index % len(order)]
+        clean = photos.scene(generator_for(seed, 12, index), LONGEST, smallest=0.6, which=which)
         for kind, labels in enumerate(kinds, first):
             generator = generator_for(seed, 13, index, kind)
             made = degrader.single(clean, CLEAN, generator) if labels == (CLEAN,) else degrader.chain(

@@ -83,13 +83,17 @@ class CleanPhotos:
             patch = np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.LANCZOS))
         return _turned(patch, generator)
 
-    def scene(self, generator: torch.Generator, longest: int, smallest: float = 0.4) -> Tensor:
+    def scene(
+        self, generator: torch.Generator, longest: int, smallest: float = 0.4, which: int | None = None
+    ) -> Tensor:
         """A rectangle of a photo (3, H, W) in [0, 1], at most `longest` a side: what a whole small photo looks like.
 
+        The photo is drawn, too, unless it is said `which`.
         Each side is a random part of that, at least the `smallest`. A third is reduced, a third is enlarged up to 1.6
         times: many undamaged photos are soft, which is no blur.
         """
-        photo = self.photos[int(torch.randint(len(self.photos), (), generator=generator))]
+        drawn = int(torch.randint(len(self.photos), (), generator=generator))
+        photo = self.photos[drawn if which is None else which]
         kind = int(torch.randint(3, (), generator=generator))
         factor = (1.0, uniform(generator, 1.0, 3.0), uniform(generator, 1 / 1.6, 1.0))[kind]
         spans = []

@@ -10,7 +10,7 @@ import hashlib
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -21,6 +21,7 @@ from abair_registry import publishing, store
 from abair_registry.blobs import Blobs
 from abair_registry.catalogue import Catalogue
 from abair_registry.models import Deployment, Operation
+from abair_registry.operations import CONCLUSION
 from abair_registry.runs import Alias, Runs, Status, Version
 
 RETIRED: Final = "retired"
@@ -66,7 +67,9 @@ def agree(opened: Catalogue, runs: Runs) -> list[str]:
         if runs.version(alias) != number:
             runs.point(alias, number)
             done.append(f"{alias} is version {number}" if number else f"there is no {alias}")
-    for run_id, status, reason in ended:
+    for run_id, status, reason, conclusion in ended:
+        if conclusion:
+            runs.conclude(run_id, **conclusion)
         runs.end(run_id, status, reason)
         done.append(f"run {run_id} ended as {status}")
     return done
@@ -134,21 +137,22 @@ def _is(version: Version, number: int, mark: str) -> bool:
     return version.tags.get("abair.deployment") == str(number) and version.tags.get("abair.bundle") == mark
 
 
-def _ended(session: Session, runs: Runs) -> list[tuple[str, Status, str]]:
+def _ended(session: Session, runs: Runs) -> list[tuple[str, Status, str, dict[str, Any]]]:
     """Runs that are still running though what they were for ended: killed, or ended while MLflow was away."""
-    left: list[tuple[str, Status, str]] = []
+    left: list[tuple[str, Status, str, dict[str, Any]]] = []
     for run_id, tags in runs.running():
         if tags.get("abair.kind") == _IMPORT:
             imported = _named(session, Deployment, tags.get("abair.deployment", ""))
             if imported is not None and imported.created.isoformat() == tags.get("abair.started"):
-                left.append((run_id, "KILLED", "stopped before the bundle was kept; another run holds it"))
+                left.append((run_id, "KILLED", "stopped before the bundle was kept; another run holds it", {}))
             continue
         operation = _named(session, Operation, tags.get("abair.operation", ""))
         if operation is None or operation.started.isoformat() != tags.get("abair.started"):
             continue  # another registry's, which shares the server
         if operation.state == "running":
             continue
-        left.append((run_id, _STATUS[operation.state], operation.error or ""))
+        conclusion = operation.detail.get(CONCLUSION, {})
+        left.append((run_id, _STATUS[operation.state], "" if conclusion else operation.error or "", conclusion))
     return left
 
 

@@ -1,7 +1,8 @@
 """Operations: what is being done to the registry, by whom, at which step, under a lease that a heartbeat renews.
 
 One at a time (the table's index holds that). Whoever does it renews the lease every few seconds; an operation whose
-lease ran out, or whose process is gone from this host, was killed, and the next one takes its place.
+lease ran out, or whose process is gone from where process numbers mean the same, was killed, and the next one takes its
+place. Time is the database's, which all hosts that share it have in common.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import DateTime, func, select
 from sqlalchemy.orm import Session
 
 from abair.errors import AbairError, RegistryError
@@ -32,6 +34,8 @@ LEASE: Final = timedelta(seconds=60)
 POLL: Final = 0.5
 PUBLISHED: Final = "published"
 """The step that is recorded in the transaction that makes a deployment live: from there on, an operation is done."""
+CONCLUSION: Final = "conclusion"
+"""Where that transaction keeps what the operation's run shall say."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Work:
                     f"{operation.state if operation else 'none'}, expected running); nothing was published; "
                     "run the command again"
                 )
-            operation.heartbeat = now()
+            operation.heartbeat = _moment(session)
             yield session, operation
 
     def _renew(self) -> None:
@@ -186,7 +190,7 @@ def recover(database: Database) -> list[Running]:
             return dead
     with database.write() as session:
         for operation in session.scalars(select(Operation).where(Operation.state == "running")).all():
-            if not _alive(operation):
+            if not _alive(operation, _moment(session)):
                 dead.append(_seen(operation))
                 where = f"process {operation.process} on {operation.host}"
                 _close(session, operation, "undone", f"{where} was gone at step {operation.step or 'start'}")
@@ -209,11 +213,11 @@ def _begin(
         with database.write() as session:
             other = running(session)
             if other is None:
-                moment = now()
+                moment = _moment(session)
                 operation = Operation(
                     kind=kind, subject=subject, state="running", actor=who.actor, reason=who.reason,
                     host=socket.gethostname(), process=os.getpid(), started=moment, heartbeat=moment,
-                    detail={"arguments": arguments},
+                    detail={"arguments": arguments, "place": _place()},
                 )  # fmt: skip
                 session.add(operation)
                 session.flush()
@@ -233,7 +237,7 @@ def _busy(other: Running) -> RegistryError:
 def _close(session: Session, operation: Operation, state: str, error: str | None) -> None:
     if operation.step == PUBLISHED:
         state = "done"  # whatever came after cannot take that back
-    operation.state, operation.error, operation.finished = state, error, now()
+    operation.state, operation.error, operation.finished = state, error, _moment(session)
     if state != "done" and (before := operation.detail.get("before")):
         found = store.plugin(session, operation.subject)
         if found is not None and found.state == "candidate":
@@ -242,11 +246,11 @@ def _close(session: Session, operation: Operation, state: str, error: str | None
     store.tell(session, who, action, operation.subject, {"step": operation.step}, operation_id=operation.id)
 
 
-def _alive(operation: Operation) -> bool:
-    """Whether its lease holds; a process of this host is looked for as well, so that nobody waits for a dead one."""
-    if now() - operation.heartbeat > LEASE:
+def _alive(operation: Operation, moment: datetime) -> bool:
+    """Whether its lease holds; a process of this place is looked for as well, so that nobody waits for a dead one."""
+    if moment - operation.heartbeat > LEASE:
         return False
-    if operation.host != socket.gethostname():
+    if operation.host != socket.gethostname() or operation.detail.get("place") != _place():
         return True
     try:
         os.kill(operation.process, 0)
@@ -255,6 +259,22 @@ def _alive(operation: Operation) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _place() -> str:
+    """Where process numbers mean the same: this boot of this machine and, where containers have their own, this one."""
+    found = []
+    with suppress(OSError):  # there is no such file outside Linux: the host's name must do
+        found.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        found.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(found)
+
+
+def _moment(session: Session) -> datetime:
+    """This moment by the database's clock; SQLite has none of its own, and no other host's either."""
+    if session.get_bind().dialect.name == "postgresql":
+        return session.scalars(select(func.clock_timestamp(type_=DateTime(timezone=True)))).one()
+    return now()
 
 
 def _seen(operation: Operation) -> Running:

@@ -28,8 +28,8 @@ from abair_registry.catalogue import Catalogue
 from abair_registry.following import follow
 from abair_registry.gates import GAIN, judge
 from abair_registry.hooks import Trusted
-from abair_registry.models import Adapter
-from abair_registry.operations import PUBLISHED, Work
+from abair_registry.models import Adapter, Operation
+from abair_registry.operations import CONCLUSION, PUBLISHED, Work
 from abair_registry.progress import Steps, Terminal
 from abair_registry.runs import Runs
 from abair_registry.serving import Serving, live, parts_of
@@ -181,15 +181,11 @@ class _Operation:
                 outcome = "rejected"
             elif self.wishes.review:
                 outcome = "challenger"
-            page.evidence(self.runs, run_id, self.change, evaluation, verdicts, self.trainer.contender(estimator))
-            number = self._conclude(outcome, estimator, route, run_id, refused)
-            try:
-                page.conclude(
-                    self.runs, run_id, outcome=outcome, number=number, champion=self.champion, change=self.change,
-                    route=route, why=why, evaluation=evaluation, verdicts=verdicts, forced=bool(refused),
-                )  # fmt: skip
-            except RegistryError as error:
-                self.warn(f"{error}; what is live is live, but the run's page does not say it")
+            page.evidence(
+                self.runs, run_id, self.change, evaluation, verdicts, self.trainer.contender(estimator),
+                champion=self.champion, route=route, why=why,
+            )  # fmt: skip
+            number = self._conclude(outcome, estimator, route, run_id, verdicts)
         self._follow(plugins, outcome)
         return _Done(outcome, number, run_id, route, verdicts)
 
@@ -205,17 +201,15 @@ class _Operation:
             estimator = self._train("features", self.trainer.by_features, run_id)
             evaluation, verdicts = self._judge(estimator, plugins)
             refused = [verdict for verdict in verdicts if not verdict.passed]
-            lost = self._lost(refused)
-            if refused and not lost and self.change.fresh:
-                page.verdicts(self.runs, run_id, verdicts, "refused/features, damage moved.md")
-                why = f"{why}, new damage left where it was, as moving it was refused by {_names(refused)}"
-                estimator = self._train("features", partial(self.trainer.by_features, moved=False), run_id)
+            if refused and self.change.fresh and not self._lost(refused):
+                page.verdicts(self.runs, run_id, verdicts, "refused/features, old outputs kept.md")
+                why = f"{why}, all outputs fitted, as with the old ones kept it was refused by {_names(refused)}"
+                estimator = self._train("features", partial(self.trainer.by_features, whole=True), run_id)
                 evaluation, verdicts = self._judge(estimator, plugins)
                 refused = [verdict for verdict in verdicts if not verdict.passed]
-                lost = self._lost(refused)
             if not refused or self.wishes.route == "features":
                 return estimator, "features", why, evaluation, verdicts
-            if lost := lost or self._not_installed(plugins):
+            if lost := self._lost(refused) or self._not_installed(plugins):
                 return estimator, "features", f"{why}; not in full, because {lost}", evaluation, verdicts
             page.verdicts(self.runs, run_id, verdicts, "refused/features.md")
             why = f"by features, refused: {_names(refused)}"
@@ -261,8 +255,17 @@ class _Operation:
         """Why the synthesisers of all labels cannot be had."""
         return "; ".join(f"plugin {name}: {why}" for name, why in plugins.left_out.items()) or None
 
-    def _conclude(self, outcome: Way, estimator: Estimator, route: str, run_id: str, refused: Sequence[str]) -> int:
+    def _conclude(
+        self, outcome: Way, estimator: Estimator, route: str, run_id: str, verdicts: Sequence[Verdict]
+    ) -> int:
         """One transaction: the deployment, live or waiting for review, or the refusal; returns its number."""
+        refused = [verdict.name for verdict in verdicts if not verdict.passed]
+
+        def concluded(operation: Operation, number: int, **detail: Any) -> None:
+            conclusion = page.conclusion(outcome, number, verdicts, forced=bool(refused))
+            operation.step = PUBLISHED
+            operation.detail = operation.detail | detail | {CONCLUSION: asdict(conclusion)}
+
         self.work.step("publish")
         self.steps.begin("publish")
         with self.opened.blobs.writing() as path:
@@ -283,7 +286,7 @@ class _Operation:
                 reason = f"refused by {', '.join(refused)}"
                 self.change.on_refusal(session, reason)
                 store.tell(session, self.who, "reject", self.change.subject, told, operation_id=operation.id)
-                operation.step = PUBLISHED
+                concluded(operation, self.champion.number)
                 return self.champion.number
             adapters = [session.get_one(Adapter, part.adapter_id) for part in self.change.proposal.parts]
             outputs = store.estimator(session, sha256, list(self.change.proposal.labels))
@@ -297,8 +300,7 @@ class _Operation:
                     operation_id=operation.id, detail=told,
                 )  # fmt: skip
                 self.change.settle_states(session)
-            operation.step = PUBLISHED
-            operation.detail = operation.detail | {"deployment": deployment.number, "outcome": outcome}
+            concluded(operation, deployment.number, deployment=deployment.number, outcome=outcome)
             return deployment.number
 
     def _follow(self, plugins: Trusted, outcome: Way) -> None:
@@ -333,12 +335,22 @@ class _Operation:
             status: Literal["KILLED", "FAILED"] = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             reason = "stopped by Ctrl-C" if status == "KILLED" else str(error) or type(error).__name__
             with suppress(RegistryError):  # it may be what failed; `doctor` ends the run when it can be reached
-                self.runs.end(run_id, status, reason)
+                if not self._concluded(run_id):
+                    self.runs.end(run_id, status, reason)
             raise
         try:
-            self.runs.end(run_id, "FINISHED")
+            self._concluded(run_id)
         except RegistryError as error:
-            self.warn(f"{error}; deployed all the same; run: abair-registry doctor")
+            self.warn(f"{error}; what is live is live, but the run does not say it; run: abair-registry doctor")
+
+    def _concluded(self, run_id: str) -> bool:
+        """End the run as it is recorded that the operation ended; whether that is."""
+        with self.opened.database.read() as session:
+            conclusion = session.get_one(Operation, self.work.id).detail.get(CONCLUSION)
+        if conclusion is not None:
+            self.runs.conclude(run_id, **conclusion)
+            self.runs.end(run_id, "FINISHED")
+        return conclusion is not None
 
 
 def _names(verdicts: Sequence[Verdict]) -> str:

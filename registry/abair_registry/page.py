@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,29 +76,19 @@ def verdicts(runs: Runs, run_id: str, given: Sequence[Verdict], path: str) -> No
     runs.text(run_id, verdict_table(given) + "\n", path)
 
 
-def conclude(
-    runs: Runs,
-    run_id: str,
-    *,
-    outcome: str,
-    number: int,
-    champion: Serving,
-    change: Change,
-    route: str,
-    why: str,
-    evaluation: Evaluation | None,
-    verdicts: Sequence[Verdict],
-    forced: bool,
-) -> None:
-    """How it ended, after the commit: the outcome and the description. Raises RegistryError."""
-    tags = {"abair.outcome": outcome, "abair.deployment": str(number)}
-    if forced and outcome != "rejected":
-        tags["abair.forced"] = "true"
-    runs.tags(run_id, tags)
-    runs.describe(
-        run_id,
-        _description(outcome, number, champion, change, route, why, evaluation, verdicts, forced),
-    )
+@dataclass(frozen=True)
+class Conclusion:
+    """What a run's page says once it is known how the operation ended: its first line, and tags."""
+
+    headline: str
+    tags: dict[str, str]
+
+
+def conclusion(outcome: str, number: int, verdicts: Sequence[Verdict], *, forced: bool) -> Conclusion:
+    """How it ended, to be recorded in the transaction that ends it: whoever comes next can tell it to MLflow."""
+    forced = forced and outcome != "rejected"
+    tags = {"abair.outcome": outcome, "abair.deployment": str(number)} | ({"abair.forced": "true"} if forced else {})
+    return Conclusion(_headline(_OUTCOMES[outcome].format(number=number), verdicts, forced=forced), tags)
 
 
 def evidence(
@@ -108,8 +98,17 @@ def evidence(
     evaluation: Evaluation | None,
     verdicts: Sequence[Verdict],
     contender: Contender,
+    *,
+    champion: Serving,
+    route: str,
+    why: str,
 ) -> None:
-    """Everything that was found, before anything is published: metrics, figures, the report. Raises RegistryError."""
+    """Everything that was found, before anything is published: the description, metrics, figures, the report.
+
+    Raises:
+        RegistryError: the store cannot be reached or written.
+    """
+    runs.describe(run_id, _description(champion, change, route, why, evaluation, verdicts))
     runs.metrics(run_id, {f"gates/{_plain(verdict.name)}": verdict.measured for verdict in verdicts})
     if evaluation is None:
         return
@@ -139,14 +138,16 @@ def verdict_table(given: Sequence[Verdict]) -> str:
     return "\n".join([*head, *rows]) if rows else "No gate was asked."
 
 
+def _headline(outcome: str, verdicts: Sequence[Verdict], *, forced: bool = False) -> str:
+    passed = f"{sum(verdict.passed for verdict in verdicts)} of {len(verdicts)} gates passed."
+    return f"## {outcome} {passed}" + (" **Forced.**" if forced else "")
+
+
 def _description(
-    outcome: str, number: int, champion: Serving, change: Change, route: str, why: str,
-    evaluation: Evaluation | None, verdicts: Sequence[Verdict], forced: bool,
-) -> str:  # fmt: skip
-    refused = sum(not verdict.passed for verdict in verdicts)
-    line = _OUTCOMES[outcome].format(number=number)
-    count = f"{len(verdicts) - refused} of {len(verdicts)} gates passed."
-    parts = [f"## {line} {count}" + (" **Forced.**" if forced and outcome != "rejected" else "")]
+    champion: Serving, change: Change, route: str, why: str, evaluation: Evaluation | None, verdicts: Sequence[Verdict]
+) -> str:
+    """The text of a run's page; its first line is another when it is known how the operation ended."""
+    parts = [_headline("Judged; not published yet.", verdicts)]
     parts.append(
         f"Labels: {', '.join(change.proposal.labels)}"
         + (f"; new: **{', '.join(change.fresh)}**" if change.fresh else "")

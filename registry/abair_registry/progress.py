@@ -20,7 +20,10 @@ class _Console(Console):
 
 
 class Steps:
-    """The steps of an operation; on a terminal a live line, elsewhere one line a step. `quiet` says nothing."""
+    """The steps of an operation; on a terminal a live line, elsewhere one line a step. `quiet` says nothing.
+
+    Elsewhere the first step is told with the second: what is refused at the door costs one line, that of the refusal.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = _Console(stderr=True, quiet=quiet, highlight=False)
@@ -35,11 +38,16 @@ class Steps:
             disable=quiet or not self._console.is_terminal,
         )
         self._task = self._bar.add_task("", total=None)
+        self._untold: list[str] | None = []
 
     def begin(self, step: str, total: int | None = None) -> None:
         """The next step, of so many parts if that is known."""
         if self._bar.disable:
-            self._console.print(step, markup=False)
+            if self._untold == []:
+                self._untold.append(step)
+            else:
+                self._console.print(*(self._untold or []), step, sep="\n", markup=False)
+                self._untold = None
         self._bar.reset(self._task, description=step, total=total)
 
     def advance(self) -> None:

@@ -121,6 +121,12 @@ class Runs:
         """The text at the top of the run's page. Raises RegistryError."""
         self.tags(run_id, {_NOTE: markdown})
 
+    def conclude(self, run_id: str, headline: str, tags: Mapping[str, str]) -> None:
+        """Give the text at the top another first line, and set tags. Raises RegistryError."""
+        with self._telling() as client:
+            _, _, rest = str(client.get_run(run_id).data.tags.get(_NOTE, "")).partition("\n")
+        self.tags(run_id, {_NOTE: f"{headline}\n{rest}", **tags})
+
     def figure(self, run_id: str, figure: Figure, path: str) -> None:
         """Keep a figure as an image. Raises RegistryError."""
         with self._telling() as client:

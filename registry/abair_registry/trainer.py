@@ -24,7 +24,7 @@ from abair.evaluation.heldout import Contender, Evaluation, Measured, Scores, ev
 from abair.lora import Adapter, read_adapter_files
 from abair.replay import Features, HeldOut, Replay
 from abair.synthesis import CleanPhotos, clean_photos
-from abair.training.refit import MOVED, refit
+from abair.training.refit import refit
 from abair.wholefile import write_text
 from abair_registry import hooks
 from abair_registry.blobs import Blobs
@@ -159,10 +159,10 @@ class Trainer:
         kept = {part.label: part.replay for part in self.proposal.parts} | {CLEAN: self.proposal.replay}
         return [label for label, sha256 in kept.items() if sha256 is None]
 
-    def by_features(self, watch: Watch, *, moved: bool = True) -> Estimator:
+    def by_features(self, watch: Watch, *, whole: bool = False) -> Estimator:
         """The champion's estimator refitted to the features of all labels; where none is new, its outputs as they are.
 
-        `moved`: whether new damage is put upon other scenes, too (see `refit`).
+        `whole`: whether what it says of old labels may change, too (see `refit`).
 
         Raises:
             TrainingError: a label left nothing behind.
@@ -186,7 +186,7 @@ class Trainer:
             fresh,
             self.seed,
             watch,
-            moved=MOVED if moved else 0.0,
+            whole=whole,
         )
 
     def anew(self, watch: Watch) -> Estimator:
@@ -314,8 +314,9 @@ class _Noting(dict[str, Scores]):
         self.used: set[str] = set()
 
     def __getitem__(self, key: str) -> Scores:
+        scores = super().__getitem__(key)
         self.used.add(key)
-        return super().__getitem__(key)
+        return scores
 
     def get(self, key: str, default: Any = None) -> Any:
         """As a dictionary's, noted."""

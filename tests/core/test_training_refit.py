@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,10 @@ from PIL import Image
 
 from abair.backbone import SIZES, Backbone, fingerprint
 from abair.errors import TrainingError
-from abair.estimator import Estimator, feature_count
+from abair.estimator import Estimator, feature_count, load_estimator, save_estimator
 from abair.replay import Features, features_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe
-from abair.training.refit import refit
+from abair.training.refit import UNITS, refit
 
 COUNT = 60
 
@@ -72,15 +74,16 @@ def right(estimator: Estimator, features: Features) -> float:
 LABELS = ("dark", "noise", "red", "clean")
 
 
+@pytest.mark.parametrize("whole", [False, True])
 def test_a_new_label_is_learnt_from_features_and_the_old_ones_stay(
-    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+    whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
     new = made(backbone, photos, 2, paired=True, red=red)
     told: list[int] = []
     challenger = refit(
-        champion, fingerprint(backbone), LABELS, [old], [new], 0, lambda step, figures: told.append(step)
+        champion, fingerprint(backbone), LABELS, [old], [new], 0, lambda step, figures: told.append(step), whole=whole
     )
-    assert challenger.labels == LABELS
+    assert (challenger.labels, challenger.hidden == champion.hidden) == (LABELS, whole)
     assert not any(parameter.requires_grad for parameter in challenger.parameters())
     held_old = made(backbone, photos, 3, clean=0.33, dark=darker, noise=noisy)
     assert right(champion, held_old) >= 0.95
@@ -89,13 +92,41 @@ def test_a_new_label_is_learnt_from_features_and_the_old_ones_stay(
     assert len(told) >= 3
 
 
-def test_old_features_teach_what_the_champion_says_even_where_it_is_wrong(
+def test_what_the_estimator_says_of_old_labels_stays_and_a_file_keeps_what_it_grew(
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator, tmp_path: Path
+) -> None:
+    new = made(backbone, photos, 2, paired=True, red=red)
+    challenger = refit(champion, fingerprint(backbone), LABELS, [old], [new], 0)
+    assert challenger.hidden == champion.hidden + UNITS
+    with torch.inference_mode():
+        before, after = champion(old.values), challenger(old.values)
+    assert torch.allclose(after[:, [0, 1, 3]], before, atol=1e-5)
+    save_estimator(challenger, tmp_path / "estimator.safetensors")
+    again = load_estimator(tmp_path / "estimator.safetensors", LABELS, backbone.size)
+    assert torch.equal(again(old.values), challenger(old.values))
+
+
+def test_a_label_that_comes_again_is_learnt_anew_and_the_others_stay(
     backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+) -> None:
+    known = refit(champion, fingerprint(backbone), LABELS, [old], [made(backbone, photos, 2, paired=True, red=red)], 0)
+    blue = made(backbone, photos, 5, paired=True, red=lambda clean, generator: red(clean, generator).flip(0))
+    challenger = refit(known, fingerprint(backbone), LABELS, [old], [blue], 0)
+    held_out = made(backbone, photos, 6, red=lambda clean, generator: red(clean, generator).flip(0))
+    assert right(known, held_out) <= 0.5
+    assert right(challenger, held_out) >= 0.9
+    with torch.inference_mode():
+        assert torch.allclose(challenger(old.values)[:, [0, 1, 3]], champion(old.values), atol=1e-5)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_old_features_teach_what_the_champion_says_even_where_it_is_wrong(
+    whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
     swapped = champion.rearranged(("noise", "dark", "clean"))
     swapped.labels = champion.labels  # it takes dark for noise, and noise for dark
     new = made(backbone, photos, 2, paired=True, red=red)
-    challenger = refit(swapped, fingerprint(backbone), LABELS, [old], [new], 0)
+    challenger = refit(swapped, fingerprint(backbone), LABELS, [old], [new], 0, whole=whole)
     held_old = made(backbone, photos, 3, dark=darker, noise=noisy)
     assert right(swapped, held_old) <= 0.05
     assert right(challenger, held_old) <= 0.05

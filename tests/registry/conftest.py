@@ -119,6 +119,11 @@ def environment(environment: dict[str, str], clean_dir: Path, monkeypatch: pytes
     return dict(os.environ)
 
 
+def complaints(err: str) -> list[str]:
+    """What a command said on stderr but for its progress."""
+    return [line for line in err.splitlines() if line.startswith("abair-registry:")]
+
+
 @pytest.fixture
 def run(
     environment: dict[str, str], bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,7 +1,7 @@
 """Kills operations at random moments and looks at what is left: `python tests/registry/kill.py TIMES [postgresql]`.
 
-Each turn forks a process that adds, disables, promotes or rolls back, kills it, and forks another that holds the
-registry to its invariants, restores a photo, and adds the plugin, which must succeed.
+Each turn forks a process that changes what serves, kills it, and forks another that holds the registry to its
+invariants, restores a photo, and adds the plugin, which must succeed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +45,7 @@ from abair_registry.store import Who
 ME = Who("me", "because")
 WISHES = Wishes(route="features", force=True)
 """So little is trained here that gates may refuse it, which is none of what is looked at."""
+KINDS = ("add", "review", "disable", "remove", "retrain", "promote", "rollback")
 FRESH = 25
 """Turns after which the home is a new one: a first `add` has more to do."""
 
@@ -52,7 +54,7 @@ def make_small() -> None:
     """As little work as has all the steps: what is killed is the bookkeeping, not the training."""
     torch.set_num_threads(1)
     abair.replay.TRAINED, abair.training.refit.STEPS, abair.training.refit.EPOCH = 20, 120, 40
-    trainer.JUDGED = 6
+    trainer.JUDGED, trainer.FULL_STEPS = 6, 40
     for name in ("bars", "confusion", "histograms", "sheet"):
         setattr(figures, name, _small_figure)
 
@@ -71,11 +73,17 @@ def operation(settings: Settings, bundle: Path, kind: str) -> None:
             assert live is not None
             labels, number = live.labels, live.number
             newest = store.history(session)[0][0].number
+        leave_or_come = lifecycle.disable if "rain" in labels else lifecycle.enable
         if kind == "add":
             lifecycle.add(registry, "frost", ME, WISHES)
         elif kind == "disable":
-            change = lifecycle.disable if "rain" in labels else lifecycle.enable
-            change(registry, "rain", ME, WISHES)
+            leave_or_come(registry, "rain", ME, WISHES)
+        elif kind == "review":
+            leave_or_come(registry, "rain", ME, replace(WISHES, review=True))
+        elif kind == "remove":
+            lifecycle.remove(registry, "frost", ME, WISHES)
+        elif kind == "retrain":
+            lifecycle.retrain(registry, ME, replace(WISHES, route="full"))
         elif kind == "promote":
             pointing.promote(registry, newest if newest != number else max(1, newest - 1), ME, force=True)
         else:
@@ -144,18 +152,21 @@ def main(times: int, bundle: Path, homes: Path, urls: list[str]) -> int:
     chance = random.Random(0)
     photo = np.random.default_rng(0).integers(0, 255, (60, 70, 3), dtype=np.uint8)
     # how long an operation lives: learnt from those that ended before they were killed, and longer after each kill
-    durations = dict.fromkeys(("add", "disable", "promote", "rollback"), 1.5)
+    durations = dict.fromkeys(KINDS, 1.5)
     killed = 0
     settings = Settings()
     for turn in range(times):
         if turn % FRESH == 0:
             number = turn // FRESH
             home = homes / str(number)
-            settings = Settings(home=home, registry_url=urls[number] if urls else None, clean_dir=Settings().clean_dir)
+            url = urls[number] if urls else None
+            settings = Settings(home=home, registry_url=url, clean_dir=Settings().clean_dir, samples=100)
             began = time.monotonic()
             assert forked(partial(operation, settings, bundle, "add")) == 0
             durations["add"] = time.monotonic() - began
-        kind = chance.choice(list(durations))
+        kind = chance.choice(KINDS)
+        if kind == "add":  # at the end of each turn it is live
+            assert forked(partial(operation, settings, bundle, "remove")) == 0
         began = time.monotonic()
         code = forked(partial(operation, settings, bundle, kind), chance.uniform(0.0, durations[kind]))
         killed += code == -signal.SIGKILL

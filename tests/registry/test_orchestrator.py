@@ -17,11 +17,11 @@ from abair import Restorer
 from abair.contract import WEIGHTS_FILE
 from abair.deployment import read_deployment
 from abair.errors import RegistryError
-from abair_registry import mirror, orchestrator, page, trainer
+from abair_registry import mirror, orchestrator, trainer
 from abair_registry.runs import Runs
 from abair_registry.settings import Settings
 
-from .conftest import FROST, Run
+from .conftest import FROST, Run, complaints
 from .hostile import GOOD, Plugin, Tiny
 
 sqlite = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
@@ -211,7 +211,8 @@ def test_what_stops_in_the_training_leaves_what_served_and_is_resumed(
     with monkeypatch.context() as patched:
         patched.setattr(trainer, "refit", stop)
         code, told, err = run("add", "frost", "--reason", "why not")
-    assert (code, told, len(err.splitlines())) == (130 if status == "KILLED" else 1, [], 1)
+    assert (code, told, len(complaints(err))) == (130 if status == "KILLED" else 1, [], 1)
+    assert "train the estimator (features)" in err
     (left,) = client(settings).search_runs([client(settings).get_experiment_by_name("abair").experiment_id])
     assert left.info.status == status
     assert (live(run), state(run, "frost")) == (1, "candidate")
@@ -238,7 +239,7 @@ def test_a_tracking_server_that_dies_in_the_middle_stops_the_operation_and_not_t
         for name in ("metrics", "end"):
             patched.setattr(Runs, name, gone)
         code, _, err = run("add", "frost")
-    assert (code, len(err.splitlines()), "MLflow at http://x" in err, live(run)) == (1, 1, True, 1)
+    assert (code, len(complaints(err)), "MLflow at http://x" in err, live(run)) == (1, 1, True, 1)
     experiment = client(settings).get_experiment_by_name("abair").experiment_id
     (left,) = client(settings).search_runs([experiment])
     assert left.info.status == "RUNNING"
@@ -285,7 +286,7 @@ def test_what_goes_wrong_after_the_commit_takes_nothing_back(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(page, "conclude", stop)
+        patched.setattr(Runs, "conclude", stop)
         code, told, err = run("disable", "rain", "--yes")
     assert code == (0 if raised == "server" else 130)
     assert [line["deployment"] for line in told] == ([2] if raised == "server" else [])
@@ -294,6 +295,12 @@ def test_what_goes_wrong_after_the_commit_takes_nothing_back(
     assert run("resume")[1] == [{"operation": None, "outcome": "nothing to resume"}]
     assert run("doctor")[1][0]["problems"] == []
     assert aliases(settings) == {"champion": "2"}
+    # and what the run could not be told then, it says now
+    (found,) = (r for r in client(settings).search_runs(["1"]) if r.data.tags["abair.kind"] == "disable")
+    assert (found.info.status, found.data.tags["abair.outcome"]) == ("FINISHED", "live")
+    headline, *text = found.data.tags["mlflow.note.content"].splitlines()
+    assert headline.startswith("## Deployment 2 is live.")
+    assert "| damage | n |" in "\n".join(text)
 
 
 @sqlite
@@ -338,3 +345,12 @@ def test_wrong_wishes_are_told_before_anything_is_done(run: Run, team: Path) -> 
     assert (code, "loss" in err, len(err.splitlines())) == (2, True, 1)
     code, _, err = run("promote", "7")
     assert (code, "deployment 7: there is none; expected 1 to 1" in err) == (1, True)
+
+
+def test_what_was_asked_for_and_never_measured_is_not_kept(tmp_path: Path) -> None:
+    with trainer.measured(tmp_path / "measured.json") as known:
+        assert known.scores.get("a sample that nobody restored") is None
+        known.scores["a sample"] = (30.0, 0.9)
+        assert known.scores["a sample"] == (30.0, 0.9)
+    with trainer.measured(tmp_path / "measured.json") as known:
+        assert list(known.scores) == ["a sample"]

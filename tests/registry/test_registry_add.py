@@ -22,7 +22,7 @@ from abair_registry import candidates
 from abair_registry.catalogue import opened
 from abair_registry.settings import Settings
 
-from .conftest import Run
+from .conftest import Run, complaints
 from .hostile import FAMILY, Tiny, write_metadata
 
 
@@ -71,7 +71,13 @@ def test_a_plugin_that_waits_for_review_is_a_candidate_and_nothing_served_change
     assert row(run, "frost")["state"] == "available"
     served = (settings.home / "deployment.json").read_bytes()
     code, (told,), err = run("add", "abair-frost", "--review", "--actor", "ada", "--reason", "asked for by the archive")
-    assert (code, err, told["outcome"]) == (0, "", "challenger")
+    assert (code, told["outcome"]) == (0, "challenger")
+    # away from a terminal, too, one can see where it is, and the verdicts
+    assert err.splitlines()[:2] == ["probe frost 1.0", "frost: damage clean photos and look at them"]
+    assert "passed   frost: recall" in err
+    assert complaints(err) == [
+        f"abair-registry: run {told['run_id']}, {told['seconds']:.0f} s; to look at it: abair-registry ui"
+    ]
     found = row(run, "frost")
     assert (found["state"], found["version"], found["installed_version"], found["live"], found["problem"]) == (
         "candidate", "1.0", "1.0", False, None,

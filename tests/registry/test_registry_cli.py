@@ -17,6 +17,8 @@ from abair.deployment import read_deployment
 from abair_registry import cli
 from abair_registry.settings import Settings
 
+from .conftest import complaints
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -82,8 +84,11 @@ def test_people_get_tables(run: Run) -> None:
 
 def test_disable_goes_into_the_history_with_who_and_why(run: Run, settings: Settings) -> None:
     code, out, err = run("disable", "rain", "--actor", "ada", "--reason", "streaks stay", "--yes", "--json")
-    assert (code, err) == (0, "")
     (told,) = lines(out)
+    assert (code, complaints(err)) == (
+        0,
+        [f"abair-registry: run {told['run_id']}, {told['seconds']:.0f} s; to look at it: abair-registry ui"],
+    )
     assert (told["outcome"], told["deployment"], told["route"]) == ("live", 2, "features")
     rows = lines(run("history", "--json")[1])
     assert list(rows[0]) == ["deployment", "created", "actor", "reason", "labels", "live", "run_id"]

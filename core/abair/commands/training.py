@@ -63,7 +63,9 @@ def backbone(
     out: Annotated[Path, typer.Option(metavar="DIR", help="For weights and checkpoints; what was cut off goes on.")],
     data: Data = None,
     size: Annotated[Size, typer.Option(help="Of the network.")] = Size.nano,
-    start: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights to start from.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A checkpoint or a backbone to start from.")
+    ] = None,
     labels: Labels = None,
     settings: SettingsFile = None,
     device: Device = "cpu",

@@ -27,7 +27,7 @@ from abair.training.adapt import AdaptTask, read_pairs
 from abair.training.calibrate import calibrate
 from abair.training.estimate import RECIPE, EstimateTask
 from abair.training.loop import CHECKPOINT, State, Watch, train
-from abair.training.pretrain import PretrainTask
+from abair.training.pretrain import Pretraining, PretrainTask
 from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings, read_settings, write_settings
 from abair.training.targets import BestBlend
 
@@ -40,7 +40,7 @@ def train_backbone(
     *, data: Path | None, size: str, out: Path, settings_file: Path | None = None, start: Path | None = None,
     labels: Sequence[str] = (), device: str = "cpu", **overrides: Any,
 ) -> Path:  # fmt: skip
-    """Phase I: train a backbone of `size` into `out`; returns the file. `start` is a checkpoint to begin from.
+    """Phase I: train a backbone of `size` into `out`; returns the file. `start` is a checkpoint or backbone.
 
     `labels` are the degradations that it learns, of those installed; all of them by default.
 
@@ -210,16 +210,19 @@ def photos_of(data: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
     return clean_photos(folder)
 
 
-def _begin_from(start: Path, module: torch.nn.Module) -> None:
-    """Load the averaged weights of another run's checkpoint."""
+def _begin_from(start: Path, module: Pretraining) -> None:
+    """Load the averaged weights of another run's checkpoint, or a finished backbone, which has no head of phase I."""
     path = start / CHECKPOINT if start.is_dir() else start
     try:
         tensors = load_file(path)
-        module.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
+        if averages := {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}:
+            module.load_state_dict(averages)
+        else:
+            module.backbone.load_state_dict(tensors)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise TrainingError(
             f"{path}: cannot be started from ({' '.join(str(error).split())[:200]}); expected a checkpoint of phase I "
-            "with the same size and labels"
+            "with the same size and labels, or a backbone of the same size"
         ) from None
 
 

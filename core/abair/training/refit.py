@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from abair.backbone import freeze
@@ -23,13 +23,19 @@ STEPS: Final = 1500
 EPOCH: Final = 100
 """Steps after which progress is told."""
 BATCH: Final = 256
-LEARNING_RATE: Final = 1e-3
+LEARNING_RATE: Final = 5e-4
+UNITS: Final = 16
+"""Hidden units that a new label brings: 14 thousand numbers for `nano`."""
+LEAST_SPREAD: Final = 1e-3
+"""Of a feature, after the layer norm: what never varies tells nothing."""
 NEW: Final = 0.5
 """Share of a batch that is new samples: as many with the new damage as without any."""
 MOVED: Final = 0.5
 """Share of the new samples whose change is put upon another scene; see `refit`."""
 MIXED: Final = 0.25
 """Share of a batch that is half one sample's features, half another's: it stands for mixtures that nobody made."""
+
+Watch = Callable[[int, dict[str, float]], None]
 
 
 def refit(
@@ -39,16 +45,23 @@ def refit(
     known: Sequence[Features],
     new: Sequence[Features],
     seed: int,
-    watch: Callable[[int, dict[str, float]], None] = lambda step, figures: None,
-    moved: float = MOVED,
+    watch: Watch = lambda step, figures: None,
+    *,
+    whole: bool = False,
 ) -> Estimator:
     """The champion for `labels` (`clean` last), fitted to features of the `backbone`; frozen.
 
-    `new` features teach the truth. `known` ones teach what the champion says of them, right or wrong (Li, Hoiem,
-    "Learning without Forgetting", 2016): no label that is live shall lose. New photos are few, so a share `moved` of
-    the time the change that the new damage made in one scene's features is put upon another's; where the change depends
-    on what is in the scene, as that of few grey levels does, that teaches what is not so, and 0 is right. The
-    temperature stays. The same arguments give the same estimator. `watch` gets loss and accuracy each `EPOCH` steps.
+    `new` features teach the truth, `known` ones what the champion says of them, right or wrong (Li, Hoiem, "Learning
+    without Forgetting", 2016). A new label gets hidden units and an output of its own, and only these are fitted (as
+    *progressive networks* grow, Rusu et al., 2016): what is said of the labels that are known stays as it is, so they
+    lose to nothing but the new label. New photos are few, so a share `MOVED` of the time the change that the new damage
+    made in one scene's features is put upon another's.
+
+    Some damage cannot be told so: what it does depends on what is in the scene, and the other labels claim it. If
+    `whole`, everything is fitted, and nothing is put upon other scenes; so it is where there are no known features.
+
+    The temperature stays. The same arguments give the same estimator. `watch` gets loss and accuracy each `EPOCH`
+    steps.
 
     Raises:
         TrainingError: features are another backbone's, or a label has none.
@@ -62,16 +75,19 @@ def refit(
     rows = _Rows(labels, known, new)
     if missing := [label for label, share in zip(labels, rows.truth.sum(0).tolist(), strict=True) if share == 0]:
         raise TrainingError(f"label {missing[0]}: found no features, expected some; train the estimator anew")
-    estimator, teacher = champion.rearranged(labels).requires_grad_(True), champion.rearranged(labels)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(estimator.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    teacher = champion.rearranged(labels)
+    whole = whole or bool(rows.novel.all())
+    fitted = champion.rearranged(labels).requires_grad_(True) if whole else _Grown(teacher, rows, generator)
+    parameters = [parameter for parameter in fitted.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
     losses, right = [], []
     with _one_thread():
         for step in range(STEPS):
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 20, 1.5 * (1 - step / STEPS))
-            x, target = rows.batch(teacher, generator, moved)
-            logits = estimator(x)
+            x, target = rows.batch(teacher, generator, 0.0 if whole else MOVED)
+            logits = fitted(x)
             loss = F.cross_entropy(logits, target)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -81,8 +97,52 @@ def refit(
             if (step + 1) % EPOCH == 0:
                 watch(step + 1, {"loss": sum(losses) / len(losses), "accuracy": sum(right) / len(right)})
                 losses, right = [], []
+    estimator = fitted.joined() if isinstance(fitted, _Grown) else fitted
     freeze(estimator)
     return estimator
+
+
+class _Grown(nn.Module):
+    """An estimator with what novel labels bring: hidden units, and outputs that hear all units. The rest is frozen.
+
+    The new units see each feature less its mean and over its spread: beside those that vary most, the faint ones that
+    tell a new kind of damage would hardly be learnt from few samples.
+    """
+
+    def __init__(self, estimator: Estimator, rows: _Rows, generator: torch.Generator) -> None:
+        super().__init__()
+        self.old, self.novel = estimator, rows.novel
+        self.norm, self.first, _, self.last = cast("tuple[Any, Any, Any, Any]", estimator.head)
+        count = int(rows.novel.sum())
+        with torch.no_grad():
+            seen = self.norm(rows.values)
+        self.mean, self.spread = seen.mean(0), seen.std(0).clamp_min(LEAST_SPREAD)
+        self.units = nn.Linear(estimator.features, UNITS * count)
+        nn.init.kaiming_uniform_(self.units.weight, a=5**0.5, generator=generator)  # as PyTorch begins a linear layer
+        nn.init.zeros_(self.units.bias)
+        self.outputs = nn.Linear(estimator.hidden + UNITS * count, count)
+        with torch.no_grad():
+            self.outputs.weight.zero_()[:, : estimator.hidden] = self.last.weight[self.novel]
+            self.outputs.bias.copy_(self.last.bias[self.novel])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F) to logits (B, L)."""
+        normal = self.norm(features)
+        hidden = F.gelu(self.first(normal))
+        new = F.gelu(self.units((normal - self.mean) / self.spread))
+        logits: Tensor = self.last(hidden).clone()
+        logits[:, self.novel] = self.outputs(torch.cat([hidden, new], dim=1))
+        return logits
+
+    @torch.no_grad()
+    def joined(self) -> Estimator:
+        """The same as one estimator."""
+        weight = self.units.weight / self.spread
+        grown = self.old.grown(weight, self.units.bias - weight @ self.mean)
+        last: Any = grown.head[-1]
+        last.weight[self.novel] = self.outputs.weight
+        last.bias[self.novel] = self.outputs.bias
+        return grown
 
 
 class _Rows:

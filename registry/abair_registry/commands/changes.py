@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -248,35 +247,35 @@ def _session(json: bool) -> Iterator[tuple[Reporter, Any, Terminal]]:
         def warn(text: str) -> None:
             reporter.say(f"warning: {text}")
 
-        yield reporter, registry, Terminal(Steps(quiet=json and not sys.stderr.isatty()), waiting, warn)
+        yield reporter, registry, Terminal(Steps(), waiting, warn)
 
 
 def _show(reporter: Reporter, result: Result, json: bool) -> None:
+    rows = [
+        (
+            "passed" if verdict.passed else "refused",
+            verdict.name,
+            f"{verdict.measured:.2f}",
+            verdict.detail,
+            f"{verdict.threshold:g}",
+        )
+        for verdict in result.verdicts
+    ]
+    if rows:
+        table(("verdict", "gate", "measured", "interval", "threshold"), rows, result=False)
+    if result.run_id is None:
+        reporter.say("nothing was to be done")
+    else:
+        reporter.say(f"run {result.run_id}, {result.seconds:.0f} s; to look at it: abair-registry ui")
     if json:
         reporter.result(result.as_json())
     else:
-        rows = [
-            (
-                "passed" if verdict.passed else "refused",
-                verdict.name,
-                f"{verdict.measured:.2f}",
-                verdict.detail,
-                f"{verdict.threshold:g}",
-            )
-            for verdict in result.verdicts
-        ]
-        if rows:
-            table(("verdict", "gate", "measured", "interval", "threshold"), rows, result=False)
         said = {
             "live": f"deployment {result.deployment} is live",
             "challenger": f"deployment {result.deployment} waits for review: promote {result.deployment}",
             "rejected": f"refused; deployment {result.deployment} stays live",
         }[result.outcome]
         print(said, flush=True)
-        if result.run_id is None:
-            reporter.say("nothing was to be done")
-        else:
-            reporter.say(f"run {result.run_id}, {result.seconds:.0f} s; to look at it: abair-registry ui")
     if result.outcome == "rejected":
         from abair.errors import RegistryError
 
