@@ -132,7 +132,7 @@ def make_bundle(root: Path) -> Path:
             name=name, title=name, synthesizer="nowhere.at_all:degrade", adapters=root / "parts" / name, card=card
         )
         found.append(Found(degradation, f"abair-{name}", "0.1.0"))
-    replay = replay_of(backbone, Degrader(SYNTHESIZERS), [pictures(range(8))], pictures(range(8, 11)), 4, 0)
+    replay = replay_of(backbone, Degrader(SYNTHESIZERS), [pictures(range(8))], pictures(range(40, 46)), 4, 0)
     untrained = Estimator((*LABELS, "clean"), feature_count(backbone.size))
     estimator = refit(untrained, fingerprint(backbone), untrained.labels, [], [replay.features], 0).requires_grad_(
         False

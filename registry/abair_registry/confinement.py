@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from abair.discovery import said
 from abair.errors import DeploymentError
@@ -128,9 +128,9 @@ def refuse_processes() -> None:
         raise Refusal("started a process and left it running; expected none when a hook or synthesiser returns")
 
 
-def answer(kind: type[Request], work: Callable[[Request, Send], tuple[str, object]]) -> NoReturn:
+def answer(kind: TypeAdapter[Request], work: Callable[[Request, Send], tuple[str, object]]) -> NoReturn:
     """Do what the request on stdin asks, and leave at once: no thread or exit handler of a plugin gets its turn."""
-    request = kind.model_validate_json(sys.stdin.buffer.read())
+    request = kind.validate_json(sys.stdin.buffer.read())
     channel = Channel(request.token)
     if hasattr(signal, "alarm"):
         signal.alarm(int(request.seconds) + 2)  # ends this process if the parent was killed

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from abair.contract import GROUP, Degradation
 from abair.deployment import read_deployment
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from abair.discovery import Synthesizer
 
 _VERDICTS = TypeAdapter(list[Verdict])
-_DEFAULT: Final = 1500
-Field = TypeVar("Field")
 
 
 class Point(BaseModel):
@@ -52,45 +50,78 @@ class Damaged(BaseModel):
 
 
 class Errand(Asked):
-    """What is asked; which of the optional fields are there depends on the task."""
+    """What each errand has: the plugins that it needs."""
 
-    task: Literal["gates", "notices", "replay", "estimator"]
     points: tuple[Point, ...]
-    threads: int = 1
-    report: Report | None = None
-    deployment: Path | None = None
-    label: str = ""
-    labels: tuple[str, ...] = ()
-    backbone: Path | None = None
-    photos: Path | None = None
-    others: tuple[Damaged, ...] = ()
-    adapters: tuple[tuple[Path, Path], ...] = ()
-    seed: int = 0
-    trained: int = 0
-    judged: int = 0
-    kept: int = 0
-    samples: int = _DEFAULT
-    folder: Path | None = None
-    out: Path | None = None
 
 
-def work(errand: Errand, send: Send) -> tuple[str, object]:
+class Gates(Errand):
+    """Ask each plugin's `abair_gates` about a report."""
+
+    task: Literal["gates"] = "gates"
+    report: Report
+
+
+class Notices(Errand):
+    """Tell each plugin's `abair_deployed` of the deployment in a folder."""
+
+    task: Literal["notices"] = "notices"
+    deployment: Path
+
+
+class Making(Errand):
+    """Run synthesisers on the photos of a folder, without one on those of scikit-image; `out` gets the result."""
+
+    threads: int
+    backbone: Path
+    photos: Path | None
+    seed: int
+    out: Path
+
+
+class MakeReplay(Making):
+    """Make what a new label leaves behind: `trained`, `judged` and `kept` samples, as `abair.replay` says."""
+
+    task: Literal["replay"] = "replay"
+    label: str
+    others: tuple[Damaged, ...]
+    trained: int
+    judged: int
+    kept: int
+
+
+class MakeEstimator(Making):
+    """Train the whole estimator, `trained` steps on `samples`; `adapters` are two files each, in `labels`' order."""
+
+    task: Literal["estimator"] = "estimator"
+    labels: tuple[str, ...]
+    adapters: tuple[tuple[Path, Path], ...]
+    trained: int
+    samples: int
+    folder: Path
+
+
+Request = Gates | Notices | MakeReplay | MakeEstimator
+REQUESTS: Final[TypeAdapter[Request]] = TypeAdapter(Annotated[Request, Field(discriminator="task")])
+
+
+def work(errand: Request, send: Send) -> tuple[str, object]:
     """The kind of the last message and what it says: for gates and notices, each plugin's answer by its name.
 
     Raises:
         Refusal: a synthesiser failed, or a plugin that is needed cannot be used.
     """
-    if errand.task == "gates":
+    if isinstance(errand, Gates):
         confine(errand)
-        return "done", gates(_usable(errand), _given(errand.report))
-    if errand.task == "notices":
+        return "done", gates(_usable(errand), errand.report)
+    if isinstance(errand, Notices):
         confine(errand)
-        return "done", notices(_usable(errand), _given(errand.deployment))
+        return "done", notices(_usable(errand), errand.deployment)
     import torch
 
     torch.set_num_threads(errand.threads)
     try:
-        if errand.task == "replay":
+        if isinstance(errand, MakeReplay):
             replay(errand, send)
         else:
             estimator(errand)
@@ -123,7 +154,7 @@ def notices(plugins: Plugins, deployment: Path) -> dict[str, object]:
     return wrong
 
 
-def replay(errand: Errand, send: Send) -> None:
+def replay(errand: MakeReplay, send: Send) -> None:
     """What a new label leaves behind, written to `out`; a part is done with each sample."""
     from abair.backbone import load_backbone
     from abair.replay import HeldOut, Replay, damaged_further, replay_of
@@ -131,7 +162,7 @@ def replay(errand: Errand, send: Send) -> None:
 
     # over the whole scene or over a part of it; each sample is kept with its scene undamaged
     recipe = Recipe(cutmix=0.25, double=0.0, clean=0.0)
-    backbone = load_backbone(_given(errand.backbone))
+    backbone = load_backbone(errand.backbone)
     train_on, held_out = clean_photos(errand.photos)
     others = [(other, Replay.load(other.replay)) for other in errand.others]
     confine(errand)
@@ -145,10 +176,10 @@ def replay(errand: Errand, send: Send) -> None:
     for other, kept in others:
         samples = [sample for sample in kept.held_out if sample.labels == (other.label,)][: errand.kept]
         mixed += damaged_further(backbone, degrader, errand.label, samples, errand.seed)
-    Replay(made.features, (*made.held_out, *mixed)).save(_given(errand.out))
+    Replay(made.features, (*made.held_out, *mixed)).save(errand.out)
 
 
-def estimator(errand: Errand) -> None:
+def estimator(errand: MakeEstimator) -> None:
     """The whole estimator, from samples of all labels, written to `out`; checkpoints and history in `folder`."""
     from abair.backbone import fingerprint, load_backbone
     from abair.estimator import save_estimator
@@ -160,7 +191,7 @@ def estimator(errand: Errand) -> None:
     from abair.training.settings import ESTIMATING
     from abair.training.targets import BestBlend
 
-    backbone, folder = load_backbone(_given(errand.backbone)), _given(errand.folder)
+    backbone, folder = load_backbone(errand.backbone), errand.folder
     mark, names = fingerprint(backbone), errand.labels[:-1]
     adapters = [
         read_adapter_files(*files, backbone, mark, name) for files, name in zip(errand.adapters, names, strict=True)
@@ -181,7 +212,7 @@ def estimator(errand: Errand) -> None:
     train(task, settings, folder, quiet=True)
     made = task.module.requires_grad_(False).eval()
     calibrate(made, backbone, blender, degrader, held_out)
-    save_estimator(made, _given(errand.out))
+    save_estimator(made, errand.out)
 
 
 def _usable(errand: Errand) -> Plugins:
@@ -220,10 +251,5 @@ def _implementations(plugins: Plugins, hook: str, given: dict[str, object]) -> l
     ]
 
 
-def _given(value: Field | None) -> Field:
-    assert value is not None  # a request of ours that lacks it is our mistake
-    return value
-
-
 if __name__ == "__main__":
-    answer(Errand, work)
+    answer(REQUESTS, work)

@@ -21,7 +21,7 @@ GAIN: Final = "gain of the adapter"
 """How the gate is called that no estimator can mend."""
 RESAMPLES: Final = 10_000
 CONFIDENCE: Final = 0.95
-CERTAIN: Final = 10.0
+CERTAIN: Final = 5.0
 UNSEEN: Final = 50.0
 """dB from which on nobody sees a difference, an error of less than one grey level; clean photos count up to it."""
 

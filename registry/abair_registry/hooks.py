@@ -20,7 +20,7 @@ from abair.report import Report, Verdict
 from abair_registry import candidates
 from abair_registry.candidates import normalised, one_line
 from abair_registry.confinement import Refusal
-from abair_registry.errands import Errand, Point
+from abair_registry.errands import Errand, Gates, Making, Notices, Point
 from abair_registry.isolation import ask
 from abair_registry.serving import Part
 
@@ -80,7 +80,7 @@ def verdicts(plugins: Trusted, report: Report) -> list[Verdict]:
     if not plugins.points:
         return []
     try:
-        said = _errand(ASKING, task="gates", points=plugins.points, report=report)
+        said = _errand(Gates, ASKING, points=plugins.points, report=report)
     except Refusal as refusal:
         names = ", ".join(point.name for point in plugins.points)
         return [_unasked(f"of {names}", f"a gate of {names} {refusal}")]
@@ -101,7 +101,7 @@ def announce(plugins: Trusted, deployment: Path) -> list[str]:
     if not plugins.points:
         return []
     try:
-        said = _errand(ASKING, task="notices", points=plugins.points, deployment=deployment)
+        said = _errand(Notices, ASKING, points=plugins.points, deployment=deployment)
     except Refusal as refusal:
         return [f"plugins {', '.join(point.name for point in plugins.points)}: a notice of the deployment {refusal}"]
     except RegistryError as error:
@@ -111,20 +111,22 @@ def announce(plugins: Trusted, deployment: Path) -> list[str]:
     ]
 
 
-def make(limits: Limits, tell: Callable[[], object] = lambda: None, **given: Any) -> None:
-    """Have synthesisers run: a replay or an estimator is written where the errand says; `tell` hears of each part.
+def make(kind: type[Making], limits: Limits, tell: Callable[[], object] = lambda: None, **given: Any) -> None:
+    """Have synthesisers run: what is made is written where the errand says; `tell` hears of each part.
 
     Raises:
         TrainingError: one of them failed, hung, or took more than it may.
     """
     try:
-        _errand(limits, tell, **given)
+        _errand(kind, limits, tell, **given)
     except Refusal as refusal:
         raise TrainingError(one_line(str(refusal))) from None
 
 
-def _errand(limits: Limits, tell: Callable[[], object] = lambda: None, **given: Any) -> dict[str, Any]:
-    errand = Errand(
+def _errand(
+    kind: type[Errand], limits: Limits, tell: Callable[[], object] = lambda: None, **given: Any
+) -> dict[str, Any]:
+    errand = kind(
         token=secrets.token_hex(16), seconds=limits.seconds, memory_mib=limits.memory_mib, output_kib=1024,
         largest_file=limits.largest_file, **given,
     )  # fmt: skip

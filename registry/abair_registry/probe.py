@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from abair.contract import GROUP, Degradation
 from abair.discovery import discover, load_synthesizer, said
@@ -177,4 +177,4 @@ def work(request: Request, send: Send) -> tuple[str, object]:
 
 
 if __name__ == "__main__":
-    answer(Request, work)
+    answer(TypeAdapter(Request), work)

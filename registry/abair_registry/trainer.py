@@ -28,7 +28,7 @@ from abair.training.refit import refit
 from abair.wholefile import write_text
 from abair_registry import hooks
 from abair_registry.blobs import Blobs
-from abair_registry.errands import Damaged, Point
+from abair_registry.errands import Damaged, MakeEstimator, MakeReplay, Point
 from abair_registry.serving import Part, Serving
 
 JUDGED: Final = 20
@@ -76,9 +76,9 @@ def make_replay(
     chosen = [others[i * len(others) // MIXED_WITH] for i in range(min(MIXED_WITH, len(others)))]
     with blobs.writing() as path:
         hooks.make(
+            MakeReplay,
             hooks.SAMPLING,
             tell,
-            task="replay",
             points=_points([part]),
             threads=torch.get_num_threads(),
             label=label,
@@ -201,8 +201,8 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         made = folder / "estimator.safetensors"
         hooks.make(
+            MakeEstimator,
             hooks.TRAINING,
-            task="estimator",
             points=_points(self.proposal.parts),
             threads=torch.get_num_threads(),
             labels=self.proposal.labels,

@@ -23,7 +23,7 @@ STEPS: Final = 1500
 EPOCH: Final = 100
 """Steps after which progress is told."""
 BATCH: Final = 256
-LEARNING_RATE: Final = 5e-4
+LEARNING_RATE: Final = 1e-3
 UNITS: Final = 16
 """Hidden units that a new label brings: 14 thousand numbers for `nano`."""
 LEAST_SPREAD: Final = 1e-3
