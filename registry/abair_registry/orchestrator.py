@@ -262,7 +262,8 @@ class _Operation:
         refused = [verdict.name for verdict in verdicts if not verdict.passed]
 
         def concluded(operation: Operation, number: int, **detail: Any) -> None:
-            conclusion = page.conclusion(outcome, number, verdicts, forced=bool(refused))
+            title = f"{self.kind} {self.change.subject}"
+            conclusion = page.conclusion(title, outcome, number, verdicts, forced=bool(refused))
             operation.step = PUBLISHED
             operation.detail = operation.detail | detail | {CONCLUSION: asdict(conclusion)}
 

@@ -84,10 +84,12 @@ class Conclusion:
     tags: dict[str, str]
 
 
-def conclusion(outcome: str, number: int, verdicts: Sequence[Verdict], *, forced: bool) -> Conclusion:
+def conclusion(title: str, outcome: str, number: int, verdicts: Sequence[Verdict], *, forced: bool) -> Conclusion:
     """How it ended, to be recorded in the transaction that ends it: whoever comes next can tell it to MLflow."""
     forced = forced and outcome != "rejected"
-    tags = {"abair.outcome": outcome, "abair.deployment": str(number)} | ({"abair.forced": "true"} if forced else {})
+    # the run's name, too, so that the list of runs tells the outcomes
+    tags = {"abair.outcome": outcome, "abair.deployment": str(number), "mlflow.runName": f"{title}: {outcome}"}
+    tags |= {"abair.forced": "true"} if forced else {}
     return Conclusion(_headline(_OUTCOMES[outcome].format(number=number), verdicts, forced=forced), tags)
 
 
@@ -148,6 +150,8 @@ def _description(
 ) -> str:
     """The text of a run's page; its first line is another when it is known how the operation ended."""
     parts = [_headline("Judged; not published yet.", verdicts)]
+    if refused := [verdict.name for verdict in verdicts if not verdict.passed]:
+        parts.append(f"**Refused by** {', '.join(refused)}.")  # the page folds what is below
     parts.append(
         f"Labels: {', '.join(change.proposal.labels)}"
         + (f"; new: **{', '.join(change.fresh)}**" if change.fresh else "")

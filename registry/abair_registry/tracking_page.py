@@ -37,7 +37,8 @@ def serve(settings: Settings, port: int, say: Callable[[str], None], *, browser:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise RegistryError(f"port {port}: is taken; expected a free one; name another: --port {port + 1}")
     experiment = runs.experiment()  # makes the store where there is none, and says what is wrong with it
-    url = f"http://127.0.0.1:{port}/#/experiments/{experiment}"
+    # without being told, the page opens in a browser's first session on its side for language models
+    url = f"http://127.0.0.1:{port}/#/experiments/{experiment}?workflowType=machine_learning"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", runs.uri, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1", "--default-artifact-root", runs.artifacts]
     server = subprocess.Popen(

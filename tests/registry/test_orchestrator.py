@@ -78,6 +78,7 @@ def test_a_good_plugin_goes_live_and_everything_that_follows_agrees(
     # the run says it all
     found = client(settings).get_run(told["run_id"])
     assert (found.info.status, found.data.tags["abair.outcome"]) == ("FINISHED", "live")
+    assert found.info.run_name == "add frost: live"
     assert found.data.tags["abair.actor"] == "ada"
     assert found.data.tags["mlflow.note.content"].startswith("## Deployment 2 is live. 11 of 11 gates passed.")
     assert found.data.params["labels"] == "noise, rain, low-light, frost, clean"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -21,7 +21,7 @@ from abair.estimator import Estimator
 from abair.replay import Features, HeldOut, replay_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for
 from abair.training.adapt import AdaptTask, held_out_pairs
-from abair.training.effort import multiply_adds, trained_parameters
+from abair.training.effort import Effort, spent
 from abair.training.loop import State, Task, train
 from abair.training.pretrain import TYPE_WEIGHT, VALIDATION_SIDE, PretrainTask, psnr
 from abair.training.refit import refit
@@ -42,20 +42,11 @@ ENDLESS: Final = 1_000_000
 Say = Callable[[str], None]
 
 
-class Variant(BaseModel):
-    """One run: its part of the method, trained parameters, steps in the given minutes, and held-out figures.
-
-    `multiply_adds` are those of all steps, forward and backward.
-    """
-
-    model_config = ConfigDict(frozen=True)
+class Variant(Effort):
+    """One variant of a part of the method: what its training cost, and figures on held-out samples."""
 
     part: str
     name: str
-    trained: int
-    steps: int
-    multiply_adds: float
-    minutes: float
     figures: dict[str, float]
 
 
@@ -85,8 +76,7 @@ class Ablations(BaseModel):
             lines.append("|---|" + "---:|" * (len(columns) + 3))
             for one in chosen:
                 cells = [f"{one.figures[name]:.2f}" if name in one.figures else "-" for name in columns]
-                counted = f"{one.trained:,} | {one.steps:,} | {one.multiply_adds / 1e12:.1f}"
-                lines.append(f"| {one.name} | {counted} | {' | '.join(cells)} |")
+                lines.append(f"| {one.name} | {one.cells} | {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
 
 
@@ -147,18 +137,18 @@ class _Bench:
             network = Backbone(SIZES[size])
             task = PretrainTask(network, degrader, self.photos, self.held_out, settings, type_weight)
             state = self._train(task, settings, f"phase-one-{name.replace(' ', '-')}")
-            effort = _effort(task, state)
+            effort = spent(task, state)
             freeze(network)
             figures = {"single": task.validate()["psnr"]} | self._mixtures(network)
             figures["top-1 in %"] = 100 * self._top1(network)[ALL]
-            made.append(Variant(part="Phase I", name=name, minutes=state.seconds / 60, figures=figures, **effort))
+            made.append(Variant(part="Phase I", name=name, figures=figures, **effort.model_dump()))
         return made
 
     def phase_two(self, backbone: Path, labels: Sequence[str]) -> list[Variant]:
         """Adapters of several ranks, and the whole network trained on for as long as all adapters of a rank were."""
         made = []
         for rank in RANKS:
-            figures, efforts, seconds = {}, [], 0.0
+            figures, efforts = {}, []
             for label in labels:
                 settings = self._settings(ADAPTING)
                 degrader = Degrader({label: self.degrader.synthesizers[label]})
@@ -166,12 +156,12 @@ class _Bench:
                     load_backbone(backbone), label, degrader, self.photos, self.held_out, settings, rank=rank
                 )
                 state = self._train(task, settings, f"phase-two-rank-{rank}-{label}")
-                figures[label], seconds = task.validate()["psnr"], seconds + state.seconds
-                efforts.append(_effort(task, state))
+                figures[label] = task.validate()["psnr"]
+                efforts.append(spent(task, state))
             figures["mean"] = sum(figures.values()) / len(figures)
-            effort = {key: sum(one[key] for one in efforts) for key in efforts[0]}
-            name = f"adapters of rank {rank}"
-            made.append(Variant(part="Phase II", name=name, minutes=seconds / 60, figures=figures, **effort))
+            made.append(
+                Variant(part="Phase II", name=f"adapters of rank {rank}", figures=figures, **_sum(efforts).model_dump())
+            )
         return [self._bare(backbone, labels), *made, self._joint(backbone, labels)]
 
     def _bare(self, backbone: Path, labels: Sequence[str]) -> Variant:
@@ -184,10 +174,9 @@ class _Bench:
         network = load_backbone(backbone).requires_grad_(True)
         task = PretrainTask(network, degrader, self.photos, self.held_out, settings)
         state = self._train(task, settings, "phase-two-joint")
-        effort = _effort(task, state)
+        effort = spent(task, state)
         figures = self._as_adapters(network, labels)
-        name = "the whole network, jointly"
-        return Variant(part="Phase II", name=name, minutes=state.seconds / 60, figures=figures, **effort)
+        return Variant(part="Phase II", name="the whole network, jointly", figures=figures, **effort.model_dump())
 
     @torch.inference_mode()
     def _as_adapters(self, network: Backbone, labels: Sequence[str]) -> dict[str, float]:
@@ -252,16 +241,16 @@ class _Bench:
 
 
 def _untrained(part: str, name: str, figures: dict[str, float]) -> Variant:
-    return Variant(part=part, name=name, trained=0, steps=0, multiply_adds=0, minutes=0, figures=figures)
+    return Variant(part=part, name=name, figures=figures, **_sum([]).model_dump())
 
 
-def _effort(task: Task, state: State) -> dict[str, Any]:
-    """Trained parameters, steps, and their multiply-adds."""
-    return {
-        "trained": trained_parameters(task),
-        "steps": state.step,
-        "multiply_adds": state.step * multiply_adds(task),
-    }
+def _sum(efforts: Sequence[Effort]) -> Effort:
+    return Effort(
+        trained=sum(one.trained for one in efforts),
+        steps=sum(one.steps for one in efforts),
+        minutes=sum(one.minutes for one in efforts),
+        multiply_adds=sum(one.multiply_adds for one in efforts),
+    )
 
 
 def _accuracy(known: Features, samples: Sequence[HeldOut], chosen: slice) -> float:

@@ -14,7 +14,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -26,7 +26,7 @@ from abair.errors import TrainingError
 from abair.lora import Blender, read_adapter
 from abair.synthesis import CleanPhotos, Degrader
 from abair.training.adapt import AdaptTask, held_out_pairs
-from abair.training.effort import multiply_adds, trained_parameters
+from abair.training.effort import Effort, spent
 from abair.training.loop import HISTORY, train
 from abair.training.pretrain import PretrainTask, psnr
 from abair.training.settings import ADAPTING, PRETRAINING, Settings
@@ -41,15 +41,9 @@ JUDGED_EVERY: Final = 100
 Pairs = list[tuple[Tensor, Tensor]]
 
 
-class Effort(BaseModel):
+class Way(Effort):
     """What one way costs and brings: `psnr` is the mean in dB over the labels, `figures` each label's."""
 
-    model_config = ConfigDict(frozen=True)
-
-    trained: int
-    steps: int
-    minutes: float
-    multiply_adds: float
     psnr: float
     figures: dict[str, float]
 
@@ -61,8 +55,8 @@ class Stage(BaseModel):
 
     labels: tuple[str, ...]
     new: str
-    adapter: Effort
-    joint: Effort
+    adapter: Way
+    joint: Way
     reached: float | None
 
 
@@ -86,19 +80,16 @@ class Costs(BaseModel):
             f"{self.minutes:g} minutes a stage; PSNR is the mean over all labels, of the frozen backbone with each "
             "label's own adapter, and of the joint network.",
             "",
-            "| labels | new | way | trained | steps | minutes | 10^12 multiply-adds | mean PSNR | the new label | "
+            "| labels | new | way | trained | steps | 10^12 multiply-adds | minutes | mean PSNR | the new label | "
             "as good after |",
             "|---:|---|---|---:|---:|---:|---:|---:|---:|---|",
         ]
         for stage in self.stages:
             short = stage.adapter.psnr - stage.joint.psnr
             reached = f"never, short by {short:.2f} dB" if stage.reached is None else f"{stage.reached:.1f} minutes"
-            for way, effort, told in (("adapter", stage.adapter, "-"), ("joint", stage.joint, reached)):
-                numbers = (
-                    f"{effort.trained:,} | {effort.steps:,} | {effort.minutes:.1f} | {effort.multiply_adds / 1e12:.1f}"
-                )
-                quality = f"{effort.psnr:.2f} | {effort.figures[stage.new]:.2f}"
-                lines.append(f"| {len(stage.labels)} | {stage.new} | {way} | {numbers} | {quality} | {told} |")
+            for name, way, told in (("adapter", stage.adapter, "-"), ("joint", stage.joint, reached)):
+                numbers = f"{way.cells} | {way.minutes:.1f} | {way.psnr:.2f} | {way.figures[stage.new]:.2f}"
+                lines.append(f"| {len(stage.labels)} | {stage.new} | {name} | {numbers} | {told} |")
         return "\n".join(lines) + "\n"
 
 
@@ -141,8 +132,8 @@ def compare(
         joint, reached = _jointly(
             backbone, degrader, labels, photos, held_out, samples, out / f"joint-{len(labels)}", minutes, _mean(target)
         )
-        adapter_effort = Effort(**beside, psnr=_mean(target), figures=target)
-        stages.append(Stage(labels=tuple(labels), new=name, adapter=adapter_effort, joint=joint, reached=reached))
+        kept = Way(psnr=_mean(target), figures=target, **beside.model_dump())
+        stages.append(Stage(labels=tuple(labels), new=name, adapter=kept, joint=joint, reached=reached))
     return Costs(
         size=size,
         minutes=minutes,
@@ -154,7 +145,7 @@ def compare(
 
 def _beside(
     record: Path, backbone: Path, degrader: Degrader, name: str, photos: CleanPhotos, held_out: CleanPhotos, out: Path
-) -> dict[str, Any]:
+) -> Effort:
     """What the adapter's training cost: its recorded steps at the pace of this machine."""
     try:
         said = tomllib.loads(record.read_text(encoding="utf-8"))
@@ -169,12 +160,10 @@ def _beside(
     )
     task = AdaptTask(load_backbone(backbone), name, degrader, photos, held_out, settings)
     state = train(task, settings, out / f"pace-{name}", quiet=True)
-    return {
-        "trained": trained_parameters(task),
-        "steps": steps,
-        "minutes": steps * state.seconds / max(1, state.step) / 60,
-        "multiply_adds": steps * multiply_adds(task),
-    }
+    tried, share = spent(task, state), steps / max(1, state.step)
+    return Effort(
+        trained=tried.trained, steps=steps, minutes=share * tried.minutes, multiply_adds=share * tried.multiply_adds
+    )
 
 
 class _JointTask(PretrainTask):
@@ -204,7 +193,7 @@ def _jointly(
     folder: Path,
     minutes: float,
     target: float,
-) -> tuple[Effort, float | None]:
+) -> tuple[Way, float | None]:
     settings = PRETRAINING.model_copy(
         update={"steps": ENDLESS, "minutes": minutes, "validate_every": JUDGED_EVERY, "checkpoint_minutes": 1.0}
     )
@@ -215,15 +204,7 @@ def _jointly(
     told = [json.loads(line) for line in (folder / HISTORY).read_text(encoding="utf-8").splitlines()]
     reached = next((one["seconds"] / 60 for one in told if one["psnr"] >= target), None)
     figures = task.validate()
-    effort = Effort(
-        trained=trained_parameters(task),
-        steps=state.step,
-        minutes=state.seconds / 60,
-        multiply_adds=state.step * multiply_adds(task),
-        psnr=figures.pop("psnr"),
-        figures=figures,
-    )
-    return effort, reached
+    return Way(psnr=figures.pop("psnr"), figures=figures, **spent(task, state).model_dump()), reached
 
 
 @torch.inference_mode()
