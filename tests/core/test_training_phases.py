@@ -66,6 +66,14 @@ def test_phase_one_writes_a_backbone_and_its_settings(backbone: Path) -> None:
     assert record["run"]["fingerprint"] == fingerprint(load_backbone(backbone))
 
 
+def test_phase_one_goes_on_from_a_finished_backbone(photos: Path, backbone: Path, tmp_path: Path) -> None:
+    settings = {"steps": 1, "labels": DEGRADATIONS, "learning_rate": 1e-12} | QUICK
+    more = train_backbone(data=photos, size="tiny", out=tmp_path / "more", start=backbone, **settings)
+    assert fingerprint(load_backbone(more)) == fingerprint(load_backbone(backbone))
+    with pytest.raises(TrainingError, match=r"cannot be started from .*; expected .* or a backbone of the"):
+        train_backbone(data=photos, size="nano", out=tmp_path / "other", start=backbone, **settings)
+
+
 def test_phase_two_trains_the_adapter_and_touches_nothing_of_the_backbone(
     photos: Path, backbone: Path, adapters: Path
 ) -> None:
