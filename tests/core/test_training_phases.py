@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from abair import Restorer
-from abair.backbone import SIZES, Backbone, fingerprint, load_backbone
+from abair.backbone import SIZES, Backbone, fingerprint, global_view, load_backbone
 from abair.discovery import Problem, discover
 from abair.errors import AdapterError, DeploymentError, PluginError, TrainingError
 from abair.estimator import Estimator, feature_count, save_estimator
@@ -26,6 +26,7 @@ from abair.synthesis import CleanPhotos, Degrader, Recipe
 from abair.training import estimate
 from abair.training.adapt import AdaptTask
 from abair.training.commands import train_adapter, train_backbone, train_estimator
+from abair.training.pretrain import decibel_loss
 from abair.training.settings import Settings
 
 DEGRADATIONS = ("blur", "haze", "low-light", "noise", "rain")
@@ -89,6 +90,30 @@ def test_phase_two_trains_the_adapter_and_touches_nothing_of_the_backbone(
         "adapter_model.safetensors",
         "training.toml",
     ]
+
+
+def test_phase_two_trains_on_what_pefts_own_network_says(backbone: Path) -> None:
+    generator = np.random.default_rng(0)
+    pictures = CleanPhotos([generator.integers(0, 256, (80, 90, 3), dtype=np.uint8)], "one")
+    degrader = Degrader({"noise": lambda clean, generator: clean + 0.1 * torch.randn(clean.shape, generator=generator)})
+    settings = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3, precision="float32")
+    task = AdaptTask(load_backbone(backbone), "noise", degrader, pictures, pictures, settings)
+    with torch.no_grad():
+        for name, parameter in task.module.named_parameters():
+            if ".lora_B." in name:  # which begin at zero
+                parameter.copy_(0.05 * torch.randn(parameter.shape))
+    batch = task.batch(0)
+    loss, _ = task.loss(batch)
+    loss.backward()
+    trained = {name: p.grad.clone() for name, p in task.module.named_parameters() if p.requires_grad}
+    task.module.zero_grad()
+    own = decibel_loss(task.module(batch[0], global_view(batch[0])), batch[1])
+    own.backward()
+    assert float(loss.detach()) == pytest.approx(float(own.detach()), abs=1e-5)
+    assert trained
+    for name, gradient in trained.items():
+        expected = task.module.get_parameter(name).grad
+        assert torch.allclose(gradient, expected, atol=1e-5 + 1e-3 * float(expected.abs().max())), name
 
 
 def test_a_backbone_that_changed_in_phase_two_is_noticed(
