@@ -203,10 +203,14 @@ class _Operation:
             refused = [verdict for verdict in verdicts if not verdict.passed]
             if refused and self.change.fresh and not self._lost(refused):
                 page.verdicts(self.runs, run_id, verdicts, "refused/features, old outputs kept.md")
-                why = f"{why}, all outputs fitted, as with the old ones kept it was refused by {_names(refused)}"
-                estimator = self._train("features", partial(self.trainer.by_features, whole=True), run_id)
-                evaluation, verdicts = self._judge(estimator, plugins)
-                refused = [verdict for verdict in verdicts if not verdict.passed]
+                whole = self._train("features", partial(self.trainer.by_features, whole=True), run_id)
+                judged, its = self._judge(whole, plugins)
+                still = [verdict for verdict in its if not verdict.passed]
+                if len(still) < len(refused):  # else the one that leaves old labels alone is the better one to publish
+                    why = f"{why}, all outputs fitted, as with the old ones kept it was refused by {_names(refused)}"
+                    estimator, evaluation, verdicts, refused = whole, judged, its, still
+                else:
+                    why = f"{why}; to fit all outputs was no better, refused by {_names(still)}"
             if not refused or self.wishes.route == "features":
                 return estimator, "features", why, evaluation, verdicts
             if lost := self._lost(refused) or self._not_installed(plugins):
