@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from abair.backbone import Backbone
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.errors import AdapterError, WeightsError
 from abair.tensorfile import read_header, read_tensors
+
+Module = TypeVar("Module", bound=nn.Module)
 
 PREFIX: Final = "base_model.model."
 LARGEST_RANK: Final = 64
@@ -149,10 +151,14 @@ class Blender:
         return network
 
 
-def _same_tensors(backbone: Backbone) -> Backbone:
-    """A copy of the module tree around the very same parameters."""
-    shared: dict[int, Any] = {id(parameter): parameter for parameter in backbone.parameters()}
-    return copy.deepcopy(backbone, shared)
+def _same_tensors(module: Module) -> Module:
+    """A copy of the module tree around the very same parameters; a deep copy takes as long as the blend itself."""
+    other = copy.copy(module)
+    other.__dict__["_parameters"] = dict(module._parameters)
+    other.__dict__["_modules"] = {
+        name: child if child is None else _same_tensors(child) for name, child in module._modules.items()
+    }
+    return other
 
 
 def _replace(module: nn.Module, name: str, value: Tensor) -> None:
