@@ -70,7 +70,8 @@ def agree(opened: Catalogue, runs: Runs) -> list[str]:
     for run_id, status, reason, conclusion in ended:
         if conclusion:
             runs.conclude(run_id, **conclusion)
-        runs.end(run_id, status, reason)
+        else:
+            runs.end(run_id, status, reason)
         done.append(f"run {run_id} ended as {status}")
     return done
 
@@ -152,7 +153,7 @@ def _ended(session: Session, runs: Runs) -> list[tuple[str, Status, str, dict[st
         if operation.state == "running":
             continue
         conclusion = operation.detail.get(CONCLUSION, {})
-        left.append((run_id, _STATUS[operation.state], "" if conclusion else operation.error or "", conclusion))
+        left.append((run_id, _STATUS[operation.state], operation.error or "", conclusion))
     return left
 
 

@@ -354,7 +354,6 @@ class _Operation:
             conclusion = session.get_one(Operation, self.work.id).detail.get(CONCLUSION)
         if conclusion is not None:
             self.runs.conclude(run_id, **conclusion)
-            self.runs.end(run_id, "FINISHED")
         return conclusion is not None
 
 

@@ -122,10 +122,11 @@ class Runs:
         self.tags(run_id, {_NOTE: markdown})
 
     def conclude(self, run_id: str, headline: str, tags: Mapping[str, str]) -> None:
-        """Give the text at the top another first line, and set tags. Raises RegistryError."""
+        """Close a run as finished, its text with another first line, and set tags. Raises RegistryError."""
         with self._telling() as client:
             _, _, rest = str(client.get_run(run_id).data.tags.get(_NOTE, "")).partition("\n")
-        self.tags(run_id, {_NOTE: f"{headline}\n{rest}", **tags})
+            self.tags(run_id, {_NOTE: f"{headline}\n{rest}", **tags})
+            client.set_terminated(run_id, "FINISHED")
 
     def figure(self, run_id: str, figure: Figure, path: str) -> None:
         """Keep a figure as an image. Raises RegistryError."""

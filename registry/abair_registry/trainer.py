@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -296,14 +296,11 @@ def measured(path: Path) -> Iterator[Measured]:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         scores = _Noting({str(key): (float(a), float(b)) for key, (a, b) in kept["scores"].items()})
-        last = {str(key): {str(k): float(v) for k, v in said.items()} for key, said in kept["last"].items()}
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
-        scores, last = _Noting({}), {}
-    known = Measured(scores, last)
-    yield known
+        scores = _Noting({})
+    yield scores
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {"scores": {key: scores[key] for key in sorted(scores.used)}, "last": last}
-    write_text(path, json.dumps(kept))
+    write_text(path, json.dumps({"scores": {key: scores[key] for key in sorted(scores.used)}}))
 
 
 class _Noting(dict[str, Scores]):
@@ -317,13 +314,6 @@ class _Noting(dict[str, Scores]):
         scores = super().__getitem__(key)
         self.used.add(key)
         return scores
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """As a dictionary's, noted."""
-        try:
-            return self[key]
-        except KeyError:
-            return default
 
 
 def _singles(replay: Replay, label: str) -> list[HeldOut]:

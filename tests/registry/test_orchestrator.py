@@ -350,8 +350,8 @@ def test_wrong_wishes_are_told_before_anything_is_done(run: Run, team: Path) -> 
 
 def test_what_was_asked_for_and_never_measured_is_not_kept(tmp_path: Path) -> None:
     with trainer.measured(tmp_path / "measured.json") as known:
-        assert known.scores.get("a sample that nobody restored") is None
-        known.scores["a sample"] = (30.0, 0.9)
-        assert known.scores["a sample"] == (30.0, 0.9)
+        assert known.get("a sample that nobody restored") is None
+        known["a sample"] = (30.0, 0.9)
+        assert known["a sample"] == (30.0, 0.9)
     with trainer.measured(tmp_path / "measured.json") as known:
-        assert list(known.scores) == ["a sample"]
+        assert list(known) == ["a sample"]

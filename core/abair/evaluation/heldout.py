@@ -1,17 +1,17 @@
 """Held-out samples restored every way by a challenger, and by the champion that it would follow: the report on both.
 
 Weights are rounded to hundredths. That moves a restored sample by less than it takes to be seen, and then many samples
-are restored alike by both and by the one before: what was measured once is looked up. Of the rest, those whose weights
-moved most since they were last restored are restored, at most `BUDGET` of what is not new: the evaluation of the
-fiftieth label costs what that of the sixth does.
+are restored alike by both: what was measured once is looked up. Of the rest, those whose weights are farthest from the
+champion's are restored, at most `BUDGET` of what is not new: the evaluation of the fiftieth label costs what that of
+the sixth does.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -29,22 +29,13 @@ from abair.report import Group, Report, Way
 from abair.synthesis import to_8_bit
 
 BUDGET: Final = 48
-"""Samples without a new label that are restored again; the others count as they were last measured, by both."""
+"""Samples without a new label that are restored by the challenger; the others count as the champion restores them."""
 Weights = Mapping[str, float]
 Scores = tuple[float, float]
 """PSNR in dB and SSIM."""
+Measured = dict[str, Scores]
+"""What was measured, by what was restored how."""
 Picture = NDArray[np.float32]
-
-
-@dataclass
-class Measured:
-    """What was measured: `scores` by what was restored how, and of each sample the weights it was `last` restored by.
-
-    In `last` a weight is named by its adapter, not by a label, so that another adapter is another weight.
-    """
-
-    scores: MutableMapping[str, Scores] = field(default_factory=dict)
-    last: MutableMapping[str, dict[str, float]] = field(default_factory=dict)
 
 
 class Contender:
@@ -86,38 +77,28 @@ class Contender:
         """What restoring the sample's part with these weights gives."""
         used = {label: round(weight, 2) for label, weight in weights.items() if round(weight, 2)}
         key = _key(sample, self._marks[CLEAN], self._named(used))
-        if key not in self._measured.scores:
-            self._measured.scores[key] = _scores(self.restore(sample, used), pixels(sample.clean))
-        return self._measured.scores[key]
+        if key not in self._measured:
+            self._measured[key] = _scores(self.restore(sample, used), pixels(sample.clean))
+        return self._measured[key]
 
     def damage(self, sample: HeldOut) -> Scores:
         """What no restoring at all gives."""
         key = f"input {sample.mark}"
-        if key not in self._measured.scores:
-            self._measured.scores[key] = _scores(pixels(sample.degraded), pixels(sample.clean))
-        return self._measured.scores[key]
+        if key not in self._measured:
+            self._measured[key] = _scores(pixels(sample.degraded), pixels(sample.clean))
+        return self._measured[key]
 
-    def soft(self, sample: HeldOut, weights: Weights) -> Scores:
-        """The same by the estimator's weights, which are remembered as the sample's last."""
-        self._measured.last[self._place(sample)] = self._named(weights)
-        return self.score(sample, weights)
+    def drift(self, weights: Weights, other: Contender, others: Weights) -> float:
+        """How far these weights are from those of another contender: the sum of all differences, 0 to 2.
 
-    def last(self, sample: HeldOut) -> Scores | None:
-        """What the sample's last weights gave, of this or an earlier contender."""
-        before = self._measured.last.get(self._place(sample))
-        return None if before is None else self._measured.scores.get(_key(sample, self._marks[CLEAN], before))
-
-    def drift(self, sample: HeldOut, weights: Weights) -> float:
-        """How far these weights are from the sample's last ones: the sum of all differences, 0 to 2."""
-        now, before = self._named(weights), self._measured.last.get(self._place(sample), {})
-        return sum(abs(now.get(mark, 0.0) - before.get(mark, 0.0)) for mark in {*now, *before})
+        A weight is named by its adapter, not by a label, so that another adapter is another weight.
+        """
+        mine, theirs = self._named(weights), other._named(others)
+        return sum(abs(mine.get(mark, 0.0) - theirs.get(mark, 0.0)) for mark in {*mine, *theirs})
 
     def _named(self, weights: Weights) -> dict[str, float]:
         rounded = {self._marks.get(label, label): round(weight, 2) for label, weight in weights.items()}
         return {mark: weight for mark, weight in sorted(rounded.items()) if weight}
-
-    def _place(self, sample: HeldOut) -> str:
-        return f"{sample.mark} {self._marks[CLEAN]}"
 
 
 @dataclass(frozen=True)
@@ -135,15 +116,15 @@ def evaluate(
     """Restore the samples whose labels the challenger knows, and the same ones by the champion, where it knows them."""
     known = [sample for sample in samples if set(sample.labels) <= set(challenger.estimator.labels)]
     said = challenger.weights(known)
-    same = _left_as_they_were(challenger, champion, known, said, new)
+    before = _said_by(champion, known)
+    same = _left_as_they_were(challenger, champion, known, said, before, new)
     sorted_out: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, sample in enumerate(known):
         sorted_out[sample.labels].append(place)
     groups = []
     for labels, places in sorted_out.items():
-        knows = champion is not None and set(labels) <= set(champion.estimator.labels)
         rows = [
-            _ways(challenger, champion if knows else None, known[place], said[place], place in same) for place in places
+            _ways(challenger, champion, known[place], said[place], before[place], place in same) for place in places
         ]
         groups.append(
             Group(
@@ -161,37 +142,49 @@ def evaluate(
     )
 
 
+def _said_by(champion: Contender | None, samples: Sequence[HeldOut]) -> list[Weights | None]:
+    """What the champion says of each sample; None where it does not know all labels, or where there is none."""
+    if champion is None:
+        return [None] * len(samples)
+    labels = set(champion.estimator.labels)
+    said = champion.weights(samples)
+    return [weights if set(sample.labels) <= labels else None for sample, weights in zip(samples, said, strict=True)]
+
+
 def _left_as_they_were(
     challenger: Contender,
     champion: Contender | None,
     samples: Sequence[HeldOut],
     said: Sequence[Weights],
+    before: Sequence[Weights | None],
     new: Sequence[str],
 ) -> set[int]:
-    """Places of the samples that are not restored again: all but the `BUDGET` whose weights moved most."""
-    if champion is None:
-        return set()
+    """Places of the samples that count as the champion restores them: all but the `BUDGET` whose weights moved most."""
     moved = [
-        (-challenger.drift(sample, weights), place)
-        for place, (sample, weights) in enumerate(zip(samples, said, strict=True))
-        if set(new).isdisjoint(sample.labels) and challenger.last(sample) is not None
+        (-challenger.drift(now, champion, then), place)
+        for place, (sample, now, then) in enumerate(zip(samples, said, before, strict=True))
+        if champion is not None and then is not None and set(new).isdisjoint(sample.labels)
     ]
     return {place for _, place in sorted(moved)[BUDGET:]}
 
 
 def _ways(
-    challenger: Contender, champion: Contender | None, sample: HeldOut, said: Weights, same: bool
+    challenger: Contender,
+    champion: Contender | None,
+    sample: HeldOut,
+    said: Weights,
+    before: Weights | None,
+    same: bool,
 ) -> dict[Way, Scores]:
-    last = challenger.last(sample) if same else None
     ways: dict[Way, Scores] = {
         "input": challenger.damage(sample),
         "backbone": challenger.score(sample, {}),
         "OH": challenger.score(sample, {_top(said): 1.0}),
         "Oracle": challenger.score(sample, {label: 1 / len(sample.labels) for label in sample.labels}),
     }
-    if champion is not None:
-        ways["champion"] = last or champion.score(sample, champion.weights([sample])[0])
-    ways["SW"] = last or challenger.soft(sample, said)
+    if champion is not None and before is not None:
+        ways["champion"] = champion.score(sample, before)
+    ways["SW"] = ways["champion"] if same else challenger.score(sample, said)
     return ways
 
 
