@@ -53,21 +53,41 @@ class Features:
 class HeldOut:
     """A sample to judge by, and the true labels in the order in which the damage was done.
 
-    `seen` (F,) is what the backbone saw in the whole scene, `view` (1, 3, 64, 64) the scene's global view, `degraded`
-    and `clean` (3, S, S) in [0, 1] a part of it.
+    `seen` (F,) is what the backbone saw in the whole scene. Pixels are held in 8 bits, as they are kept: there may be
+    thousands of samples, of which few are looked at.
     """
 
     labels: tuple[str, ...]
     seen: Tensor
-    view: Tensor
-    degraded: Tensor
-    clean: Tensor
+    view_8: Tensor
+    degraded_8: Tensor
+    clean_8: Tensor
+
+    @classmethod
+    def of(cls, labels: tuple[str, ...], seen: Tensor, view: Tensor, degraded: Tensor, clean: Tensor) -> HeldOut:
+        """From a global view (1, 3, 64, 64), and a part (3, S, S) with its undamaged self, all in [0, 1]."""
+        return cls(labels, seen, _bytes(view), _bytes(degraded), _bytes(clean))
+
+    @property
+    def view(self) -> Tensor:
+        """The scene's global view, (1, 3, 64, 64) in [0, 1]."""
+        return self.view_8 / 255
+
+    @property
+    def degraded(self) -> Tensor:
+        """A part of the scene, (3, S, S) in [0, 1]."""
+        return self.degraded_8 / 255
+
+    @property
+    def clean(self) -> Tensor:
+        """The same part undamaged."""
+        return self.clean_8 / 255
 
     @cached_property
     def mark(self) -> str:
         """SHA-256 of its pixels: which sample this is."""
-        parts = (self.degraded, self.clean, self.view)
-        return hashlib.sha256(b"".join(_bytes(part).numpy().tobytes() for part in parts)).hexdigest()
+        parts = (self.degraded_8, self.clean_8, self.view_8)
+        return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -80,7 +100,7 @@ class Replay:
     def save(self, path: Path) -> None:
         """Write numbers in 16 bits and pixels in 8; a part that several samples share is kept once. Raises OSError."""
         parts: dict[bytes, int] = {}
-        cleans = [_bytes(sample.clean) for sample in self.held_out]
+        cleans = [sample.clean_8 for sample in self.held_out]
         places = [parts.setdefault(clean.numpy().tobytes(), len(parts)) for clean in cleans]
         said = {
             "backbone": self.features.backbone,
@@ -92,8 +112,8 @@ class Replay:
             "values": self.features.values.half(),
             "targets": self.features.targets.half(),
             "seen": torch.stack([sample.seen for sample in self.held_out]).half(),
-            "views": _bytes(torch.cat([sample.view for sample in self.held_out])),
-            "degraded": torch.stack([_bytes(sample.degraded) for sample in self.held_out]),
+            "views": torch.cat([sample.view_8 for sample in self.held_out]),
+            "degraded": torch.stack([sample.degraded_8 for sample in self.held_out]),
             "clean": torch.stack([cleans[places.index(place)] for place in range(len(parts))]),
         }
         write_tensors(path, tensors, {"abair.replay": json.dumps(said)})
@@ -126,9 +146,10 @@ class Replay:
             "clean": (parts, 3, side, side),
         }
         tensors = read_tensors(path, expected, TrainingError, _KINDS)
-        degraded, clean, viewed = (tensors[name] / 255 for name in ("degraded", "clean", "views"))
         held_out = tuple(
-            HeldOut(names, tensors["seen"][i], viewed[i : i + 1], degraded[i], clean[place])
+            HeldOut(
+                names, tensors["seen"][i], tensors["views"][i : i + 1], tensors["degraded"][i], tensors["clean"][place]
+            )
             for i, (names, place) in enumerate(named)
         )
         return cls(Features(backbone, labels, tensors["values"], tensors["targets"], paired), held_out)
@@ -231,7 +252,7 @@ def held_out_of(
             )  # fmt: skip
             seen = seen_in(backbone, made.degraded).float().mean(0)
             view = views.whole(made.degraded.permute(1, 2, 0).numpy())
-            samples.append(HeldOut(labels, seen, view, _part(made.degraded), _part(made.clean)))
+            samples.append(HeldOut.of(labels, seen, view, _part(made.degraded), _part(made.clean)))
             tell()
     return samples
 
@@ -245,7 +266,7 @@ def damaged_further(
         degraded = to_8_bit(degrader.synthesizers[label](sample.degraded, generator_for(seed, 14, index)))
         seen = seen_in(backbone, degraded).float().mean(0)
         view = views.whole(degraded.permute(1, 2, 0).numpy())
-        further.append(HeldOut((*sample.labels, label), seen, view, degraded, sample.clean))
+        further.append(HeldOut.of((*sample.labels, label), seen, view, degraded, sample.clean))
     return further
 
 

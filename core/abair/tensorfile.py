@@ -69,7 +69,7 @@ def read_tensors(
     error: type[AbairError] = DeploymentError,
     kinds: frozenset[str] = FLOATS,
 ) -> dict[str, Tensor]:
-    """Read exactly the `expected` tensors (name to shape) as float32.
+    """Read exactly the `expected` tensors (name to shape): floating-point ones as float32, bytes as they are.
 
     Raises:
         error: a name is missing or unknown, a shape differs, the data is cut off, or a value is NaN or infinite.
@@ -100,7 +100,10 @@ def read_tensors(
         if not bool(tensor.isfinite().all()):
             raise error(f"{path}: tensor {name}: found NaN or infinite values, expected finite numbers")
     # a copy, because safetensors maps the file: who overwrote it in place would change, or crash, what serves
-    return {name: tensor.to(float32, copy=True) for name, tensor in tensors.items()}
+    return {
+        name: tensor.to(float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+        for name, tensor in tensors.items()
+    }
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -6,8 +6,7 @@ Only an estimator is ever made here; backbone and adapters are read from blobs a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +19,12 @@ from abair.backbone import Backbone, load_backbone
 from abair.contract import CLEAN
 from abair.errors import TrainingError
 from abair.estimator import Estimator, load_estimator
-from abair.evaluation.heldout import Contender, Evaluation, Measured, Scores, evaluate
+from abair.evaluation.heldout import Contender, Evaluation, evaluate
+from abair.evaluation.measured import Measured, measured
 from abair.lora import Adapter, read_adapter_files
 from abair.replay import Features, HeldOut, Replay
 from abair.synthesis import CleanPhotos, clean_photos
 from abair.training.refit import refit
-from abair.wholefile import write_text
 from abair_registry import hooks
 from abair_registry.blobs import Blobs
 from abair_registry.errands import Damaged, MakeEstimator, MakeReplay, Point
@@ -134,6 +133,7 @@ class Trainer:
     cache: Path
     samples: int = 1500
     _loaded: dict[str, Replay] = field(default_factory=dict)
+    _read: dict[Part, Adapter] = field(default_factory=dict)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -244,16 +244,12 @@ class Trainer:
         return Contender(self.backbone, estimator, self._adapters(of), marks, known)
 
     def _adapters(self, of: Serving) -> dict[str, Adapter]:
-        return {
-            part.label: read_adapter_files(
-                self.blobs.path(part.config_sha256),
-                self.blobs.path(part.weights_sha256),
-                self.backbone,
-                of.fingerprint,
-                part.label,
-            )
-            for part in of.parts
-        }
+        """Those of a deployment; challenger and champion share most, so each is read once."""
+        for part in of.parts:
+            if part not in self._read:
+                files = self.blobs.path(part.config_sha256), self.blobs.path(part.weights_sha256)
+                self._read[part] = read_adapter_files(*files, self.backbone, of.fingerprint, part.label)
+        return {part.label: self._read[part] for part in of.parts}
 
     def _held_out(self) -> list[HeldOut]:
         """Of each label its own, of mixtures those that every replay holds; fewer of the older ones."""
@@ -288,32 +284,6 @@ class Trainer:
         if sha256 not in self._loaded:
             self._loaded[str(sha256)] = _load(self.blobs, sha256)
         return self._loaded[str(sha256)]
-
-
-@contextmanager
-def measured(path: Path) -> Iterator[Measured]:
-    """What was measured before; what was looked up or measured now is kept for the next time, the rest forgotten."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        scores = _Noting({str(key): (float(a), float(b)) for key, (a, b) in kept["scores"].items()})
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
-        scores = _Noting({})
-    yield scores
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"scores": {key: scores[key] for key in sorted(scores.used)}}))
-
-
-class _Noting(dict[str, Scores]):
-    """Notes what is asked for."""
-
-    def __init__(self, kept: dict[str, Scores]) -> None:
-        super().__init__(kept)
-        self.used: set[str] = set()
-
-    def __getitem__(self, key: str) -> Scores:
-        scores = super().__getitem__(key)
-        self.used.add(key)
-        return scores
 
 
 def _singles(replay: Replay, label: str) -> list[HeldOut]:

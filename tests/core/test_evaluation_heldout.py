@@ -11,7 +11,8 @@ from abair.backbone import load_backbone
 from abair.deployment import read_deployment
 from abair.estimator import Estimator, load_estimator
 from abair.evaluation import heldout
-from abair.evaluation.heldout import Contender, Measured, evaluate
+from abair.evaluation.heldout import Contender, evaluate
+from abair.evaluation.measured import Measured, measured
 from abair.lora import read_adapter_files
 from abair.replay import HeldOut, Replay
 
@@ -35,7 +36,7 @@ def samples(bundle: Path) -> list[HeldOut]:
     return [s for s in Replay.load(deployment.find(deployment.replay)).held_out if len(s.labels) == 1]
 
 
-def contender(bundle: Path, measured: Measured, turn: float = 0.0) -> Counting:
+def contender(bundle: Path, known: Measured, turn: float = 0.0) -> Counting:
     """The bundle's, its estimator's outputs turned away by `turn`."""
     deployment = read_deployment(bundle)
     backbone = load_backbone(bundle / "backbone.safetensors")
@@ -50,27 +51,27 @@ def contender(bundle: Path, measured: Measured, turn: float = 0.0) -> Counting:
         )
         for entry in deployment.adapters
     }  # fmt: skip
-    return Counting(backbone, estimator, adapters, {label: label for label in LABELS}, measured)
+    return Counting(backbone, estimator, adapters, {label: label for label in LABELS}, known)
 
 
 def test_what_was_measured_is_not_restored_again(bundle: Path, samples: list[HeldOut]) -> None:
-    measured = Measured()
-    first = contender(bundle, measured)
-    report = evaluate(first, contender(bundle, measured), samples, ()).report
+    known = Measured()
+    first = contender(bundle, known)
+    report = evaluate(first, contender(bundle, known), samples, ()).report
     assert first.restored > len(samples)
-    again = contender(bundle, measured)
-    assert evaluate(again, contender(bundle, measured), samples, ()).report == report
+    again = contender(bundle, known)
+    assert evaluate(again, contender(bundle, known), samples, ()).report == report
     assert again.restored == 0
 
 
 def test_of_old_samples_those_that_moved_most_are_restored_and_the_rest_counts_as_it_was(
     bundle: Path, samples: list[HeldOut], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = Measured()
-    champion = contender(bundle, measured)
+    known = Measured()
+    champion = contender(bundle, known)
     before = evaluate(champion, None, samples, ())
     monkeypatch.setattr(heldout, "BUDGET", 3)
-    challenger = contender(bundle, measured, turn=0.7)
+    challenger = contender(bundle, known, turn=0.7)
     drifts = {
         sample.mark: challenger.drift(said, champion, before)
         for sample, said, before in zip(samples, challenger.weights(samples), champion.weights(samples), strict=True)
@@ -88,27 +89,77 @@ def test_of_old_samples_those_that_moved_most_are_restored_and_the_rest_counts_a
                 moved.append(sample.mark)
     assert sorted(moved) == sorted(sorted(drifts, key=lambda mark: -drifts[mark])[:3])
     # and however often it is proposed: what was refused once may not look like what is live
-    again = evaluate(contender(bundle, measured, turn=0.7), champion, samples, ()).report
+    again = evaluate(contender(bundle, known, turn=0.7), champion, samples, ()).report
     assert again == after.report
 
 
 def test_samples_of_a_new_label_are_restored_whatever_the_budget(
     bundle: Path, samples: list[HeldOut], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = Measured()
-    champion = contender(bundle, measured)
+    known = Measured()
+    champion = contender(bundle, known)
     before = evaluate(champion, None, samples, ()).report.group("rain")
     monkeypatch.setattr(heldout, "BUDGET", 0)
-    after = evaluate(contender(bundle, measured, turn=0.7), champion, samples, ("rain",)).report
+    after = evaluate(contender(bundle, known, turn=0.7), champion, samples, ("rain",)).report
     assert all(a != b for a, b in zip(after.group("rain").psnr["SW"], before.psnr["SW"], strict=True))
     assert after.group("noise").psnr["SW"] == after.group("noise").psnr["champion"]
 
 
 def test_another_adapter_of_the_same_label_is_another_weight(bundle: Path, samples: list[HeldOut]) -> None:
-    measured = Measured()
-    champion, other = contender(bundle, measured), contender(bundle, measured)
+    known = Measured()
+    champion, other = contender(bundle, known), contender(bundle, known)
     said = {"noise": 1.0}
     (before,) = champion.weights([next(sample for sample in samples if sample.labels == ("noise",))])
     same = other.drift(said, champion, before)
     other._marks = {**other._marks, "noise": "another"}
     assert other.drift(said, champion, before) > same
+
+
+def test_what_hardly_moved_is_not_restored_again_by_either(
+    bundle: Path, samples: list[HeldOut], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Measured()
+    before = evaluate(contender(bundle, known), None, samples, ()).report
+    monkeypatch.setattr(heldout, "BUDGET", 0)
+    champion, challenger = contender(bundle, known, turn=0.02), contender(bundle, known, turn=0.03)
+    said, then = champion.weights(samples), contender(bundle, known).weights(samples)
+    moved = [champion.drift(a, champion, b) for a, b in zip(said, then, strict=True)]
+    assert 0 < max(moved) < heldout.NEAR
+    after = evaluate(challenger, champion, samples, ()).report
+    assert (champion.restored, challenger.restored) == (0, 0)
+    for group in after.groups:
+        assert group.psnr["SW"] == group.psnr["champion"]
+        nearest = [*before.group(group.name).psnr.values()]
+        assert all(psnr in [way[place] for way in nearest] for place, psnr in enumerate(group.psnr["SW"]))
+    monkeypatch.setattr(heldout, "NEAR", 0.0)
+    evaluate(challenger, champion, samples, ())
+    assert champion.restored > 0
+
+
+def test_measured_finds_what_is_exact_and_what_is_near() -> None:
+    known = Measured()
+    known.note("sample", {"a": 0.6, "b": 0.4}, (30.0, 0.9))
+    known.note("sample", {"a": 1.0}, (20.0, 0.5))
+    assert known.find("sample", {"a": 0.6, "b": 0.4}) == (30.0, 0.9)
+    assert known.find("sample", {"a": 0.61, "b": 0.39}) is None
+    assert known.find("another", {"a": 1.0}) is None
+    assert known.near("sample", {"a": 0.61, "b": 0.39}, within=0.03) == (30.0, 0.9)
+    assert known.near("sample", {"a": 0.61, "b": 0.39}, within=0.01) is None
+    assert known.near("sample", {"a": 0.9, "b": 0.1}, within=0.5) == (20.0, 0.5)
+    assert known.near("another", {"a": 1.0}, within=2.0) is None
+
+
+def test_what_was_asked_for_is_kept_and_the_rest_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "measured.json"
+    with measured(path) as known:
+        assert known.find("nobody restored it", {}) is None
+        known.note("sample", {"a": 0.6, "b": 0.4}, (30.0, 0.9))
+        known.note("old", {}, (10.0, 0.1))
+    with measured(path) as known:
+        assert known.near("sample", {"a": 0.6, "b": 0.4}, within=0.0) == (30.0, 0.9)
+    with measured(path) as known:
+        assert known.find("sample", {"a": 0.6, "b": 0.4}) == (30.0, 0.9)
+        assert known.find("old", {}) is None
+    path.write_text('{"scores": {"of another release": [1, 2]}}')
+    with measured(path) as known:
+        assert known.near("sample", {}, within=2.0) is None

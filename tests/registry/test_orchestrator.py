@@ -346,12 +346,3 @@ def test_wrong_wishes_are_told_before_anything_is_done(run: Run, team: Path) -> 
     assert (code, "loss" in err, len(err.splitlines())) == (2, True, 1)
     code, _, err = run("promote", "7")
     assert (code, "deployment 7: there is none; expected 1 to 1" in err) == (1, True)
-
-
-def test_what_was_asked_for_and_never_measured_is_not_kept(tmp_path: Path) -> None:
-    with trainer.measured(tmp_path / "measured.json") as known:
-        assert known.get("a sample that nobody restored") is None
-        known["a sample"] = (30.0, 0.9)
-        assert known["a sample"] == (30.0, 0.9)
-    with trainer.measured(tmp_path / "measured.json") as known:
-        assert list(known) == ["a sample"]

@@ -110,6 +110,7 @@ def adapter(
     patience: Annotated[
         int | None, typer.Option(min=0, help="End after so many validations without a better one; 0: never.")
     ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, max=64, help="Of the adapter.")] = None,
     track: Annotated[bool, typer.Option("--track", help="Record the training as a run in MLflow.")] = False,
     steps: Steps = None,
     batch: Batch = None,
@@ -132,7 +133,7 @@ def adapter(
             name=name, data=data, pairs=pairs, backbone=backbone, out=out, run=run, settings_file=settings,
             device=device, track=track, say=reporter.say, steps=steps, minutes=_minutes(time_budget), patience=patience,
             batch=batch, crop=crop, learning_rate=learning_rate, seed=seed, precision=precision and precision.value,
-            workers=workers, decay=decay,
+            workers=workers, decay=decay, rank=rank,
         )  # fmt: skip
         if done is not None:
             print(done.efficacy.markdown(), flush=True)

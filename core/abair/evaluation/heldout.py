@@ -1,14 +1,13 @@
 """Held-out samples restored every way by a challenger, and by the champion that it would follow: the report on both.
 
 Weights are rounded to hundredths. That moves a restored sample by less than it takes to be seen, and then many samples
-are restored alike by both: what was measured once is looked up. Of the rest, those whose weights are farthest from the
-champion's are restored, at most `BUDGET` of what is not new: the evaluation of the fiftieth label costs what that of
-the sixth does.
+are restored alike by both: what was measured once is looked up. Of what is not new, the `BUDGET` samples whose weights
+moved farthest from the champion's are restored by both; the others count as no better and no worse than before, at what
+was measured with nearly their weights. So the evaluation of the fiftieth label costs what that of the sixth does.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from abair.backbone import Backbone
 from abair.contract import CLEAN
 from abair.estimator import Estimator
+from abair.evaluation.measured import Measured, Named, Scores, distance
 from abair.evaluation.metrics import psnr, ssim
 from abair.lora import Adapter, Blender
 from abair.replay import HeldOut
@@ -29,12 +29,12 @@ from abair.report import Group, Report, Way
 from abair.synthesis import to_8_bit
 
 BUDGET: Final = 48
-"""Samples without a new label that are restored by the challenger; the others count as the champion restores them."""
+"""Samples without a new label that are restored by challenger and champion; the others count as not moved."""
+NEAR: Final = 0.1
+"""How far weights may be (their `distance`) from those with which a sample that did not move was once restored."""
+MARK: Final = 16
+"""Digits of a hash that tell one network or adapter from another."""
 Weights = Mapping[str, float]
-Scores = tuple[float, float]
-"""PSNR in dB and SSIM."""
-Measured = dict[str, Scores]
-"""What was measured, by what was restored how."""
 Picture = NDArray[np.float32]
 
 
@@ -75,29 +75,35 @@ class Contender:
 
     def score(self, sample: HeldOut, weights: Weights) -> Scores:
         """What restoring the sample's part with these weights gives."""
+        what, named = self._restored(sample), self._named(weights)
+        if (known := self._measured.find(what, named)) is not None:
+            return known
         used = {label: round(weight, 2) for label, weight in weights.items() if round(weight, 2)}
-        key = _key(sample, self._marks[CLEAN], self._named(used))
-        if key not in self._measured:
-            self._measured[key] = _scores(self.restore(sample, used), pixels(sample.clean))
-        return self._measured[key]
+        return self._measured.note(what, named, _scores(self.restore(sample, used), pixels(sample.clean)))
+
+    def level(self, sample: HeldOut, weights: Weights) -> Scores:
+        """About what restoring gives: as measured with weights that are `NEAR`, if there are such."""
+        known = self._measured.near(self._restored(sample), self._named(weights), NEAR)
+        return self.score(sample, weights) if known is None else known
 
     def damage(self, sample: HeldOut) -> Scores:
         """What no restoring at all gives."""
-        key = f"input {sample.mark}"
-        if key not in self._measured:
-            self._measured[key] = _scores(pixels(sample.degraded), pixels(sample.clean))
-        return self._measured[key]
+        what = f"{sample.mark} as it is"
+        known = self._measured.find(what, {})
+        return known or self._measured.note(what, {}, _scores(pixels(sample.degraded), pixels(sample.clean)))
 
     def drift(self, weights: Weights, other: Contender, others: Weights) -> float:
-        """How far these weights are from those of another contender: the sum of all differences, 0 to 2.
+        """How far these weights are from those of another contender, 0 to 2.
 
         A weight is named by its adapter, not by a label, so that another adapter is another weight.
         """
-        mine, theirs = self._named(weights), other._named(others)
-        return sum(abs(mine.get(mark, 0.0) - theirs.get(mark, 0.0)) for mark in {*mine, *theirs})
+        return distance(self._named(weights), other._named(others))
 
-    def _named(self, weights: Weights) -> dict[str, float]:
-        rounded = {self._marks.get(label, label): round(weight, 2) for label, weight in weights.items()}
+    def _restored(self, sample: HeldOut) -> str:
+        return f"{sample.mark} by {self._marks[CLEAN][:MARK]}"
+
+    def _named(self, weights: Weights) -> Named:
+        rounded = {self._marks.get(label, label)[:MARK]: round(weight, 2) for label, weight in weights.items()}
         return {mark: weight for mark, weight in sorted(rounded.items()) if weight}
 
 
@@ -159,7 +165,7 @@ def _left_as_they_were(
     before: Sequence[Weights | None],
     new: Sequence[str],
 ) -> set[int]:
-    """Places of the samples that count as the champion restores them: all but the `BUDGET` whose weights moved most."""
+    """Places of the samples that count as not moved: all but the `BUDGET` whose weights moved most."""
     moved = [
         (-challenger.drift(now, champion, then), place)
         for place, (sample, now, then) in enumerate(zip(samples, said, before, strict=True))
@@ -183,18 +189,13 @@ def _ways(
         "Oracle": challenger.score(sample, {label: 1 / len(sample.labels) for label in sample.labels}),
     }
     if champion is not None and before is not None:
-        ways["champion"] = champion.score(sample, before)
+        ways["champion"] = champion.level(sample, before) if same else champion.score(sample, before)
     ways["SW"] = ways["champion"] if same else challenger.score(sample, said)
     return ways
 
 
 def _top(said: Weights) -> str:
     return max(said, key=said.__getitem__)
-
-
-def _key(sample: HeldOut, backbone: str, named: Weights) -> str:
-    text = "\n".join([sample.mark, backbone, *(f"{mark}={weight}" for mark, weight in named.items())])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _scores(restored: Picture, clean: Picture) -> Scores:

@@ -30,7 +30,7 @@ from abair.training.settings import ADAPTING, PRETRAINING, Settings
 if TYPE_CHECKING:
     from abair.discovery import Synthesizer
 
-RANKS: Final = (2, 4, 8)
+RANKS: Final = (2, 4, 8, 16)
 MIXED: Final = 24
 """Held-out samples of each kind of mixture."""
 LOOKED_AT: Final = 8
@@ -150,11 +150,9 @@ class _Bench:
         for rank in RANKS:
             figures, efforts = {}, []
             for label in labels:
-                settings = self._settings(ADAPTING)
+                settings = self._settings(ADAPTING).model_copy(update={"rank": rank})
                 degrader = Degrader({label: self.degrader.synthesizers[label]})
-                task = AdaptTask(
-                    load_backbone(backbone), label, degrader, self.photos, self.held_out, settings, rank=rank
-                )
+                task = AdaptTask(load_backbone(backbone), label, degrader, self.photos, self.held_out, settings)
                 state = self._train(task, settings, f"phase-two-rank-{rank}-{label}")
                 figures[label] = task.validate()["psnr"]
                 efforts.append(spent(task, state))

@@ -86,8 +86,12 @@ def refit(
         for step in range(STEPS):
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 20, 1.5 * (1 - step / STEPS))
-            x, target = rows.batch(teacher, generator, 0.0 if whole else MOVED)
+            x, truth, fresh = rows.batch(generator, 0.0 if whole else MOVED)
             logits = fitted(x)
+            # what has grown says of old labels what its teacher says
+            said = logits.detach() if isinstance(fitted, _Grown) else teacher(x).detach()
+            taught = said.masked_fill(rows.novel, -torch.inf).softmax(1)
+            target = torch.where(fresh[:, None], truth, taught)
             loss = F.cross_entropy(logits, target)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -170,8 +174,8 @@ class _Rows:
         self.novel = torch.tensor([all(label not in features.labels for features in known) for label in labels])
         self.clean = self.truth[:, labels.index(CLEAN)].gt(0.99).nonzero()[:, 0]
 
-    def batch(self, teacher: Estimator, generator: torch.Generator, moved: float) -> tuple[Tensor, Tensor]:
-        """Features (B, F) and what is to be said of them (B, L)."""
+    def batch(self, generator: torch.Generator, moved: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, F), the truth (B, L), and which of them (B,) show what is new."""
 
         def drawn(count: int) -> Tensor:
             return torch.multinomial(self.weights, count, replacement=True, generator=generator)
@@ -186,9 +190,7 @@ class _Rows:
         truth[: len(others)] = (truth[: len(others)] + self.truth[others]) / 2
         fresh = self.new[chosen]
         fresh[: len(others)] |= self.new[others]
-        with torch.no_grad():
-            taught = teacher(x).masked_fill(self.novel, -torch.inf).softmax(1)
-        return x, torch.where(fresh[:, None], truth, taught)
+        return x, truth, fresh
 
 
 @contextmanager
