@@ -1,9 +1,10 @@
 """The estimator: looks at a photo through the frozen backbone and weights the labels (degradations and `clean`).
 
 Sixteen native-resolution crops and one small global view go through the backbone, whose features tell what is wrong
-with a photo, because they were trained to undo it and to name it (Serrano-Lozano et al., section 3.1); a small head
-turns their statistics into one logit a label (section 3.3; its design there is unpublished, this one is ours). The cost
-does not grow with the photo, and a new label needs a new head only.
+with a photo, because they were trained to undo it and to name it (Serrano-Lozano et al., section 3.1), and are asked
+for the marks that files leave in their numbers (see `abair.lattice`); a small head turns the statistics of both into
+one logit a label (section 3.3; its design there is unpublished, this one is ours). The cost does not grow with the
+photo, and a new label needs a new head only.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from abair import lattice
 from abair.backbone import Backbone, BackboneSize, freeze
 from abair.errors import DeploymentError
 from abair.tensorfile import read_header, read_tensors, write_tensors
@@ -27,23 +29,24 @@ FIRST, LAST = "head.1", "head.3"
 
 
 def feature_count(size: BackboneSize) -> int:
-    """Length of the feature vector of a photo: three statistics a channel looked at, and the context."""
+    """Length of the feature vector of a photo: three statistics a channel looked at, the lattice's, the context."""
     encoder = size.width * ((1 << len(size.encoder)) - 1)  # the sum of its levels' widths
-    return 3 * (encoder + size.width) + size.context
+    return 3 * (encoder + size.width) + lattice.STATISTICS + size.context
 
 
 def look(backbone: Backbone, crops: Tensor, view: Tensor) -> Tensor:
     """What the backbone sees in the views (N, 3, 64, 64) and (1, 3, 64, 64): (N, F), one row a crop.
 
     Mean, maximum and deviation of the encoder's and the decoder's last features, the maximum because a few thin streaks
-    drown in a mean; behind them the context, the same in each row. A photo's features are the mean of its rows.
+    drown in a mean; behind them the marks in the crop's numbers, and the context, the same in each row. A photo's
+    features are the mean of its rows.
     """
     context = backbone.context(view)
     seen: list[Tensor] = []
     crops = crops.contiguous(memory_format=torch.channels_last)
     seen.append(backbone.features(crops, context.expand(len(crops), -1), seen))
     statistics = [part for maps in seen for part in (maps.mean((2, 3)), maps.amax((2, 3)), maps.std((2, 3)))]
-    return torch.cat([*statistics, context.expand(len(crops), -1)], dim=1)
+    return torch.cat([*statistics, lattice.statistics(crops), context.expand(len(crops), -1)], dim=1)
 
 
 class Estimator(nn.Module):

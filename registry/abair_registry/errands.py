@@ -186,10 +186,10 @@ def estimator(errand: MakeEstimator) -> None:
     from abair.lora import Blender, read_adapter_files
     from abair.synthesis import Degrader, clean_photos
     from abair.training.calibrate import calibrate
+    from abair.training.costs import Costs
     from abair.training.estimate import RECIPE, EstimateTask
     from abair.training.loop import train
     from abair.training.settings import ESTIMATING
-    from abair.training.targets import BestBlend
 
     backbone, folder = load_backbone(errand.backbone), errand.folder
     mark, names = fingerprint(backbone), errand.labels[:-1]
@@ -205,9 +205,7 @@ def estimator(errand: MakeEstimator) -> None:
         update={"steps": steps, "seed": errand.seed, "workers": 0, "validate_every": max(1, steps // 12)}
     )
     blender = Blender(backbone, adapters)
-    task = EstimateTask(
-        backbone, degrader, photos, held_out, settings, folder, errand.samples, target=BestBlend(blender)
-    )
+    task = EstimateTask(backbone, degrader, photos, held_out, settings, folder, errand.samples, costs=Costs(blender))
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # the samples are what takes long; they are kept
     train(task, settings, folder, quiet=True)
     made = task.module.requires_grad_(False).eval()

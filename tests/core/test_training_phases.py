@@ -183,8 +183,9 @@ def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
     made.clear()  # what says which damage it is
     batches = [first.batch(index) for index in range(9)]  # three epochs
     assert len(made) == len(set(made)) == 6
-    features, target = batches[0]
+    features, target, costs = batches[0]
     assert (features.shape, target.tolist()) == ((2, feature_count(network.size)), [[1, 0], [1, 0]])
+    assert costs.shape == (2, 2, 2)
     # any of them can be had again, from the same file and from an empty one, whatever was asked for before
     for folder, count in (("a", 0), ("b", 6)):
         again = task(folder)

@@ -17,16 +17,14 @@ from abair.estimator import Estimator
 from abair.lora import Blender
 from abair.replay import seen_in
 from abair.synthesis import CleanPhotos, Degrader, generator_for
+from abair.training.costs import GOOD_ENOUGH, part
 from abair.training.estimate import VALIDATION_SIDE
-from abair.training.targets import part
 
 TEMPERATURES: Final = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2)
 SAMPLES: Final = 72
 """Held-out samples, drawn by the recipe of phase III: single, mixed and clean."""
 AS_GOOD: Final = 0.02
 """Decibels below the best at which a higher temperature is taken: a soft blend is what mixtures need."""
-GOOD_ENOUGH: Final = 1e-4
-"""Mean squared error (40 dB) from which on a sample counts as restored: clean ones may not outweigh all others."""
 
 
 @torch.inference_mode()

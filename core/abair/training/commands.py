@@ -25,11 +25,11 @@ from abair.synthesis import CleanPhotos, Degrader, Recipe, clean_photos
 from abair.training import processes
 from abair.training.adapt import AdaptTask, read_pairs
 from abair.training.calibrate import calibrate
+from abair.training.costs import Costs
 from abair.training.estimate import RECIPE, EstimateTask
 from abair.training.loop import CHECKPOINT, State, Watch, train
 from abair.training.pretrain import Pretraining, PretrainTask
 from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings, read_settings, write_settings
-from abair.training.targets import BestBlend
 
 CLEAN_DIR = "ABAIR_CLEAN_DIR"
 REPLAYED, CHAINED = 12, 6
@@ -126,7 +126,7 @@ def train_estimator(
     begun = None if start is None else load_estimator(start, degrader.labels, network.size).state_dict()
     run = run or Path("runs") / "estimator"
     blender = Blender(network, adapters_read)
-    task = EstimateTask(network, degrader, photos, held_out, settings, run, target=BestBlend(blender))
+    task = EstimateTask(network, degrader, photos, held_out, settings, run, costs=Costs(blender))
     if begun is not None:
         task.module.load_state_dict(begun)
     state = train(task, settings, run, device=device)

@@ -1,7 +1,8 @@
 """Phase III: with backbone and adapters frozen, train the estimator on single, mixed and clean samples.
 
-The target of a sample with one label is that label; of one with two, what restores it best (see
-`abair.training.targets`). The loss is the cross-entropy with that distribution.
+The loss is the cross-entropy with the shares of a sample's labels, and the error in decibels of what the estimator's
+blend restores (see `abair.training.costs`): by labels alone, what is half of each would have to be half of each, and a
+mistake that ruins a photo would count no more than one that nobody sees.
 
 Making a sample and looking at it takes a thousand times longer than learning from it, so what the backbone sees in a
 pool of samples is kept in a file beside the checkpoints and learnt from many times, each time from other crops.
@@ -26,9 +27,9 @@ from abair.backbone import Backbone, fingerprint
 from abair.estimator import Estimator, feature_count
 from abair.replay import seen_in
 from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for
+from abair.training.costs import Costs, logarithm_of_error
 from abair.training.loop import Batch
 from abair.training.settings import Settings
-from abair.training.targets import BestBlend, shares
 from abair.wholefile import written_whole
 
 RECIPE: Final = Recipe(cutmix=0.15, double=0.15, clean=0.24)
@@ -36,6 +37,11 @@ RECIPE: Final = Recipe(cutmix=0.15, double=0.15, clean=0.24)
 that needs nothing suffers more from an adapter than one that is mildly damaged suffers from none."""
 POOL: Final = 8_000
 """Samples that are made; a file of 220 MB for `nano`."""
+DECIBELS: Final = 1.0
+"""Weight of the restoration's error, minus a tenth of its decibels, against the cross-entropy."""
+SHARP: Final = 0.25
+"""Temperature at which blends are made in training. Probabilities that are right on the mean are timid, as many samples
+cannot be told apart, and timid blends do an adapter's work by halves. `abair.training.calibrate` has the last word."""
 SEEN: Final = 10
 """Crops of a sample that one step looks at, of sixteen; others each time."""
 VALIDATION_SAMPLES: Final = 40
@@ -45,7 +51,7 @@ VALIDATION_SIDE: Final = 512
 
 
 class EstimateTask:
-    """Phase III for the loop; `folder` keeps the pool. Without a `target` shares of the labels are learnt."""
+    """Phase III for the loop; `folder` keeps the pool. Without `costs` the labels' shares alone are learnt."""
 
     name = "estimator"
 
@@ -58,10 +64,10 @@ class EstimateTask:
         settings: Settings,
         folder: Path,
         samples: int = POOL,
-        target: BestBlend | None = None,
+        costs: Costs | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
-        self._target = target
+        self._costs = costs
         self.backbone = backbone
         self.module = Estimator(degrader.labels, feature_count(backbone.size))
         self.degrader, self.photos, self.held_out, self.settings = degrader, photos, held_out, settings
@@ -75,34 +81,42 @@ class EstimateTask:
 
     @cached_property
     def depends(self) -> dict[str, str]:
-        """The frozen network, labels, photos, damage and recipe; the adapters, where they make the targets."""
+        """The frozen network, labels, photos, damage and recipe; the adapters, where their errors count."""
         labels, recipe = ", ".join(self.degrader.labels), str(self.degrader.recipe)
         network = fingerprint(self.backbone)
         of = {"backbone": network, "labels": labels, "photos": self.photos.digest(), "recipe": recipe}
         of["damage"] = self.degrader.digest
-        return of | ({"adapters": self._target.mark} if self._target else {})
+        return of | ({"adapters": self._costs.mark} if self._costs else {})
 
     def batch(self, index: int) -> Batch:
-        """(features (B, F), target (B, L))."""
-        rows, targets = [], []
+        """(features (B, F), target (B, L), costs (B, L, L))."""
+        rows, targets, costs = [], [], []
         for item in range(index * self.settings.batch, (index + 1) * self.settings.batch):
             epoch, turn = divmod(item, len(self._pool))
             place = int(_order(self.settings.seed, epoch, len(self._pool))[turn])
-            crops, target = self._pool.get(place) or self._pool.put(place, *self._made(place))
+            crops, target, cost = self._pool.get(place) or self._pool.put(place, *self._made(place))
             generator = generator_for(self.settings.seed, 4, epoch, place)
             rows.append(crops[torch.randperm(len(crops), generator=generator)[:SEEN]].mean(0))
             targets.append(target)
-        return torch.stack(rows), torch.stack(targets)
+            costs.append(cost)
+        return torch.stack(rows), torch.stack(targets), torch.stack(costs)
 
-    def _made(self, place: int) -> tuple[Tensor, Tensor]:
+    def _made(self, place: int) -> Made:
         generator = generator_for(self.settings.seed, 3, place)
         sample = self.degrader.sample(self.photos.scene(generator, self.settings.crop), generator)
-        return seen_in(self.backbone, sample.degraded), (self._target or shares)(sample)
+        target = sample.types.mean((1, 2))  # halves for two in a chain, shares of the area where regions differ
+        costs = self._costs(sample) if self._costs else torch.zeros(len(target), len(target))
+        return seen_in(self.backbone, sample.degraded), target, costs
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropy with the samples' distributions over the labels."""
-        features, target = batch
-        return F.cross_entropy(self.module(features).float(), target), {}
+        """Cross-entropy with the shares of the labels, and the restoration's error."""
+        features, target, costs = batch
+        logits = self.module(features).float()
+        named = F.cross_entropy(logits, target)
+        if self._costs is None:
+            return named, {}
+        restored = logarithm_of_error((logits / SHARP).softmax(1), costs).mean()
+        return named + DECIBELS * restored, {"named": float(named.detach()), "restored": float(restored.detach())}
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
@@ -134,13 +148,22 @@ def _order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=generator_for(seed, 5, epoch))
 
 
+Made = tuple[Tensor, Tensor, Tensor]
+"""Of one sample what was seen (16, F), the shares of the labels (L,), and what they cost (L, L)."""
+
+
 class Pool:
-    """What was seen in samples, in a file that processes share; each sample is made by whoever needs it first."""
+    """What samples are to the estimator, in a file that processes share; each is made by whoever needs it first."""
 
     def __init__(self, path: Path, size: int, features: int, labels: int) -> None:
         crops = views.CROPS**2
         kind = np.dtype(
-            [("rows", np.float16, (crops, features)), ("target", np.float32, (labels,)), ("made", np.bool_)]
+            [
+                ("rows", np.float16, (crops, features)),
+                ("target", np.float32, (labels,)),
+                ("costs", np.float32, (labels, labels)),
+                ("made", np.bool_),
+            ]
         )
         if not path.is_file() or path.stat().st_size != size * kind.itemsize:
             with written_whole(path) as aside:  # two processes may begin at once
@@ -150,17 +173,18 @@ class Pool:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, place: int) -> tuple[Tensor, Tensor] | None:
-        """Rows (16, F) and target; None if they were not put there yet."""
+    def get(self, place: int) -> Made | None:
+        """What was put there; None if nothing was yet."""
         kept = self._kept[place]
         if not kept["made"]:
             return None
-        return torch.from_numpy(kept["rows"].astype(np.float32)), torch.from_numpy(kept["target"].copy())
+        target, costs = (torch.from_numpy(kept[name].copy()) for name in ("target", "costs"))
+        return torch.from_numpy(kept["rows"].astype(np.float32)), target, costs
 
-    def put(self, place: int, rows: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def put(self, place: int, rows: Tensor, target: Tensor, costs: Tensor) -> Made:
         """Keep a sample, in 16 bits, and return it as `get` will."""
         kept = self._kept[place]
-        kept["rows"], kept["target"] = rows.numpy(), target.numpy()
+        kept["rows"], kept["target"], kept["costs"] = rows.numpy(), target.numpy(), costs.numpy()
         kept["made"] = True
         found = self.get(place)
         assert found is not None
