@@ -79,6 +79,9 @@ class Runs:
         self._named = settings.tracking_uri is not None
         self.uri = settings.tracking_uri or f"sqlite:///{settings.home / 'mlflow.db'}"
         self._client: MlflowClient | None = None
+        # to ask the store for a run is to read all its metrics, which takes the longer the more labels there are
+        self._artifacts: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
 
     def begin(self, name: str, *, tags: Mapping[str, str], params: Mapping[str, object]) -> str:
         """Start a run; returns its id.
@@ -90,7 +93,9 @@ class Runs:
             from mlflow.entities import Param
 
             number = self.experiment()
-            run_id: str = client.create_run(number, run_name=name, tags=dict(tags)).info.run_id
+            info = client.create_run(number, run_name=name, tags=dict(tags)).info
+            run_id: str = info.run_id
+            self._artifacts[run_id] = info.artifact_uri
             client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
             return run_id
 
@@ -120,11 +125,13 @@ class Runs:
     def describe(self, run_id: str, markdown: str) -> None:
         """The text at the top of the run's page. Raises RegistryError."""
         self.tags(run_id, {_NOTE: markdown})
+        self._notes[run_id] = markdown
 
     def conclude(self, run_id: str, headline: str, tags: Mapping[str, str]) -> None:
         """Close a run as finished, its text with another first line, and set tags. Raises RegistryError."""
         with self._telling() as client:
-            _, _, rest = str(client.get_run(run_id).data.tags.get(_NOTE, "")).partition("\n")
+            note = self._notes.get(run_id) or client.get_run(run_id).data.tags.get(_NOTE, "")
+            _, _, rest = str(note).partition("\n")
             self.tags(run_id, {_NOTE: f"{headline}\n{rest}", **tags})
             client.set_terminated(run_id, "FINISHED")
 
@@ -161,7 +168,7 @@ class Runs:
                 client.get_registered_model(MODEL)
             except MlflowException:
                 client.create_registered_model(MODEL)
-            source = f"{client.get_run(run_id).info.artifact_uri}/{BUNDLE}"
+            source = f"{self._artifacts.get(run_id) or client.get_run(run_id).info.artifact_uri}/{BUNDLE}"
             made = client.create_model_version(
                 MODEL, source, run_id=run_id, tags=dict(tags), description=description, await_creation_for=0
             )

@@ -49,7 +49,7 @@ def test_every_variant_is_trained_for_its_time_and_judged_on_held_out_photos(
         "the frozen backbone", "adapters of rank 2", "adapters of rank 4", "the whole network, jointly"
     ]  # fmt: skip
     assert [name for part, name in found if part == "Phase III"] == [
-        "all features", "crops alone", "global view alone"
+        "all features", "without the files' marks", "crops alone", "global view alone"
     ]  # fmt: skip
     narrow, wide = (found["Phase II", f"adapters of rank {rank}"] for rank in (2, 4))
     assert wide["trained"] == 2 * narrow["trained"]

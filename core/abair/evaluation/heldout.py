@@ -28,7 +28,7 @@ from abair.replay import HeldOut
 from abair.report import Group, Report, Way
 from abair.synthesis import to_8_bit
 
-BUDGET: Final = 48
+BUDGET: Final = 32
 """Samples without a new label that are restored by challenger and champion; the others count as not moved."""
 NEAR: Final = 0.1
 """How far weights may be (their `distance`) from those with which a sample that did not move was once restored."""

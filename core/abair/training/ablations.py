@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 
+from abair import lattice
 from abair.backbone import SIZES, Backbone, freeze, load_backbone
 from abair.estimator import Estimator
 from abair.replay import Features, HeldOut, replay_of
@@ -215,11 +217,13 @@ class _Bench:
         """Share of held-out single degradations that an estimator names rightly, by the features that it is given."""
         replay = replay_of(network, self.degrader, [self.photos], self.held_out, LOOKED_AT, 0)
         known, context = replay.features, network.size.context
-        count = known.values.shape[1]
+        places = torch.arange(known.values.shape[1])
+        network_sees = places.numel() - context - lattice.STATISTICS
         columns = {
-            ALL: slice(0, count),
-            "crops alone": slice(0, count - context),
-            "global view alone": slice(count - context, count),
+            ALL: places,
+            "without the files' marks": torch.cat([places[:network_sees], places[-context:]]),
+            "crops alone": places[:-context],
+            "global view alone": places[-context:],
         }
         samples = [sample for sample in replay.held_out if len(sample.labels) == 1]
         return {name: _accuracy(known, samples, chosen) for name, chosen in columns.items()}
@@ -251,7 +255,7 @@ def _sum(efforts: Sequence[Effort]) -> Effort:
     )
 
 
-def _accuracy(known: Features, samples: Sequence[HeldOut], chosen: slice) -> float:
+def _accuracy(known: Features, samples: Sequence[HeldOut], chosen: Tensor) -> float:
     features = replace(known, values=known.values[:, chosen])
     torch.manual_seed(0)
     untrained = Estimator(known.labels, features.values.shape[1])
