@@ -131,9 +131,33 @@ def test_what_hardly_moved_is_not_restored_again_by_either(
         assert group.psnr["SW"] == group.psnr["champion"]
         nearest = [*before.group(group.name).psnr.values()]
         assert all(psnr in [way[place] for way in nearest] for place, psnr in enumerate(group.psnr["SW"]))
-    monkeypatch.setattr(heldout, "NEAR", 0.0)
+
+
+def test_levels_that_are_far_from_what_was_measured_are_measured_again_the_farthest_first(
+    bundle: Path, samples: list[HeldOut], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Measured()
+    evaluate(contender(bundle, known), None, samples, ())
+    champion, challenger = contender(bundle, known, turn=0.7), contender(bundle, known, turn=0.75)
+    monkeypatch.setattr(heldout, "BUDGET", 2)
+    monkeypatch.setattr(heldout, "NEAR", 0.01)
+    before = {
+        sample.mark: champion.level(sample, said)[0]
+        for sample, said in zip(samples, champion.weights(samples), strict=True)
+    }
+    assert min(before.values()) > heldout.NEAR
     evaluate(challenger, champion, samples, ())
-    assert champion.restored > 0
+    assert champion.restored == 4  # two that moved most, and two levels
+    now = {
+        sample.mark: champion.level(sample, said)[0]
+        for sample, said in zip(samples, champion.weights(samples), strict=True)
+    }
+    measured_again = [mark for mark in before if before[mark] > now[mark] == 0.0]
+    assert len(measured_again) == 4
+    assert max(before, key=before.__getitem__) in measured_again
+    for _ in range(len(samples)):
+        evaluate(challenger, champion, samples, ())
+    assert all(champion.level(s, w)[0] <= 0.01 for s, w in zip(samples, champion.weights(samples), strict=True))
 
 
 def test_measured_finds_what_is_exact_and_what_is_near() -> None:
@@ -143,10 +167,10 @@ def test_measured_finds_what_is_exact_and_what_is_near() -> None:
     assert known.find("sample", {"a": 0.6, "b": 0.4}) == (30.0, 0.9)
     assert known.find("sample", {"a": 0.61, "b": 0.39}) is None
     assert known.find("another", {"a": 1.0}) is None
-    assert known.near("sample", {"a": 0.61, "b": 0.39}, within=0.03) == (30.0, 0.9)
-    assert known.near("sample", {"a": 0.61, "b": 0.39}, within=0.01) is None
-    assert known.near("sample", {"a": 0.9, "b": 0.1}, within=0.5) == (20.0, 0.5)
-    assert known.near("another", {"a": 1.0}, within=2.0) is None
+    away, nearest = known.nearest("sample", {"a": 0.61, "b": 0.39}) or (9.0, {})
+    assert (away, nearest) == (pytest.approx(0.02), {"a": 0.6, "b": 0.4})
+    assert known.nearest("sample", {"a": 0.9, "b": 0.1}) == (pytest.approx(0.2), {"a": 1.0})
+    assert known.nearest("another", {"a": 1.0}) is None
 
 
 def test_what_was_asked_for_is_kept_and_the_rest_forgotten(tmp_path: Path) -> None:
@@ -156,10 +180,11 @@ def test_what_was_asked_for_is_kept_and_the_rest_forgotten(tmp_path: Path) -> No
         known.note("sample", {"a": 0.6, "b": 0.4}, (30.0, 0.9))
         known.note("old", {}, (10.0, 0.1))
     with measured(path) as known:
-        assert known.near("sample", {"a": 0.6, "b": 0.4}, within=0.0) == (30.0, 0.9)
+        assert known.nearest("sample", {"a": 0.6, "b": 0.4}) == (0.0, {"a": 0.6, "b": 0.4})
+        assert known.find("sample", {"a": 0.6, "b": 0.4}) == (30.0, 0.9)
     with measured(path) as known:
         assert known.find("sample", {"a": 0.6, "b": 0.4}) == (30.0, 0.9)
         assert known.find("old", {}) is None
     path.write_text('{"scores": {"of another release": [1, 2]}}')
     with measured(path) as known:
-        assert known.near("sample", {}, within=2.0) is None
+        assert known.nearest("sample", {}) is None

@@ -3,7 +3,8 @@
 Weights are rounded to hundredths. That moves a restored sample by less than it takes to be seen, and then many samples
 are restored alike by both: what was measured once is looked up. Of what is not new, the `BUDGET` samples whose weights
 moved farthest from the champion's are restored by both; the others count as no better and no worse than before, at what
-was measured with nearly their weights. So the evaluation of the fiftieth label costs what that of the sixth does.
+was measured with the nearest weights, which is measured again for those that are farthest from it, no more than another
+`BUDGET`. So the evaluation of the fiftieth label costs what that of the sixth does.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from abair.synthesis import to_8_bit
 BUDGET: Final = 32
 """Samples without a new label that are restored by challenger and champion; the others count as not moved."""
 NEAR: Final = 0.1
-"""How far weights may be (their `distance`) from those with which a sample that did not move was once restored."""
+"""Distance of weights below which what was measured with the one serves for the other, if the sample did not move."""
 MARK: Final = 16
 """Digits of a hash that tell one network or adapter from another."""
 Weights = Mapping[str, float]
@@ -81,10 +82,11 @@ class Contender:
         used = {label: round(weight, 2) for label, weight in weights.items() if round(weight, 2)}
         return self._measured.note(what, named, _scores(self.restore(sample, used), pixels(sample.clean)))
 
-    def level(self, sample: HeldOut, weights: Weights) -> Scores:
-        """About what restoring gives: as measured with weights that are `NEAR`, if there are such."""
-        known = self._measured.near(self._restored(sample), self._named(weights), NEAR)
-        return self.score(sample, weights) if known is None else known
+    def level(self, sample: HeldOut, weights: Weights) -> tuple[float, Scores | None]:
+        """What was measured with the nearest weights, behind how far away these are."""
+        what = self._restored(sample)
+        away, named = self._measured.nearest(what, self._named(weights)) or (float("inf"), {})
+        return away, self._measured.find(what, named)
 
     def damage(self, sample: HeldOut) -> Scores:
         """What no restoring at all gives."""
@@ -123,14 +125,15 @@ def evaluate(
     known = [sample for sample in samples if set(sample.labels) <= set(challenger.estimator.labels)]
     said = challenger.weights(known)
     before = _said_by(champion, known)
-    same = _left_as_they_were(challenger, champion, known, said, before, new)
+    unmoved = _unmoved(challenger, champion, known, said, before, new)
     sorted_out: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, sample in enumerate(known):
         sorted_out[sample.labels].append(place)
     groups = []
     for labels, places in sorted_out.items():
         rows = [
-            _ways(challenger, champion, known[place], said[place], before[place], place in same) for place in places
+            _ways(challenger, champion, known[place], said[place], before[place], unmoved.get(place))
+            for place in places
         ]
         groups.append(
             Group(
@@ -157,21 +160,29 @@ def _said_by(champion: Contender | None, samples: Sequence[HeldOut]) -> list[Wei
     return [weights if set(sample.labels) <= labels else None for sample, weights in zip(samples, said, strict=True)]
 
 
-def _left_as_they_were(
+def _unmoved(
     challenger: Contender,
     champion: Contender | None,
     samples: Sequence[HeldOut],
     said: Sequence[Weights],
     before: Sequence[Weights | None],
     new: Sequence[str],
-) -> set[int]:
-    """Places of the samples that count as not moved: all but the `BUDGET` whose weights moved most."""
-    moved = [
-        (-challenger.drift(now, champion, then), place)
-        for place, (sample, now, then) in enumerate(zip(samples, said, before, strict=True))
-        if champion is not None and then is not None and set(new).isdisjoint(sample.labels)
-    ]
-    return {place for _, place in sorted(moved)[BUDGET:]}
+) -> dict[int, Scores]:
+    """What those samples are restored to, by place, that count as not moved: all but the `BUDGET` that moved most."""
+    if champion is None:
+        return {}
+    old = {
+        place: then
+        for place, (sample, then) in enumerate(zip(samples, before, strict=True))
+        if then is not None and set(new).isdisjoint(sample.labels)
+    }
+    moved = sorted(old, key=lambda place: -challenger.drift(said[place], champion, old[place]))
+    levels = {place: champion.level(samples[place], old[place]) for place in moved[BUDGET:]}
+    stale = sorted((place for place in levels if levels[place][0] > NEAR), key=lambda place: -levels[place][0])
+    return {
+        place: champion.score(samples[place], old[place]) if known is None or place in stale[:BUDGET] else known
+        for place, (_, known) in levels.items()
+    }
 
 
 def _ways(
@@ -180,7 +191,7 @@ def _ways(
     sample: HeldOut,
     said: Weights,
     before: Weights | None,
-    same: bool,
+    unmoved: Scores | None,
 ) -> dict[Way, Scores]:
     ways: dict[Way, Scores] = {
         "input": challenger.damage(sample),
@@ -189,8 +200,8 @@ def _ways(
         "Oracle": challenger.score(sample, {label: 1 / len(sample.labels) for label in sample.labels}),
     }
     if champion is not None and before is not None:
-        ways["champion"] = champion.level(sample, before) if same else champion.score(sample, before)
-    ways["SW"] = ways["champion"] if same else challenger.score(sample, said)
+        ways["champion"] = unmoved or champion.score(sample, before)
+    ways["SW"] = unmoved or challenger.score(sample, said)
     return ways
 
 

@@ -38,11 +38,11 @@ class Measured:
             self._asked.add((what, key))
         return scores
 
-    def near(self, what: str, weights: Named, within: float) -> Scores | None:
-        """The scores with the nearest weights that are not farther away than `within`, None if there are none."""
+    def nearest(self, what: str, weights: Named) -> tuple[float, Named] | None:
+        """The nearest weights with which it was measured, behind how far away they are; None if it never was."""
         measured = self._scores.get(what, {})
-        away, key = min(((distance(weights, dict(key)), key) for key in measured), default=(float("inf"), ()))
-        return self.find(what, dict(key)) if away <= within else None
+        away = ((distance(weights, dict(key)), key) for key in measured)
+        return next(((far, dict(key)) for far, key in sorted(away)), None)
 
     def note(self, what: str, weights: Named, scores: Scores) -> Scores:
         """Remember the scores, and return them."""
