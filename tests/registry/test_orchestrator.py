@@ -97,10 +97,12 @@ def test_a_good_plugin_goes_live_and_everything_that_follows_agrees(
     files = {path.suffix for path in fetched.deployment.folder.rglob("*") if path.is_file()}
     assert files == {".json", ".safetensors"}
 
-    # disable, enable, rollback, promote: the pointer, the file, the aliases and the states go together
+    # disable, enable, rollback, promote: the pointer, the file, the aliases and the states go together; what the gates
+    # say of a network that was never trained is not asked here
+    forced = ("--force", "--reason", "where the others go")
     for command, number, label_is_there in (
-        (("disable", "rain", "--yes"), 3, False),
-        (("enable", "rain"), 4, True),
+        (("disable", "rain", "--yes", *forced), 3, False),
+        (("enable", "rain", *forced), 4, True),
         (("rollback",), 3, False),
         (("rollback",), 2, True),
         (("promote", "4"), 4, True),
