@@ -37,9 +37,9 @@ RECIPE: Final = Recipe(cutmix=0.15, double=0.15, clean=0.24)
 that needs nothing suffers more from an adapter than one that is mildly damaged suffers from none."""
 POOL: Final = 8_000
 """Samples that are made; a file of 220 MB for `nano`."""
-DECIBELS: Final = 1.0
+DECIBELS: Final = 0.3
 """Weight of the restoration's error, minus a tenth of its decibels, against the cross-entropy."""
-SHARP: Final = 0.25
+SHARP: Final = 0.5
 """Temperature at which blends are made in training. Probabilities that are right on the mean are timid, as many samples
 cannot be told apart, and timid blends do an adapter's work by halves. `abair.training.calibrate` has the last word."""
 SEEN: Final = 10
