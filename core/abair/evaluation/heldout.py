@@ -179,8 +179,9 @@ def _unmoved(
     moved = sorted(old, key=lambda place: -challenger.drift(said[place], champion, old[place]))
     levels = {place: champion.level(samples[place], old[place]) for place in moved[BUDGET:]}
     stale = sorted((place for place in levels if levels[place][0] > NEAR), key=lambda place: -levels[place][0])
+    again = set(stale[:BUDGET])
     return {
-        place: champion.score(samples[place], old[place]) if known is None or place in stale[:BUDGET] else known
+        place: champion.score(samples[place], old[place]) if known is None or place in again else known
         for place, (_, known) in levels.items()
     }
 

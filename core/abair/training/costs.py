@@ -1,7 +1,7 @@
 """What a blend of the labels costs a sample, in the error of what it restores, for every blend at once.
 
-Gradients through the network would take a thousand times as long as the rest of phase III. But what a blend restores is
-nearly the mean, by the blend's weights, of what each label restores alone. So each label's error e_i is made once, and
+Gradients through the network would take much longer than all the rest of phase III. But what a blend restores is nearly
+the mean, by the blend's weights, of what each label restores alone. So each label's error e_i is made once, and
 their products are kept, G_ij = <e_i, e_j>: the mean squared error of the blend w is about w' G w, the estimator is
 trained through the restoration, and nothing is restored again.
 """
