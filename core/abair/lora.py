@@ -9,9 +9,11 @@ not serve them.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -43,6 +45,14 @@ class Adapter:
     def parameters(self) -> int:
         """How many numbers the adapter holds."""
         return sum(a.numel() + b.numel() for a, b in self.layers.values())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over its name and all that it does to a network: which adapter this is."""
+        digest = hashlib.sha256(f"{self.name} {self.scaling}\n".encode())
+        for name, (down, up) in sorted(self.layers.items()):
+            digest.update(name.encode() + down.numpy().tobytes() + up.numpy().tobytes())
+        return digest.hexdigest()
 
 
 def backbone_reference(size: str, fingerprint: str) -> str:

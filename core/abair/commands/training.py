@@ -111,6 +111,11 @@ def adapter(
         int | None, typer.Option(min=0, help="End after so many validations without a better one; 0: never.")
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, max=64, help="Of the adapter.")] = None,
+    start: Annotated[Path | None, typer.Option(metavar="DIR", help="An adapter to go on from.")] = None,
+    beside: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Other installed degradations, one of which some samples carry, too."),
+    ] = None,
     track: Annotated[bool, typer.Option("--track", help="Record the training as a run in MLflow.")] = False,
     steps: Steps = None,
     batch: Batch = None,
@@ -133,7 +138,8 @@ def adapter(
             name=name, data=data, pairs=pairs, backbone=backbone, out=out, run=run, settings_file=settings,
             device=device, track=track, say=reporter.say, steps=steps, minutes=_minutes(time_budget), patience=patience,
             batch=batch, crop=crop, learning_rate=learning_rate, seed=seed, precision=precision and precision.value,
-            workers=workers, decay=decay, rank=rank,
+            workers=workers, decay=decay, rank=rank, start=start,
+            beside=names_in(beside, "--beside") if beside is not None else None,
         )  # fmt: skip
         if done is not None:
             print(done.efficacy.markdown(), flush=True)

@@ -3,6 +3,9 @@
 On the linear and ungrouped convolution layers, on synthetic samples of the degradation and, where there are any, real
 pairs. The paper's best rank of 4, 8, 16 was 4, for a backbone of 26 million weights; for `nano`, a tenth of that, 16 is
 better (docs/training-log.md).
+
+An adapter that has seen its degradation alone brings any other one out more. So some of the samples may carry a second
+one, before or after its own, and are to be restored from both.
 """
 
 from __future__ import annotations
@@ -10,24 +13,26 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from abair.backbone import Backbone, fingerprint, freeze, global_view
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.errors import MissingExtraError, TrainingError
-from abair.lora import adaptable_layers, backbone_reference
+from abair.lora import Adapter, adaptable_layers, backbone_reference
+from abair.physics import chance
 from abair.synthesis import (
     CleanPhotos,
     Degrader,
     Pixels,
+    Sample,
     generator_for,
     load_photos,
     photos_in,
@@ -42,6 +47,8 @@ SCALE: Final = 2
 """Of what the adapter adds: LoRA's alpha over its rank."""
 REAL_SHARE: Final = 0.5
 """Share of samples cut from real pairs, where there are any."""
+MIXED: Final = 0.3
+"""Share of the synthetic samples that carry a second degradation, where `degrader` has any other."""
 
 
 class Pairs:
@@ -94,7 +101,13 @@ def read_pairs(folder: Path, smallest: int) -> tuple[Pairs, Pairs]:
 
 
 class AdaptTask:
-    """Phase II for the loop."""
+    """Phase II for the loop; it goes on from the adapter `start`, if there is one.
+
+    `degrader` knows the degradation and, if samples shall carry a second one, those that come into question.
+
+    Raises:
+        TrainingError: `start` is of another rank, or leaves layers out.
+    """
 
     def __init__(
         self,
@@ -105,10 +118,12 @@ class AdaptTask:
         held_out: CleanPhotos,
         settings: Settings,
         pairs: tuple[Pairs, Pairs] | None = None,
+        start: Adapter | None = None,
     ) -> None:
         self.name = f"adapter-{degradation}"
         self.degradation, self.degrader, self.settings = degradation, degrader, settings
         self.photos, self.held_out, self.pairs = photos, held_out, pairs
+        self.others = [name for name in degrader.synthesizers if name != degradation]
         self.fingerprint = fingerprint(backbone)
         self.size = backbone.size
         self._bare = copy.deepcopy(backbone)
@@ -117,13 +132,17 @@ class AdaptTask:
         self.module = _with_lora(backbone, self.fingerprint, settings.rank)
         layers = adaptable_layers(self._bare)
         self._adapted = {name: self.module.get_base_model().get_submodule(name) for name in layers}
+        self._start = "" if start is None else start.digest
+        if start is not None:
+            _copy(start, self._adapted, settings.rank)
 
     @cached_property
     def depends(self) -> dict[str, str]:
-        """The frozen network, photos, damage and real pairs."""
+        """The frozen network, photos, damage, real pairs, and the adapter that it begins from."""
         pairs = "" if self.pairs is None else pixels_digest([*self.pairs[0].clean, *self.pairs[0].degraded])
         photos, damage = self.photos.digest(), self.degrader.digest
-        return {"backbone": self.fingerprint, "photos": photos, "damage": damage, "pairs": pairs}
+        of = {"backbone": self.fingerprint, "photos": photos, "damage": damage, "pairs": pairs}
+        return of | {"start": self._start}
 
     def batch(self, index: int) -> Batch:
         """(degraded, clean)."""
@@ -134,9 +153,14 @@ class AdaptTask:
                 chosen.append(self.pairs[0].crop(generator, self.settings.crop))
             else:
                 clean = self.photos.crop(generator, self.settings.crop)
-                sample = self.degrader.single(clean, self.degradation, generator)
+                sample = self._sample(clean, generator)
                 chosen.append((sample.degraded, sample.clean))
         return torch.stack([pair[0] for pair in chosen]), torch.stack([pair[1] for pair in chosen])
+
+    def _sample(self, clean: Tensor, generator: torch.Generator) -> Sample:
+        if self.others and chance(generator, MIXED):
+            return mixed_sample(self.degrader, clean, self.degradation, self.others, generator)
+        return self.degrader.single(clean, self.degradation, generator)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The error in decibels, as in phase I."""
@@ -159,8 +183,13 @@ class AdaptTask:
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """PSNR in dB on held-out samples: with the adapter, of the bare backbone, of the input; on real pairs too."""
+        """PSNR in dB on held-out samples: with the adapter, of the bare backbone, of the input.
+
+        On mixed samples and real pairs, too, where it learns from them.
+        """
         sets = {"": held_out_pairs(self.degrader, self.held_out, self.degradation)}
+        if self.others:
+            sets["mixed_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, self.others)
         if self.pairs is not None:
             generator = generator_for(0, 8)
             sets["real_"] = [self.pairs[1].crop(generator, self.settings.crop) for _ in range(VALIDATION_CROPS)]
@@ -214,14 +243,32 @@ class AdaptTask:
         return restored[0].clamp(0, 1).cpu()
 
 
-def held_out_pairs(degrader: Degrader, photos: CleanPhotos, degradation: str) -> list[tuple[Tensor, Tensor]]:
-    """What an adapter is judged on: crops (3, S, S) of held-out photos, degraded and clean, always the same ones."""
+def held_out_pairs(
+    degrader: Degrader, photos: CleanPhotos, degradation: str, others: Sequence[str] = ()
+) -> list[tuple[Tensor, Tensor]]:
+    """What an adapter is judged on: crops (3, S, S) of held-out photos, degraded and clean, always the same ones.
+
+    Each carries one of the `others`, too, if there are any.
+    """
     pairs = []
     for item in range(2 * VALIDATION_CROPS):
         generator = generator_for(0, 7, item)
-        sample = degrader.single(photos.crop(generator, VALIDATION_SIDE), degradation, generator)
+        clean = photos.crop(generator, VALIDATION_SIDE)
+        if others:
+            sample = mixed_sample(degrader, clean, degradation, others, generator)
+        else:
+            sample = degrader.single(clean, degradation, generator)
         pairs.append((sample.degraded, sample.clean))
     return pairs
+
+
+def mixed_sample(
+    degrader: Degrader, clean: Tensor, degradation: str, others: Sequence[str], generator: torch.Generator
+) -> Sample:
+    """A clean crop (3, H, W) with the degradation and one of the others, in either order."""
+    other = others[int(torch.randint(len(others), (), generator=generator))]
+    names = (degradation, other) if chance(generator, 0.5) else (other, degradation)
+    return degrader.chain(clean, names, generator)
 
 
 def _with_lora(backbone: Backbone, found: str, rank: int) -> Any:
@@ -237,6 +284,19 @@ def _with_lora(backbone: Backbone, found: str, rank: int) -> Any:
     # only now: get_peft_model overwrites it with the model's own name, of which a plain module has none
     model.peft_config["default"].base_model_name_or_path = backbone_reference(backbone.size.name, found)
     return model
+
+
+def _copy(start: Adapter, adapted: Mapping[str, nn.Module], rank: int) -> None:
+    if start.rank != rank or set(start.layers) != set(adapted):
+        raise TrainingError(
+            f"adapter {start.name} to start from: found rank {start.rank} and {len(start.layers)} layers, expected "
+            f"{rank} and {len(adapted)}; give --rank {start.rank}, or start from nothing"
+        )
+    with torch.no_grad():
+        for name, (down, up) in start.layers.items():
+            for part, tensor in (("lora_A", down), ("lora_B", up * (start.scaling / SCALE))):
+                weight = adapted[name].get_submodule(part).get_parameter("default.weight")
+                weight.copy_(tensor.view_as(weight))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -67,30 +67,34 @@ def train_backbone(
 
 def train_adapter(
     *, name: str, data: Path | None, pairs: Path | None = None, backbone: Path | None = None, out: Path | None = None,
-    run: Path | None = None, settings_file: Path | None = None, device: str = "cpu", watch: Watch | None = None,
-    **overrides: Any,
+    start: Path | None = None, run: Path | None = None, settings_file: Path | None = None, device: str = "cpu",
+    watch: Watch | None = None, **overrides: Any,
 ) -> Path:  # fmt: skip
     """Phase II: train the adapter of one installed degradation; returns its folder (`out/<backbone>`).
 
-    `backbone` defaults to the factory deployment's, `out` to the plugin's own adapters folder; `watch` hears of each
-    validation.
+    `backbone` defaults to the factory deployment's, `out` to the plugin's own adapters folder; `start` is the folder of
+    an adapter to go on from; `watch` hears of each validation.
 
     Raises:
         TrainingError, PluginError: unusable settings, photos, pairs or plugin.
+        AdapterError: `start` does not belong to the backbone.
     """
     settings = read_settings(ADAPTING, settings_file, **overrides)
-    degradation = discover().get(name)
-    degrader = Degrader({name: load_synthesizer(degradation)})
+    plugins = discover()
+    degradation = plugins.get(name)
+    degrader = Degrader({label: load_synthesizer(plugins.get(label)) for label in (name, *settings.beside)})
     photos, held_out = photos_of(data)
     network = load_backbone(backbone or _factory_backbone())
     real = read_pairs(pairs, settings.crop) if pairs is not None else None
-    task = AdaptTask(network, name, degrader, photos, held_out, settings, real)
+    begun = None if start is None else read_adapter(start, network, fingerprint(network), name)
+    task = AdaptTask(network, name, degrader, photos, held_out, settings, real, begun)
     run = run or Path("runs") / f"adapter-{name}"
     state = train(task, settings, run, device=device, watch=watch)
     target = out or degradation.adapters
     if processes.is_first():
         folder = task.export(target)
         given = {"pairs": pairs.resolve().name} if pairs else {}  # the name alone: the record is shipped
+        given |= {"start": begun.digest} if begun is not None else {}
         _record(folder, settings, state, photos, fingerprint=task.fingerprint, **given, **task.validate())
     processes.leave()
     return target / network.size.name

@@ -18,7 +18,8 @@ class Settings(BaseModel):
 
     The learning rate rises over `warmup` steps, stays, and falls to zero over the last `decay` part of the steps
     ("warm-up, stable, decay"): while it is stable, a run can be resumed with more or fewer `steps`. Phase I draws the
-    labels in `emphasis` so many times as often as the others; phase II trains an adapter of `rank`.
+    labels in `emphasis` so many times as often as the others; phase II trains an adapter of `rank`, on samples of which
+    some carry one of the degradations in `beside`, too.
 
     With `minutes`, time counts as steps do: the run ends, its rate fallen to zero, after whichever is over first. With
     `patience`, it ends when so many validations in a row have found nothing better, and the best weights are kept. Both
@@ -41,6 +42,7 @@ class Settings(BaseModel):
         default_factory=dict, description="phase I: labels drawn more often, and by how much"
     )
     rank: int = Field(default=16, ge=1, le=64, description="phase II: the adapter's rank")
+    beside: tuple[str, ...] = Field(default=(), description="phase II: degradations that some samples carry, too")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = Field(default=1, ge=0)
     validate_every: int = Field(default=500, ge=1)
