@@ -23,6 +23,7 @@ from torch import Tensor
 from abair import image_pixels, images
 from abair.contract import CLEAN
 from abair.errors import ImageError, TrainingError
+from abair.filed import filed
 from abair.physics import chance, uniform
 
 if TYPE_CHECKING:
@@ -187,12 +188,14 @@ def pixels_digest(photos: Sequence[Pixels]) -> str:
 class Recipe:
     """Shares of the kinds of samples; what they leave of 1 is one degradation over the whole image.
 
-    Degradations are drawn alike, but those in `emphasis` so many times as often.
+    Degradations are drawn alike, but those in `emphasis` so many times as often. A share of all, `filed`, has been in
+    an inexact file since (`abair.filed`), which changes nothing of what it is.
     """
 
     cutmix: float = 0.25
     double: float = 0.13
     clean: float = 0.1
+    filed: float = 0.0
     emphasis: tuple[tuple[str, float], ...] = ()
 
 
@@ -241,6 +244,8 @@ class Degrader:
         """Damage a clean crop (3, H, W) in a way drawn from the recipe."""
         kind = uniform(generator, 0.0, 1.0)
         degraded, types = self._drawn(clean, generator, kind)
+        if self.recipe.filed and chance(generator, self.recipe.filed):
+            degraded = filed(degraded, generator)
         return Sample(to_8_bit(degraded), clean, types)
 
     def single(self, clean: Tensor, name: str, generator: torch.Generator) -> Sample:

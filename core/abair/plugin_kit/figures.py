@@ -27,6 +27,10 @@ def curves(name: str, history: Sequence[tuple[int, dict[str, float]]]) -> Figure
         ("input", "damaged photo", "#c9ced6", "--"),
         ("real_psnr", "real pairs, with the adapter", "#117a4b", "-"),
         ("real_bare", "real pairs, bare backbone", "#88bfa2", "--"),
+        ("mixed_psnr", "with a second damage, with the adapter", "#a8571f", "-"),
+        ("mixed_bare", "with a second damage, bare backbone", "#d9ae8a", "--"),
+        ("scene_psnr", "whole scenes, with the adapter", "#6a4fa3", "-"),
+        ("scene_bare", "whole scenes, bare backbone", "#b9abd9", "--"),
     ):
         points = [(step, figures[key]) for step, figures in history if key in figures]
         if points:

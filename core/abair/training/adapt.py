@@ -6,6 +6,10 @@ better (docs/training-log.md).
 
 An adapter that has seen its degradation alone brings any other one out more. So some of the samples may carry a second
 one, before or after its own, and are to be restored from both.
+
+When a photo is restored, each tile is told of the whole by the global view. A sample that is a crop and nothing else is
+its own whole, so what is seen in the large, haze over depth and darkness, may be put on a scene, of which the sample is
+a part.
 """
 
 from __future__ import annotations
@@ -49,6 +53,8 @@ REAL_SHARE: Final = 0.5
 """Share of samples cut from real pairs, where there are any."""
 MIXED: Final = 0.3
 """Share of the synthetic samples that carry a second degradation, where `degrader` has any other."""
+NARROWEST: Final = 0.6
+"""Least part of a scene's side that is drawn."""
 
 
 class Pairs:
@@ -57,19 +63,22 @@ class Pairs:
     def __init__(self, clean: Sequence[Pixels], degraded: Sequence[Pixels]) -> None:
         self.clean, self.degraded = clean, degraded
 
-    def crop(self, generator: torch.Generator, side: int) -> tuple[Tensor, Tensor]:
-        """One crop (3, side, side), degraded and clean, turned and mirrored alike."""
+    def crop(self, generator: torch.Generator, side: int, *, whole: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """One crop (3, side, side), degraded and clean, turned and mirrored alike; its view, or that of the `whole`."""
         index = int(torch.randint(len(self.clean), (), generator=generator))
         height, width = self.clean[index].shape[:2]
         top = int(torch.randint(height - side + 1, (), generator=generator))
         left = int(torch.randint(width - side + 1, (), generator=generator))
         turns, mirror = (int(torch.randint(n, (), generator=generator)) for n in (4, 2))
-        parts = []
-        for photo in (self.degraded[index], self.clean[index]):
-            patch = np.rot90(photo[top : top + side, left : left + side], turns)
+
+        def turned(photo: Pixels) -> Tensor:
+            patch = np.rot90(photo, turns)
             patch = patch[:, ::-1] if mirror else patch
-            parts.append(torch.from_numpy(patch.copy()).permute(2, 0, 1).float().div_(255))
-        return parts[0], parts[1]
+            return torch.from_numpy(patch.copy()).permute(2, 0, 1).float().div_(255)
+
+        pair = self.degraded[index], self.clean[index]
+        degraded, clean = (turned(photo[top : top + side, left : left + side]) for photo in pair)
+        return degraded, clean, _view(turned(self.degraded[index]) if whole else degraded)
 
 
 def read_pairs(folder: Path, smallest: int) -> tuple[Pairs, Pairs]:
@@ -145,29 +154,37 @@ class AdaptTask:
         return of | {"start": self._start}
 
     def batch(self, index: int) -> Batch:
-        """(degraded, clean)."""
+        """(degraded, clean, global views)."""
         chosen = []
         for item in range(self.settings.batch):
             generator = generator_for(self.settings.seed, 2, index, item)
             if self.pairs is not None and item < self.settings.batch * REAL_SHARE:
-                chosen.append(self.pairs[0].crop(generator, self.settings.crop))
+                pair = self.pairs[0].crop(generator, self.settings.crop, whole=bool(self.settings.scene))
+                chosen.append(pair)
             else:
-                clean = self.photos.crop(generator, self.settings.crop)
-                sample = self._sample(clean, generator)
-                chosen.append((sample.degraded, sample.clean))
-        return torch.stack([pair[0] for pair in chosen]), torch.stack([pair[1] for pair in chosen])
+                chosen.append(self._sample(generator))
+        degraded, clean, views = (torch.stack(parts) for parts in zip(*chosen, strict=True))
+        return degraded, clean, views
 
-    def _sample(self, clean: Tensor, generator: torch.Generator) -> Sample:
+    def _sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        side = self.settings.crop
+        scene = self.photos.scene(generator, self.settings.scene, NARROWEST) if self.settings.scene else None
+        if scene is None or min(scene.shape[1:]) < side:
+            scene = self.photos.crop(generator, side)
         if self.others and chance(generator, MIXED):
-            return mixed_sample(self.degrader, clean, self.degradation, self.others, generator)
-        return self.degrader.single(clean, self.degradation, generator)
+            sample = mixed_sample(self.degrader, scene, self.degradation, self.others, generator)
+        else:
+            sample = self.degrader.single(scene, self.degradation, generator)
+        top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in scene.shape[1:])
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        return sample.degraded[:, rows, columns], sample.clean[:, rows, columns], _view(sample.degraded)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The error in decibels, as in phase I."""
-        degraded, clean = batch
+        degraded, clean, views = batch
         degraded = degraded.contiguous(memory_format=torch.channels_last)
         network = self._bare.to(degraded.device)
-        restored = functional_call(network, self._merged(network), (degraded, global_view(degraded)))
+        restored = functional_call(network, self._merged(network), (degraded, views))
         return decibel_loss(restored.float(), clean), {}
 
     def _merged(self, network: Backbone) -> dict[str, Tensor]:
@@ -185,14 +202,17 @@ class AdaptTask:
     def validate(self) -> dict[str, float]:
         """PSNR in dB on held-out samples: with the adapter, of the bare backbone, of the input.
 
-        On mixed samples and real pairs, too, where it learns from them.
+        On mixed samples, scenes and real pairs, too, where it learns from them.
         """
         sets = {"": held_out_pairs(self.degrader, self.held_out, self.degradation)}
         if self.others:
             sets["mixed_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, self.others)
+        if self.settings.scene:
+            sets["scene_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, scene=self.settings.scene)
         if self.pairs is not None:
             generator = generator_for(0, 8)
-            sets["real_"] = [self.pairs[1].crop(generator, self.settings.crop) for _ in range(VALIDATION_CROPS)]
+            crops = [self.pairs[1].crop(generator, self.settings.crop) for _ in range(VALIDATION_CROPS)]
+            sets["real_"] = [(degraded, clean) for degraded, clean, _ in crops]
         figures: dict[str, float] = {}
         for prefix, pairs in sets.items():
             figures[f"{prefix}psnr"] = _mean([psnr(self._restored(d), c) for d, c in pairs])
@@ -244,16 +264,16 @@ class AdaptTask:
 
 
 def held_out_pairs(
-    degrader: Degrader, photos: CleanPhotos, degradation: str, others: Sequence[str] = ()
+    degrader: Degrader, photos: CleanPhotos, degradation: str, others: Sequence[str] = (), scene: int = 0
 ) -> list[tuple[Tensor, Tensor]]:
     """What an adapter is judged on: crops (3, S, S) of held-out photos, degraded and clean, always the same ones.
 
-    Each carries one of the `others`, too, if there are any.
+    Each carries one of the `others`, too, if there are any. With `scene` they are scenes of at most that size.
     """
     pairs = []
     for item in range(2 * VALIDATION_CROPS):
         generator = generator_for(0, 7, item)
-        clean = photos.crop(generator, VALIDATION_SIDE)
+        clean = photos.scene(generator, scene, NARROWEST) if scene else photos.crop(generator, VALIDATION_SIDE)
         if others:
             sample = mixed_sample(degrader, clean, degradation, others, generator)
         else:
@@ -284,6 +304,10 @@ def _with_lora(backbone: Backbone, found: str, rank: int) -> Any:
     # only now: get_peft_model overwrites it with the model's own name, of which a plain module has none
     model.peft_config["default"].base_model_name_or_path = backbone_reference(backbone.size.name, found)
     return model
+
+
+def _view(image: Tensor) -> Tensor:
+    return global_view(image[None])[0]
 
 
 def _copy(start: Adapter, adapted: Mapping[str, nn.Module], rank: int) -> None:
