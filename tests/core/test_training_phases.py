@@ -120,6 +120,68 @@ def test_phase_two_trains_on_what_pefts_own_network_says(backbone: Path) -> None
         assert torch.allclose(gradient, expected, atol=1e-5 + 1e-3 * float(expected.abs().max())), name
 
 
+def _task(backbone: Path, degrader: Degrader, **given: int) -> AdaptTask:
+    generator = np.random.default_rng(0)
+    photos = CleanPhotos([generator.integers(64, 256, (120, 140, 3), dtype=np.uint8)], "one")
+    settings = Settings(steps=1, batch=40, crop=32, learning_rate=1e-3, rank=2, **given)
+    return AdaptTask(load_backbone(backbone), "halve", degrader, photos, photos, settings)
+
+
+def test_some_samples_of_phase_two_carry_a_second_degradation(backbone: Path) -> None:
+    two = Degrader({"halve": lambda clean, _: clean * 0.5, "lift": lambda clean, _: clean * 0.5 + 0.5})
+    for labels, expected in ((("halve",), {0.0}), (("halve", "lift"), {0.0, 0.25, 0.5})):
+        task = _task(backbone, Degrader({name: two.synthesizers[name] for name in labels}))
+        degraded, clean, _ = task.batch(0)
+        scale = (degraded.flatten(1).std(1) / clean.flatten(1).std(1)).mul(4).round() / 4
+        added = (degraded.flatten(1).mean(1) - scale * clean.flatten(1).mean(1)).mul(4).round() / 4
+        # halved alone; halved, then lifted; lifted, then halved
+        assert {abs(value) for value in added.tolist()} == expected
+        assert float((scale == 0.25).float().mean()) == pytest.approx(0.3 * (len(labels) - 1), abs=0.2)
+        assert ("mixed_psnr" in task.validate()) == (len(labels) == 2)
+
+
+def test_samples_of_phase_two_are_cut_from_scenes_and_know_the_whole(backbone: Path) -> None:
+    degrader = Degrader({"halve": lambda clean, _: clean * 0.5})
+    degraded, clean, views = _task(backbone, degrader).batch(0)
+    assert torch.allclose(views, global_view(degraded))
+    assert torch.equal(degraded, (clean * 0.5 * 255).round() / 255)
+    task = _task(backbone, degrader, scene=100)
+    degraded, clean, views = task.batch(0)
+    assert degraded.shape == clean.shape == (40, 3, 32, 32)
+    assert torch.equal(degraded, (clean * 0.5 * 255).round() / 255)
+    # a crop that was its own whole would be enlarged, which is smoother than a scene that is reduced
+    assert not any(torch.allclose(view, global_view(crop[None])[0]) for view, crop in zip(views, degraded, strict=True))
+    assert "scene_psnr" in task.validate()
+
+
+def test_phase_two_goes_on_from_an_adapter(photos: Path, backbone: Path, adapters: Path, tmp_path: Path) -> None:
+    start = adapters / "noise" / "tiny"
+    given = {"name": "noise", "data": photos, "backbone": backbone, "start": start, "run": tmp_path / "run"} | QUICK
+    more = train_adapter(out=tmp_path / "out", steps=1, rank=3, learning_rate=1e-12, **given)
+    before, after = (load_file(folder / WEIGHTS_FILE) for folder in (start, more))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    network = load_backbone(backbone)
+    digest = read_adapter(start, network, fingerprint(network), "noise").digest
+    assert tomllib.loads((more / "training.toml").read_text())["run"]["start"] == digest
+    for change, told in (
+        ({"rank": 4}, r"adapter noise to start from: found rank 3 .*give --rank 3"),
+        ({"rank": 3, "start": None}, "found a checkpoint of another run"),
+    ):
+        with pytest.raises(TrainingError, match=told):
+            train_adapter(out=tmp_path / "other", steps=1, learning_rate=1e-12, **given | change)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_degradation_beside_must_be_installed(photos: Path, backbone: Path, tmp_path: Path) -> None:
+    given = {"name": "noise", "data": photos, "backbone": backbone, "run": tmp_path / "run", "steps": 1} | QUICK
+    with pytest.raises(PluginError, match="frost"):
+        train_adapter(out=tmp_path / "out", beside=("frost",), **given)
+    folder = train_adapter(out=tmp_path / "out", beside=("rain",), rank=2, **given)
+    record = tomllib.loads((folder / "training.toml").read_text())
+    assert record["settings"]["beside"] == ["rain"]
+    assert record["run"]["mixed_input"] < record["run"]["input"]
+
+
 def test_a_backbone_that_changed_in_phase_two_is_noticed(
     photos: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,8 +25,9 @@ from torch.nn import functional as F
 from abair import views
 from abair.backbone import Backbone, fingerprint
 from abair.estimator import Estimator, feature_count
+from abair.filed import filed
 from abair.replay import seen_in
-from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for
+from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for, to_8_bit
 from abair.training.costs import Costs, logarithm_of_error
 from abair.training.loop import Batch
 from abair.training.settings import Settings
@@ -121,7 +122,10 @@ class EstimateTask:
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """Top-1 accuracy and mean weight of the right label on held-out single degradations; recall a label."""
+        """Top-1 accuracy and mean weight of the right label on held-out single degradations; recall a label.
+
+        `filed` is the share of undamaged photos that are named so when they come from an inexact file.
+        """
         features, target = self._held_out
         device = next(self.module.parameters()).device
         weights = self.module(features.to(device)).softmax(1).cpu()
@@ -129,7 +133,17 @@ class EstimateTask:
         figures = {"accuracy": float(right.float().mean()), "weight": float(weights[range(len(target)), target].mean())}
         for position, label in enumerate(self.module.labels):
             figures[label] = float(right[target == position].float().mean())
-        return figures
+        said = self.module(self._filed.to(device)).argmax(1).cpu()
+        return figures | {"filed": float((said == len(self.module.labels) - 1).float().mean())}
+
+    @cached_property
+    def _filed(self) -> Tensor:
+        rows = []
+        for item in range(VALIDATION_SAMPLES):
+            generator = generator_for(0, 19, item)
+            clean = self.held_out.scene(generator, VALIDATION_SIDE, smallest=1.0)
+            rows.append(seen_in(self.backbone, to_8_bit(filed(clean, generator))).float().mean(0))
+        return torch.stack(rows)
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
