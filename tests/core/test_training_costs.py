@@ -69,6 +69,14 @@ def test_what_is_restored_is_a_part_and_what_is_seen_is_the_whole() -> None:
     assert view.shape == (1, 3, 64, 64)
 
 
+@pytest.mark.parametrize(("adapters", "side"), [(1, 128), (5, 128), (8, 96), (20, 64), (49, 32)])
+def test_many_labels_share_the_pixels_that_few_restore(adapters: int, side: int) -> None:
+    costs = Costs(Adding(*[0.1] * adapters, adapters=[ONE] * adapters))
+    assert costs.side == side
+    assert (adapters + 1) * costs.side**2 <= 6 * RESTORED**2
+    assert costs(sample(0.2)).shape == (adapters + 1, adapters + 1)
+
+
 def test_other_adapters_are_other_costs() -> None:
     other = Adapter("dark", 1, 1.0, {"x": (torch.ones(1, 2), torch.zeros(2, 1))})
     marks = [Costs(Adding(0.1, adapters=adapters)).mark for adapters in ([ONE], [ONE], [other])]

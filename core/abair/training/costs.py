@@ -9,6 +9,7 @@ trained through the restoration, and nothing is restored again.
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import cached_property
 from typing import Final
 
@@ -21,7 +22,11 @@ from abair.lora import Blender
 from abair.synthesis import Sample
 
 RESTORED: Final = 128
-"""Side in pixels of the part of a sample that is restored; the estimator sees all of it."""
+"""Largest side in pixels of the part of a sample that is restored; the estimator sees all of it."""
+LABELS: Final = 6
+"""Up to so many labels restore as much; more labels share as many pixels, so that a sample never takes longer."""
+STEP: Final = 16
+"""What the side is a multiple of: no pixel is restored to be cut off again."""
 GOOD_ENOUGH: Final = 1e-4
 """Mean squared error (40 dB) from which on a sample counts as restored: clean ones may not outweigh all others."""
 
@@ -37,6 +42,12 @@ class Costs:
         """SHA-256 over the adapters: which ones these are."""
         return hashlib.sha256(" ".join(adapter.digest for adapter in self._blender.adapters).encode()).hexdigest()
 
+    @property
+    def side(self) -> int:
+        """Side in pixels of what each label restores, a multiple of `STEP`."""
+        labels = max(LABELS, len(self._blender.adapters) + 1)
+        return int(RESTORED * math.sqrt(LABELS / labels)) // STEP * STEP
+
     @cached_property
     def _networks(self) -> list[Backbone]:
         count = len(self._blender.adapters)
@@ -45,7 +56,7 @@ class Costs:
     @torch.no_grad()
     def __call__(self, sample: Sample) -> Tensor:
         """(L, L), symmetric; on its diagonal the mean squared error of each label alone."""
-        degraded, clean, view = part(sample)
+        degraded, clean, view = part(sample, self.side)
         restored = [network(degraded[None], view)[0].clamp(0, 1) for network in self._networks]
         errors = torch.stack([(image - clean).flatten() for image in (*restored, degraded)])
         return errors @ errors.T / errors.shape[1]
@@ -57,9 +68,9 @@ def logarithm_of_error(weights: Tensor, costs: Tensor) -> Tensor:
     return error.clamp_min(0).add(GOOD_ENOUGH).log10()
 
 
-def part(sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
-    """The middle of a sample, at most `RESTORED` a side, degraded and clean, and the global view of all of it."""
+def part(sample: Sample, longest: int = RESTORED) -> tuple[Tensor, Tensor, Tensor]:
+    """The middle of a sample, at most `longest` a side, degraded and clean, and the global view of all of it."""
     view = views.whole(sample.degraded.permute(1, 2, 0).numpy())
-    rows, columns = (slice((side - min(side, RESTORED)) // 2, None) for side in sample.clean.shape[1:])
-    degraded, clean = (whole[:, rows, columns][:, :RESTORED, :RESTORED] for whole in (sample.degraded, sample.clean))
+    rows, columns = (slice((side - min(side, longest)) // 2, None) for side in sample.clean.shape[1:])
+    degraded, clean = (whole[:, rows, columns][:, :longest, :longest] for whole in (sample.degraded, sample.clean))
     return degraded, clean, view
