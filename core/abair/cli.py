@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 import abair
-from abair.commands import batch, benches, entry, plugins, training
+from abair.commands import batch, benches, entry, page, plugins, training
 from abair.commands.loading import load_restorer, load_synthesizers
 from abair.commands.options import PLAIN, Bundle, Device, Json, MaxMegapixels, Paths, Policy, Precision, Recursive
 from abair.commands.reporting import Reporter, bars, one_line, reporting
@@ -69,6 +69,9 @@ def restore(
     precision: Annotated[Precision, typer.Option(help="Of the network's arithmetic.")] = Precision.float32,
     deployment: Bundle = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    show: Annotated[
+        Path | None, typer.Option("--page", metavar="FILE.html", help="Write a page of all photos before and after.")
+    ] = None,
     max_megapixels: MaxMegapixels = 100.0,
     json: Json = False,
 ) -> None:
@@ -83,6 +86,8 @@ def restore(
             "given together with --weights, which leaves nothing to estimate", param_hint="--policy"
         )
     folder = batch.output_is_folder(out, paths)
+    if show is not None:
+        page.check(show, overwrite=overwrite)
     with reporting(json_lines=json) as reporter:
         if given is not None:
             from abair.deployment import read_deployment
@@ -96,11 +101,12 @@ def restore(
         if restorer is None:
             return
         options = {"policy": (policy or Policy.soft).value, "weights": given, "tile": tile}
-        with reporter.progress("Restoring", beside_stdout=json) as progress:
+        shown = page.opened(show) if show is not None else contextlib.nullcontext()
+        with shown as pictures, reporter.progress("Restoring", beside_stdout=json) as progress:
             for done, job in enumerate(jobs, 1):
                 record: dict[str, Any] = {}
                 with reporter.guard(str(job.source)):
-                    record = _restored(restorer, job, options, max_megapixels, overwrite)
+                    record = _restored(restorer, job, options, max_megapixels, overwrite, pictures)
                 if record and json:
                     reporter.result(record)
                 progress(done, len(jobs), str(job.source))
@@ -174,7 +180,12 @@ def _load(
 
 
 def _restored(
-    restorer: Restorer, job: batch.Job, options: Mapping[str, Any], max_megapixels: float, overwrite: bool
+    restorer: Restorer,
+    job: batch.Job,
+    options: Mapping[str, Any],
+    max_megapixels: float,
+    overwrite: bool,
+    pictures: page.Page | None,
 ) -> dict[str, Any]:
     """Restore one file; a function of its own, so that nothing of one photo is kept while the next is read."""
     from abair import images
@@ -182,6 +193,8 @@ def _restored(
     photo = images.read(job.source, max_megapixels=max_megapixels)
     restored = restorer(photo.pixels, **options)
     images.write(job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format)
+    if pictures is not None:
+        pictures.add(str(job.source), photo.pixels, restored.image, restored.weights)
     return {
         "input": str(job.source),
         "output": str(job.target),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -157,6 +160,27 @@ def test_pixels_are_handed_over_in_their_own_depth(abair, restorer, dtype: type)
     assert abair("restore", "in.png", "-o", "out.png").code == 0
     assert restorer.calls[0]["pixels"].dtype == dtype
     assert (images.read(Path("out.png")).pixels == np.iinfo(dtype).max - values).all()
+
+
+def test_a_page_shows_all_photos_before_and_after(abair, restorer) -> None:
+    photo("a <b>.png", size=(1500, 30))
+    Image.fromarray(np.full((9, 12), 40_000, np.uint16)).save("deep.png")
+    Path("broken.png").write_bytes(b"no photo")
+    done = abair("restore", "a <b>.png", "broken.png", "deep.png", "-o", "fixed", "--page", "seen/page.html")
+    assert done.code == 1
+    assert len(done.err) == 1
+    text = Path("seen/page.html").read_text()
+    assert files("seen") == ["page.html"]
+    assert [name in text for name in ("a &lt;b&gt;.png", "deep.png", "broken.png")] == [True, True, False]
+    assert text.count("noise 0.75, blur 0.25<") == 2
+    shown = [Image.open(io.BytesIO(base64.b64decode(part))) for part in re.findall(r"base64,([^\"]+)", text)]
+    assert [picture.size for picture in shown] == [(1200, 24)] * 2 + [(12, 9)] * 2
+    # 40,000 of 65,535 is 155.6 of 255; the restorer inverts
+    assert [np.asarray(picture).mean().round() for picture in shown[2:]] == pytest.approx([156, 99], abs=1)
+    # nothing else is needed to see it, and a second page replaces it only when that was said
+    assert re.findall(r"(?:src|href)=\"(?!data:)", text) == []
+    assert abair("restore", "deep.png", "-o", "again", "--page", "seen/page.html").code == 2
+    assert abair("restore", "deep.png", "-o", "again", "--page", "seen/page.html", "--overwrite").code == 0
 
 
 def test_an_existing_output_is_replaced_only_with_overwrite(abair, restorer) -> None:
@@ -393,6 +417,9 @@ def _deployment(folder: str) -> str:
         (["a.png", "-o", "b.png", "--device", "toaster"], ["--device", "toaster", "cuda"]),
         (["a.png", "-o", "b.png", "--precision", "float16"], ["--precision", "bfloat16"]),
         (["a.png", "-o", "b.png", "--quality", "3"], ["--quality"]),
+        (["a.png", "-o", "b.png", "--page", "b.png"], ["--page", "b.png", ".html"]),
+        (["a.png", "-o", "b.png", "--page", "old.html"], ["--page", "old.html exists", "--overwrite"]),
+        (["a.png", "-o", "b.png", "--page", "file/x.html"], ["--page", os.path.join("file", "x.html"), "folder"]),
         (["-o", "b.png"], ["PATHS"]),
         (["", "-o", "b.png"], ["PATHS"]),
         (["a.png"], ["-o"]),
@@ -407,7 +434,8 @@ def _deployment(folder: str) -> str:
 def test_wrong_usage_is_one_line_and_nothing_is_done(abair, restorer, arguments: list[str], named: list[str]) -> None:
     for name in ("a.png", "x/a.png", "y/a.png"):
         photo(name)
-    Path("file").write_text("")
+    for name in ("file", "old.html"):
+        Path(name).write_text("")
     _deployment("d")
     before = files(".")
     done = abair("restore", *arguments)

@@ -127,7 +127,7 @@ def ablations(
         Path | None, typer.Option(metavar="DIR", help="Clean photos.  [default: sample photos, dead leaves]")
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="For checkpoints and tables.")] = Path("ablations"),
-    minutes: Annotated[float, typer.Option(min=0.01, help="Of each run; there are four, and three an adapter.")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Of each run; there are four, and four an adapter.")] = 10.0,
     labels: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Degradations.  [default: those of the deployment]")
     ] = None,
@@ -138,7 +138,7 @@ def ablations(
 ) -> None:
     """What the parts of the method are worth: each is left out in turn, and all are trained for the same time.
 
-    Phase I without CutMix and without the segmentation head, adapters of rank 2, 4 and 8 against one network trained
+    Phase I without CutMix and without the segmentation head, adapters of rank 2 to 16 against one network trained
     jointly, estimators that see less. What was cut off goes on.
     """
     with reporting() as reporter:

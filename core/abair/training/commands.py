@@ -141,6 +141,8 @@ def train_estimator(
         common, samples = clean_photos(None)
         sources = [photos] if photos.digest() == common.digest() else [photos, common]
         temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out)
+        # not from files: whether compression is damage is for the labels to say that may come later
+        exact = Degrader(degrader.synthesizers, replace(RECIPE, filed=0.0))
         save_estimator(task.module, estimator)
         deployment = assemble(
             out,
@@ -149,7 +151,7 @@ def train_estimator(
             backbone=source,
             estimator=estimator,
             adapters=members,
-            replay=replay_of(network, degrader, sources, samples, REPLAYED, settings.seed, chained=CHAINED),
+            replay=replay_of(network, exact, sources, samples, REPLAYED, settings.seed, chained=CHAINED),
         )
         if deployment.backbone.fingerprint != before:
             raise TrainingError(
