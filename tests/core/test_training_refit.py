@@ -119,6 +119,24 @@ def test_a_label_that_comes_again_is_learnt_anew_and_the_others_stay(
         assert torch.allclose(challenger(old.values)[:, [0, 1, 3]], champion(old.values), atol=1e-5)
 
 
+def test_a_new_label_does_not_gain_by_being_shown_more_often() -> None:
+    labels, count = (*"abcdefg", "clean"), 60
+    generator = torch.Generator().manual_seed(0)
+    centres = 3 * torch.eye(len(labels), 12)
+    values = (centres[:, None] + 0.5 * torch.randn(len(labels), count, 12, generator=generator)).flatten(0, 1)
+    known = Features("x", labels, values, torch.eye(len(labels)).repeat_interleave(count, 0))
+    champion = refit(Estimator(labels, 12), "x", labels, [], [known], 0)
+    # what is new looks exactly as `a` does: nobody can tell them apart
+    twin = torch.cat([values[:count], values[-count:]])
+    new = Features("x", ("twin", "clean"), twin, torch.eye(2).repeat_interleave(count, 0))
+    challenger = refit(champion, "x", (*"abcdefg", "twin", "clean"), [known], [new], 0)
+    with torch.inference_mode():
+        said = challenger(values[:count]).softmax(1).mean(0)
+    assert float(said[0] + said[7]) > 0.95
+    # a quarter of what was shown was new, a sixteenth was `a`, a ninth would be even
+    assert float(said[7]) == pytest.approx((1 / 9) / (1 / 9 + 1 / 16), abs=0.07)
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_old_features_teach_what_the_champion_says_even_where_it_is_wrong(
     whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator

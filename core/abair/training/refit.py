@@ -55,7 +55,9 @@ def refit(
     without Forgetting", 2016). A new label gets hidden units and an output of its own, and only these are fitted (as
     *progressive networks* grow, Rusu et al., 2016): what is said of the labels that are known stays as it is, so they
     lose to nothing but the new label. New photos are few, so a share `MOVED` of the time the change that the new damage
-    made in one scene's features is put upon another's.
+    made in one scene's features is put upon another's. It is shown more often than any old label, so in the end it is
+    taken back by as much as that makes it likelier (*logit adjustment*, Menon et al., 2021): else it would take from
+    those it resembles.
 
     Some damage cannot be told so: what it does depends on what is in the scene, and the other labels claim it. If
     `whole`, everything is fitted, and nothing is put upon other scenes; so it is where there are no known features.
@@ -121,6 +123,8 @@ class _Grown(nn.Module):
         with torch.no_grad():
             seen = self.norm(rows.values)
         self.mean, self.spread = seen.mean(0), seen.std(0).clamp_min(LEAST_SPREAD)
+        shown = (rows.weights[:, None] * rows.truth[:, self.novel]).sum(0) / rows.weights.sum()
+        self.ahead = shown.mul(rows.truth.shape[1]).log().clamp_min(0)
         self.units = nn.Linear(estimator.features, UNITS * count)
         nn.init.kaiming_uniform_(self.units.weight, a=5**0.5, generator=generator)  # as PyTorch begins a linear layer
         nn.init.zeros_(self.units.bias)
@@ -140,12 +144,12 @@ class _Grown(nn.Module):
 
     @torch.no_grad()
     def joined(self) -> Estimator:
-        """The same as one estimator."""
+        """The same as one estimator, new labels taken back to what they would say if all were shown alike."""
         weight = self.units.weight / self.spread
         grown = self.old.grown(weight, self.units.bias - weight @ self.mean)
         last: Any = grown.head[-1]
         last.weight[self.novel] = self.outputs.weight
-        last.bias[self.novel] = self.outputs.bias
+        last.bias[self.novel] = self.outputs.bias - self.ahead
         return grown
 
 
