@@ -10,7 +10,7 @@ from torch import Tensor
 
 from abair.lora import Adapter
 from abair.synthesis import Sample
-from abair.training.costs import GOOD_ENOUGH, RESTORED, Costs, logarithm_of_error, part
+from abair.training.costs import GOOD_ENOUGH, RESTORED, Costs, best_of_two, logarithm_of_error, part
 
 ONE = Adapter("dark", 1, 1.0, {"x": (torch.ones(1, 2), torch.ones(2, 1))})
 
@@ -56,6 +56,18 @@ def test_following_the_gradient_finds_the_blend_that_restores_best() -> None:
         errors.append(float(error.detach()))
     assert float(logits.softmax(1)[0, 0].detach()) == pytest.approx(0.25, abs=0.02)
     assert errors[-1] < errors[0] - 0.5
+
+
+def test_what_has_two_labels_is_called_by_the_blend_of_them_that_restores_best() -> None:
+    shares = torch.tensor([[0.5, 0.5, 0.0], [0.9, 0.0, 0.1], [0.0, 1.0, 0.0], [0.3, 0.0, 0.7]])
+    errors = torch.tensor([[0.1, -0.1, 0.0], [0.3, 0.0, -0.1], [0.5, 0.1, 0.0], [0.1, 0.0, 0.4]])
+    costs = errors[:, :, None] * errors[:, None, :]
+    called = best_of_two(shares, costs)
+    # halves cancel; a quarter would (0.2 or 0.3 are as near); one label stays; the first alone is better than any blend
+    assert called[0].tolist() == pytest.approx([0.5, 0.5, 0.0])
+    assert called[1].tolist() in ([pytest.approx([share, 0.0, 1 - share]) for share in (0.2, 0.3)])
+    assert called[2].tolist() == [0.0, 1.0, 0.0]
+    assert called[3].tolist() == [1.0, 0.0, 0.0]
 
 
 def test_what_is_restored_well_enough_is_not_improved_for_ever() -> None:

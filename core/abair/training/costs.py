@@ -25,6 +25,8 @@ RESTORED: Final = 128
 """Largest side in pixels of the part of a sample that is restored; the estimator sees all of it."""
 LABELS: Final = 6
 """Up to so many labels restore as much; more labels share as many pixels, so that a sample never takes longer."""
+BLENDS: Final = 10
+"""Steps from one label to the other in which the best blend is looked for."""
 STEP: Final = 16
 """What the side is a multiple of: no pixel is restored to be cut off again."""
 GOOD_ENOUGH: Final = 1e-4
@@ -66,6 +68,20 @@ def logarithm_of_error(weights: Tensor, costs: Tensor) -> Tensor:
     """Blends (B, L) and their samples' products (B, L, L) to log10 of the mean squared errors (B,), minus PSNR / 10."""
     error = torch.einsum("bi,bij,bj->b", weights, costs, weights)
     return error.clamp_min(0).add(GOOD_ENOUGH).log10()
+
+
+def best_of_two(shares: Tensor, costs: Tensor) -> Tensor:
+    """Shares of labels (B, L) to what samples are better called: with two labels, the blend of them that restores best.
+
+    Of blends in steps of `1 / BLENDS`. What has one label keeps it.
+    """
+    largest = shares.topk(2, dim=1)
+    places = torch.linspace(0, 1, BLENDS + 1)
+    pair = torch.nn.functional.one_hot(largest.indices, shares.shape[1]).float()  # (B, 2, L)
+    blends = places[:, None] * pair[:, None, 0] + (1 - places[:, None]) * pair[:, None, 1]  # (B, BLENDS + 1, L)
+    errors = torch.einsum("bki,bij,bkj->bk", blends, costs, blends)
+    best = blends[torch.arange(len(blends)), errors.argmin(1)]
+    return torch.where((largest.values[:, 1] > 0)[:, None], best, shares)
 
 
 def part(sample: Sample, longest: int = RESTORED) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,8 +1,9 @@
 """Phase III: with backbone and adapters frozen, train the estimator on single, mixed and clean samples.
 
-The loss is the cross-entropy with the shares of a sample's labels, and the error in decibels of what the estimator's
-blend restores (see `abair.training.costs`): by labels alone, what is half of each would have to be half of each, and a
-mistake that ruins a photo would count no more than one that nobody sees.
+The loss is the cross-entropy with what a sample is called, and the error in decibels of what the estimator's blend
+restores (see `abair.training.costs`): by labels alone, a mistake that ruins a photo would count no more than one that
+nobody sees. What carries two kinds of damage is called by the blend of the two that restores it best, which is seldom
+half of each.
 
 Making a sample and looking at it takes a thousand times longer than learning from it, so what the backbone sees in a
 pool of samples is kept in a file beside the checkpoints and learnt from many times, each time from other crops.
@@ -28,7 +29,7 @@ from abair.estimator import Estimator, feature_count
 from abair.filed import filed
 from abair.replay import seen_in
 from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for, to_8_bit
-from abair.training.costs import Costs, logarithm_of_error
+from abair.training.costs import Costs, best_of_two, logarithm_of_error
 from abair.training.loop import Batch
 from abair.training.settings import Settings
 from abair.wholefile import written_whole
@@ -101,7 +102,9 @@ class EstimateTask:
             rows.append(crops[torch.randperm(len(crops), generator=generator)[:SEEN]].mean(0))
             targets.append(target)
             costs.append(cost)
-        return torch.stack(rows), torch.stack(targets), torch.stack(costs)
+        shares, products = torch.stack(targets), torch.stack(costs)
+        called = shares if self._costs is None else best_of_two(shares, products)
+        return torch.stack(rows), called, products
 
     def _made(self, place: int) -> Made:
         generator = generator_for(self.settings.seed, 3, place)
@@ -111,7 +114,7 @@ class EstimateTask:
         return seen_in(self.backbone, sample.degraded), target, costs
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropy with the shares of the labels, and the restoration's error."""
+        """Cross-entropy with what the samples are called, and the restoration's error."""
         features, target, costs = batch
         logits = self.module(features).float()
         named = F.cross_entropy(logits, target)
