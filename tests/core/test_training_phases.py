@@ -120,7 +120,7 @@ def test_phase_two_trains_on_what_pefts_own_network_says(backbone: Path) -> None
         assert torch.allclose(gradient, expected, atol=1e-5 + 1e-3 * float(expected.abs().max())), name
 
 
-def _task(backbone: Path, degrader: Degrader, **given: int) -> AdaptTask:
+def _task(backbone: Path, degrader: Degrader, **given: float) -> AdaptTask:
     generator = np.random.default_rng(0)
     photos = CleanPhotos([generator.integers(64, 256, (120, 140, 3), dtype=np.uint8)], "one")
     settings = Settings(steps=1, batch=40, crop=32, learning_rate=1e-3, rank=2, **given)
@@ -152,6 +152,16 @@ def test_samples_of_phase_two_are_cut_from_scenes_and_know_the_whole(backbone: P
     own = [torch.allclose(view, global_view(crop[None])[0]) for view, crop in zip(views, degraded, strict=True)]
     assert sum(own) / len(own) == pytest.approx(0.4, abs=0.2)
     assert "scene_psnr" in task.validate()
+
+
+def test_some_samples_of_phase_two_show_darker_photos(backbone: Path) -> None:
+    degrader = Degrader({"halve": lambda clean, _: clean * 0.5})
+    means = [_task(backbone, degrader, dim=share).batch(0)[1].mean((1, 2, 3)) for share in (0, 1)]
+    assert float(means[0].amin()) > 0.55
+    assert 0.25 < float(means[1].amin()) < float(means[1].amax()) < 0.58
+    degraded, clean, _ = _task(backbone, degrader, dim=1).batch(0)
+    # what is to be restored is the darker photo, not the one it was made of
+    assert torch.equal(degraded, (clean * 0.5 * 255).round() / 255)
 
 
 def test_phase_two_goes_on_from_an_adapter(photos: Path, backbone: Path, adapters: Path, tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ one, before or after its own, and are to be restored from both.
 When a photo is restored, each tile is told of the whole by the global view. A sample that is a crop and nothing else is
 its own whole, so what is seen in the large, haze over depth and darkness, may be put on a scene, of which the sample is
 a part. Some samples stay their own whole even then: there are small photos.
+
+Collections of photos are brighter than rooms are, and haze is told from brightness by what is usual. So photos may be
+made darker before they are damaged.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from abair.backbone import Backbone, fingerprint, freeze, global_view
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.errors import MissingExtraError, TrainingError
 from abair.lora import Adapter, adaptable_layers, backbone_reference
-from abair.physics import chance
+from abair.physics import chance, uniform
 from abair.synthesis import (
     CleanPhotos,
     Degrader,
@@ -42,6 +45,7 @@ from abair.synthesis import (
     photos_in,
     pixels_digest,
     split_photos,
+    to_8_bit,
 )
 from abair.training.loop import Batch
 from abair.training.pretrain import VALIDATION_CROPS, VALIDATION_SIDE, decibel_loss, psnr
@@ -55,6 +59,8 @@ MIXED: Final = 0.3
 """Share of the synthetic samples that carry a second degradation, where `degrader` has any other."""
 SCENES: Final = 0.6
 """Share of the synthetic samples that are cut from scenes, where scenes are asked for."""
+DARKER: Final = (1.2, 2.4)
+"""Exponents by which photos are made darker: a mean of 0.44 becomes one of 0.40 to 0.23."""
 NARROWEST: Final = 0.6
 """Least part of a scene's side that is drawn."""
 
@@ -177,6 +183,8 @@ class AdaptTask:
             scene = self.photos.scene(generator, self.settings.scene, NARROWEST)
         if scene is None or min(scene.shape[1:]) < side:
             scene = self.photos.crop(generator, side)
+        if self.settings.dim and chance(generator, self.settings.dim):
+            scene = to_8_bit(scene ** uniform(generator, *DARKER))
         if self.others and chance(generator, MIXED):
             sample = mixed_sample(self.degrader, scene, self.degradation, self.others, generator)
         else:

@@ -19,7 +19,8 @@ class Settings(BaseModel):
     The learning rate rises over `warmup` steps, stays, and falls to zero over the last `decay` part of the steps
     ("warm-up, stable, decay"): while it is stable, a run can be resumed with more or fewer `steps`. Phase I draws the
     labels in `emphasis` so many times as often as the others; phase II trains an adapter of `rank`, on samples of which
-    some carry one of the degradations in `beside`, too, and which, with `scene`, are cut from scenes of that size.
+    some carry one of the degradations in `beside`, too, which, with `scene`, are cut from scenes of that size, and of
+    which the part `dim` shows photos that were made darker before anything else.
 
     With `minutes`, time counts as steps do: the run ends, its rate fallen to zero, after whichever is over first. With
     `patience`, it ends when so many validations in a row have found nothing better, and the best weights are kept. Both
@@ -43,6 +44,7 @@ class Settings(BaseModel):
     )
     rank: int = Field(default=16, ge=1, le=64, description="phase II: the adapter's rank")
     scene: int = Field(default=0, ge=0, description="phase II: longest side of what a sample is cut from; 0: the crop")
+    dim: float = Field(default=0.0, ge=0, le=1, description="phase II: part of the samples that show darker photos")
     beside: tuple[str, ...] = Field(default=(), description="phase II: degradations that some samples carry, too")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = Field(default=1, ge=0)
