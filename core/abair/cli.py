@@ -87,7 +87,7 @@ def restore(
         )
     folder = batch.output_is_folder(out, paths)
     if show is not None:
-        page.check(show, overwrite=overwrite)
+        page.check(show, out, overwrite=overwrite)
     with reporting(json_lines=json) as reporter:
         if given is not None:
             from abair.deployment import read_deployment
@@ -194,7 +194,7 @@ def _restored(
     restored = restorer(photo.pixels, **options)
     images.write(job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format)
     if pictures is not None:
-        pictures.add(str(job.source), photo.pixels, restored.image, restored.weights)
+        pictures.add(str(job.source), photo, restored.image, restored.weights)
     return {
         "input": str(job.source),
         "output": str(job.target),

@@ -2,7 +2,8 @@
 
 JPEG at ordinary qualities and a few bits less are in most photos that people have. They are no degradation of their
 own here, and no reason to take a photo for hazy or dark; an estimator learns that from samples that went the same way.
-Both stop where a degradation would begin: plugins for JPEG and for bit depth begin about where these end.
+The ranges reach a little into what plugins for JPEG and for bit depth call damage, so that what lies beyond is not
+strange either; where such a label is taught, too, its own samples are several times as many there.
 """
 
 from __future__ import annotations

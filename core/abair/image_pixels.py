@@ -1,6 +1,6 @@
 """Between Pillow's modes and samples (H, W, C): the conversions of layout, depth, colour and transparency.
 
-`images` is the only caller.
+`images` is the caller; few others need a step of it.
 """
 
 from __future__ import annotations

@@ -58,9 +58,9 @@ def test_following_the_gradient_finds_the_blend_that_restores_best() -> None:
     assert errors[-1] < errors[0] - 0.5
 
 
-def test_what_has_two_labels_is_called_by_the_blend_of_them_that_restores_best() -> None:
-    shares = torch.tensor([[0.5, 0.5, 0.0], [0.9, 0.0, 0.1], [0.0, 1.0, 0.0], [0.3, 0.0, 0.7]])
-    errors = torch.tensor([[0.1, -0.1, 0.0], [0.3, 0.0, -0.1], [0.5, 0.1, 0.0], [0.1, 0.0, 0.4]])
+def test_a_chain_is_called_by_the_blend_that_restores_it_best() -> None:
+    shares = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.0, 0.5], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.3, 0.7, 0.0]])
+    errors = torch.tensor([[0.1, -0.1, 0.0], [0.3, 0.0, -0.1], [0.5, 0.1, 0.0], [0.1, 0.0, 0.4], [0.1, -0.1, 0.0]])
     costs = errors[:, :, None] * errors[:, None, :]
     called = best_of_two(shares, costs)
     # halves cancel; a quarter would (0.2 or 0.3 are as near); one label stays; the first alone is better than any blend
@@ -68,6 +68,8 @@ def test_what_has_two_labels_is_called_by_the_blend_of_them_that_restores_best()
     assert called[1].tolist() in ([pytest.approx([share, 0.0, 1 - share]) for share in (0.2, 0.3)])
     assert called[2].tolist() == [0.0, 1.0, 0.0]
     assert called[3].tolist() == [1.0, 0.0, 0.0]
+    # regions: what was restored may be one of them
+    assert called[4].tolist() == pytest.approx([0.3, 0.7, 0.0])
 
 
 def test_what_is_restored_well_enough_is_not_improved_for_ever() -> None:

@@ -120,7 +120,7 @@ def test_phase_two_trains_on_what_pefts_own_network_says(backbone: Path) -> None
         assert torch.allclose(gradient, expected, atol=1e-5 + 1e-3 * float(expected.abs().max())), name
 
 
-def _task(backbone: Path, degrader: Degrader, **given: float) -> AdaptTask:
+def _task(backbone: Path, degrader: Degrader, **given: object) -> AdaptTask:
     generator = np.random.default_rng(0)
     photos = CleanPhotos([generator.integers(64, 256, (120, 140, 3), dtype=np.uint8)], "one")
     settings = Settings(steps=1, batch=40, crop=32, learning_rate=1e-3, rank=2, **given)
@@ -130,7 +130,7 @@ def _task(backbone: Path, degrader: Degrader, **given: float) -> AdaptTask:
 def test_some_samples_of_phase_two_carry_a_second_degradation(backbone: Path) -> None:
     two = Degrader({"halve": lambda clean, _: clean * 0.5, "lift": lambda clean, _: clean * 0.5 + 0.5})
     for labels, expected in ((("halve",), {0.0}), (("halve", "lift"), {0.0, 0.25, 0.5})):
-        task = _task(backbone, Degrader({name: two.synthesizers[name] for name in labels}))
+        task = _task(backbone, two, beside=labels[1:])
         degraded, clean, _ = task.batch(0)
         scale = (degraded.flatten(1).std(1) / clean.flatten(1).std(1)).mul(4).round() / 4
         added = (degraded.flatten(1).mean(1) - scale * clean.flatten(1).mean(1)).mul(4).round() / 4
@@ -174,8 +174,9 @@ def test_phase_two_goes_on_from_an_adapter(photos: Path, backbone: Path, adapter
     digest = read_adapter(start, network, fingerprint(network), "noise").digest
     assert tomllib.loads((more / "training.toml").read_text())["run"]["start"] == digest
     for change, told in (
-        ({"rank": 4}, r"adapter noise to start from: found rank 3 .*give --rank 3"),
+        ({"rank": 4}, r"adapter noise to start from: found rank 3, expected 4; give --rank 3"),
         ({"rank": 3, "start": None}, "found a checkpoint of another run"),
+        ({"rank": 3, "start": start.parent}, r"noise: found no adapter_config.json, expected an adapter's folder"),
     ):
         with pytest.raises(TrainingError, match=told):
             train_adapter(out=tmp_path / "other", steps=1, learning_rate=1e-12, **given | change)
@@ -186,6 +187,11 @@ def test_a_degradation_beside_must_be_installed(photos: Path, backbone: Path, tm
     given = {"name": "noise", "data": photos, "backbone": backbone, "run": tmp_path / "run", "steps": 1} | QUICK
     with pytest.raises(PluginError, match="frost"):
         train_adapter(out=tmp_path / "out", beside=("frost",), **given)
+    for wrong in (("noise",), ("rain", "rain")):
+        with pytest.raises(TrainingError, match=r"beside: found .*, expected other degradations than noise, each once"):
+            train_adapter(out=tmp_path / "out", beside=wrong, **given)
+    with pytest.raises(TrainingError, match=r"scene: .*expected 0, or at least twice the crop, found 63"):
+        train_adapter(out=tmp_path / "out", scene=63, **given)
     folder = train_adapter(out=tmp_path / "out", beside=("rain",), rank=2, **given)
     record = tomllib.loads((folder / "training.toml").read_text())
     assert record["settings"]["beside"] == ["rain"]

@@ -119,7 +119,7 @@ def test_a_label_that_comes_again_is_learnt_anew_and_the_others_stay(
         assert torch.allclose(challenger(old.values)[:, [0, 1, 3]], champion(old.values), atol=1e-5)
 
 
-def test_a_new_label_does_not_gain_by_being_shown_more_often() -> None:
+def test_a_new_label_gains_little_by_being_shown_more_often() -> None:
     labels, count = (*"abcdefg", "clean"), 60
     generator = torch.Generator().manual_seed(0)
     centres = 3 * torch.eye(len(labels), 12)

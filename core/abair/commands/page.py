@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import typer
 
+from abair.commands.reporting import one_line
 from abair.wholefile import written_whole
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from abair.images import Photo
 
 LONGEST: Final = 1200
 """Longest side of a picture on the page in pixels; larger photos are reduced."""
@@ -30,10 +33,12 @@ _HEAD: Final = """<!doctype html>
 <title>ABAIR: before and after</title>
 <style>
 body { margin: 2rem auto; max-width: 76rem; padding: 0 1rem; font: 15px/1.5 system-ui, sans-serif; color: #1c1e22 }
-figure { margin: 0 0 3rem; --at: 50% }
-.pair { display: grid; overflow: hidden; width: fit-content; max-width: 100% }
+figure { margin: 0 0 3rem; width: fit-content; max-width: 100%; --at: 50% }
+.pair { display: grid; overflow: hidden }
 .pair img { grid-area: 1 / 1; max-width: 100%; display: block }
 .pair img + img { clip-path: inset(0 0 0 var(--at)) }
+.pair::after { content: ""; grid-area: 1 / 1; width: 2px; margin-left: var(--at) }
+.pair::after { background: #fff; mix-blend-mode: difference }
 input { width: 100%; margin: .6rem 0 }
 figcaption { color: #555c66 } b { color: #1c1e22 }
 </style></head><body>
@@ -45,7 +50,7 @@ _FIGURE: Final = """<figure><div class="pair">
 <img alt="after" src="data:image/jpeg;base64,{after}">
 </div><input type="range" aria-label="where the line is" value="50"
 oninput="this.parentElement.style.setProperty('--at', this.value + '%')">
-<figcaption><b>{name}</b>: {weights}</figcaption></figure>
+<figcaption><b>{name}</b>: {told}</figcaption></figure>
 """
 
 
@@ -55,17 +60,14 @@ class Page:
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
-    def add(self, name: str, before: np.ndarray, after: np.ndarray, weights: Mapping[str, float]) -> None:
-        """A photo (H, W, 3) of uint8 or uint16, what it became, and by which weights. Raises OSError."""
-        told = sorted(((weight, label) for label, weight in weights.items() if weight >= LEAST), reverse=True)
-        self._file.write(
-            _FIGURE.format(
-                before=_jpeg(before),
-                after=_jpeg(after),
-                name=escape(name),
-                weights=escape(", ".join(f"{label} {weight:.2f}" for weight, label in told)),
-            )
-        )
+    def add(self, name: str, photo: Photo, after: np.ndarray, weights: Mapping[str, float]) -> None:
+        """A photo, its pixels restored, and by which weights. Raises OSError."""
+        largest = sorted(((weight, label) for label, weight in weights.items() if weight >= LEAST), reverse=True)
+        told = [", ".join(f"{label} {weight:.2f}" for weight, label in largest) or "no adapter"]
+        if max(after.shape) > LONGEST:
+            told.append(f"shown at {LONGEST / max(after.shape):.0%} of its size")
+        pictures = {"before": _jpeg(photo.pixels, photo.icc_profile), "after": _jpeg(after, photo.icc_profile)}
+        self._file.write(_FIGURE.format(**pictures, name=escape(one_line(name)), told=escape("; ".join(told))))
 
 
 @contextmanager
@@ -78,7 +80,7 @@ def opened(path: Path) -> Iterator[Page]:
         file.flush()
 
 
-def check(path: Path, *, overwrite: bool) -> None:
+def check(path: Path, out: str, *, overwrite: bool) -> None:
     """Whether the page can be written, asked before the photos are restored.
 
     Raises:
@@ -87,6 +89,8 @@ def check(path: Path, *, overwrite: bool) -> None:
     problem = ""
     if path.suffix.lower() not in (".html", ".htm"):
         problem = f"found {path}, expected a name that ends in .html"
+    elif os.path.abspath(path) == os.path.abspath(out):
+        problem = f"found {path} for the photos, too, expected another name"
     elif path.is_dir():
         problem = f"found the folder {path}, expected a file's name"
     elif path.exists() and not overwrite:
@@ -100,13 +104,11 @@ def check(path: Path, *, overwrite: bool) -> None:
         raise typer.BadParameter(problem, param_hint="--page")
 
 
-def _jpeg(pixels: np.ndarray) -> str:
+def _jpeg(pixels: np.ndarray, profile: bytes | None) -> str:
     from PIL import Image
 
-    from abair.image_pixels import to_8_bit
-
-    picture: Any = Image.fromarray(pixels if pixels.dtype.itemsize == 1 else to_8_bit(pixels))
+    picture: Any = Image.fromarray(pixels if pixels.dtype.itemsize == 1 else (pixels >> 8).astype("uint8"))
     picture.thumbnail((LONGEST, LONGEST))
     file = io.BytesIO()
-    picture.save(file, format="JPEG", quality=QUALITY, subsampling="4:4:4")
+    picture.save(file, format="JPEG", quality=QUALITY, subsampling="4:4:4", icc_profile=profile)
     return base64.b64encode(file.getvalue()).decode("ascii")

@@ -111,7 +111,9 @@ def adapter(
         int | None, typer.Option(min=0, help="End after so many validations without a better one; 0: never.")
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, max=64, help="Of the adapter.")] = None,
-    start: Annotated[Path | None, typer.Option(metavar="DIR", help="An adapter to go on from.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="An adapter to go on from: the folder of its files.")
+    ] = None,
     beside: Annotated[
         str | None,
         typer.Option(metavar="A,B,...", help="Other installed degradations, one of which some samples carry, too."),

@@ -79,6 +79,7 @@ def train(
             params={
                 "degradation": name, "photos": _called(photos.source), "count of photos": len(photos),
                 "SHA-256 of photos": photos.digest(), "SHA-256 of photos held out": held_out.digest(),
+                "start": str(options.get("start") or "nothing"),
                 "backbone": read_deployment(FACTORY).backbone.fingerprint if backbone is None else backbone.name,
                 "abair": __version__, "torch": torch.__version__, **settings.model_dump(),
             },
@@ -132,7 +133,7 @@ def _summary(degradation: Degradation, efficacy: Efficacy, folder: Path, data: P
     lines = [
         f"Means of {efficacy.count} held-out samples of {SIDE} x {SIDE} pixels, made from photos ({photos}) by this "
         f"plugin's synthesiser, over its whole range. By `abair train adapter {degradation.name}` (settings in "
-        f"`adapters/{folder.name}/training.toml`).",
+        f"`adapters/{folder.name}/training.toml`, to be given with `--settings`).",
         "",
         efficacy.markdown(),
     ]

@@ -57,8 +57,6 @@ REAL_SHARE: Final = 0.5
 """Share of samples cut from real pairs, where there are any."""
 MIXED: Final = 0.3
 """Share of the synthetic samples that carry a second degradation, where `degrader` has any other."""
-SCENES: Final = 0.6
-"""Share of the synthetic samples that are cut from scenes, where scenes are asked for."""
 DARKER: Final = (1.2, 2.4)
 """Exponents by which photos are made darker: a mean of 0.44 becomes one of 0.40 to 0.23."""
 NARROWEST: Final = 0.6
@@ -120,10 +118,10 @@ def read_pairs(folder: Path, smallest: int) -> tuple[Pairs, Pairs]:
 class AdaptTask:
     """Phase II for the loop; it goes on from the adapter `start`, if there is one.
 
-    `degrader` knows the degradation and, if samples shall carry a second one, those that come into question.
+    `degrader` knows the degradation, and those in the settings' `beside`. `start` may be another degradation's adapter.
 
     Raises:
-        TrainingError: `start` is of another rank, or leaves layers out.
+        TrainingError: `start` is of another rank, or leaves layers out; `beside` names a degradation twice, or its own.
     """
 
     def __init__(
@@ -140,7 +138,11 @@ class AdaptTask:
         self.name = f"adapter-{degradation}"
         self.degradation, self.degrader, self.settings = degradation, degrader, settings
         self.photos, self.held_out, self.pairs = photos, held_out, pairs
-        self.others = [name for name in degrader.synthesizers if name != degradation]
+        self.others = settings.beside
+        if degradation in self.others or len(set(self.others)) < len(self.others):
+            raise TrainingError(
+                f"beside: found {', '.join(self.others)}, expected other degradations than {degradation}, each once"
+            )
         self.fingerprint = fingerprint(backbone)
         self.size = backbone.size
         self._bare = copy.deepcopy(backbone)
@@ -179,7 +181,7 @@ class AdaptTask:
     def _sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         side = self.settings.crop
         scene = None
-        if self.settings.scene and chance(generator, SCENES):
+        if self.settings.scene and chance(generator, self.settings.scenes):
             scene = self.photos.scene(generator, self.settings.scene, NARROWEST)
         if scene is None or min(scene.shape[1:]) < side:
             scene = self.photos.crop(generator, side)
@@ -218,22 +220,37 @@ class AdaptTask:
 
         On mixed samples, scenes and real pairs, too, where it learns from them.
         """
+        figures: dict[str, float] = {}
+        for prefix, samples in self._judged_by.items():
+            figures[f"{prefix}psnr"] = _mean([psnr(self._restored(d, view), c) for d, c, view in samples])
+            figures |= {f"{prefix}{way}": figure for way, figure in self._before[prefix].items()}
+        return figures
+
+    @cached_property
+    def _judged_by(self) -> dict[str, list[tuple[Tensor, Tensor, Tensor]]]:
+        """Held-out samples by what they are called in the figures: degraded, clean, global view."""
         sets = {"": held_out_pairs(self.degrader, self.held_out, self.degradation)}
         if self.others:
             sets["mixed_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, self.others)
         if self.settings.scene:
             sets["scene_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, scene=self.settings.scene)
-        seen = {prefix: [(d, c, _view(d)) for d, c in pairs] for prefix, pairs in sets.items()}
+        samples = {prefix: [(d, c, _view(d)) for d, c in pairs] for prefix, pairs in sets.items()}
         if self.pairs is not None:
             generator = generator_for(0, 8)
-            seen["real_"] = [self._real(self.pairs[1], generator) for _ in range(VALIDATION_CROPS)]
-        figures: dict[str, float] = {}
-        for prefix, samples in seen.items():
-            figures[f"{prefix}psnr"] = _mean([psnr(self._restored(d, view), c) for d, c, view in samples])
-            with self.module.disable_adapter():
-                figures[f"{prefix}bare"] = _mean([psnr(self._restored(d, view), c) for d, c, view in samples])
-            figures[f"{prefix}input"] = _mean([psnr(d, c) for d, c, _ in samples])
-        return figures
+            samples["real_"] = [self._real(self.pairs[1], generator) for _ in range(VALIDATION_CROPS)]
+        return samples
+
+    @cached_property
+    def _before(self) -> dict[str, dict[str, float]]:
+        """What the bare backbone makes of them, and what they are: no training changes it."""
+        with self.module.disable_adapter():
+            return {
+                prefix: {
+                    "bare": _mean([psnr(self._restored(d, view), c) for d, c, view in samples]),
+                    "input": _mean([psnr(d, c) for d, c, _ in samples]),
+                }
+                for prefix, samples in self._judged_by.items()
+            }
 
     def export(self, folder: Path) -> Path:
         """Write the adapter in PEFT's format, in 16 bits, to `folder/<backbone>`; returns that folder.
@@ -325,10 +342,14 @@ def _view(image: Tensor) -> Tensor:
 
 
 def _copy(start: Adapter, adapted: Mapping[str, nn.Module], rank: int) -> None:
-    if start.rank != rank or set(start.layers) != set(adapted):
+    if start.rank != rank:
         raise TrainingError(
-            f"adapter {start.name} to start from: found rank {start.rank} and {len(start.layers)} layers, expected "
-            f"{rank} and {len(adapted)}; give --rank {start.rank}, or start from nothing"
+            f"adapter {start.name} to start from: found rank {start.rank}, expected {rank}; give --rank {start.rank}"
+        )
+    if set(start.layers) != set(adapted):
+        raise TrainingError(
+            f"adapter {start.name} to start from: found {len(start.layers)} layers, expected all {len(adapted)} that "
+            "an adapter may change; start from another, or from nothing"
         )
     with torch.no_grad():
         for name, (down, up) in start.layers.items():

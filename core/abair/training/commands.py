@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
 from abair.bundle import assemble
+from abair.contract import CONFIG_FILE
 from abair.deployment import BACKBONE_FILE, FACTORY, Deployment, read_deployment
 from abair.discovery import Found, Plugins, discover, load_synthesizer
 from abair.errors import PluginError, TrainingError
@@ -76,7 +77,7 @@ def train_adapter(
     an adapter to go on from; `watch` hears of each validation.
 
     Raises:
-        TrainingError, PluginError: unusable settings, photos, pairs or plugin.
+        TrainingError, PluginError: unusable settings, photos, pairs, plugin or `start`.
         AdapterError: `start` does not belong to the backbone.
     """
     settings = read_settings(ADAPTING, settings_file, **overrides)
@@ -86,6 +87,8 @@ def train_adapter(
     photos, held_out = photos_of(data)
     network = load_backbone(backbone or _factory_backbone())
     real = read_pairs(pairs, settings.crop) if pairs is not None else None
+    if start is not None and not (start / CONFIG_FILE).is_file():
+        raise TrainingError(f"{start}: found no {CONFIG_FILE}, expected an adapter's folder, such as adapters/nano")
     begun = None if start is None else read_adapter(start, network, fingerprint(network), name)
     task = AdaptTask(network, name, degrader, photos, held_out, settings, real, begun)
     run = run or Path("runs") / f"adapter-{name}"

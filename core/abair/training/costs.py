@@ -71,9 +71,10 @@ def logarithm_of_error(weights: Tensor, costs: Tensor) -> Tensor:
 
 
 def best_of_two(shares: Tensor, costs: Tensor) -> Tensor:
-    """Shares of labels (B, L) to what samples are better called: with two labels, the blend of them that restores best.
+    """Shares of labels (B, L) to what samples are better called: a chain of two by the blend that restores it best.
 
-    Of blends in steps of `1 / BLENDS`. What has one label keeps it.
+    Of blends in steps of `1 / BLENDS`. A chain is what has two labels in equal shares: both are everywhere. What has
+    one label keeps it, and so does what shows its labels in different regions, of which costs know a part only.
     """
     largest = shares.topk(2, dim=1)
     places = torch.linspace(0, 1, BLENDS + 1)
@@ -81,7 +82,7 @@ def best_of_two(shares: Tensor, costs: Tensor) -> Tensor:
     blends = places[:, None] * pair[:, None, 0] + (1 - places[:, None]) * pair[:, None, 1]  # (B, BLENDS + 1, L)
     errors = torch.einsum("bki,bij,bkj->bk", blends, costs, blends)
     best = blends[torch.arange(len(blends)), errors.argmin(1)]
-    return torch.where((largest.values[:, 1] > 0)[:, None], best, shares)
+    return torch.where((largest.values == 0.5).all(1, keepdim=True), best, shares)
 
 
 def part(sample: Sample, longest: int = RESTORED) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
 The loss is the cross-entropy with what a sample is called, and the error in decibels of what the estimator's blend
 restores (see `abair.training.costs`): by labels alone, a mistake that ruins a photo would count no more than one that
-nobody sees. What carries two kinds of damage is called by the blend of the two that restores it best, which is seldom
-half of each.
+nobody sees. What carries one kind of damage over another is called by the blend of the two that restores it best, which
+is seldom half of each.
 
 Making a sample and looking at it takes a thousand times longer than learning from it, so what the backbone sees in a
 pool of samples is kept in a file beside the checkpoints and learnt from many times, each time from other crops.
@@ -127,7 +127,7 @@ class EstimateTask:
     def validate(self) -> dict[str, float]:
         """Top-1 accuracy and mean weight of the right label on held-out single degradations; recall a label.
 
-        `filed` is the share of undamaged photos that are named so when they come from an inexact file.
+        `clean_filed` is the share of undamaged photos that are named so when they come from an inexact file.
         """
         features, target = self._held_out
         device = next(self.module.parameters()).device
@@ -137,13 +137,13 @@ class EstimateTask:
         for position, label in enumerate(self.module.labels):
             figures[label] = float(right[target == position].float().mean())
         said = self.module(self._filed.to(device)).argmax(1).cpu()
-        return figures | {"filed": float((said == len(self.module.labels) - 1).float().mean())}
+        return figures | {"clean_filed": float((said == len(self.module.labels) - 1).float().mean())}
 
     @cached_property
     def _filed(self) -> Tensor:
         rows = []
         for item in range(VALIDATION_SAMPLES):
-            generator = generator_for(0, 19, item)
+            generator = generator_for(0, 20, item)
             clean = self.held_out.scene(generator, VALIDATION_SIDE, smallest=1.0)
             rows.append(seen_in(self.backbone, to_8_bit(filed(clean, generator))).float().mean(0))
         return torch.stack(rows)

@@ -29,13 +29,15 @@ from abair.training.adapt import AdaptTask, held_out_pairs
 from abair.training.effort import Effort, spent
 from abair.training.loop import HISTORY, train
 from abair.training.pretrain import PretrainTask, psnr
-from abair.training.settings import ADAPTING, PRETRAINING, Settings
+from abair.training.settings import ADAPTING, PRETRAINING, Settings, read_settings
 
 RECORD: Final = "training.toml"
 PACE: Final = 0.5
 """Minutes for which an adapter is trained to see how long a step takes on this machine."""
 ENDLESS: Final = 1_000_000
 """Steps that are never done: time ends a run."""
+SAMPLED: Final = ("batch", "crop", "rank", "scene", "scenes", "dim", "beside")
+"""Settings on which it depends how long a step of an adapter's training takes."""
 JUDGED_EVERY: Final = 100
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -149,15 +151,14 @@ def _beside(
     """What the adapter's training cost: its recorded steps at the pace of this machine."""
     try:
         said = tomllib.loads(record.read_text(encoding="utf-8"))
-        steps, crop, batch = int(said["run"]["steps"]), int(said["settings"]["crop"]), int(said["settings"]["batch"])
+        steps = int(said["run"]["steps"])
+        same = {key: value for key, value in said["settings"].items() if key in SAMPLED}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"{record}: cannot be read as the record of a training ({error}); expected what `abair train adapter "
             f"{name}` writes beside the weights"
         ) from None
-    settings = ADAPTING.model_copy(
-        update={"crop": crop, "batch": batch, "steps": ENDLESS, "minutes": PACE, "validate_every": ENDLESS}
-    )
+    settings = read_settings(ADAPTING, None, **same, steps=ENDLESS, minutes=PACE, validate_every=ENDLESS)
     task = AdaptTask(load_backbone(backbone), name, degrader, photos, held_out, settings)
     state = train(task, settings, out / f"pace-{name}", quiet=True)
     tried, share = spent(task, state), steps / max(1, state.step)

@@ -298,9 +298,12 @@ def _restore(
     found = {name.removeprefix("model."): t.shape for name, t in tensors.items() if name.startswith("model.")}
     expected = {name: parameter.shape for name, parameter in parameters.items()}
     identity = _identity(task, settings)
-    others = sorted(key for key in identity if identity[key] != facts.get("of", {}).get(key))
+    # what a checkpoint of an earlier version does not say is as it always was then
+    usual = {key: str(field.default) for key, field in Settings.model_fields.items()} | {"start": ""}
+    of = usual | facts.get("of", {})
+    others = sorted(key for key in identity if identity[key] != of.get(key))
     if facts.get("task") != task.name or others or found != expected:
-        told = "; ".join(f"{key}: found {facts.get('of', {}).get(key)}, expected {identity[key]}" for key in others[:3])
+        told = "; ".join(f"{key}: found {of.get(key)}, expected {identity[key]}" for key in others[:3])
         raise TrainingError(
             f"{path}: found a checkpoint of another run ({facts.get('task')}{'; ' if told else ''}{told}), expected "
             f"one of {task.name} with these settings and data; name another folder, or remove it to start anew"

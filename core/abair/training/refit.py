@@ -56,11 +56,12 @@ def refit(
     *progressive networks* grow, Rusu et al., 2016): what is said of the labels that are known stays as it is, so they
     lose to nothing but the new label. New photos are few, so a share `MOVED` of the time the change that the new damage
     made in one scene's features is put upon another's. It is shown more often than any old label, so in the end it is
-    taken back by as much as that makes it likelier (*logit adjustment*, Menon et al., 2021): else it would take from
-    those it resembles.
+    taken back to what it would say if it had been shown as one of so many labels (*logit adjustment*, Menon et al.,
+    2021): else it would take from those it resembles.
 
     Some damage cannot be told so: what it does depends on what is in the scene, and the other labels claim it. If
-    `whole`, everything is fitted, and nothing is put upon other scenes; so it is where there are no known features.
+    `whole`, everything is fitted, and nothing is put upon other scenes or taken back; so it is where there are no known
+    features.
 
     The temperature stays. The same arguments give the same estimator. `watch` gets loss and accuracy each `EPOCH`
     steps.
@@ -144,7 +145,7 @@ class _Grown(nn.Module):
 
     @torch.no_grad()
     def joined(self) -> Estimator:
-        """The same as one estimator, new labels taken back to what they would say if all were shown alike."""
+        """The same as one estimator, new labels taken back by what their part of the batches made them likelier."""
         weight = self.units.weight / self.spread
         grown = self.old.grown(weight, self.units.bias - weight @ self.mean)
         last: Any = grown.head[-1]

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from abair.errors import MissingExtraError, TrainingError
 from abair.wholefile import write_text
@@ -19,8 +19,9 @@ class Settings(BaseModel):
     The learning rate rises over `warmup` steps, stays, and falls to zero over the last `decay` part of the steps
     ("warm-up, stable, decay"): while it is stable, a run can be resumed with more or fewer `steps`. Phase I draws the
     labels in `emphasis` so many times as often as the others; phase II trains an adapter of `rank`, on samples of which
-    some carry one of the degradations in `beside`, too, which, with `scene`, are cut from scenes of that size, and of
-    which the part `dim` shows photos that were made darker before anything else.
+    some carry one of the degradations in `beside`, too. With `scene`, the part `scenes` of the synthetic samples is cut
+    from scenes of at most that size, which is at least twice the crop; the part `dim` of them shows photos that were
+    made darker first.
 
     With `minutes`, time counts as steps do: the run ends, its rate fallen to zero, after whichever is over first. With
     `patience`, it ends when so many validations in a row have found nothing better, and the best weights are kept. Both
@@ -43,7 +44,8 @@ class Settings(BaseModel):
         default_factory=dict, description="phase I: labels drawn more often, and by how much"
     )
     rank: int = Field(default=16, ge=1, le=64, description="phase II: the adapter's rank")
-    scene: int = Field(default=0, ge=0, description="phase II: longest side of what a sample is cut from; 0: the crop")
+    scene: int = Field(default=0, ge=0, description="phase II: longest side of what samples are cut from; 0: the crop")
+    scenes: float = Field(default=0.6, ge=0, le=1, description="phase II: part of the samples cut from scenes")
     dim: float = Field(default=0.0, ge=0, le=1, description="phase II: part of the samples that show darker photos")
     beside: tuple[str, ...] = Field(default=(), description="phase II: degradations that some samples carry, too")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -52,6 +54,13 @@ class Settings(BaseModel):
     minutes: float | None = Field(default=None, gt=0)
     patience: int = Field(default=0, ge=0)
     checkpoint_minutes: float = Field(default=3.0, gt=0)
+
+    @field_validator("scene")
+    @classmethod
+    def _wide_enough(cls, scene: int, info: ValidationInfo) -> int:
+        if 0 < scene < 2 * info.data.get("crop", 0):
+            raise ValueError("expected 0, or at least twice the crop")
+        return scene
 
 
 PRETRAINING = Settings(steps=10_000, batch=8, crop=128, learning_rate=6e-4, decay=0.8)
