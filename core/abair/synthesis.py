@@ -24,7 +24,7 @@ from abair import image_pixels, images
 from abair.contract import CLEAN
 from abair.errors import ImageError, TrainingError
 from abair.filed import filed
-from abair.physics import chance, uniform
+from abair.physics import chance, log_uniform, uniform
 
 if TYPE_CHECKING:
     from abair.discovery import Synthesizer
@@ -36,6 +36,9 @@ HELD_OUT_SAMPLES: Final = frozenset({"astronaut", "coffee"})
 
 SAMPLES: Final = "scikit-image's photos and dead leaves"
 """The source of those that serve where no folder is named."""
+
+TONES: Final = (0.55, 1.8)
+"""Exponents by which photos are made paler or darker, as exposures and editors do."""
 
 Pixels = NDArray[np.uint8]
 
@@ -189,13 +192,15 @@ class Recipe:
     """Shares of the kinds of samples; what they leave of 1 is one degradation over the whole image.
 
     Degradations are drawn alike, but those in `emphasis` so many times as often. A share of all, `filed`, has been in
-    an inexact file since (`abair.filed`), which changes nothing of what it is.
+    an inexact file since (`abair.filed`), which changes nothing of what it is; a share, `toned`, shows photos that were
+    made paler or darker first, which is no damage.
     """
 
     cutmix: float = 0.25
     double: float = 0.13
     clean: float = 0.1
     filed: float = 0.0
+    toned: float = 0.0
     emphasis: tuple[tuple[str, float], ...] = ()
 
 
@@ -243,6 +248,8 @@ class Degrader:
     def sample(self, clean: Tensor, generator: torch.Generator) -> Sample:
         """Damage a clean crop (3, H, W) in a way drawn from the recipe."""
         kind = uniform(generator, 0.0, 1.0)
+        if self.recipe.toned and chance(generator, self.recipe.toned):
+            clean = to_8_bit(clean ** log_uniform(generator, *TONES))
         degraded, types = self._drawn(clean, generator, kind)
         if self.recipe.filed and chance(generator, self.recipe.filed):
             degraded = filed(degraded, generator)

@@ -1,4 +1,4 @@
-"""What files do to photos on their way to us."""
+"""What happens to photos before and after they are damaged: tones, and files."""
 
 from __future__ import annotations
 
@@ -55,3 +55,16 @@ def test_samples_in_a_file_keep_their_labels_and_their_clean_photo() -> None:
         assert torch.equal(one.clean, other.clean)
         changed += not torch.equal(one.degraded, other.degraded)
     assert changed == pytest.approx(30, abs=12)
+
+
+def test_samples_in_other_tones_are_to_come_back_in_those() -> None:
+    image = _picture() * 0.5 + 0.2
+    toned = Degrader({"halve": lambda clean, _: clean * 0.5}, Recipe(cutmix=0, double=0, clean=0, toned=0.5))
+    means = []
+    for seed in range(60):
+        sample = toned.sample(image, generator_for(seed))
+        assert torch.allclose(sample.degraded, sample.clean * 0.5, atol=0.51 / 255)
+        means.append(float(sample.clean.mean() / image.mean()))
+    same = [abs(mean - 1) < 1e-5 for mean in means]
+    assert sum(same) == pytest.approx(30, abs=12)
+    assert 0.5 < min(means) < 0.85 < 1.15 < max(means) < 1.5

@@ -144,8 +144,8 @@ def train_estimator(
         common, samples = clean_photos(None)
         sources = [photos] if photos.digest() == common.digest() else [photos, common]
         temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out)
-        # not from files: whether compression is damage is for the labels to say that may come later
-        exact = Degrader(degrader.synthesizers, replace(RECIPE, filed=0.0))
+        # photos as they are: whether compression, say, is damage is for labels to tell that may come later
+        exact = Degrader(degrader.synthesizers, replace(RECIPE, filed=0.0, toned=0.0))
         save_estimator(task.module, estimator)
         deployment = assemble(
             out,

@@ -34,10 +34,11 @@ from abair.training.loop import Batch
 from abair.training.settings import Settings
 from abair.wholefile import written_whole
 
-RECIPE: Final = Recipe(cutmix=0.15, double=0.15, clean=0.24, filed=0.25)
+RECIPE: Final = Recipe(cutmix=0.15, double=0.15, clean=0.24, filed=0.25, toned=0.25)
 """More clean and single samples than in phase I: a label that is rare in training is rarely recognised, and a photo
 that needs nothing suffers more from an adapter than one that is mildly damaged suffers from none. And a quarter that
-was in an inexact file, as users' photos were: whoever never saw one takes it for something else."""
+was in an inexact file, as users' photos were, and a quarter paler or darker than our photos are: whoever never saw such
+a one takes it for something else."""
 POOL: Final = 8_000
 """Samples that are made; a file of 220 MB for `nano`."""
 DECIBELS: Final = 0.3
