@@ -12,7 +12,7 @@ from tests.conftest import pictures
 import abair.replay
 import abair.training.refit
 from abair import cli
-from abair.training import ablations, adapt, pretrain
+from abair.training import ablations, lessons, pretrain
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def small(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list
     monkeypatch.setattr(ablations, "MIXED", 2)
     monkeypatch.setattr(ablations, "LOOKED_AT", 2)
     monkeypatch.setattr(ablations, "RANKS", (2, 4))
-    for module in (ablations, adapt, pretrain):
+    for module in (ablations, lessons, pretrain):
         monkeypatch.setattr(module, "VALIDATION_SIDE", 64)
     monkeypatch.setattr(abair.replay, "TRAINED", 8)
     monkeypatch.setattr(abair.training.refit, "STEPS", 50)

@@ -15,7 +15,7 @@ from abair import cli
 from abair.backbone import load_backbone
 from abair.contract import Card, Degradation
 from abair.discovery import Found, Plugins
-from abair.training import adapt, joint
+from abair.training import joint, lessons
 
 RECORD = "[settings]\ncrop = 32\nbatch = 2\n\n[run]\nsteps = 10\n"
 
@@ -34,7 +34,7 @@ def command(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> li
         found[name] = Found(degradation, f"abair-{name}", "0.1.0")
     monkeypatch.setattr(abair.discovery, "discover", lambda: Plugins(pluggy.PluginManager("abair"), found))
     monkeypatch.setattr(joint, "load_synthesizer", lambda degradation: SYNTHESIZERS[degradation.name])
-    monkeypatch.setattr(adapt, "VALIDATION_SIDE", 64)
+    monkeypatch.setattr(lessons, "VALIDATION_SIDE", 64)
     monkeypatch.setattr(joint, "PACE", 0.01)
     monkeypatch.setattr(joint, "JUDGED_EVERY", 2)
     for name in ("PRETRAINING", "ADAPTING"):

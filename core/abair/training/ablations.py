@@ -22,8 +22,9 @@ from abair.backbone import SIZES, Backbone, freeze, load_backbone
 from abair.estimator import Estimator
 from abair.replay import Features, HeldOut, replay_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for
-from abair.training.adapt import AdaptTask, held_out_pairs
+from abair.training.adapt import AdaptTask
 from abair.training.effort import Effort, spent
+from abair.training.lessons import held_out_pairs
 from abair.training.loop import State, Task, train
 from abair.training.pretrain import TYPE_WEIGHT, VALIDATION_SIDE, PretrainTask, psnr
 from abair.training.refit import refit

@@ -1,18 +1,8 @@
 """Phase II: with the backbone frozen, train one LoRA for one degradation through PEFT (the only importer of peft here).
 
-On the linear and ungrouped convolution layers, on synthetic samples of the degradation and, where there are any, real
-pairs. The paper's best rank of 4, 8, 16 was 4, for a backbone of 26 million weights; for `nano`, a tenth of that, 16 is
-better (docs/training-log.md).
-
-An adapter that has seen its degradation alone brings any other one out more. So some of the samples may carry a second
-one, before or after its own, and are to be restored from both.
-
-When a photo is restored, each tile is told of the whole by the global view. A sample that is a crop and nothing else is
-its own whole, so what is seen in the large, haze over depth and darkness, may be put on a scene, of which the sample is
-a part. Some samples stay their own whole even then: there are small photos.
-
-Collections of photos are brighter than rooms are, and haze is told from brightness by what is usual. So photos may be
-made darker before they are damaged.
+On the linear and ungrouped convolution layers; what it learns from is said in `abair.training.lessons`. The paper's
+best rank of 4, 8, 16 was 4, for a backbone of 26 million weights; for `nano`, a tenth of that, 16 is better
+(docs/training-log.md).
 """
 
 from __future__ import annotations
@@ -25,94 +15,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from abair.backbone import Backbone, fingerprint, freeze, global_view
+from abair.backbone import Backbone, fingerprint, freeze
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.errors import MissingExtraError, TrainingError
 from abair.lora import Adapter, adaptable_layers, backbone_reference
-from abair.physics import chance, uniform
-from abair.synthesis import (
-    CleanPhotos,
-    Degrader,
-    Pixels,
-    Sample,
-    generator_for,
-    load_photos,
-    photos_in,
-    pixels_digest,
-    split_photos,
-    to_8_bit,
-)
+from abair.synthesis import CleanPhotos, Degrader, generator_for, pixels_digest
+from abair.training.lessons import held_out_pairs, lesson, view_of
 from abair.training.loop import Batch
-from abair.training.pretrain import VALIDATION_CROPS, VALIDATION_SIDE, decibel_loss, psnr
+from abair.training.pairs import Pairs
+from abair.training.pretrain import VALIDATION_CROPS, decibel_loss, psnr
 from abair.training.settings import Settings
 
 SCALE: Final = 2
 """Of what the adapter adds: LoRA's alpha over its rank."""
 REAL_SHARE: Final = 0.5
 """Share of samples cut from real pairs, where there are any."""
-MIXED: Final = 0.3
-"""Share of the synthetic samples that carry a second degradation, where `degrader` has any other."""
-DARKER: Final = (1.2, 2.4)
-"""Exponents by which photos are made darker: a mean of 0.44 becomes one of 0.40 to 0.23."""
-NARROWEST: Final = 0.6
-"""Least part of a scene's side that is drawn."""
-
-
-class Pairs:
-    """Real pairs below a folder: `clean/` and `degraded/` with equal names up to the ending."""
-
-    def __init__(self, clean: Sequence[Pixels], degraded: Sequence[Pixels]) -> None:
-        self.clean, self.degraded = clean, degraded
-
-    def crop(self, generator: torch.Generator, side: int, *, whole: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """One crop (3, side, side), degraded and clean, turned and mirrored alike; its view, or that of the `whole`."""
-        index = int(torch.randint(len(self.clean), (), generator=generator))
-        height, width = self.clean[index].shape[:2]
-        top = int(torch.randint(height - side + 1, (), generator=generator))
-        left = int(torch.randint(width - side + 1, (), generator=generator))
-        turns, mirror = (int(torch.randint(n, (), generator=generator)) for n in (4, 2))
-
-        def turned(photo: Pixels) -> Tensor:
-            patch = np.rot90(photo, turns)
-            patch = patch[:, ::-1] if mirror else patch
-            return torch.from_numpy(patch.copy()).permute(2, 0, 1).float().div_(255)
-
-        pair = self.degraded[index], self.clean[index]
-        degraded, clean = (turned(photo[top : top + side, left : left + side]) for photo in pair)
-        return degraded, clean, _view(turned(self.degraded[index]) if whole else degraded)
-
-
-def read_pairs(folder: Path, smallest: int) -> tuple[Pairs, Pairs]:
-    """The pairs to train on and those held out, each at least `smallest` pixels a side.
-
-    Raises:
-        TrainingError: a folder is missing, a name has no partner, two partners differ in size, or a pair is too small.
-    """
-    clean = {path.stem: path for path in photos_in(folder / "clean")}
-    degraded = {path.stem: path for path in photos_in(folder / "degraded")}
-    if alone := sorted(clean.keys() ^ degraded.keys()):
-        raise TrainingError(
-            f"{folder}: found {alone[0]} without a partner; expected equal names in clean/ and degraded/"
-        )
-    train, held = split_photos([clean[name] for name in sorted(clean)])
-    made = []
-    for paths in (train, held):
-        pairs = Pairs(load_photos(paths), load_photos([degraded[path.stem] for path in paths]))
-        for path, one, other in zip(paths, pairs.clean, pairs.degraded, strict=True):
-            if one.shape != other.shape:
-                raise TrainingError(f"{path}: found {one.shape} and {other.shape}, expected partners of equal size")
-            if min(one.shape[:2]) < smallest:
-                raise TrainingError(
-                    f"{path}: found {one.shape[1]}x{one.shape[0]} pixels, expected at least {smallest} a side; "
-                    "leave the pair out or train with a smaller --crop"
-                )
-        made.append(pairs)
-    return made[0], made[1]
 
 
 class AdaptTask:
@@ -171,29 +92,12 @@ class AdaptTask:
             if self.pairs is not None and item < self.settings.batch * REAL_SHARE:
                 chosen.append(self._real(self.pairs[0], generator))
             else:
-                chosen.append(self._sample(generator))
+                chosen.append(lesson(self.degrader, self.degradation, self.photos, self.settings, generator))
         degraded, clean, views = (torch.stack(parts) for parts in zip(*chosen, strict=True))
         return degraded, clean, views
 
     def _real(self, pairs: Pairs, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         return pairs.crop(generator, self.settings.crop, whole=bool(self.settings.scene))
-
-    def _sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        side = self.settings.crop
-        scene = None
-        if self.settings.scene and chance(generator, self.settings.scenes):
-            scene = self.photos.scene(generator, self.settings.scene, NARROWEST)
-        if scene is None or min(scene.shape[1:]) < side:
-            scene = self.photos.crop(generator, side)
-        if self.settings.dim and chance(generator, self.settings.dim):
-            scene = to_8_bit(scene ** uniform(generator, *DARKER))
-        if self.others and chance(generator, MIXED):
-            sample = mixed_sample(self.degrader, scene, self.degradation, self.others, generator)
-        else:
-            sample = self.degrader.single(scene, self.degradation, generator)
-        top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in scene.shape[1:])
-        rows, columns = slice(top, top + side), slice(left, left + side)
-        return sample.degraded[:, rows, columns], sample.clean[:, rows, columns], _view(sample.degraded)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The error in decibels, as in phase I."""
@@ -234,7 +138,7 @@ class AdaptTask:
             sets["mixed_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, self.others)
         if self.settings.scene:
             sets["scene_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, scene=self.settings.scene)
-        samples = {prefix: [(d, c, _view(d)) for d, c in pairs] for prefix, pairs in sets.items()}
+        samples = {prefix: [(d, c, view_of(d)) for d, c in pairs] for prefix, pairs in sets.items()}
         if self.pairs is not None:
             generator = generator_for(0, 8)
             samples["real_"] = [self._real(self.pairs[1], generator) for _ in range(VALIDATION_CROPS)]
@@ -294,34 +198,6 @@ class AdaptTask:
         return restored[0].clamp(0, 1).cpu()
 
 
-def held_out_pairs(
-    degrader: Degrader, photos: CleanPhotos, degradation: str, others: Sequence[str] = (), scene: int = 0
-) -> list[tuple[Tensor, Tensor]]:
-    """What an adapter is judged on: crops (3, S, S) of held-out photos, degraded and clean, always the same ones.
-
-    Each carries one of the `others`, too, if there are any. With `scene` they are scenes of at most that size.
-    """
-    pairs = []
-    for item in range(2 * VALIDATION_CROPS):
-        generator = generator_for(0, 7, item)
-        clean = photos.scene(generator, scene, NARROWEST) if scene else photos.crop(generator, VALIDATION_SIDE)
-        if others:
-            sample = mixed_sample(degrader, clean, degradation, others, generator)
-        else:
-            sample = degrader.single(clean, degradation, generator)
-        pairs.append((sample.degraded, sample.clean))
-    return pairs
-
-
-def mixed_sample(
-    degrader: Degrader, clean: Tensor, degradation: str, others: Sequence[str], generator: torch.Generator
-) -> Sample:
-    """A clean crop (3, H, W) with the degradation and one of the others, in either order."""
-    other = others[int(torch.randint(len(others), (), generator=generator))]
-    names = (degradation, other) if chance(generator, 0.5) else (other, degradation)
-    return degrader.chain(clean, names, generator)
-
-
 def _with_lora(backbone: Backbone, found: str, rank: int) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
@@ -335,10 +211,6 @@ def _with_lora(backbone: Backbone, found: str, rank: int) -> Any:
     # only now: get_peft_model overwrites it with the model's own name, of which a plain module has none
     model.peft_config["default"].base_model_name_or_path = backbone_reference(backbone.size.name, found)
     return model
-
-
-def _view(image: Tensor) -> Tensor:
-    return global_view(image[None])[0]
 
 
 def _copy(start: Adapter, adapted: Mapping[str, nn.Module], rank: int) -> None:

@@ -24,11 +24,12 @@ from abair.lora import Blender, read_adapter
 from abair.replay import replay_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe, clean_photos
 from abair.training import processes
-from abair.training.adapt import AdaptTask, read_pairs
+from abair.training.adapt import AdaptTask
 from abair.training.calibrate import calibrate
 from abair.training.costs import Costs
 from abair.training.estimate import RECIPE, EstimateTask
 from abair.training.loop import CHECKPOINT, State, Watch, train
+from abair.training.pairs import read_pairs
 from abair.training.pretrain import Pretraining, PretrainTask
 from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings, read_settings, write_settings
 

@@ -25,8 +25,9 @@ from abair.discovery import Found, load_synthesizer
 from abair.errors import TrainingError
 from abair.lora import Blender, read_adapter
 from abair.synthesis import CleanPhotos, Degrader
-from abair.training.adapt import AdaptTask, held_out_pairs
+from abair.training.adapt import AdaptTask
 from abair.training.effort import Effort, spent
+from abair.training.lessons import held_out_pairs
 from abair.training.loop import HISTORY, train
 from abair.training.pretrain import PretrainTask, psnr
 from abair.training.settings import ADAPTING, PRETRAINING, Settings, read_settings
