@@ -20,7 +20,7 @@ from abair.synthesis import CleanPhotos, Degrader, generator_for
 from abair.training.costs import GOOD_ENOUGH, part
 from abair.training.estimate import VALIDATION_SIDE
 
-TEMPERATURES: Final = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2)
+TEMPERATURES: Final = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2, 0.1)
 SAMPLES: Final = 72
 """Held-out samples, drawn by the recipe of phase III: single, mixed and clean."""
 AS_GOOD: Final = 0.02
