@@ -21,10 +21,8 @@ from abair.training.costs import GOOD_ENOUGH, part
 from abair.training.estimate import VALIDATION_SIDE
 
 TEMPERATURES: Final = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2, 0.1)
-SAMPLES: Final = 72
+SAMPLES: Final = 200
 """Held-out samples, drawn by the recipe of phase III: single, mixed and clean."""
-AS_GOOD: Final = 0.02
-"""Decibels below the best at which a higher temperature is taken: a soft blend is what mixtures need."""
 
 
 @torch.inference_mode()
@@ -43,7 +41,6 @@ def calibrate(
             keep = weights.pop(CLEAN)
             restored = blender.blend(list(weights.values()), keep=keep)(degraded[None], view)[0].clamp(0, 1)
             losses[temperature] += float((restored - clean).square().mean().add(GOOD_ENOUGH).log10())
-    least = min(losses.values())
-    best = max(t for t, loss in losses.items() if 10 * (loss - least) / SAMPLES <= AS_GOOD)
+    best = min(losses, key=losses.__getitem__)
     estimator.temperature.fill_(best)
     return best
