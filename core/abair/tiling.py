@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-HALO: Final = 64
+HALO: Final = 96
 """Pixels run around a core: beyond it the network's own reach has no visible weight."""
 SMALLEST_TILE: Final = 64
 """Of a core, in pixels: below it nearly all the work is for the overlap."""
