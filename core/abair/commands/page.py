@@ -77,7 +77,6 @@ def opened(path: Path) -> Iterator[Page]:
         file.write(_HEAD)
         yield Page(file)
         file.write("</body></html>\n")
-        file.flush()
 
 
 def check(path: Path, out: str, *, overwrite: bool) -> None:

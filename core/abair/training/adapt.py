@@ -42,7 +42,8 @@ class AdaptTask:
     `degrader` knows the degradation, and those in the settings' `beside`. `start` may be another degradation's adapter.
 
     Raises:
-        TrainingError: `start` is of another rank, or leaves layers out; `beside` names a degradation twice, or its own.
+        TrainingError: `start` is of another rank, or leaves layers out; `beside` names a degradation twice, its own,
+            or one that `degrader` does not know.
     """
 
     def __init__(
@@ -60,9 +61,11 @@ class AdaptTask:
         self.degradation, self.degrader, self.settings = degradation, degrader, settings
         self.photos, self.held_out, self.pairs = photos, held_out, pairs
         self.others = settings.beside
-        if degradation in self.others or len(set(self.others)) < len(self.others):
+        unusable = {degradation, *self.others} - set(degrader.synthesizers)
+        if unusable or degradation in self.others or len(set(self.others)) < len(self.others):
             raise TrainingError(
-                f"beside: found {', '.join(self.others)}, expected other degradations than {degradation}, each once"
+                f"beside: found {', '.join(self.others)}, expected other degradations than {degradation}, each once, "
+                f"of {', '.join(degrader.synthesizers)}"
             )
         self.fingerprint = fingerprint(backbone)
         self.size = backbone.size
