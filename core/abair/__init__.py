@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from abair.contract import CLEAN, GROUP, Card, Degradation, hookimpl
+from abair.contract import CLEAN, GROUP, Card, Degradation, hookimpl, recorded_figures
 from abair.errors import AbairError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ __all__ = [
     "ensure_changed",
     "hookimpl",
     "log_uniform",
+    "recorded_figures",
     "smooth_field",
     "uniform",
 ]

@@ -6,7 +6,9 @@ A plugin is a distribution with an entry point in the group `abair` that names a
 
 from __future__ import annotations
 
+import math
 import re
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +28,8 @@ CLEAN: Final = "clean"
 CONFIG_FILE: Final = "adapter_config.json"
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 """An adapter's two files, as PEFT names them."""
+RECORD_FILE: Final = "training.toml"
+"""What a training says of itself, beside the weights."""
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
@@ -35,7 +39,10 @@ _IMPORT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 class Card(BaseModel):
-    """What a user must know before trusting an adapter. `figures` maps a measure to its value, `command` made them."""
+    """What a user must know before trusting an adapter. `figures` maps a measure to its value, `command` made them.
+
+    `recorded_figures(adapters)` gives what the last training wrote.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,6 +51,27 @@ class Card(BaseModel):
     training_data: str = Field(min_length=1)
     figures: dict[str, float] = Field(default_factory=dict)
     command: str = ""
+
+
+def recorded_figures(adapters: Path) -> dict[str, float]:
+    """What `abair train adapter` wrote into a folder of adapters, for a card: `nano/psnr`, `nano/bare`, and so on.
+
+    All numbers under `[run]` in each `<backbone>/training.toml`: PSNR in dB on held-out samples, minutes, steps, and
+    how many photos there were. A record that is missing or damaged says nothing.
+    """
+    figures: dict[str, float] = {}
+    for path in sorted(adapters.glob(f"*/{RECORD_FILE}")):
+        try:
+            run = tomllib.loads(path.read_text(encoding="utf-8")).get("run")
+            numbers = {
+                f"{path.parent.name}/{measure}": float(value)
+                for measure, value in (run if isinstance(run, dict) else {}).items()
+                if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            }
+        except (OSError, ValueError, OverflowError, RecursionError):
+            continue
+        figures |= numbers
+    return figures
 
 
 class Degradation(BaseModel):

@@ -46,10 +46,15 @@ class Adapter:
         """How many numbers the adapter holds."""
         return sum(a.numel() + b.numel() for a, b in self.layers.values())
 
+    def change(self, layer: str) -> Tensor:
+        """What it adds to a layer's weight, (outputs, inputs) flattened: alpha / r times B A."""
+        down, up = self.layers[layer]
+        return self.scaling * (up @ down)
+
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over its name and all that it does to a network: which adapter this is."""
-        digest = hashlib.sha256(f"{self.name} {self.scaling}\n".encode())
+        """SHA-256 over all that it does to a network, whatever it is called: which adapter this is."""
+        digest = hashlib.sha256(f"{self.scaling}\n".encode())
         for name, (down, up) in sorted(self.layers.items()):
             digest.update(name.encode() + down.numpy().tobytes() + up.numpy().tobytes())
         return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import Any, Final
@@ -257,7 +257,7 @@ def plugin_story(opened: Catalogue, name: str) -> dict[str, Any]:
         declared = found.releases[-1].declared if found and found.releases else {}
         for label, said in declared.items():
             if card := said.get("card"):
-                told[f"card {label}"] = f"{card['licence']}; trained on {card['training_data']}"
+                told[f"card {label}"] = f"{card['licence']}; trained on {card['training_data']}{_held_out(card)}"
         told["releases"] = [
             {
                 "version": release.version,
@@ -281,3 +281,15 @@ def plugin_story(opened: Catalogue, name: str) -> dict[str, Any]:
             for event in store.events(session, row.name)
         ]  # fmt: skip
     return told
+
+
+def _held_out(card: Mapping[str, Any]) -> str:
+    """What the card's figures say of held-out samples: the bare backbone's and the adapter's PSNR, a backbone."""
+    figures = card.get("figures", {})
+    told = [
+        f"; {measure.removesuffix('/psnr')}: {figures[measure]:.2f} dB on held-out samples, bare backbone "
+        f"{figures[bare]:.2f}"
+        for measure in figures
+        if measure.endswith("/psnr") and (bare := measure.removesuffix("psnr") + "bare") in figures
+    ]
+    return "".join(told)

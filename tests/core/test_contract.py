@@ -234,3 +234,21 @@ def test_missing_files_and_pickles_are_refused(tmp_path):
     (folder / "adapter_model.safetensors").unlink()
     with pytest.raises(AdapterError, match=r"expected adapter_model\.safetensors; train the adapter"):
         check_adapter(folder, "snow")
+
+
+def test_a_card_shows_what_the_training_recorded(tmp_path):
+    assert abair.recorded_figures(tmp_path / "none") == {}
+    for backbone, text in (
+        ("nano", '[run]\npsnr = 31.5\nbare = 29\nphotos = "many"\nfine = true\nlost = nan\n[run.others]\nrain = 1.0\n'),
+        ("base", "[run]\npsnr = 33.25\n"),
+        ("small", "psnr = "),
+        ("tiny", "run = 3"),
+        ("huge", f"[run]\npsnr = {10**400}\n"),
+        ("deep", "[run]\npsnr = " + "[" * 10_000),
+    ):
+        (tmp_path / backbone).mkdir()
+        (tmp_path / backbone / "training.toml").write_text(text)
+    (tmp_path / "tiny" / "odd").mkdir()
+    figures = abair.recorded_figures(tmp_path)
+    assert figures == {"base/psnr": 33.25, "nano/psnr": 31.5, "nano/bare": 29.0}
+    assert CARD.model_copy(update={"figures": figures}).model_dump(mode="json")["figures"] == figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -13,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from abair import Restorer
-from abair.backbone import SIZES, Backbone, fingerprint, global_view, load_backbone
+from abair.backbone import SIZES, Backbone, fingerprint, load_backbone
 from abair.contract import WEIGHTS_FILE
 from abair.discovery import Problem, discover
 from abair.errors import AdapterError, DeploymentError, PluginError, TrainingError
@@ -28,7 +29,6 @@ from abair.tensorfile import read_header
 from abair.training import estimate
 from abair.training.adapt import AdaptTask
 from abair.training.commands import train_adapter, train_backbone, train_estimator
-from abair.training.pretrain import decibel_loss
 from abair.training.settings import Settings
 
 DEGRADATIONS = ("blur", "haze", "low-light", "noise", "rain")
@@ -96,74 +96,6 @@ def test_phase_two_trains_the_adapter_and_touches_nothing_of_the_backbone(
     ]
 
 
-def test_phase_two_trains_on_what_pefts_own_network_says(backbone: Path) -> None:
-    generator = np.random.default_rng(0)
-    pictures = CleanPhotos([generator.integers(0, 256, (80, 90, 3), dtype=np.uint8)], "one")
-    degrader = Degrader({"noise": lambda clean, generator: clean + 0.1 * torch.randn(clean.shape, generator=generator)})
-    settings = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3, precision="float32")
-    task = AdaptTask(load_backbone(backbone), "noise", degrader, pictures, pictures, settings)
-    with torch.no_grad():
-        for name, parameter in task.module.named_parameters():
-            if ".lora_B." in name:  # which begin at zero
-                parameter.copy_(0.05 * torch.randn(parameter.shape))
-    batch = task.batch(0)
-    loss, _ = task.loss(batch)
-    loss.backward()
-    trained = {name: p.grad.clone() for name, p in task.module.named_parameters() if p.requires_grad}
-    task.module.zero_grad()
-    own = decibel_loss(task.module(batch[0], global_view(batch[0])), batch[1])
-    own.backward()
-    assert float(loss.detach()) == pytest.approx(float(own.detach()), abs=1e-5)
-    assert trained
-    for name, gradient in trained.items():
-        expected = task.module.get_parameter(name).grad
-        assert torch.allclose(gradient, expected, atol=1e-5 + 1e-3 * float(expected.abs().max())), name
-
-
-def _task(backbone: Path, degrader: Degrader, **given: object) -> AdaptTask:
-    generator = np.random.default_rng(0)
-    photos = CleanPhotos([generator.integers(64, 256, (120, 140, 3), dtype=np.uint8)], "one")
-    settings = Settings(steps=1, batch=40, crop=32, learning_rate=1e-3, rank=2, **given)
-    return AdaptTask(load_backbone(backbone), "halve", degrader, photos, photos, settings)
-
-
-def test_some_samples_of_phase_two_carry_a_second_degradation(backbone: Path) -> None:
-    two = Degrader({"halve": lambda clean, _: clean * 0.5, "lift": lambda clean, _: clean * 0.5 + 0.5})
-    for labels, expected in ((("halve",), {0.0}), (("halve", "lift"), {0.0, 0.25, 0.5})):
-        task = _task(backbone, two, beside=labels[1:])
-        degraded, clean, _ = task.batch(0)
-        scale = (degraded.flatten(1).std(1) / clean.flatten(1).std(1)).mul(4).round() / 4
-        added = (degraded.flatten(1).mean(1) - scale * clean.flatten(1).mean(1)).mul(4).round() / 4
-        # halved alone; halved, then lifted; lifted, then halved
-        assert {abs(value) for value in added.tolist()} == expected
-        assert float((scale == 0.25).float().mean()) == pytest.approx(0.3 * (len(labels) - 1), abs=0.2)
-        assert ("mixed_psnr" in task.validate()) == (len(labels) == 2)
-
-
-def test_samples_of_phase_two_are_cut_from_scenes_and_know_the_whole(backbone: Path) -> None:
-    degrader = Degrader({"halve": lambda clean, _: clean * 0.5})
-    degraded, clean, views = _task(backbone, degrader).batch(0)
-    assert torch.allclose(views, global_view(degraded))
-    assert torch.equal(degraded, (clean * 0.5 * 255).round() / 255)
-    task = _task(backbone, degrader, scene=100)
-    degraded, clean, views = task.batch(0)
-    assert degraded.shape == clean.shape == (40, 3, 32, 32)
-    assert torch.equal(degraded, (clean * 0.5 * 255).round() / 255)
-    own = [torch.allclose(view, global_view(crop[None])[0]) for view, crop in zip(views, degraded, strict=True)]
-    assert sum(own) / len(own) == pytest.approx(0.4, abs=0.2)
-    assert "scene_psnr" in task.validate()
-
-
-def test_some_samples_of_phase_two_show_darker_photos(backbone: Path) -> None:
-    degrader = Degrader({"halve": lambda clean, _: clean * 0.5})
-    means = [_task(backbone, degrader, dim=share).batch(0)[1].mean((1, 2, 3)) for share in (0, 1)]
-    assert float(means[0].amin()) > 0.55
-    assert 0.25 < float(means[1].amin()) < float(means[1].amax()) < 0.58
-    degraded, clean, _ = _task(backbone, degrader, dim=1).batch(0)
-    # what is to be restored is the darker photo, not the one it was made of
-    assert torch.equal(degraded, (clean * 0.5 * 255).round() / 255)
-
-
 def test_phase_two_goes_on_from_an_adapter(photos: Path, backbone: Path, adapters: Path, tmp_path: Path) -> None:
     start = adapters / "noise" / "tiny"
     given = {"name": "noise", "data": photos, "backbone": backbone, "start": start, "run": tmp_path / "run"} | QUICK
@@ -174,7 +106,7 @@ def test_phase_two_goes_on_from_an_adapter(photos: Path, backbone: Path, adapter
     digest = read_adapter(start, network, fingerprint(network), "noise").digest
     assert tomllib.loads((more / "training.toml").read_text())["run"]["start"] == digest
     for change, told in (
-        ({"rank": 4}, r"adapter noise to start from: found rank 3, expected 4; give --rank 3"),
+        ({"rank": 4}, r"noise/tiny, to start from: found rank 3, expected 4; give --rank 3"),
         ({"rank": 3, "start": None}, "found a checkpoint of another run"),
         ({"rank": 3, "start": start.parent}, r"noise: found no adapter_config.json, expected an adapter's folder"),
     ):
@@ -192,10 +124,60 @@ def test_a_degradation_beside_must_be_installed(photos: Path, backbone: Path, tm
             train_adapter(out=tmp_path / "out", beside=wrong, **given)
     with pytest.raises(TrainingError, match=r"scene: .*expected 0, or at least twice the crop, found 63"):
         train_adapter(out=tmp_path / "out", scene=63, **given)
-    folder = train_adapter(out=tmp_path / "out", beside=("rain",), rank=2, **given)
+
+
+def test_a_degradation_beside_without_an_adapter_is_done_without_and_told(
+    photos: Path, backbone: Path, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    given = {"name": "noise", "data": photos, "backbone": backbone, "run": tmp_path / "run", "steps": 1} | QUICK
+    folder = train_adapter(out=tmp_path / "out", beside=("rain",), rank=2, say=told.append, **given)
     record = tomllib.loads((folder / "training.toml").read_text())
     assert record["settings"]["beside"] == ["rain"]
     assert record["run"]["mixed_input"] < record["run"]["input"]
+    assert "blended_with" not in record["run"]
+    assert len(told) == 1
+    assert told[0].startswith("rain has no adapter for this backbone: what carries it, too, is restored without (")
+
+
+def test_an_adapter_is_blended_with_those_that_are_named(
+    photos: Path, backbone: Path, adapters: Path, tmp_path: Path
+) -> None:
+    given = {"name": "noise", "data": photos, "backbone": backbone, "run": tmp_path / "run", "steps": 1} | QUICK
+    given |= {"out": tmp_path / "out", "rank": 2}
+    for wrong, error, told in (
+        ({"adapters": adapters}, TrainingError, "found nothing to blend with; expected --beside"),
+        ({"adapters": adapters, "beside": ("rain",), "blended": False}, TrainingError, "no `blended = false`"),
+        ({"adapters": adapters / "rain", "beside": ("rain",)}, AdapterError, "rain/rain/tiny"),
+        ({"adapters": tmp_path / "none", "beside": ("rain",)}, AdapterError, "none/rain/tiny"),
+    ):
+        with pytest.raises(error, match=told):
+            train_adapter(**given, **wrong)
+        assert not (tmp_path / "out").exists()
+    folder = train_adapter(**given, adapters=adapters, beside=("rain",))
+    record = tomllib.loads((folder / "training.toml").read_text())
+    network = load_backbone(backbone)
+    partner = read_adapter(adapters / "rain" / "tiny", network, fingerprint(network), "whatever it is called")
+    assert record["run"]["blended_with"] == {"rain": partner.digest}
+    # with other partners it is another run; so it is without
+    for other in ({"beside": ("haze",), "adapters": adapters}, {"beside": ("rain",), "blended": False}):
+        with pytest.raises(TrainingError, match="found a checkpoint of another run"):
+            train_adapter(**given, **other)
+
+
+def test_a_checkpoint_of_mixed_samples_from_before_they_were_blended_is_another_run(
+    photos: Path, backbone: Path, tmp_path: Path
+) -> None:
+    given = {"name": "noise", "data": photos, "backbone": backbone, "run": tmp_path / "run", "steps": 1, "rank": 2}
+    given |= {"out": tmp_path / "out", "beside": ("rain",), "blended": False} | QUICK
+    train_adapter(**given)
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    facts = json.loads(read_header(checkpoint).metadata["abair.checkpoint"])
+    for name in ("mixed", "blended", "blended_with"):
+        del facts["of"][name]
+    save_file(load_file(checkpoint), checkpoint, {"abair.checkpoint": json.dumps(facts)})
+    with pytest.raises(TrainingError, match=r"mixed: found 0.3 by chance, expected 0.25"):
+        train_adapter(**given | {"steps": 2})
 
 
 def test_a_backbone_that_changed_in_phase_two_is_noticed(
@@ -265,9 +247,10 @@ def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
     made.clear()  # what says which damage it is
     batches = [first.batch(index) for index in range(9)]  # three epochs
     assert len(made) == len(set(made)) == 6
-    features, target, costs = batches[0]
+    features, target, costs, chains = batches[0]
     assert (features.shape, target.tolist()) == ((2, feature_count(network.size)), [[1, 0], [1, 0]])
     assert costs.shape == (2, 2, 2)
+    assert chains.tolist() == [False, False]
     # any of them can be had again, from the same file and from an empty one, whatever was asked for before
     for folder, count in (("a", 0), ("b", 6)):
         again = task(folder)
@@ -281,6 +264,24 @@ def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
     network = Backbone(SIZES["tiny"])
     task("a")
     assert len(list((tmp_path / "a").glob("pool-*.dat"))) == 2
+
+
+def test_what_a_chain_is_called_is_learnt_as_blends_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = CleanPhotos([np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)], "one")
+    degrader = Degrader({"darker": lambda clean, _: clean * 0.5, "paler": lambda clean, _: clean * 0.5 + 0.5})
+    settings = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3)
+    task = estimate.EstimateTask(Backbone(SIZES["tiny"]), degrader, photos, photos, settings, tmp_path, samples=2)
+    called = torch.tensor([[0.7, 0.3 - 1e-6, 1e-6]])
+    entropy = float(-(called * called.log()).sum())
+    for chain, best in ((True, estimate.SHARP), (False, 1.0)):
+        losses = {}
+        for scale in (estimate.SHARP, 0.6, 1.0):
+            monkeypatch.setattr(task, "module", lambda _, scale=scale: scale * called.log())
+            losses[scale] = float(
+                task.loss((torch.zeros(1, 1), called, torch.zeros(1, 3, 3), torch.tensor([chain])))[0]
+            )
+        assert min(losses, key=losses.__getitem__) == best
+        assert losses[best] == pytest.approx(entropy, abs=1e-4)
 
 
 def test_an_adapter_of_another_backbone_stops_phase_three(photos: Path, adapters: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 
 import abair
 from abair import contract, testing
-from abair.contract import GROUP, Card, Degradation, Hooks
+from abair.contract import GROUP, Card, Degradation, Hooks, recorded_figures
 from abair.report import Group, Report, Verdict
 
 PAGE = Path(__file__).parents[2] / "docs" / "contract.md"
@@ -73,6 +73,8 @@ def expected() -> str:
     parts.append("## What a plugin declares")
     for model in (Degradation, Card):
         parts += [f"### `abair.{model.__name__}`", paragraphs(model), fields(model)]
+    name = recorded_figures.__name__
+    parts += [f"### `abair.{name}`", signature(name, recorded_figures), paragraphs(recorded_figures)]
     parts.append("## What a gate is given, and returns")
     for model in (Report, Group, Verdict):
         parts += [f"### `{model.__module__}.{model.__name__}`", paragraphs(model), fields(model)]

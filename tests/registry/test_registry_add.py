@@ -89,6 +89,7 @@ def test_a_plugin_that_waits_for_review_is_a_candidate_and_nothing_served_change
     assert [(e["actor"], e["action"], e["reason"]) for e in story["events"]] == [
         ("ada", action, "asked for by the archive") for action in ("record", "propose", "add done")
     ]
+    assert story["card frost"] == ("MIT; trained on none; tiny: 31.25 dB on held-out samples, bare backbone 29.50")
     assert (settings.home / "deployment.json").read_bytes() == served
     shutil.rmtree(next(team.glob("*.dist-info")))
     assert (row(run, "frost")["state"], row(run, "frost")["problem"]) == ("candidate", "not installed")

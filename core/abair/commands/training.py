@@ -112,11 +112,20 @@ def adapter(
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, max=64, help="Of the adapter.")] = None,
     start: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="An adapter to go on from: the folder of its files.")
+        Path | None,
+        typer.Option(metavar="DIR", help="An adapter to go on from, its own or another's: the folder of its files."),
     ] = None,
     beside: Annotated[
         str | None,
-        typer.Option(metavar="A,B,...", help="Other installed degradations, one of which some samples carry, too."),
+        typer.Option(
+            metavar="A,B,...",
+            help="Other installed degradations, one of which some samples carry, too; a blend with its adapter has to "
+            "restore them.",
+        ),
+    ] = None,
+    adapters: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Those of --beside, as in DIR/noise/nano.  [default: their plugins' own]"),
     ] = None,
     track: Annotated[bool, typer.Option("--track", help="Record the training as a run in MLflow.")] = False,
     steps: Steps = None,
@@ -140,7 +149,7 @@ def adapter(
             name=name, data=data, pairs=pairs, backbone=backbone, out=out, run=run, settings_file=settings,
             device=device, track=track, say=reporter.say, steps=steps, minutes=_minutes(time_budget), patience=patience,
             batch=batch, crop=crop, learning_rate=learning_rate, seed=seed, precision=precision and precision.value,
-            workers=workers, decay=decay, rank=rank, start=start,
+            workers=workers, decay=decay, rank=rank, start=start, adapters=adapters,
             beside=names_in(beside, "--beside") if beside is not None else None,
         )  # fmt: skip
         if done is not None:

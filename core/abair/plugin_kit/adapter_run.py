@@ -80,6 +80,7 @@ def train(
                 "degradation": name, "photos": _called(photos.source), "count of photos": len(photos),
                 "SHA-256 of photos": photos.digest(), "SHA-256 of photos held out": held_out.digest(),
                 "start": str(options.get("start") or "nothing"),
+                "adapters beside": str(options.get("adapters") or "the plugins' own"),
                 "backbone": read_deployment(FACTORY).backbone.fingerprint if backbone is None else backbone.name,
                 "abair": __version__, "torch": torch.__version__, **settings.model_dump(),
             },
@@ -91,7 +92,9 @@ def train(
             if tracked is not None:
                 tracked.metrics({f"train/{key}": value for key, value in figures.items()}, step)
 
-        folder = train_adapter(name=name, data=data, run=run, backbone=backbone, out=out, watch=watch, **options)
+        folder = train_adapter(
+            name=name, data=data, run=run, backbone=backbone, out=out, watch=watch, say=say, **options
+        )
         if not processes.is_first():
             return None
         say(f"measuring {COUNT} held-out samples with every adapter")

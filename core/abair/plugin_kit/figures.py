@@ -28,6 +28,8 @@ def curves(name: str, history: Sequence[tuple[int, dict[str, float]]]) -> Figure
         ("real_psnr", "real pairs, with the adapter", "#117a4b", "-"),
         ("real_bare", "real pairs, bare backbone", "#88bfa2", "--"),
         ("mixed_psnr", "with a second damage, with the adapter", "#a8571f", "-"),
+        ("blend_halves", "with a second damage, halves of both adapters", "#e08b3f", "-"),
+        ("blend_alone", "with a second damage, the better of both adapters", "#eccaa4", "--"),
         ("mixed_bare", "with a second damage, bare backbone", "#d9ae8a", "--"),
         ("scene_psnr", "whole scenes, with the adapter", "#6a4fa3", "-"),
         ("scene_bare", "whole scenes, bare backbone", "#b9abd9", "--"),

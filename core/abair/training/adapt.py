@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +25,9 @@ from abair.backbone import Backbone, fingerprint, freeze
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.errors import MissingExtraError, TrainingError
 from abair.lora import Adapter, adaptable_layers, backbone_reference
+from abair.physics import uniform
 from abair.synthesis import CleanPhotos, Degrader, generator_for, pixels_digest
-from abair.training.lessons import held_out_pairs, lesson, view_of
+from abair.training.lessons import SHARES, held_out_pairs, lesson, view_of
 from abair.training.loop import Batch
 from abair.training.pairs import Pairs
 from abair.training.pretrain import VALIDATION_CROPS, decibel_loss, psnr
@@ -34,12 +37,16 @@ SCALE: Final = 2
 """Of what the adapter adds: LoRA's alpha over its rank."""
 REAL_SHARE: Final = 0.5
 """Share of samples cut from real pairs, where there are any."""
+TINY: Final = 1e-6
+"""What rounding may be wrong by."""
 
 
 class AdaptTask:
     """Phase II for the loop; it goes on from the adapter `start`, if there is one.
 
-    `degrader` knows the degradation, and those in the settings' `beside`. `start` may be another degradation's adapter.
+    `degrader` knows the degradation, and those in the settings' `beside`. What carries one of these, too, is restored
+    by a blend with that one's adapter, which stays as it is, if it is among the `partners`; else by this adapter alone.
+    `start` may be another degradation's adapter.
 
     Raises:
         TrainingError: `start` is of another rank, or leaves layers out; `beside` names a degradation twice, its own,
@@ -56,15 +63,16 @@ class AdaptTask:
         settings: Settings,
         pairs: tuple[Pairs, Pairs] | None = None,
         start: Adapter | None = None,
+        partners: Sequence[Adapter] = (),
     ) -> None:
         self.name = f"adapter-{degradation}"
         self.degradation, self.degrader, self.settings = degradation, degrader, settings
         self.photos, self.held_out, self.pairs = photos, held_out, pairs
-        self.others = settings.beside
-        unusable = {degradation, *self.others} - set(degrader.synthesizers)
-        if unusable or degradation in self.others or len(set(self.others)) < len(self.others):
+        self.beside = settings.beside
+        unusable = {degradation, *self.beside} - set(degrader.synthesizers)
+        if unusable or degradation in self.beside or len(set(self.beside)) < len(self.beside):
             raise TrainingError(
-                f"beside: found {', '.join(self.others)}, expected other degradations than {degradation}, each once, "
+                f"beside: found {', '.join(self.beside)}, expected other degradations than {degradation}, each once, "
                 f"of {', '.join(degrader.synthesizers)}"
             )
         self.fingerprint = fingerprint(backbone)
@@ -75,70 +83,119 @@ class AdaptTask:
         self.module = _with_lora(backbone, self.fingerprint, settings.rank)
         layers = adaptable_layers(self._bare)
         self._adapted = {name: self.module.get_base_model().get_submodule(name) for name in layers}
+        self._partners = {one.name: {layer: one.change(layer) for layer in one.layers} for one in partners}
+        self._blended_with = ", ".join(f"{one.name} {one.digest[:16]}" for one in partners)
         self._start = "" if start is None else start.digest
         if start is not None:
             _copy(start, self._adapted, settings.rank)
 
     @cached_property
     def depends(self) -> dict[str, str]:
-        """The frozen network, photos, damage, real pairs, and the adapter that it begins from."""
+        """The frozen network, photos, damage, real pairs, the adapters that it begins from and is blended with."""
         pairs = "" if self.pairs is None else pixels_digest([*self.pairs[0].clean, *self.pairs[0].degraded])
         photos, damage = self.photos.digest(), self.degrader.digest
         of = {"backbone": self.fingerprint, "photos": photos, "damage": damage, "pairs": pairs}
-        return of | {"start": self._start}
+        return of | {"start": self._start, "blended_with": self._blended_with}
 
     def batch(self, index: int) -> Batch:
-        """(degraded, clean, global views)."""
+        """(degraded, clean, global views, blend).
+
+        The last ones carry a second degradation. `blend` says how many these are, which it is by its place in `beside`,
+        and the adapter's weight there.
+        """
+        mixed, place, share = self._mixed(index), 0, 1.0
+        if mixed:
+            drawn = generator_for(self.settings.seed, 21, index)
+            place, share = int(torch.randint(len(self.beside), (), generator=drawn)), uniform(drawn, *SHARES)
         chosen = []
         for item in range(self.settings.batch):
             generator = generator_for(self.settings.seed, 2, index, item)
-            if self.pairs is not None and item < self.settings.batch * REAL_SHARE:
+            if self.pairs is not None and item < self._real_ones:
                 chosen.append(self._real(self.pairs[0], generator))
             else:
-                chosen.append(lesson(self.degrader, self.degradation, self.photos, self.settings, generator))
+                other = self.beside[place] if item >= self.settings.batch - mixed else None
+                chosen.append(lesson(self.degrader, self.degradation, self.photos, self.settings, generator, other))
         degraded, clean, views = (torch.stack(parts) for parts in zip(*chosen, strict=True))
-        return degraded, clean, views
+        return degraded, clean, views, torch.tensor([mixed, place, share])
+
+    @property
+    def _real_ones(self) -> int:
+        """How many samples of a batch are cut from real pairs."""
+        return 0 if self.pairs is None else math.ceil(REAL_SHARE * self.settings.batch)
+
+    def _mixed(self, index: int) -> int:
+        """How many samples of this batch carry a second degradation; over many batches the part is as it was asked."""
+        of_each = self.settings.mixed * (self.settings.batch - self._real_ones) if self.beside else 0.0
+        return math.floor((index + 1) * of_each + TINY) - math.floor(index * of_each + TINY)
 
     def _real(self, pairs: Pairs, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         return pairs.crop(generator, self.settings.crop, whole=bool(self.settings.scene))
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The error in decibels, as in phase I."""
-        degraded, clean, views = batch
-        degraded = degraded.contiguous(memory_format=torch.channels_last)
+        degraded, clean, views, blend = batch
+        mixed, place, share = blend.tolist()
+        own = len(degraded) - int(mixed)
+        changes, restored = self._changes(), []
+        if own:
+            restored.append(self._restore(changes, degraded[:own], views[:own]))
+        if mixed:
+            partner = self._partners.get(self.beside[int(place)])
+            restored.append(self._restore(changes, degraded[own:], views[own:], partner, share))
+        return decibel_loss(torch.cat(restored).float(), clean), {}
+
+    def _changes(self) -> dict[str, Tensor]:
+        """What the adapter in training adds to each layer's weight."""
+        with torch.autocast(next(self.module.parameters()).device.type, enabled=False):
+            return {name: layer.get_delta_weight("default") for name, layer in self._adapted.items()}
+
+    def _restore(
+        self,
+        changes: Mapping[str, Tensor],
+        degraded: Tensor,
+        views: Tensor,
+        partner: Mapping[str, Tensor] | None = None,
+        share: float = 1.0,
+    ) -> Tensor:
+        """What the network restores with the `changes`; with a partner's, too, by their `share` and the rest of its."""
         network = self._bare.to(degraded.device)
-        restored = functional_call(network, self._merged(network), (degraded, views))
-        return decibel_loss(restored.float(), clean), {}
-
-    def _merged(self, network: Backbone) -> dict[str, Tensor]:
-        """The adapted weights W + B A, as they will be served.
-
-        PEFT would run each layer's two small ones beside it, which takes a third longer.
-        """
-        with torch.autocast(next(network.parameters()).device.type, enabled=False):
-            return {
-                f"{name}.weight": network.get_submodule(name).weight + layer.get_delta_weight("default")
-                for name, layer in self._adapted.items()
-            }
+        weights = _merged(network, changes, partner, share)
+        restored: Tensor = functional_call(
+            network, weights, (degraded.contiguous(memory_format=torch.channels_last), views)
+        )
+        return restored
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
         """PSNR in dB on held-out samples: with the adapter, of the bare backbone, of the input.
 
-        On mixed samples, scenes and real pairs, too, where it learns from them.
+        On mixed samples, scenes and real pairs, too, where it learns from them. Of mixed samples whose other
+        degradation has a partner, `blend_halves` is what the two restore by halves, `blend_alone` what the better of
+        the two restores alone, on the mean.
         """
         figures: dict[str, float] = {}
         for prefix, samples in self._judged_by.items():
             figures[f"{prefix}psnr"] = _mean([psnr(self._restored(d, view), c) for d, c, view in samples])
             figures |= {f"{prefix}{way}": figure for way, figure in self._before[prefix].items()}
+        blended = [
+            (sample, self._partners[other])
+            for sample, other in zip(self._judged_by.get("mixed_", ()), cycle(self.beside), strict=False)
+            if other in self._partners
+        ]
+        if blended:
+            ways = [
+                _mean([psnr(self._restored(d, view, partner, share), c) for (d, c, view), partner in blended])
+                for share in (1.0, 0.5, 0.0)
+            ]
+            figures |= {"blend_halves": ways[1], "blend_alone": max(ways[0], ways[2])}
         return figures
 
     @cached_property
     def _judged_by(self) -> dict[str, list[tuple[Tensor, Tensor, Tensor]]]:
         """Held-out samples by what they are called in the figures: degraded, clean, global view."""
         sets = {"": held_out_pairs(self.degrader, self.held_out, self.degradation)}
-        if self.others:
-            sets["mixed_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, self.others)
+        if self.beside:
+            sets["mixed_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, self.beside)
         if self.settings.scene:
             sets["scene_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, scene=self.settings.scene)
         samples = {prefix: [(d, c, view_of(d)) for d, c in pairs] for prefix, pairs in sets.items()}
@@ -150,14 +207,14 @@ class AdaptTask:
     @cached_property
     def _before(self) -> dict[str, dict[str, float]]:
         """What the bare backbone makes of them, and what they are: no training changes it."""
-        with self.module.disable_adapter():
-            return {
-                prefix: {
-                    "bare": _mean([psnr(self._restored(d, view), c) for d, c, view in samples]),
-                    "input": _mean([psnr(d, c) for d, c, _ in samples]),
-                }
-                for prefix, samples in self._judged_by.items()
+        bare = self._bare.to(next(self.module.parameters()).device)
+        return {
+            prefix: {
+                "bare": _mean([psnr(self._shown(bare, d, view), c) for d, c, view in samples]),
+                "input": _mean([psnr(d, c) for d, c, _ in samples]),
             }
+            for prefix, samples in self._judged_by.items()
+        }
 
     def export(self, folder: Path) -> Path:
         """Write the adapter in PEFT's format, in 16 bits, to `folder/<backbone>`; returns that folder.
@@ -195,10 +252,34 @@ class AdaptTask:
         )
         return fingerprint(base)
 
-    def _restored(self, degraded: Tensor, view: Tensor) -> Tensor:
+    def _restored(
+        self, degraded: Tensor, view: Tensor, partner: Mapping[str, Tensor] | None = None, share: float = 1.0
+    ) -> Tensor:
+        changes = self._changes()
+        return self._shown(lambda image, whole: self._restore(changes, image, whole, partner, share), degraded, view)
+
+    def _shown(self, network: Callable[[Tensor, Tensor], Tensor], degraded: Tensor, view: Tensor) -> Tensor:
+        """One image and its view through a network, as an image."""
         device = next(self.module.parameters()).device
-        restored: Tensor = self.module(degraded[None].to(device), view[None].to(device))
-        return restored[0].clamp(0, 1).cpu()
+        return network(degraded[None].to(device), view[None].to(device))[0].clamp(0, 1).cpu()
+
+
+def _merged(
+    network: Backbone, changes: Mapping[str, Tensor], partner: Mapping[str, Tensor] | None, share: float
+) -> dict[str, Tensor]:
+    """The adapted weights W + B A, as they will be served; of two adapters by the share of the first.
+
+    PEFT would run each layer's two small ones beside it, which takes a third longer.
+    """
+    merged = {}
+    for name, change in changes.items():
+        weight = network.get_submodule(name).get_parameter("weight")
+        if partner is not None:
+            change = share * change
+            if name in partner:
+                change = change + (1 - share) * partner[name].view_as(weight).to(weight.device)
+        merged[f"{name}.weight"] = weight + change
+    return merged
 
 
 def _with_lora(backbone: Backbone, found: str, rank: int) -> Any:
@@ -219,11 +300,11 @@ def _with_lora(backbone: Backbone, found: str, rank: int) -> Any:
 def _copy(start: Adapter, adapted: Mapping[str, nn.Module], rank: int) -> None:
     if start.rank != rank:
         raise TrainingError(
-            f"adapter {start.name} to start from: found rank {start.rank}, expected {rank}; give --rank {start.rank}"
+            f"{start.name}, to start from: found rank {start.rank}, expected {rank}; give --rank {start.rank}"
         )
     if set(start.layers) != set(adapted):
         raise TrainingError(
-            f"adapter {start.name} to start from: found {len(start.layers)} layers, expected all {len(adapted)} that "
+            f"{start.name}, to start from: found {len(start.layers)} layers, expected all {len(adapted)} that "
             "an adapter may change; start from another, or from nothing"
         )
     with torch.no_grad():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
 from abair.bundle import assemble
-from abair.contract import CONFIG_FILE
+from abair.contract import CONFIG_FILE, RECORD_FILE
 from abair.deployment import BACKBONE_FILE, FACTORY, Deployment, read_deployment
 from abair.discovery import Found, Plugins, discover, load_synthesizer
-from abair.errors import PluginError, TrainingError
+from abair.errors import AdapterError, PluginError, TrainingError
 from abair.estimator import load_estimator, save_estimator
-from abair.lora import Blender, read_adapter
+from abair.lora import Adapter, Blender, read_adapter
 from abair.replay import replay_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe, clean_photos
 from abair.training import processes
@@ -69,17 +69,20 @@ def train_backbone(
 
 def train_adapter(
     *, name: str, data: Path | None, pairs: Path | None = None, backbone: Path | None = None, out: Path | None = None,
-    start: Path | None = None, run: Path | None = None, settings_file: Path | None = None, device: str = "cpu",
-    watch: Watch | None = None, **overrides: Any,
+    start: Path | None = None, adapters: Path | None = None, run: Path | None = None,
+    settings_file: Path | None = None, device: str = "cpu", watch: Watch | None = None,
+    say: Callable[[str], None] = lambda text: None, **overrides: Any,
 ) -> Path:  # fmt: skip
     """Phase II: train the adapter of one installed degradation; returns its folder (`out/<backbone>`).
 
     `backbone` defaults to the factory deployment's, `out` to the plugin's own adapters folder; `start` is the folder of
-    an adapter to go on from; `watch` hears of each validation.
+    an adapter to go on from. Those of the degradations in `beside` are in `adapters/<degradation>/<backbone>`; by
+    default they are their plugins' own, of which one that this backbone has none of is done without. `watch` hears of
+    each validation, `say` of what is done without.
 
     Raises:
-        TrainingError, PluginError: unusable settings, photos, pairs, plugin or `start`.
-        AdapterError: `start` does not belong to the backbone.
+        TrainingError, PluginError: unusable settings, photos, pairs, plugin or `start`; `adapters` for nothing.
+        AdapterError: `start`, or one in `adapters`, is not there or does not belong to the backbone.
     """
     settings = read_settings(ADAPTING, settings_file, **overrides)
     plugins = discover()
@@ -90,15 +93,19 @@ def train_adapter(
     real = read_pairs(pairs, settings.crop) if pairs is not None else None
     if start is not None and not (start / CONFIG_FILE).is_file():
         raise TrainingError(f"{start}: found no {CONFIG_FILE}, expected an adapter's folder, such as adapters/nano")
-    begun = None if start is None else read_adapter(start, network, fingerprint(network), name)
-    task = AdaptTask(network, name, degrader, photos, held_out, settings, real, begun)
+    begun = None if start is None else read_adapter(start, network, fingerprint(network), str(start))
+    partners = _partners(plugins, settings, network, adapters, say)
+    task = AdaptTask(network, name, degrader, photos, held_out, settings, real, begun, partners)
     run = run or Path("runs") / f"adapter-{name}"
     state = train(task, settings, run, device=device, watch=watch)
     target = out or degradation.adapters
     if processes.is_first():
         folder = task.export(target)
-        given = {"pairs": pairs.resolve().name} if pairs else {}  # the name alone: the record is shipped
+        given: dict[str, Any] = (
+            {"pairs": pairs.resolve().name} if pairs else {}
+        )  # the name alone: the record is shipped
         given |= {"start": begun.digest} if begun is not None else {}
+        given |= {"blended_with": {one.name: one.digest for one in partners}} if partners else {}
         _record(folder, settings, state, photos, fingerprint=task.fingerprint, **given, **task.validate())
     processes.leave()
     return target / network.size.name
@@ -236,9 +243,32 @@ def _begin_from(start: Path, module: Pretraining) -> None:
         ) from None
 
 
+def _partners(
+    plugins: Plugins, settings: Settings, network: Backbone, adapters: Path | None, say: Callable[[str], None]
+) -> list[Adapter]:
+    """The adapters with which an adapter in training is blended: those of `beside`, as far as there are any."""
+    if adapters is not None and not (settings.beside and settings.blended):
+        raise TrainingError(
+            f"--adapters {adapters}: found nothing to blend with; expected --beside with the degradations that it is "
+            "for, and no `blended = false`"
+        )
+    if not settings.blended:
+        return []
+    mark, partners = fingerprint(network), []
+    for label in settings.beside:
+        folder = _with_adapters(plugins.found[label], adapters).degradation.adapters / network.size.name
+        try:
+            partners.append(read_adapter(folder, network, mark, label))
+        except AdapterError as error:
+            if adapters is not None:
+                raise
+            say(f"{label} has no adapter for this backbone: what carries it, too, is restored without ({error})")
+    return partners
+
+
 def _record(folder: Path, settings: Settings, state: State, photos: CleanPhotos, **facts: Any) -> None:
     """`training.toml` beside the weights: the settings, and what else made them."""
     results = {key: value if not isinstance(value, float) else round(value, 4) for key, value in facts.items()}
     run = {"minutes": round(state.seconds / 60, 1), "steps": state.step, "photos": len(photos)}
     results |= {"photos_digest": photos.digest()}
-    write_settings(folder / "training.toml", settings, run=run | results)
+    write_settings(folder / RECORD_FILE, settings, run=run | results)

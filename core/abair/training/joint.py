@@ -21,9 +21,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from abair.backbone import Backbone, fingerprint, load_backbone
+from abair.contract import RECORD_FILE
 from abair.discovery import Found, load_synthesizer
 from abair.errors import TrainingError
-from abair.lora import Blender, read_adapter
+from abair.lora import Adapter, Blender, read_adapter
 from abair.synthesis import CleanPhotos, Degrader
 from abair.training.adapt import AdaptTask
 from abair.training.effort import Effort, spent
@@ -32,12 +33,11 @@ from abair.training.loop import HISTORY, train
 from abair.training.pretrain import PretrainTask, psnr
 from abair.training.settings import ADAPTING, PRETRAINING, Settings, read_settings
 
-RECORD: Final = "training.toml"
 PACE: Final = 0.5
 """Minutes for which an adapter is trained to see how long a step takes on this machine."""
 ENDLESS: Final = 1_000_000
 """Steps that are never done: time ends a run."""
-SAMPLED: Final = ("batch", "crop", "rank", "scene", "scenes", "dim", "beside")
+SAMPLED: Final = ("batch", "crop", "rank", "scene", "scenes", "dim", "beside", "mixed", "blended")
 """Settings on which it depends how long a step of an adapter's training takes."""
 JUDGED_EVERY: Final = 100
 
@@ -120,17 +120,19 @@ def compare(
     mark, size = fingerprint(network), network.size.name
     degrader = Degrader({name: load_synthesizer(found.degradation) for name, found in plugins.items()})
     samples = {name: held_out_pairs(degrader, held_out, name) for name in plugins}
-    adapted: dict[str, float] = {}
-    for name, found in plugins.items():
-        adapter = read_adapter(found.degradation.adapters / size, network, mark, name)
-        adapted[name] = _mean_psnr(Blender(network, [adapter]).blend([1.0]), samples[name])
+    adapters = {
+        name: read_adapter(found.degradation.adapters / size, network, mark, name) for name, found in plugins.items()
+    }
+    adapted = {
+        name: _mean_psnr(Blender(network, [adapter]).blend([1.0]), samples[name]) for name, adapter in adapters.items()
+    }
     stages = []
     for count, name in enumerate(new, 1):
         labels = [label for label in plugins if label not in new[count:]]
         target = {label: adapted[label] for label in labels}
         say(f"{name}: the pace of its adapter's training")
-        record = plugins[name].degradation.adapters / size / RECORD
-        beside = _beside(record, backbone, degrader, name, photos, held_out, out)
+        record = plugins[name].degradation.adapters / size / RECORD_FILE
+        beside = _beside(record, backbone, degrader, adapters, name, photos, held_out, out)
         say(f"{name}: {len(labels)} labels jointly, {minutes:g} minutes")
         joint, reached = _jointly(
             backbone, degrader, labels, photos, held_out, samples, out / f"joint-{len(labels)}", minutes, _mean(target)
@@ -147,7 +149,14 @@ def compare(
 
 
 def _beside(
-    record: Path, backbone: Path, degrader: Degrader, name: str, photos: CleanPhotos, held_out: CleanPhotos, out: Path
+    record: Path,
+    backbone: Path,
+    degrader: Degrader,
+    adapters: Mapping[str, Adapter],
+    name: str,
+    photos: CleanPhotos,
+    held_out: CleanPhotos,
+    out: Path,
 ) -> Effort:
     """What the adapter's training cost: its recorded steps at the pace of this machine."""
     try:
@@ -160,7 +169,8 @@ def _beside(
             f"{name}` writes beside the weights"
         ) from None
     settings = read_settings(ADAPTING, None, **same, steps=ENDLESS, minutes=PACE, validate_every=ENDLESS)
-    task = AdaptTask(load_backbone(backbone), name, degrader, photos, held_out, settings)
+    partners = [adapters[label] for label in settings.beside if label in adapters and settings.blended]
+    task = AdaptTask(load_backbone(backbone), name, degrader, photos, held_out, settings, partners=partners)
     state = train(task, settings, out / f"pace-{name}", quiet=True)
     tried, share = spent(task, state), steps / max(1, state.step)
     return Effort(

@@ -299,7 +299,12 @@ def _restore(
     expected = {name: parameter.shape for name, parameter in parameters.items()}
     identity = _identity(task, settings)
     # what a checkpoint of an earlier version does not say is as it always was then
-    usual = {key: str(field.default) for key, field in Settings.model_fields.items()} | {"start": ""}
+    usual = {key: str(field.default) for key, field in Settings.model_fields.items()} | {
+        "start": "",
+        "blended_with": "",
+    }
+    if facts.get("of", {}).get("beside", "()") != "()":
+        usual["mixed"] = "0.3 by chance"
     of = usual | facts.get("of", {})
     others = sorted(key for key in identity if identity[key] != of.get(key))
     if facts.get("task") != task.name or others or found != expected:

@@ -18,10 +18,11 @@ class Settings(BaseModel):
 
     The learning rate rises over `warmup` steps, stays, and falls to zero over the last `decay` part of the steps
     ("warm-up, stable, decay"): while it is stable, a run can be resumed with more or fewer `steps`. Phase I draws the
-    labels in `emphasis` so many times as often as the others; phase II trains an adapter of `rank`, on samples of which
-    some carry one of the degradations in `beside`, too. With `scene`, the part `scenes` of the synthetic samples is cut
-    from scenes of at most that size, which is at least twice the crop; the part `dim` of them shows photos that were
-    made darker first.
+    labels in `emphasis` so many times as often as the others; phase II trains an adapter of `rank`. The part `mixed` of
+    its synthetic samples carries one of the degradations in `beside`, too, if there are any; if `blended`, these are
+    restored by a blend with that one's adapter. With `scene`, the part `scenes` of the synthetic samples is cut from
+    scenes of at most that size, which is at least twice the crop; the part `dim` of them shows photos that were made
+    darker first.
 
     With `minutes`, time counts as steps do: the run ends, its rate fallen to zero, after whichever is over first. With
     `patience`, it ends when so many validations in a row have found nothing better, and the best weights are kept. Both
@@ -48,6 +49,8 @@ class Settings(BaseModel):
     scenes: float = Field(default=0.6, ge=0, le=1, description="phase II: part of the samples cut from scenes")
     dim: float = Field(default=0.0, ge=0, le=1, description="phase II: part of the samples that show darker photos")
     beside: tuple[str, ...] = Field(default=(), description="phase II: degradations that some samples carry, too")
+    mixed: float = Field(default=0.25, gt=0, le=1, description="phase II: part of the samples that carry one")
+    blended: bool = Field(default=True, description="phase II: restore these by a blend with that one's adapter")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = Field(default=1, ge=0)
     validate_every: int = Field(default=500, ge=1)

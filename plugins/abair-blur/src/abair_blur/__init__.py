@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from abair import Card, Degradation, hookimpl
+from abair import Card, Degradation, hookimpl, recorded_figures
+
+ADAPTERS = Path(__file__).parent / "adapters"
 
 
 @hookimpl
@@ -13,11 +15,12 @@ def abair_degradations() -> list[Degradation]:
             name="blur",
             title="Blur",
             synthesizer="abair_blur.synthesis:degrade",
-            adapters=Path(__file__).parent / "adapters",
+            adapters=ADAPTERS,
             card=Card(
                 authors=("The ABAIR authors",),
                 licence="Apache-2.0",
                 training_data="BSDS500, CID22, CLIC2025 and wallpaper photographs, damaged by the synthesiser",
+                figures=recorded_figures(ADAPTERS),
                 command="abair train adapter blur",
             ),
         )
