@@ -2,7 +2,7 @@
 
 An adapter that has seen its degradation alone brings any other one out more. So some of the samples may carry a second
 one, before or after its own, and are to be restored from both, as they will be when they are served: by a blend with
-the other's adapter. A blend of two that never met is worse than either alone.
+the other's adapter. A blend of two that never met is often worse than the better of them.
 
 When a photo is restored, each tile is told of the whole by the global view. A sample that is a crop and nothing else is
 its own whole, so what is seen in the large, haze over depth and darkness, may be put on a scene, of which the sample is
