@@ -247,10 +247,9 @@ def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
     made.clear()  # what says which damage it is
     batches = [first.batch(index) for index in range(9)]  # three epochs
     assert len(made) == len(set(made)) == 6
-    features, target, costs, chains = batches[0]
+    features, target, costs = batches[0]
     assert (features.shape, target.tolist()) == ((2, feature_count(network.size)), [[1, 0], [1, 0]])
     assert costs.shape == (2, 2, 2)
-    assert chains.tolist() == [False, False]
     # any of them can be had again, from the same file and from an empty one, whatever was asked for before
     for folder, count in (("a", 0), ("b", 6)):
         again = task(folder)
@@ -264,24 +263,6 @@ def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
     network = Backbone(SIZES["tiny"])
     task("a")
     assert len(list((tmp_path / "a").glob("pool-*.dat"))) == 2
-
-
-def test_what_a_chain_is_called_is_learnt_as_blends_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    photos = CleanPhotos([np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)], "one")
-    degrader = Degrader({"darker": lambda clean, _: clean * 0.5, "paler": lambda clean, _: clean * 0.5 + 0.5})
-    settings = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3)
-    task = estimate.EstimateTask(Backbone(SIZES["tiny"]), degrader, photos, photos, settings, tmp_path, samples=2)
-    called = torch.tensor([[0.7, 0.3 - 1e-6, 1e-6]])
-    entropy = float(-(called * called.log()).sum())
-    for chain, best in ((True, estimate.SHARP), (False, 1.0)):
-        losses = {}
-        for scale in (estimate.SHARP, 0.6, 1.0):
-            monkeypatch.setattr(task, "module", lambda _, scale=scale: scale * called.log())
-            losses[scale] = float(
-                task.loss((torch.zeros(1, 1), called, torch.zeros(1, 3, 3), torch.tensor([chain])))[0]
-            )
-        assert min(losses, key=losses.__getitem__) == best
-        assert losses[best] == pytest.approx(entropy, abs=1e-4)
 
 
 def test_an_adapter_of_another_backbone_stops_phase_three(photos: Path, adapters: Path, tmp_path: Path) -> None:

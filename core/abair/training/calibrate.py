@@ -23,9 +23,6 @@ from abair.training.estimate import VALIDATION_SIDE
 TEMPERATURES: Final = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2, 0.1)
 SAMPLES: Final = 200
 """Held-out samples, drawn by the recipe of phase III: single, mixed and clean."""
-ALIKE: Final = 0.02
-"""Decibels that so few samples cannot tell apart: of temperatures that differ by less the highest is taken, since mixed
-damage needs soft blends."""
 
 
 @torch.inference_mode()
@@ -44,6 +41,6 @@ def calibrate(
             keep = weights.pop(CLEAN)
             restored = blender.blend(list(weights.values()), keep=keep)(degraded[None], view)[0].clamp(0, 1)
             losses[temperature] += float((restored - clean).square().mean().add(GOOD_ENOUGH).log10())
-    best = max(t for t, loss in losses.items() if loss - min(losses.values()) <= ALIKE / 10 * SAMPLES)
+    best = min(losses, key=losses.__getitem__)
     estimator.temperature.fill_(best)
     return best
