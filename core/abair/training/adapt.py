@@ -173,9 +173,9 @@ class AdaptTask:
         degradation has a partner, `blend_halves` is what the two restore by halves, `blend_alone` what the better of
         the two restores alone, on the mean.
         """
-        figures: dict[str, float] = {}
+        changes, figures = self._changes(), dict[str, float]()
         for prefix, samples in self._judged_by.items():
-            figures[f"{prefix}psnr"] = _mean([psnr(self._restored(d, view), c) for d, c, view in samples])
+            figures[f"{prefix}psnr"] = _mean([psnr(self._restored(changes, d, view), c) for d, c, view in samples])
             figures |= {f"{prefix}{way}": figure for way, figure in self._before[prefix].items()}
         blended = [
             (sample, self._partners[other])
@@ -184,7 +184,7 @@ class AdaptTask:
         ]
         if blended:
             ways = [
-                _mean([psnr(self._restored(d, view, partner, share), c) for (d, c, view), partner in blended])
+                _mean([psnr(self._restored(changes, d, view, partner, share), c) for (d, c, view), partner in blended])
                 for share in (1.0, 0.5, 0.0)
             ]
             figures |= {"blend_halves": ways[1], "blend_alone": max(ways[0], ways[2])}
@@ -253,9 +253,13 @@ class AdaptTask:
         return fingerprint(base)
 
     def _restored(
-        self, degraded: Tensor, view: Tensor, partner: Mapping[str, Tensor] | None = None, share: float = 1.0
+        self,
+        changes: Mapping[str, Tensor],
+        degraded: Tensor,
+        view: Tensor,
+        partner: Mapping[str, Tensor] | None = None,
+        share: float = 1.0,
     ) -> Tensor:
-        changes = self._changes()
         return self._shown(lambda image, whole: self._restore(changes, image, whole, partner, share), degraded, view)
 
     def _shown(self, network: Callable[[Tensor, Tensor], Tensor], degraded: Tensor, view: Tensor) -> Tensor:

@@ -101,9 +101,8 @@ def train_adapter(
     target = out or degradation.adapters
     if processes.is_first():
         folder = task.export(target)
-        given: dict[str, Any] = (
-            {"pairs": pairs.resolve().name} if pairs else {}
-        )  # the name alone: the record is shipped
+        # the name alone: the record is shipped
+        given: dict[str, Any] = {"pairs": pairs.resolve().name} if pairs else {}
         given |= {"start": begun.digest} if begun is not None else {}
         given |= {"blended_with": {one.name: one.digest for one in partners}} if partners else {}
         _record(folder, settings, state, photos, fingerprint=task.fingerprint, **given, **task.validate())
