@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_bac
 from abair.errors import TrainingError
 from abair.physics import uniform
 from abair.synthesis import CleanPhotos, Degrader, generator_for
-from abair.training import loop
+from abair.training import loop, processes
 from abair.training.loop import CHECKPOINT, HISTORY, Batch, learning_rate, train
 from abair.training.pretrain import PretrainTask
 from abair.training.settings import Settings, read_settings
@@ -407,7 +408,9 @@ def _as_rank(folder: str, out: str) -> None:
     task = _Shared(seed=int(os.environ["RANK"]))
     train(task, _settings(steps=6), Path(folder), quiet=True)
     save_file({name: p.detach().contiguous() for name, p in task.module.named_parameters()}, out)
-    torch.distributed.destroy_process_group()
+    group = weakref.ref(torch.distributed.group.WORLD)
+    processes.leave()
+    assert group() is None, "the group and its threads are still there when the interpreter ends, which may abort it"
 
 
 def _start(tmp_path: Path, rank: int, port: int) -> subprocess.Popen[bytes]:
@@ -431,13 +434,13 @@ def test_two_processes_end_with_the_weights_of_one_that_saw_both_their_batches(t
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    processes = [_start(tmp_path, rank, port) for rank in range(2)]
+    started = [_start(tmp_path, rank, port) for rank in range(2)]
     try:
         single = _Shared(seed=0, both=True)
         train(single, _settings(steps=6), tmp_path / "single", quiet=True)
-        assert [process.wait(timeout=120) for process in processes] == [0, 0]
+        assert [process.wait(timeout=120) for process in started] == [0, 0]
     finally:
-        for process in processes:
+        for process in started:
             process.kill()
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())

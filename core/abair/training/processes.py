@@ -7,6 +7,10 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
+
+# Its defaults hold the group that there is when it is imported, and torch.optim imports it in its first step: the group
+# would outlive `leave`, and its threads might be caught at work by the end of the interpreter, which aborts.
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 from abair.errors import TrainingError
@@ -47,7 +51,7 @@ def join(device: str) -> tuple[int, int]:
 
 
 def leave() -> None:
-    """Wait until the first process has written its files, and end the group."""
+    """Wait until the first process has written its files, and end the group and its threads."""
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
