@@ -115,6 +115,41 @@ def test_phase_two_goes_on_from_an_adapter(photos: Path, backbone: Path, adapter
     assert not (tmp_path / "other").exists()
 
 
+def test_what_is_written_can_be_a_mean_with_another_adapter(
+    photos: Path, backbone: Path, adapters: Path, tmp_path: Path
+) -> None:
+    other = adapters / "noise" / "tiny"
+    file = tmp_path / "settings.toml"
+    file.write_text("[settings]\ntrained_part = 0.25\n")
+    given = {"name": "noise", "data": photos, "backbone": backbone, "run": tmp_path / "run", "rank": 3} | QUICK
+    trained = train_adapter(out=tmp_path / "trained", steps=2, start=adapters / "rain" / "tiny", **given)
+    # the run is over, its checkpoint the same: nothing is trained again, whatever part is taken
+    mean = train_adapter(
+        out=tmp_path / "mean", steps=2, start=adapters / "rain" / "tiny", mean_with=other, settings_file=file, **given
+    )
+    one, two, both = (load_file(folder / WEIGHTS_FILE) for folder in (trained, other, mean))
+    for name in both:
+        torch.testing.assert_close(
+            both[name].float(), 0.25 * one[name] + 0.75 * two[name].float(), atol=1e-4, rtol=1e-3
+        )
+    assert any(not torch.equal(both[name], one[name]) for name in both)
+    record = tomllib.loads((mean / "training.toml").read_text())
+    network = load_backbone(backbone)
+    assert record["run"]["mean_with"] == read_adapter(other, network, fingerprint(network), "noise").digest
+    assert record["settings"]["trained_part"] == 0.25
+    figures = tomllib.loads((trained / "training.toml").read_text())["run"]
+    assert figures["psnr"] != record["run"]["psnr"]  # those of what was written
+    for change, told in (
+        ({"rank": 4}, r"noise/tiny, for the mean: found rank 3, expected 4; give --rank 3"),
+        ({"mean_with": other.parent}, r"noise: found no adapter_config.json, expected an adapter's folder"),
+    ):
+        with pytest.raises(TrainingError, match=told):  # before the training, not after it
+            train_adapter(
+                out=tmp_path / "not", steps=1, **given | {"mean_with": other, "run": tmp_path / "new"} | change
+            )
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_degradation_beside_must_be_installed(photos: Path, backbone: Path, tmp_path: Path) -> None:
     given = {"name": "noise", "data": photos, "backbone": backbone, "run": tmp_path / "run", "steps": 1} | QUICK
     with pytest.raises(PluginError, match="frost"):
@@ -247,9 +282,10 @@ def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
     made.clear()  # what says which damage it is
     batches = [first.batch(index) for index in range(9)]  # three epochs
     assert len(made) == len(set(made)) == 6
-    features, target, costs = batches[0]
+    features, target, costs, chains = batches[0]
     assert (features.shape, target.tolist()) == ((2, feature_count(network.size)), [[1, 0], [1, 0]])
     assert costs.shape == (2, 2, 2)
+    assert chains.tolist() == [False, False]
     # any of them can be had again, from the same file and from an empty one, whatever was asked for before
     for folder, count in (("a", 0), ("b", 6)):
         again = task(folder)
@@ -263,6 +299,54 @@ def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
     network = Backbone(SIZES["tiny"])
     task("a")
     assert len(list((tmp_path / "a").glob("pool-*.dat"))) == 2
+
+
+def test_what_a_chain_is_called_is_learnt_as_blends_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = CleanPhotos([np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)], "one")
+    degrader = Degrader({"darker": lambda clean, _: clean * 0.5, "paler": lambda clean, _: clean * 0.5 + 0.5})
+    settings = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3)
+    task = estimate.EstimateTask(Backbone(SIZES["tiny"]), degrader, photos, photos, settings, tmp_path, samples=2)
+    called = torch.tensor([[0.7, 0.3 - 1e-6, 1e-6]])
+    entropy = float(-(called * called.log()).sum())
+    for chain, best in ((True, estimate.SHARP), (False, 1.0)):
+        losses = {}
+        for scale in (estimate.SHARP, 0.6, 1.0):
+            monkeypatch.setattr(task, "module", lambda _, scale=scale: scale * called.log())
+            losses[scale] = float(
+                task.loss((torch.zeros(1, 1), called, torch.zeros(1, 3, 3), torch.tensor([chain])))[0]
+            )
+        assert min(losses, key=losses.__getitem__) == best
+        assert losses[best] == pytest.approx(entropy, abs=1e-4)
+
+
+def test_a_trained_estimator_can_be_averaged_with_another(tmp_path: Path) -> None:
+    photos = CleanPhotos([np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)], "one")
+    settings = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3, trained_part=0.25)
+    degrader = Degrader({"darker": lambda clean, _: clean * 0.5})
+    task = estimate.EstimateTask(Backbone(SIZES["tiny"]), degrader, photos, photos, settings, tmp_path, samples=2)
+    torch.manual_seed(1)
+    other = Estimator(task.module.labels, task.module.features)
+    features = torch.randn(3, task.module.features)
+    before = {name: p.detach().clone() for name, p in task.module.named_parameters()}
+    task.take_mean(other)
+    for name, parameter in task.module.named_parameters():
+        torch.testing.assert_close(parameter, 0.25 * before[name] + 0.75 * other.get_parameter(name))
+    assert not torch.allclose(task.module(features), other(features))
+
+
+def test_an_estimator_that_grew_is_none_to_begin_from(
+    photos: Path, backbone: Path, adapters: Path, tmp_path: Path
+) -> None:
+    grown, features = tmp_path / "grown.safetensors", feature_count(SIZES["tiny"])
+    whole = Estimator((*DEGRADATIONS, "clean"), features)
+    save_estimator(whole.grown(torch.zeros(16, features), torch.zeros(16)), grown)
+    for option in ("start", "mean_with"):
+        with pytest.raises(TrainingError, match=r"grown.safetensors: found 112 hidden units, expected 96"):
+            train_estimator(
+                data=photos, out=tmp_path / "bundle", run=tmp_path / "run", backbone=backbone, adapters=adapters,
+                steps=1, labels=DEGRADATIONS, **QUICK | {"crop": 64, option: grown},
+            )  # fmt: skip
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_adapter_of_another_backbone_stops_phase_three(photos: Path, adapters: Path, tmp_path: Path) -> None:

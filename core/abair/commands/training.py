@@ -115,6 +115,13 @@ def adapter(
         Path | None,
         typer.Option(metavar="DIR", help="An adapter to go on from, its own or another's: the folder of its files."),
     ] = None,
+    mean_with: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="An adapter, such as that of --start; the mean of its weights and the trained ones is written.",
+        ),
+    ] = None,
     beside: Annotated[
         str | None,
         typer.Option(
@@ -149,7 +156,7 @@ def adapter(
             name=name, data=data, pairs=pairs, backbone=backbone, out=out, run=run, settings_file=settings,
             device=device, track=track, say=reporter.say, steps=steps, minutes=_minutes(time_budget), patience=patience,
             batch=batch, crop=crop, learning_rate=learning_rate, seed=seed, precision=precision and precision.value,
-            workers=workers, decay=decay, rank=rank, start=start, adapters=adapters,
+            workers=workers, decay=decay, rank=rank, start=start, adapters=adapters, mean_with=mean_with,
             beside=names_in(beside, "--beside") if beside is not None else None,
         )  # fmt: skip
         if done is not None:
@@ -172,6 +179,13 @@ def estimator(
         typer.Option(metavar="DIR", help="Adapters, as DIR/noise/nano and so on.  [default: the plugins' own]"),
     ] = None,
     start: Annotated[Path | None, typer.Option(metavar="FILE", help="An estimator to start from.")] = None,
+    mean_with: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="One, such as that of --start; the mean of its weights and the trained ones is written.",
+        ),
+    ] = None,
     labels: Labels = None,
     data: Data = None,
     settings: SettingsFile = None,
@@ -198,9 +212,9 @@ def estimator(
 
         train_estimator(
             data=data, out=out, name=name, run=run, backbone=backbone, adapters=adapters, start=start,
-            settings_file=settings, labels=_names(labels), device=device, steps=steps, minutes=_minutes(time_budget),
-            patience=patience, batch=batch, crop=crop, learning_rate=learning_rate, seed=seed,
-            precision=precision and precision.value, workers=workers, decay=decay,
+            mean_with=mean_with, settings_file=settings, labels=_names(labels), device=device, steps=steps,
+            minutes=_minutes(time_budget), patience=patience, batch=batch, crop=crop, learning_rate=learning_rate,
+            seed=seed, precision=precision and precision.value, workers=workers, decay=decay,
         )  # fmt: skip
 
 

@@ -46,11 +46,11 @@ class AdaptTask:
 
     `degrader` knows the degradation, and those in the settings' `beside`. What carries one of these, too, is restored
     by a blend with that one's adapter, which stays as it is, if it is among the `partners`; else by this adapter alone.
-    `start` may be another degradation's adapter.
+    `start` may be another degradation's adapter. `mean_with` is what `take_mean` averages the trained weights with.
 
     Raises:
-        TrainingError: `start` is of another rank, or leaves layers out; `beside` names a degradation twice, its own,
-            or one that `degrader` does not know.
+        TrainingError: `start` or `mean_with` is of another rank, or leaves layers out; `beside` names a degradation
+            twice, its own, or one that `degrader` does not know.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class AdaptTask:
         pairs: tuple[Pairs, Pairs] | None = None,
         start: Adapter | None = None,
         partners: Sequence[Adapter] = (),
+        mean_with: Adapter | None = None,
     ) -> None:
         self.name = f"adapter-{degradation}"
         self.degradation, self.degrader, self.settings = degradation, degrader, settings
@@ -87,7 +88,11 @@ class AdaptTask:
         self._blended_with = ", ".join(f"{one.name} {one.digest[:16]}" for one in partners)
         self._start = "" if start is None else start.digest
         if start is not None:
-            _copy(start, self._adapted, settings.rank)
+            _expect_fit(start, "to start from", self._adapted, settings.rank)
+            _move(self._adapted, start, 1.0)
+        self._mean_with = mean_with
+        if mean_with is not None:
+            _expect_fit(mean_with, "for the mean", self._adapted, settings.rank)
 
     @cached_property
     def depends(self) -> dict[str, str]:
@@ -216,6 +221,16 @@ class AdaptTask:
             for prefix, samples in self._judged_by.items()
         }
 
+    def take_mean(self) -> None:
+        """After the training: the mean of its weights and those of `mean_with`, if there is one.
+
+        What is trained on samples alone gets better on samples, and may get worse on what they are not like. In
+        between, where one was trained from the other, it is often better than both on either (*weight-space ensemble*,
+        Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+        """
+        if self._mean_with is not None:
+            _move(self._adapted, self._mean_with, 1 - self.settings.trained_part)
+
     def export(self, folder: Path) -> Path:
         """Write the adapter in PEFT's format, in 16 bits, to `folder/<backbone>`; returns that folder.
 
@@ -301,21 +316,25 @@ def _with_lora(backbone: Backbone, found: str, rank: int) -> Any:
     return model
 
 
-def _copy(start: Adapter, adapted: Mapping[str, nn.Module], rank: int) -> None:
-    if start.rank != rank:
+def _expect_fit(adapter: Adapter, purpose: str, adapted: Mapping[str, nn.Module], rank: int) -> None:
+    if adapter.rank != rank:
         raise TrainingError(
-            f"{start.name}, to start from: found rank {start.rank}, expected {rank}; give --rank {start.rank}"
+            f"{adapter.name}, {purpose}: found rank {adapter.rank}, expected {rank}; give --rank {adapter.rank}"
         )
-    if set(start.layers) != set(adapted):
+    if set(adapter.layers) != set(adapted):
         raise TrainingError(
-            f"{start.name}, to start from: found {len(start.layers)} layers, expected all {len(adapted)} that "
-            "an adapter may change; start from another, or from nothing"
+            f"{adapter.name}, {purpose}: found {len(adapter.layers)} layers, expected all {len(adapted)} that "
+            "an adapter may change; name another, or none"
         )
-    with torch.no_grad():
-        for name, (down, up) in start.layers.items():
-            for part, tensor in (("lora_A", down), ("lora_B", up * (start.scaling / SCALE))):
-                weight = adapted[name].get_submodule(part).get_parameter("default.weight")
-                weight.copy_(tensor.view_as(weight))
+
+
+@torch.no_grad()
+def _move(adapted: Mapping[str, nn.Module], towards: Adapter, part: float) -> None:
+    """The weights of the layers by `part` of the way to those of an adapter."""
+    for name, (down, up) in towards.layers.items():
+        for matrix, tensor in (("lora_A", down), ("lora_B", up * (towards.scaling / SCALE))):
+            weight = adapted[name].get_submodule(matrix).get_parameter("default.weight")
+            weight.lerp_(tensor.view_as(weight).to(weight), part)
 
 
 def _mean(values: Sequence[float]) -> float:

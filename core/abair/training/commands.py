@@ -19,7 +19,7 @@ from abair.contract import CONFIG_FILE, RECORD_FILE
 from abair.deployment import BACKBONE_FILE, FACTORY, Deployment, read_deployment
 from abair.discovery import Found, Plugins, discover, load_synthesizer
 from abair.errors import AdapterError, PluginError, TrainingError
-from abair.estimator import load_estimator, save_estimator
+from abair.estimator import HIDDEN, Estimator, load_estimator, save_estimator
 from abair.lora import Adapter, Blender, read_adapter
 from abair.replay import replay_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe, clean_photos
@@ -69,20 +69,22 @@ def train_backbone(
 
 def train_adapter(
     *, name: str, data: Path | None, pairs: Path | None = None, backbone: Path | None = None, out: Path | None = None,
-    start: Path | None = None, adapters: Path | None = None, run: Path | None = None,
+    start: Path | None = None, adapters: Path | None = None, mean_with: Path | None = None, run: Path | None = None,
     settings_file: Path | None = None, device: str = "cpu", watch: Watch | None = None,
     say: Callable[[str], None] = lambda text: None, **overrides: Any,
 ) -> Path:  # fmt: skip
     """Phase II: train the adapter of one installed degradation; returns its folder (`out/<backbone>`).
 
     `backbone` defaults to the factory deployment's, `out` to the plugin's own adapters folder; `start` is the folder of
-    an adapter to go on from. Those of the degradations in `beside` are in `adapters/<degradation>/<backbone>`; by
-    default they are their plugins' own, of which one that this backbone has none of is done without. `watch` hears of
-    each validation, `say` of what is done without.
+    an adapter to go on from, `mean_with` that of one whose weights and the trained ones' mean is written. Those of the
+    degradations in `beside` are in `adapters/<degradation>/<backbone>`; by default they are their plugins' own, of
+    which one that this backbone has none of is done without. `watch` hears of each validation, `say` of what is done
+    without.
 
     Raises:
-        TrainingError, PluginError: unusable settings, photos, pairs, plugin or `start`; `adapters` for nothing.
-        AdapterError: `start`, or one in `adapters`, is not there or does not belong to the backbone.
+        TrainingError, PluginError: unusable settings, photos, pairs, plugin, `start` or `mean_with`; `adapters` for
+            nothing.
+        AdapterError: one of these adapters is not there or does not belong to the backbone.
     """
     settings = read_settings(ADAPTING, settings_file, **overrides)
     plugins = discover()
@@ -91,19 +93,19 @@ def train_adapter(
     photos, held_out = photos_of(data)
     network = load_backbone(backbone or _factory_backbone())
     real = read_pairs(pairs, settings.crop) if pairs is not None else None
-    if start is not None and not (start / CONFIG_FILE).is_file():
-        raise TrainingError(f"{start}: found no {CONFIG_FILE}, expected an adapter's folder, such as adapters/nano")
-    begun = None if start is None else read_adapter(start, network, fingerprint(network), str(start))
+    begun, averaged = (_named(folder, network) for folder in (start, mean_with))
     partners = _partners(plugins, settings, network, adapters, say)
-    task = AdaptTask(network, name, degrader, photos, held_out, settings, real, begun, partners)
+    task = AdaptTask(network, name, degrader, photos, held_out, settings, real, begun, partners, averaged)
     run = run or Path("runs") / f"adapter-{name}"
     state = train(task, settings, run, device=device, watch=watch)
     target = out or degradation.adapters
     if processes.is_first():
+        task.take_mean()
         folder = task.export(target)
         # the name alone: the record is shipped
         given: dict[str, Any] = {"pairs": pairs.resolve().name} if pairs else {}
         given |= {"start": begun.digest} if begun is not None else {}
+        given |= {"mean_with": averaged.digest} if averaged is not None else {}
         given |= {"blended_with": {one.name: one.digest for one in partners}} if partners else {}
         _record(folder, settings, state, photos, fingerprint=task.fingerprint, **given, **task.validate())
     processes.leave()
@@ -112,17 +114,20 @@ def train_adapter(
 
 def train_estimator(
     *, data: Path | None, out: Path, name: str = "custom", run: Path | None = None, backbone: Path | None = None,
-    adapters: Path | None = None, start: Path | None = None, settings_file: Path | None = None,
-    labels: Sequence[str] = (), device: str = "cpu", **overrides: Any,
+    adapters: Path | None = None, start: Path | None = None, mean_with: Path | None = None,
+    settings_file: Path | None = None, labels: Sequence[str] = (), device: str = "cpu", **overrides: Any,
 ) -> Deployment:  # fmt: skip
     """Phase III: train the estimator for `labels`, by default all installed ones, and assemble the bundle in `out`.
 
     The adapters are those that the plugins ship, or those in `adapters/<degradation>/<backbone>`. `start` is an
-    estimator's file, for the same labels, to begin from.
+    estimator's file, for the same labels, to begin from, `mean_with` that of one whose weights and the trained ones'
+    mean is written.
 
     Raises:
-        TrainingError: unusable settings or photos, or the frozen backbone changed.
+        TrainingError: unusable settings or photos, `start` or `mean_with` grew with a label, or the frozen backbone
+            changed.
         AdapterError: a plugin's adapter does not belong to the backbone.
+        DeploymentError: `start` or `mean_with` is no estimator for these labels.
     """
     settings = read_settings(ESTIMATING, settings_file, **overrides)
     plugins = _usable(labels)
@@ -137,14 +142,16 @@ def train_estimator(
         read_adapter(folder, network, before, member.degradation.name)
         for folder, member in zip(folders, members, strict=True)
     ]
-    begun = None if start is None else load_estimator(start, degrader.labels, network.size).state_dict()
+    begun, averaged = (_estimator(file, degrader.labels, network) for file in (start, mean_with))
     run = run or Path("runs") / "estimator"
     blender = Blender(network, adapters_read)
     task = EstimateTask(network, degrader, photos, held_out, settings, run, costs=Costs(blender))
     if begun is not None:
-        task.module.load_state_dict(begun)
+        task.module.load_state_dict(begun.state_dict())
     state = train(task, settings, run, device=device)
     if processes.is_first():
+        if averaged is not None:
+            task.take_mean(averaged)
         estimator = run / "estimator.safetensors"
         # Parts of the samples go into the bundle, which is published: they are photographs that may be, and drawn
         # pictures. Features of them, too: those who bring a label without photos of their own damage the same ones.
@@ -180,6 +187,19 @@ def train_estimator(
         )
     processes.leave()
     return read_deployment(out)
+
+
+def _estimator(file: Path | None, labels: Sequence[str], network: Backbone) -> Estimator | None:
+    """The estimator in a file that a user names."""
+    if file is None:
+        return None
+    estimator = load_estimator(file, labels, network.size)
+    if estimator.hidden != HIDDEN:
+        raise TrainingError(
+            f"{file}: found {estimator.hidden} hidden units, expected {HIDDEN}, as one has that was trained whole; "
+            "take one that did not grow with a label"
+        )
+    return estimator
 
 
 def _usable(labels: Sequence[str]) -> Plugins:
@@ -240,6 +260,15 @@ def _begin_from(start: Path, module: Pretraining) -> None:
             f"{path}: cannot be started from ({' '.join(str(error).split())[:200]}); expected a checkpoint of phase I "
             "with the same size and labels, or a backbone of the same size"
         ) from None
+
+
+def _named(folder: Path | None, network: Backbone) -> Adapter | None:
+    """The adapter in a folder that a user names."""
+    if folder is None:
+        return None
+    if not (folder / CONFIG_FILE).is_file():
+        raise TrainingError(f"{folder}: found no {CONFIG_FILE}, expected an adapter's folder, such as adapters/nano")
+    return read_adapter(folder, network, fingerprint(network), str(folder))
 
 
 def _partners(

@@ -4,6 +4,9 @@ Gradients through the network would take much longer than all the rest of phase 
 the mean, by the blend's weights, of what each label restores alone. So each label's error e_i is made once, and
 their products are kept, G_ij = <e_i, e_j>: the mean squared error of the blend w is about w' G w, the estimator is
 trained through the restoration, and nothing is restored again.
+
+Nearly, for small adapters. Where two kinds of damage lie one over the other, blends matter most, so there some between
+the two labels are restored, too: the best of them is what the sample is called, and G_ij is fitted to their errors.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ RESTORED: Final = 128
 """Largest side in pixels of the part of a sample that is restored; the estimator sees all of it."""
 LABELS: Final = 6
 """Up to so many labels restore as much; more labels share as many pixels, so that a sample never takes longer."""
-BLENDS: Final = 10
-"""Steps from one label to the other in which the best blend is looked for."""
+BLENDS: Final = 4
+"""Steps from one label of a chain to the other in which its blends are restored."""
 STEP: Final = 16
 """What the side is a multiple of: no pixel is restored to be cut off again."""
 GOOD_ENOUGH: Final = 1e-4
@@ -41,8 +44,9 @@ class Costs:
 
     @cached_property
     def mark(self) -> str:
-        """SHA-256 over the adapters: which ones these are."""
-        return hashlib.sha256(" ".join(adapter.digest for adapter in self._blender.adapters).encode()).hexdigest()
+        """SHA-256 over the adapters, and how they are blended: which costs these are."""
+        digests = [adapter.digest for adapter in self._blender.adapters]
+        return hashlib.sha256(" ".join([f"chains in {BLENDS} steps", *digests]).encode()).hexdigest()
 
     @property
     def side(self) -> int:
@@ -52,16 +56,46 @@ class Costs:
 
     @cached_property
     def _networks(self) -> list[Backbone]:
-        count = len(self._blender.adapters)
-        return [self._blender.blend([float(place == i) for i in range(count)]) for place in range(count)]
+        return [self._blender.blend(alone) for alone in torch.eye(len(self._blender.adapters)).tolist()]
 
     @torch.no_grad()
-    def __call__(self, sample: Sample) -> Tensor:
-        """(L, L), symmetric; on its diagonal the mean squared error of each label alone."""
+    def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """What the sample is best called (L,), and its products (L, L), symmetric.
+
+        On their diagonal are the mean squared errors of each label alone. A sample is called by its labels' shares; a
+        chain by the one of its restored blends that has the least error.
+        """
         degraded, clean, view = part(sample, self.side)
-        restored = [network(degraded[None], view)[0].clamp(0, 1) for network in self._networks]
-        errors = torch.stack([(image - clean).flatten() for image in (*restored, degraded)])
-        return errors @ errors.T / errors.shape[1]
+
+        def error(network: Backbone) -> Tensor:
+            restored: Tensor = network(degraded[None], view)[0].clamp(0, 1)
+            return (restored - clean).flatten()
+
+        errors = torch.stack([*map(error, self._networks), (degraded - clean).flatten()])
+        products = errors @ errors.T / errors.shape[1]
+        called = sample.types.mean((1, 2))
+        if not is_chain(called):
+            return called, products
+        one, other = called.topk(2).indices.tolist()
+        blends = torch.zeros(BLENDS + 1, len(called))
+        blends[:, one], blends[:, other] = torch.linspace(1, 0, BLENDS + 1), torch.linspace(0, 1, BLENDS + 1)
+        between = [error(self._blender.blend(blend[:-1].tolist())).square().mean() for blend in blends[1:-1]]
+        measured = torch.stack([products[one, one], *between, products[other, other]])
+        products[one, other] = products[other, one] = _fitted(blends[:, one], measured)
+        return blends[measured.argmin()], products
+
+
+def _fitted(weights: Tensor, errors: Tensor) -> Tensor:
+    """The product G_ij with which w' G w is nearest to the errors of blends (B,), and nowhere below the least of them.
+
+    `weights` (B,) are those of the first label, from 1 to 0; the other has the rest.
+    """
+    first, last, least = errors[0], errors[-1], errors.min()
+    both = 2 * weights * (1 - weights)
+    left = errors - weights.square() * first - (1 - weights).square() * last
+    # with this product the parabola's lowest point is at the least error
+    lowest = least - ((first - least) * (last - least)).sqrt()
+    return torch.maximum((both * left).sum() / both.square().sum(), lowest)
 
 
 def logarithm_of_error(weights: Tensor, costs: Tensor) -> Tensor:
@@ -70,19 +104,9 @@ def logarithm_of_error(weights: Tensor, costs: Tensor) -> Tensor:
     return error.clamp_min(0).add(GOOD_ENOUGH).log10()
 
 
-def best_of_two(shares: Tensor, costs: Tensor) -> Tensor:
-    """Shares of labels (B, L) to what samples are better called: a chain of two by the blend that restores it best.
-
-    Of blends in steps of `1 / BLENDS`. A chain is what has two labels in equal shares: both are everywhere. What has
-    one label keeps it, and so does what shows its labels in different regions, of which costs know a part only.
-    """
-    largest = shares.topk(2, dim=1)
-    places = torch.linspace(0, 1, BLENDS + 1)
-    pair = torch.nn.functional.one_hot(largest.indices, shares.shape[1]).float()  # (B, 2, L)
-    blends = places[:, None] * pair[:, None, 0] + (1 - places[:, None]) * pair[:, None, 1]  # (B, BLENDS + 1, L)
-    errors = torch.einsum("bki,bij,bkj->bk", blends, costs, blends)
-    best = blends[torch.arange(len(blends)), errors.argmin(1)]
-    return torch.where((largest.values == 0.5).all(1, keepdim=True), best, shares)
+def is_chain(shares: Tensor) -> Tensor:
+    """Whether shares of labels (..., L) are those of two in a chain, both everywhere: one half of each."""
+    return (shares[..., :-1] == 0.5).sum(-1) == 2
 
 
 def part(sample: Sample, longest: int = RESTORED) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,12 +29,12 @@ from abair.estimator import Estimator, feature_count
 from abair.filed import filed
 from abair.replay import seen_in
 from abair.synthesis import CleanPhotos, Degrader, Recipe, generator_for, to_8_bit
-from abair.training.costs import Costs, best_of_two, logarithm_of_error
+from abair.training.costs import Costs, is_chain, logarithm_of_error
 from abair.training.loop import Batch
 from abair.training.settings import Settings
 from abair.wholefile import written_whole
 
-RECIPE: Final = Recipe(cutmix=0.15, double=0.15, clean=0.24, filed=0.25, toned=0.25)
+RECIPE: Final = Recipe(cutmix=0.1, double=0.2, clean=0.24, filed=0.25, toned=0.25)
 """More clean and single samples than in phase I: a label that is rare in training is rarely recognised, and a photo
 that needs nothing suffers more from an adapter than one that is mildly damaged suffers from none. And a quarter that
 was in an inexact file, as users' photos were, and a quarter paler or darker than our photos are: whoever never saw such
@@ -43,9 +43,10 @@ POOL: Final = 8_000
 """Samples that are made; a file of 220 MB for `nano`."""
 DECIBELS: Final = 0.3
 """Weight of the restoration's error, minus a tenth of its decibels, against the cross-entropy."""
-SHARP: Final = 0.5
-"""Temperature at which blends are made in training. Probabilities that are right on the mean are timid, as many samples
-cannot be told apart, and timid blends do an adapter's work by halves. `abair.training.calibrate` has the last word."""
+SHARP: Final = 0.3
+"""Temperature at which blends are made in training, about that at which they will be made. Probabilities that are right
+on the mean are timid, as many samples cannot be told apart, and timid blends do an adapter's work by halves. But what a
+chain is called is a blend, no probability, and must come out as it is. `abair.training.calibrate` has the last word."""
 SEEN: Final = 10
 """Crops of a sample that one step looks at, of sixteen; others each time."""
 VALIDATION_SAMPLES: Final = 40
@@ -93,36 +94,39 @@ class EstimateTask:
         return of | ({"adapters": self._costs.mark} if self._costs else {})
 
     def batch(self, index: int) -> Batch:
-        """(features (B, F), target (B, L), costs (B, L, L))."""
-        rows, targets, costs = [], [], []
+        """(features (B, F), target (B, L), costs (B, L, L), which are chains (B,))."""
+        rows, rest = [], []
         for item in range(index * self.settings.batch, (index + 1) * self.settings.batch):
             epoch, turn = divmod(item, len(self._pool))
             place = int(_order(self.settings.seed, epoch, len(self._pool))[turn])
-            crops, target, cost = self._pool.get(place) or self._pool.put(place, *self._made(place))
+            crops, *others = self._pool.get(place) or self._pool.put(place, *self._made(place))
             generator = generator_for(self.settings.seed, 4, epoch, place)
             rows.append(crops[torch.randperm(len(crops), generator=generator)[:SEEN]].mean(0))
-            targets.append(target)
-            costs.append(cost)
-        shares, products = torch.stack(targets), torch.stack(costs)
-        called = shares if self._costs is None else best_of_two(shares, products)
-        return torch.stack(rows), called, products
+            rest.append(others)
+        return torch.stack(rows), *(torch.stack(parts) for parts in zip(*rest, strict=True))
 
     def _made(self, place: int) -> Made:
         generator = generator_for(self.settings.seed, 3, place)
         sample = self.degrader.sample(self.photos.scene(generator, self.settings.crop), generator)
-        target = sample.types.mean((1, 2))  # halves for two in a chain, shares of the area where regions differ
-        costs = self._costs(sample) if self._costs else torch.zeros(len(target), len(target))
-        return seen_in(self.backbone, sample.degraded), target, costs
+        shares = sample.types.mean((1, 2))  # halves for two in a chain, shares of the area where regions differ
+        called, costs = self._costs(sample) if self._costs else (shares, torch.zeros(len(shares), len(shares)))
+        return seen_in(self.backbone, sample.degraded), called, costs, is_chain(shares)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy with what the samples are called, and the restoration's error."""
-        features, target, costs = batch
+        features, target, costs, chains = batch
         logits = self.module(features).float()
-        named = F.cross_entropy(logits, target)
+        named = F.cross_entropy(torch.where(chains[:, None], logits / SHARP, logits), target)
         if self._costs is None:
             return named, {}
         restored = logarithm_of_error((logits / SHARP).softmax(1), costs).mean()
         return named + DECIBELS * restored, {"named": float(named.detach()), "restored": float(restored.detach())}
+
+    @torch.no_grad()
+    def take_mean(self, other: Estimator) -> None:
+        """After the training: the mean of its weights and another's, as `AdaptTask.take_mean` takes it."""
+        for mine, theirs in zip(self.module.parameters(), other.parameters(), strict=True):
+            mine.lerp_(theirs.to(mine), 1 - self.settings.trained_part)
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
@@ -167,8 +171,8 @@ def _order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=generator_for(seed, 5, epoch))
 
 
-Made = tuple[Tensor, Tensor, Tensor]
-"""Of one sample what was seen (16, F), the shares of the labels (L,), and what they cost (L, L)."""
+Made = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Of one sample what was seen (16, F), what it is called (L,), what its labels cost (L, L), whether it is a chain."""
 
 
 class Pool:
@@ -181,6 +185,7 @@ class Pool:
                 ("rows", np.float16, (crops, features)),
                 ("target", np.float32, (labels,)),
                 ("costs", np.float32, (labels, labels)),
+                ("chain", np.bool_),
                 ("made", np.bool_),
             ]
         )
@@ -197,13 +202,14 @@ class Pool:
         kept = self._kept[place]
         if not kept["made"]:
             return None
-        target, costs = (torch.from_numpy(kept[name].copy()) for name in ("target", "costs"))
-        return torch.from_numpy(kept["rows"].astype(np.float32)), target, costs
+        called, costs, chain = (torch.from_numpy(np.array(kept[name])) for name in ("target", "costs", "chain"))
+        return torch.from_numpy(kept["rows"].astype(np.float32)), called, costs, chain
 
-    def put(self, place: int, rows: Tensor, target: Tensor, costs: Tensor) -> Made:
+    def put(self, place: int, rows: Tensor, target: Tensor, costs: Tensor, chain: Tensor) -> Made:
         """Keep a sample, in 16 bits, and return it as `get` will."""
         kept = self._kept[place]
-        kept["rows"], kept["target"], kept["costs"] = rows.numpy(), target.numpy(), costs.numpy()
+        for name, tensor in (("rows", rows), ("target", target), ("costs", costs), ("chain", chain)):
+            kept[name] = tensor.numpy()
         kept["made"] = True
         found = self.get(place)
         assert found is not None

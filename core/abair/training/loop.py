@@ -332,6 +332,7 @@ def _restore(
 def _identity(task: Task, settings: Settings) -> dict[str, str]:
     """What a checkpoint belongs to: another of any of these would have led elsewhere."""
     free = {"steps", "minutes", "patience", "precision", "workers", "validate_every", "checkpoint_minutes"}
+    free |= {"trained_part"}  # what is done with the weights afterwards
     kept = {key: str(value) for key, value in settings.model_dump().items() if key not in free}
     return kept | task.depends
 

@@ -22,7 +22,7 @@ class Settings(BaseModel):
     its synthetic samples carries one of the degradations in `beside`, too, if there are any; if `blended`, these are
     restored by a blend with that one's adapter. With `scene`, the part `scenes` of the synthetic samples is cut from
     scenes of at most that size, which is at least twice the crop; the part `dim` of them shows photos that were made
-    darker first.
+    darker first. Where what was trained is averaged with another of its kind, `trained_part` is its part in the mean.
 
     With `minutes`, time counts as steps do: the run ends, its rate fallen to zero, after whichever is over first. With
     `patience`, it ends when so many validations in a row have found nothing better, and the best weights are kept. Both
@@ -51,6 +51,9 @@ class Settings(BaseModel):
     beside: tuple[str, ...] = Field(default=(), description="phase II: degradations that some samples carry, too")
     mixed: float = Field(default=0.25, gt=0, le=1, description="phase II: part of the samples that carry one")
     blended: bool = Field(default=True, description="phase II: restore these by a blend with that one's adapter")
+    trained_part: float = Field(
+        default=0.5, gt=0, lt=1, description="phases II, III: part of the trained weights in a mean with others"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = Field(default=1, ge=0)
     validate_every: int = Field(default=500, ge=1)
