@@ -81,6 +81,7 @@ class Blending(Adding):
     [
         (lambda w: 0.1 + 0.2 * w, 0.5),  # the mean of the two is right
         (lambda w: 0.05 + 0.2 * w, 0.75),
+        (lambda w: 0.13 + 0.2 * w, 0.25),  # the parabola would be lowest between what was restored
         (lambda w: 0.13 + 0.2 * w if w in (0.0, 1.0) else 0.0, 0.0),  # together they do nothing
         (lambda w: 0.0 if w < 0.6 else 0.2 * w, 1.0),  # the parabola through ends and half would be lower in between
     ],

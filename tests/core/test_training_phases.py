@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -21,14 +22,15 @@ from abair.backbone import SIZES, Backbone, fingerprint, load_backbone
 from abair.contract import WEIGHTS_FILE
 from abair.discovery import Problem, discover
 from abair.errors import AdapterError, DeploymentError, PluginError, TrainingError
-from abair.estimator import Estimator, feature_count, save_estimator
+from abair.estimator import Estimator, feature_count, load_estimator, save_estimator
 from abair.lora import read_adapter
 from abair.replay import Replay
-from abair.synthesis import CleanPhotos, Degrader, Recipe
+from abair.synthesis import CleanPhotos, Degrader, Recipe, Sample
 from abair.tensorfile import read_header
 from abair.training import estimate
 from abair.training.adapt import AdaptTask
 from abair.training.commands import train_adapter, train_backbone, train_estimator
+from abair.training.costs import Costs
 from abair.training.settings import Settings
 
 DEGRADATIONS = ("blur", "haze", "low-light", "noise", "rain")
@@ -142,10 +144,11 @@ def test_what_is_written_can_be_a_mean_with_another_adapter(
     for change, told in (
         ({"rank": 4}, r"noise/tiny, for the mean: found rank 3, expected 4; give --rank 3"),
         ({"mean_with": other.parent}, r"noise: found no adapter_config.json, expected an adapter's folder"),
+        ({"out": other.parent}, r"--mean-with .*: found what this command writes to, expected another"),
     ):
         with pytest.raises(TrainingError, match=told):  # before the training, not after it
             train_adapter(
-                out=tmp_path / "not", steps=1, **given | {"mean_with": other, "run": tmp_path / "new"} | change
+                **given | {"out": tmp_path / "not", "steps": 1, "mean_with": other, "run": tmp_path / "new"} | change
             )
     assert not (tmp_path / "new").exists()
 
@@ -260,6 +263,35 @@ def test_phase_three_makes_a_bundle_that_restores(
     assert {sample.labels for sample in replay.held_out} >= {(label,) for label in deployment.labels}
 
 
+def test_phase_three_ends_in_a_mean_where_it_is_asked_to(
+    photos: Path, backbone: Path, adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("abair.replay.TRAINED", 3)
+    monkeypatch.setattr("abair.training.commands.REPLAYED", 1)
+    given = {"data": photos, "run": tmp_path / "run", "backbone": backbone, "adapters": adapters} | QUICK
+    given |= {"labels": DEGRADATIONS, "steps": 1, "crop": 64}
+    other, labels = tmp_path / "other.safetensors", (*DEGRADATIONS, "clean")
+    torch.manual_seed(3)
+    save_estimator(Estimator(labels, feature_count(SIZES["tiny"])), other)
+    train_estimator(out=tmp_path / "trained", start=other, **given)
+    train_estimator(out=tmp_path / "mean", start=other, mean_with=other, **given)  # from the finished run
+    trained, mean = (load_file(tmp_path / name / "estimator.safetensors") for name in ("trained", "mean"))
+    begun = load_file(other)
+    learnt = mean.keys() - {"temperature"}
+    for name in learnt:
+        torch.testing.assert_close(mean[name], (trained[name] + begun[name]) / 2)
+    assert any(not torch.equal(mean[name], trained[name]) for name in learnt)
+    record = tomllib.loads((tmp_path / "mean" / "training.toml").read_text())["run"]
+    assert record["start"] == record["mean_with"] == fingerprint(load_estimator(other, labels))
+    # a run belongs to what it began from, and what it writes is not averaged with itself
+    with pytest.raises(TrainingError, match=r"another run .*start: found [0-9a-f]{64}, expected "):
+        train_estimator(out=tmp_path / "not", **given)
+    for written in (tmp_path / "run", tmp_path / "mean"):
+        with pytest.raises(TrainingError, match=r"--mean-with .*: found what this command writes to, expected another"):
+            train_estimator(out=tmp_path / "mean", start=other, mean_with=written / "estimator.safetensors", **given)
+    assert not (tmp_path / "not").exists()
+
+
 def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
     tmp_path: Path,
 ) -> None:
@@ -317,6 +349,28 @@ def test_what_a_chain_is_called_is_learnt_as_blends_are_made(tmp_path: Path, mon
             )
         assert min(losses, key=losses.__getitem__) == best
         assert losses[best] == pytest.approx(entropy, abs=1e-4)
+
+
+def test_what_costs_call_a_chain_is_kept_with_the_sample(tmp_path: Path) -> None:
+    class Stub:
+        mark = "stub"
+
+        def __call__(self, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.tensor([0.25, 0.75, 0.0]), torch.eye(3)
+
+    photos = CleanPhotos([np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)], "one")
+    damage = {"darker": lambda clean, _: clean * 0.5, "paler": lambda clean, _: clean * 0.5 + 0.5}
+    degrader = Degrader(damage, Recipe(cutmix=0, double=1, clean=0))
+    settings, costs = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3), cast("Costs", Stub())
+    task = estimate.EstimateTask(
+        Backbone(SIZES["tiny"]), degrader, photos, photos, settings, tmp_path, samples=2, costs=costs
+    )
+    made = task.batch(0)
+    task.degrader = cast("Degrader", None)  # whoever makes a sample once more fails
+    for batch in (made, task.batch(0)):
+        assert batch[1].tolist() == [[0.25, 0.75, 0.0]] * 2
+        assert batch[2].tolist() == [torch.eye(3).tolist()] * 2
+        assert batch[3].tolist() == [True, True]
 
 
 def test_a_trained_estimator_can_be_averaged_with_another(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def adapter(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="An adapter, such as that of --start; the mean of its weights and the trained ones is written.",
+            help="The adapter that this one goes on from, or went on from before; the mean of both is written.",
         ),
     ] = None,
     beside: Annotated[
@@ -183,7 +183,7 @@ def estimator(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="One, such as that of --start; the mean of its weights and the trained ones is written.",
+            help="The estimator that this one goes on from, or went on from before; the mean is written.",
         ),
     ] = None,
     labels: Labels = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 
 from abair import __version__
 from abair.backbone import fingerprint, load_backbone
-from abair.contract import Degradation
+from abair.contract import RECORD_FILE, Degradation
 from abair.deployment import FACTORY, read_deployment
 from abair.discovery import discover, load_synthesizer
 from abair.lora import Adapter, read_adapter, read_adapter_files
@@ -81,7 +82,9 @@ def train(
                 "SHA-256 of photos": photos.digest(), "SHA-256 of photos held out": held_out.digest(),
                 "start": str(options.get("start") or "nothing"),
                 "mean with": str(options.get("mean_with") or "nothing"),
-                "adapters beside": str(options.get("adapters") or "the plugins' own") if settings.beside else "none",
+                "adapters beside": str(options.get("adapters") or "the plugins' own")
+                if settings.beside and settings.blended
+                else "none",
                 "backbone": read_deployment(FACTORY).backbone.fingerprint if backbone is None else backbone.name,
                 "abair": __version__, "torch": torch.__version__, **settings.model_dump(),
             },
@@ -136,12 +139,19 @@ def _summary(degradation: Degradation, efficacy: Efficacy, folder: Path, data: P
     photos = f"{_called(held_out.source)}, {len(held_out)} photos, SHA-256 {held_out.digest()[:12]}"
     lines = [
         f"Means of {efficacy.count} held-out samples of {SIDE} x {SIDE} pixels, made from photos ({photos}) by this "
-        f"plugin's synthesiser, over its whole range. By `abair train adapter {degradation.name}` (settings in "
+        f"plugin's synthesiser, over its whole range. By `abair train adapter {degradation.name}"
+        f"{''.join(f' {option} ...' for option in _began(folder))}` (settings in "
         f"`adapters/{folder.name}/training.toml`, to be given with `--settings`).",
         "",
         efficacy.markdown(),
     ]
     return "\n".join(lines)
+
+
+def _began(folder: Path) -> list[str]:
+    """The options with other adapters that this one was made with, by its record."""
+    record = tomllib.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["run"]
+    return [f"--{key.replace('_', '-')}" for key in ("start", "mean_with") if key in record]
 
 
 def _called(source: str) -> str:

@@ -82,8 +82,8 @@ def train_adapter(
     without.
 
     Raises:
-        TrainingError, PluginError: unusable settings, photos, pairs, plugin, `start` or `mean_with`; `adapters` for
-            nothing.
+        TrainingError, PluginError: unusable settings, photos, pairs, plugin, `start` or `mean_with`, which is not what
+            is written to; `adapters` for nothing.
         AdapterError: one of these adapters is not there or does not belong to the backbone.
     """
     settings = read_settings(ADAPTING, settings_file, **overrides)
@@ -96,9 +96,9 @@ def train_adapter(
     begun, averaged = (_named(folder, network) for folder in (start, mean_with))
     partners = _partners(plugins, settings, network, adapters, say)
     task = AdaptTask(network, name, degrader, photos, held_out, settings, real, begun, partners, averaged)
-    run = run or Path("runs") / f"adapter-{name}"
+    run, target = run or Path("runs") / f"adapter-{name}", out or degradation.adapters
+    _expect_elsewhere(mean_with, target / network.size.name)
     state = train(task, settings, run, device=device, watch=watch)
-    target = out or degradation.adapters
     if processes.is_first():
         task.take_mean()
         folder = task.export(target)
@@ -124,8 +124,8 @@ def train_estimator(
     mean is written.
 
     Raises:
-        TrainingError: unusable settings or photos, `start` or `mean_with` grew with a label, or the frozen backbone
-            changed.
+        TrainingError: unusable settings or photos, `start` or `mean_with` grew with a label, `mean_with` is what is
+            written to, or the frozen backbone changed.
         AdapterError: a plugin's adapter does not belong to the backbone.
         DeploymentError: `start` or `mean_with` is no estimator for these labels.
     """
@@ -145,14 +145,13 @@ def train_estimator(
     begun, averaged = (_estimator(file, degrader.labels, network) for file in (start, mean_with))
     run = run or Path("runs") / "estimator"
     blender = Blender(network, adapters_read)
-    task = EstimateTask(network, degrader, photos, held_out, settings, run, costs=Costs(blender))
-    if begun is not None:
-        task.module.load_state_dict(begun.state_dict())
+    made = run / "estimator.safetensors"
+    _expect_elsewhere(mean_with, made, out / made.name)
+    task = EstimateTask(network, degrader, photos, held_out, settings, run, costs=Costs(blender), start=begun)
     state = train(task, settings, run, device=device)
     if processes.is_first():
         if averaged is not None:
             task.take_mean(averaged)
-        estimator = run / "estimator.safetensors"
         # Parts of the samples go into the bundle, which is published: they are photographs that may be, and drawn
         # pictures. Features of them, too: those who bring a label without photos of their own damage the same ones.
         common, samples = clean_photos(None)
@@ -160,13 +159,13 @@ def train_estimator(
         temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out)
         # photos as they are: whether compression, say, is damage is for labels to tell that may come later
         exact = Degrader(degrader.synthesizers, replace(RECIPE, filed=0.0, toned=0.0))
-        save_estimator(task.module, estimator)
+        save_estimator(task.module, made)
         deployment = assemble(
             out,
             name=name,
             created=datetime.now(UTC),
             backbone=source,
-            estimator=estimator,
+            estimator=made,
             adapters=members,
             replay=replay_of(network, exact, sources, samples, REPLAYED, settings.seed, chained=CHAINED),
         )
@@ -175,16 +174,10 @@ def train_estimator(
                 f"{source}: found fingerprint {deployment.backbone.fingerprint}, expected {before}: the file changed "
                 "during the training; train the estimator again"
             )
-        _record(
-            out,
-            settings,
-            state,
-            photos,
-            fingerprint=before,
-            labels=list(degrader.labels),
-            temperature=temperature,
-            **task.validate(),
-        )
+        given: dict[str, Any] = {"labels": list(degrader.labels), "temperature": temperature}
+        given |= {"start": fingerprint(begun)} if begun is not None else {}
+        given |= {"mean_with": fingerprint(averaged)} if averaged is not None else {}
+        _record(out, settings, state, photos, fingerprint=before, **given, **task.validate())
     processes.leave()
     return read_deployment(out)
 
@@ -269,6 +262,16 @@ def _named(folder: Path | None, network: Backbone) -> Adapter | None:
     if not (folder / CONFIG_FILE).is_file():
         raise TrainingError(f"{folder}: found no {CONFIG_FILE}, expected an adapter's folder, such as adapters/nano")
     return read_adapter(folder, network, fingerprint(network), str(folder))
+
+
+def _expect_elsewhere(mean_with: Path | None, *written: Path) -> None:
+    """What is written there would be averaged once more when the command is given again."""
+    for place in written:
+        if mean_with is not None and mean_with.resolve() == place.resolve():
+            raise TrainingError(
+                f"--mean-with {mean_with}: found what this command writes to, expected another; "
+                "copy it first, or write elsewhere with --out"
+            )
 
 
 def _partners(

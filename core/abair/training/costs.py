@@ -37,7 +37,7 @@ GOOD_ENOUGH: Final = 1e-4
 
 
 class Costs:
-    """The products of the errors of `blender`'s adapters, in their order, and of leaving a sample alone, the last."""
+    """What a sample is best called, and what each blend of `blender`'s adapters and of leaving it alone costs it."""
 
     def __init__(self, blender: Blender) -> None:
         self._blender = blender
@@ -86,7 +86,7 @@ class Costs:
 
 
 def _fitted(weights: Tensor, errors: Tensor) -> Tensor:
-    """The product G_ij with which w' G w is nearest to the errors of blends (B,), and nowhere below the least of them.
+    """The product G_ij with which w' G w is nearest to the errors of blends of the two (B,), none below the least.
 
     `weights` (B,) are those of the first label, from 1 to 0; the other has the rest.
     """
@@ -105,7 +105,10 @@ def logarithm_of_error(weights: Tensor, costs: Tensor) -> Tensor:
 
 
 def is_chain(shares: Tensor) -> Tensor:
-    """Whether shares of labels (..., L) are those of two in a chain, both everywhere: one half of each."""
+    """Whether shares of labels (..., L) are those of two in a chain, both everywhere: one half of each.
+
+    A region of exactly half the area would pass for one.
+    """
     return (shares[..., :-1] == 0.5).sum(-1) == 2
 
 

@@ -35,8 +35,9 @@ from abair.training.settings import Settings
 from abair.wholefile import written_whole
 
 RECIPE: Final = Recipe(cutmix=0.1, double=0.2, clean=0.24, filed=0.25, toned=0.25)
-"""More clean and single samples than in phase I: a label that is rare in training is rarely recognised, and a photo
-that needs nothing suffers more from an adapter than one that is mildly damaged suffers from none. And a quarter that
+"""More clean samples and chains than in phase I, and fewer regions: a label that is rare in training is rarely
+recognised, a photo that needs nothing suffers more from an adapter than one that is mildly damaged suffers from none,
+and chains are where blends matter. And a quarter that
 was in an inexact file, as users' photos were, and a quarter paler or darker than our photos are: whoever never saw such
 a one takes it for something else."""
 POOL: Final = 8_000
@@ -44,9 +45,9 @@ POOL: Final = 8_000
 DECIBELS: Final = 0.3
 """Weight of the restoration's error, minus a tenth of its decibels, against the cross-entropy."""
 SHARP: Final = 0.3
-"""Temperature at which blends are made in training, about that at which they will be made. Probabilities that are right
-on the mean are timid, as many samples cannot be told apart, and timid blends do an adapter's work by halves. But what a
-chain is called is a blend, no probability, and must come out as it is. `abair.training.calibrate` has the last word."""
+"""Temperature at which blends are made in training. Probabilities that are right on the mean are timid, as many samples
+cannot be told apart, and timid blends do an adapter's work by halves. But what a chain is called is a blend, no
+probability, and should come out about as it is. `abair.training.calibrate` has the last word; 0.1 to 0.3 are usual."""
 SEEN: Final = 10
 """Crops of a sample that one step looks at, of sixteen; others each time."""
 VALIDATION_SAMPLES: Final = 40
@@ -56,7 +57,10 @@ VALIDATION_SIDE: Final = 512
 
 
 class EstimateTask:
-    """Phase III for the loop; `folder` keeps the pool. Without `costs` the labels' shares alone are learnt."""
+    """Phase III for the loop; `folder` keeps the pool. It goes on from the estimator `start`, if there is one.
+
+    Without `costs` the labels' shares alone are learnt.
+    """
 
     name = "estimator"
 
@@ -70,13 +74,17 @@ class EstimateTask:
         folder: Path,
         samples: int = POOL,
         costs: Costs | None = None,
+        start: Estimator | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
         self._costs = costs
         self.backbone = backbone
         self.module = Estimator(degrader.labels, feature_count(backbone.size))
+        self._start = "" if start is None else fingerprint(start)
+        if start is not None:
+            self.module.load_state_dict(start.state_dict())
         self.degrader, self.photos, self.held_out, self.settings = degrader, photos, held_out, settings
-        of = json.dumps([*self.depends.values(), settings.seed, settings.crop]).encode()
+        of = json.dumps([*self._samples_depend.values(), settings.seed, settings.crop]).encode()
         self._pool = Pool(
             folder / f"pool-{hashlib.sha256(of).hexdigest()[:16]}.dat",
             samples,
@@ -84,8 +92,13 @@ class EstimateTask:
             len(degrader.labels),
         )
 
-    @cached_property
+    @property
     def depends(self) -> dict[str, str]:
+        """What the samples depend on, and the estimator that it begins from."""
+        return self._samples_depend | {"start": self._start}
+
+    @cached_property
+    def _samples_depend(self) -> dict[str, str]:
         """The frozen network, labels, photos, damage and recipe; the adapters, where their errors count."""
         labels, recipe = ", ".join(self.degrader.labels), str(self.degrader.recipe)
         network = fingerprint(self.backbone)
@@ -183,7 +196,7 @@ class Pool:
         kind = np.dtype(
             [
                 ("rows", np.float16, (crops, features)),
-                ("target", np.float32, (labels,)),
+                ("called", np.float32, (labels,)),
                 ("costs", np.float32, (labels, labels)),
                 ("chain", np.bool_),
                 ("made", np.bool_),
@@ -202,13 +215,13 @@ class Pool:
         kept = self._kept[place]
         if not kept["made"]:
             return None
-        called, costs, chain = (torch.from_numpy(np.array(kept[name])) for name in ("target", "costs", "chain"))
+        called, costs, chain = (torch.from_numpy(np.array(kept[name])) for name in ("called", "costs", "chain"))
         return torch.from_numpy(kept["rows"].astype(np.float32)), called, costs, chain
 
-    def put(self, place: int, rows: Tensor, target: Tensor, costs: Tensor, chain: Tensor) -> Made:
+    def put(self, place: int, rows: Tensor, called: Tensor, costs: Tensor, chain: Tensor) -> Made:
         """Keep a sample, in 16 bits, and return it as `get` will."""
         kept = self._kept[place]
-        for name, tensor in (("rows", rows), ("target", target), ("costs", costs), ("chain", chain)):
+        for name, tensor in (("rows", rows), ("called", called), ("costs", costs), ("chain", chain)):
             kept[name] = tensor.numpy()
         kept["made"] = True
         found = self.get(place)
