@@ -352,8 +352,8 @@ def test_what_a_chain_is_called_is_learnt_as_blends_are_made(tmp_path: Path, mon
 
 
 def test_what_costs_call_a_chain_is_kept_with_the_sample(tmp_path: Path) -> None:
-    class Stub:
-        mark = "stub"
+    class Telling:
+        mark = "what it says"
 
         def __call__(self, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.tensor([0.25, 0.75, 0.0]), torch.eye(3)
@@ -361,7 +361,7 @@ def test_what_costs_call_a_chain_is_kept_with_the_sample(tmp_path: Path) -> None
     photos = CleanPhotos([np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)], "one")
     damage = {"darker": lambda clean, _: clean * 0.5, "paler": lambda clean, _: clean * 0.5 + 0.5}
     degrader = Degrader(damage, Recipe(cutmix=0, double=1, clean=0))
-    settings, costs = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3), cast("Costs", Stub())
+    settings, costs = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3), cast("Costs", Telling())
     task = estimate.EstimateTask(
         Backbone(SIZES["tiny"]), degrader, photos, photos, settings, tmp_path, samples=2, costs=costs
     )
