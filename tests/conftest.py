@@ -54,6 +54,7 @@ abair.training.refit.STEPS = 400
 abair.training.calibrate.SAMPLES = 12
 abair.training.estimate.VALIDATION_SAMPLES = 6
 abair_registry.trainer.JUDGED = 12
+abair_registry.trainer.CHAINED = 16
 
 POSTGRES = "ABAIR_TEST_POSTGRES_URL"
 _numbers = itertools.count()

@@ -2,7 +2,7 @@
 
 A *replay* holds features, numbers that the frozen backbone made of damaged photos and that heads are fitted to, and a
 few held-out samples, each with its undamaged self, to judge by. It is made once, when a label comes, and kept (*feature
-replay*).
+replay*). That of a label that came to others may hold chains, too: features of what shows both.
 """
 
 from __future__ import annotations
@@ -47,6 +47,17 @@ class Features:
     values: Tensor
     targets: Tensor
     paired: bool = False
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Features of N samples with a new label's damage over another's; their targets are the blends that restore best.
+
+    `stakes` (N,) are the decibels that each loses where the new label's adapter restores it alone.
+    """
+
+    features: Features
+    stakes: Tensor
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,7 @@ class Replay:
 
     features: Features
     held_out: tuple[HeldOut, ...]
+    chains: Chains | None = None
 
     def save(self, path: Path) -> None:
         """Write numbers in 16 bits and pixels in 8; a part that several samples share is kept once. Raises OSError."""
@@ -116,6 +128,13 @@ class Replay:
             "degraded": torch.stack([sample.degraded_8 for sample in self.held_out]),
             "clean": torch.stack([cleans[places.index(place)] for place in range(len(parts))]),
         }
+        if self.chains is not None:
+            said["chained"] = self.chains.features.labels
+            tensors |= {
+                "chain_values": self.chains.features.values.half(),
+                "chain_targets": self.chains.features.targets.half(),
+                "chain_stakes": self.chains.stakes.half(),
+            }
         write_tensors(path, tensors, {"abair.replay": json.dumps(said)})
 
     @classmethod
@@ -130,9 +149,11 @@ class Replay:
             said = json.loads(header.metadata["abair.replay"])
             backbone, labels, paired = str(said["backbone"]), tuple(map(str, said["labels"])), bool(said["paired"])
             named = [(tuple(map(str, names)), int(place)) for names, place in said["held_out"]]
+            chained = tuple(map(str, said.get("chained", ())))
             (count, features), (parts, _, side, _) = header.shapes["values"], header.shapes["clean"]
             if not all(0 <= place < parts for _, place in named):
                 raise ValueError("no such part")
+            chains = header.shapes["chain_stakes"][0] if chained else 0
         except (KeyError, ValueError, TypeError, IndexError):
             raise TrainingError(
                 f"{path}: found no replay; expected features and held-out samples of labels; train the estimator anew"
@@ -145,6 +166,12 @@ class Replay:
             "degraded": (len(named), 3, side, side),
             "clean": (parts, 3, side, side),
         }
+        if chained:
+            expected |= {
+                "chain_values": (chains, features),
+                "chain_targets": (chains, len(chained)),
+                "chain_stakes": (chains,),
+            }
         tensors = read_tensors(path, expected, TrainingError, _KINDS)
         held_out = tuple(
             HeldOut(
@@ -152,7 +179,12 @@ class Replay:
             )
             for i, (names, place) in enumerate(named)
         )
-        return cls(Features(backbone, labels, tensors["values"], tensors["targets"], paired), held_out)
+        both = Features(backbone, chained, tensors["chain_values"], tensors["chain_targets"]) if chained else None
+        return cls(
+            Features(backbone, labels, tensors["values"], tensors["targets"], paired),
+            held_out,
+            None if both is None else Chains(both, tensors["chain_stakes"]),
+        )
 
 
 def replay_of(

@@ -49,6 +49,15 @@ class Damaged(BaseModel):
     replay: Path
 
 
+class Trained(BaseModel):
+    """A label's adapter: its configuration and its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    files: tuple[Path, Path]
+
+
 class Errand(Asked):
     """What each errand has: the plugins that it needs."""
 
@@ -80,14 +89,20 @@ class Making(Errand):
 
 
 class MakeReplay(Making):
-    """Make what a new label leaves behind: `trained`, `judged` and `kept` samples, as `abair.replay` says."""
+    """Make what a new label leaves behind: `trained`, `judged` and `kept` samples, as `abair.replay` says.
+
+    And `chained` samples with its damage over that of the labels that are `known`, if there are any.
+    """
 
     task: Literal["replay"] = "replay"
     label: str
+    adapter: tuple[Path, Path]
+    known: tuple[Trained, ...]
     others: tuple[Damaged, ...]
     trained: int
     judged: int
     kept: int
+    chained: int
 
 
 class MakeEstimator(Making):
@@ -156,27 +171,43 @@ def notices(plugins: Plugins, deployment: Path) -> dict[str, object]:
 
 def replay(errand: MakeReplay, send: Send) -> None:
     """What a new label leaves behind, written to `out`; a part is done with each sample."""
-    from abair.backbone import load_backbone
+    from abair.backbone import fingerprint, load_backbone
+    from abair.lora import read_adapter_files
     from abair.replay import HeldOut, Replay, damaged_further, replay_of
     from abair.synthesis import Degrader, Recipe, clean_photos
+    from abair.training.chains import chains_of
 
     # over the whole scene or over a part of it; each sample is kept with its scene undamaged
     recipe = Recipe(cutmix=0.25, double=0.0, clean=0.0)
     backbone = load_backbone(errand.backbone)
     train_on, held_out = clean_photos(errand.photos)
     others = [(other, Replay.load(other.replay)) for other in errand.others]
+    adapters = {
+        one.label: read_adapter_files(*one.files, backbone, fingerprint(backbone), one.label)
+        for one in (*errand.known, Trained(label=errand.label, files=errand.adapter))
+    }
     confine(errand)
-    degradation = _degradation(_usable(errand), errand.label)
-    degrader = Degrader({errand.label: _guarded(degradation)}, recipe)
+    plugins = _usable(errand)
+    synthesizers = {name: _guarded(_degradation(plugins, name)) for name in adapters}
+    degrader = Degrader({errand.label: synthesizers[errand.label]}, recipe)
+
+    def tell() -> None:
+        send("one", None)
+
     made = replay_of(
         backbone, degrader, [train_on], held_out, errand.judged, errand.seed, trained=errand.trained, paired=True,
-        tell=lambda: send("one", None),
+        tell=tell,
     )  # fmt: skip
     mixed: list[HeldOut] = []
     for other, kept in others:
         samples = [sample for sample in kept.held_out if sample.labels == (other.label,)][: errand.kept]
         mixed += damaged_further(backbone, degrader, errand.label, samples, errand.seed)
-    Replay(made.features, (*made.held_out, *mixed)).save(errand.out)
+    chains = None
+    if errand.known:
+        chains = chains_of(
+            backbone, synthesizers, adapters, errand.label, train_on, errand.chained, errand.seed, tell=tell
+        )
+    Replay(made.features, (*made.held_out, *mixed), chains).save(errand.out)
 
 
 def estimator(errand: MakeEstimator) -> None:

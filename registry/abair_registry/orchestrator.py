@@ -372,7 +372,7 @@ def remember(opened: Catalogue, champion: Serving, adapters: Sequence[int], wish
         new = parts_of([session.get_one(Adapter, number) for number in adapters if number not in kept], kept)
     photos = Photos(opened.settings.clean_dir)
     for part in new:
-        steps.begin(f"{part.label}: damage clean photos and look at them", replay_count())
+        steps.begin(f"{part.label}: damage clean photos and look at them", replay_count(champion, part.label))
         sha256 = make_replay(opened.blobs, champion, part, photos, wishes.seed, steps.advance)
         with opened.database.write() as session:
             store.keep_replay(session, champion.backbone_id, part.adapter_id, sha256)

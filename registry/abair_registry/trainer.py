@@ -27,7 +27,7 @@ from abair.synthesis import CleanPhotos, clean_photos
 from abair.training.refit import refit
 from abair_registry import hooks
 from abair_registry.blobs import Blobs
-from abair_registry.errands import Damaged, MakeEstimator, MakeReplay, Point
+from abair_registry.errands import Damaged, MakeEstimator, MakeReplay, Point, Trained
 from abair_registry.serving import Part, Serving
 
 JUDGED: Final = 20
@@ -38,6 +38,8 @@ KEPT: Final = 6
 """Held-out samples of a mixture."""
 MIXED_WITH: Final = 3
 """Live labels whose held-out samples are damaged by a new label, too: the mixtures that it is judged on."""
+CHAINED: Final = 160
+"""Samples with a new label's damage over that of a live one, however many are live."""
 FULL_STEPS: Final = 1200
 """Of the full route, with `Settings.samples` samples."""
 
@@ -61,26 +63,39 @@ class Photos:
         return {"photos": train.digest(), "photos held out": held_out.digest()}
 
 
+def chained_with(champion: Serving, label: str) -> tuple[Part, ...]:
+    """The live parts whose damage can be made again, to put that of a new label over it.
+
+    These are the ones whose plugins are installed as they are recorded; the others' mixtures with it are not learnt.
+    """
+    others = [part for part in champion.parts if part.label != label]
+    there = {point.name for point in hooks.trusted(others).points}
+    return tuple(part for part in others if part.plugin in there)
+
+
 def make_replay(
     blobs: Blobs, champion: Serving, part: Part, photos: Photos, seed: int, tell: Callable[[], object]
 ) -> str:
     """What a new label leaves behind, made in a process of its own and kept as a blob; returns its SHA-256.
 
     Raises:
-        TrainingError: the synthesiser failed, or what it left is no replay of the label.
+        TrainingError: a synthesiser failed, or what it left is no replay of the label.
     """
     label = part.label
     others = [other for other in champion.parts if other.label != label and other.replay]
     # spread over the live labels, the same for the same labels
     chosen = [others[i * len(others) // MIXED_WITH] for i in range(min(MIXED_WITH, len(others)))]
+    known = chained_with(champion, label)
     with blobs.writing() as path:
         hooks.make(
             MakeReplay,
             hooks.SAMPLING,
             tell,
-            points=_points([part]),
+            points=_points([part, *known]),
             threads=torch.get_num_threads(),
             label=label,
+            adapter=_files(blobs, part),
+            known=tuple(Trained(label=other.label, files=_files(blobs, other)) for other in known),
             backbone=blobs.path(champion.backbone_sha256),
             photos=photos.folder,
             others=tuple(
@@ -90,16 +105,26 @@ def make_replay(
             trained=abair.replay.TRAINED,
             judged=JUDGED,
             kept=KEPT,
+            chained=CHAINED,
             out=path,
         )
         made = Replay.load(path)
         of = made.features
-        if of.backbone != champion.fingerprint or of.labels != (label, CLEAN) or len(_singles(made, label)) != JUDGED:
+        chained = made.chains.features.labels if made.chains else ()
+        asked = (*(other.label for other in known), label, CLEAN) if known else ()
+        if (
+            (of.backbone, of.labels, chained) != (champion.fingerprint, (label, CLEAN), asked)
+            or len(_singles(made, label)) != JUDGED
+        ):  # fmt: skip
             raise TrainingError(
                 f"degradation {label}: found a replay of {', '.join(of.labels)}, expected one of {label} by this "
                 "backbone; its synthesiser may not touch it"
             )
         return blobs.add(path)
+
+
+def _files(blobs: Blobs, part: Part) -> tuple[Path, Path]:
+    return blobs.path(part.config_sha256), blobs.path(part.weights_sha256)
 
 
 def _points(parts: Sequence[Part]) -> tuple[Point, ...]:
@@ -115,9 +140,9 @@ def _points(parts: Sequence[Part]) -> tuple[Point, ...]:
     return trusted.points
 
 
-def replay_count() -> int:
+def replay_count(champion: Serving, label: str) -> int:
     """How often `make_replay` tells: once a sample."""
-    return 2 * abair.replay.TRAINED + 2 * JUDGED
+    return 2 * abair.replay.TRAINED + 2 * JUDGED + (CHAINED if chained_with(champion, label) else 0)
 
 
 @dataclass
@@ -174,18 +199,21 @@ class Trainer:
                 f"label {missing[0]}: found no features of earlier samples; expected some; --route full"
             )
         new = [part for part in self.proposal.parts if part.label in self.fresh]
-        known: dict[str, Features] = {}
-        for sha256 in self._old():
-            known[sha256] = self._replay(sha256).features
-        fresh = [self._replay(part.replay).features for part in new]
+        known: list[Features] = []
+        for replay in map(self._replay, self._old()):
+            known.append(replay.features)
+            if replay.chains and set(self.fresh).isdisjoint(replay.chains.features.labels):
+                known.append(replay.chains.features)
+        fresh = [self._replay(part.replay) for part in new]
         return refit(
             self.outputs,
             self.champion.fingerprint,
             self.proposal.labels,
-            list(known.values()),
-            fresh,
+            known,
+            [replay.features for replay in fresh],
             self.seed,
             watch,
+            chains=[replay.chains for replay in fresh if replay.chains],
             whole=whole,
         )
 
@@ -207,10 +235,7 @@ class Trainer:
             threads=torch.get_num_threads(),
             labels=self.proposal.labels,
             backbone=self.blobs.path(self.champion.backbone_sha256),
-            adapters=tuple(
-                (self.blobs.path(part.config_sha256), self.blobs.path(part.weights_sha256))
-                for part in self.proposal.parts
-            ),
+            adapters=tuple(_files(self.blobs, part) for part in self.proposal.parts),
             photos=self.photos.folder,
             seed=self.seed,
             trained=FULL_STEPS,
@@ -247,8 +272,9 @@ class Trainer:
         """Those of a deployment; challenger and champion share most, so each is read once."""
         for part in of.parts:
             if part not in self._read:
-                files = self.blobs.path(part.config_sha256), self.blobs.path(part.weights_sha256)
-                self._read[part] = read_adapter_files(*files, self.backbone, of.fingerprint, part.label)
+                self._read[part] = read_adapter_files(
+                    *_files(self.blobs, part), self.backbone, of.fingerprint, part.label
+                )
         return {part.label: self._read[part] for part in of.parts}
 
     def _held_out(self) -> list[HeldOut]:

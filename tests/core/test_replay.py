@@ -11,7 +11,7 @@ from PIL import Image
 
 from abair.backbone import SIZES, Backbone
 from abair.errors import TrainingError
-from abair.replay import Replay, damaged_further, features_of, replay_of
+from abair.replay import Chains, Features, Replay, damaged_further, features_of, replay_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe
 
 
@@ -70,6 +70,25 @@ def test_a_replay_is_a_file_in_which_shared_parts_lie_once(replay: Replay, tmp_p
     pixels = 3 * 96 * 96
     features = 2 * replay.features.values.numel() + 2 * replay.features.targets.numel()
     assert path.stat().st_size < features + (8 + 2) * pixels + 8 * (3 * 64 * 64 + 400) + 4000
+
+
+def test_chains_are_kept_with_the_rest(replay: Replay, tmp_path: Path) -> None:
+    path = tmp_path / "replay.safetensors"
+    replay.save(path)
+    assert Replay.load(path).chains is None
+    of = replay.features
+    targets = torch.tensor([[0.25, 0.75, 0.0]] * 5)
+    chains = Chains(Features(of.backbone, ("dark", "red", "clean"), of.values[:5], targets), torch.arange(5.0))
+    Replay(of, replay.held_out, chains).save(path)
+    again = Replay.load(path)
+    assert again.chains is not None
+    assert again.chains.features.labels == ("dark", "red", "clean")
+    assert again.chains.features.backbone == of.backbone
+    assert again.chains.stakes.tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(again.chains.features.targets, targets)
+    Replay(of, replay.held_out, Chains(chains.features, torch.arange(4.0))).save(path)
+    with pytest.raises(TrainingError, match=r"tensor chain_targets: found shape|chain_values: found shape"):
+        Replay.load(path)
 
 
 def test_pairs_are_the_same_scenes_damaged_and_not(backbone: Backbone, photos: CleanPhotos) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from abair.backbone import SIZES, Backbone, fingerprint
 from abair.errors import TrainingError
 from abair.estimator import Estimator, feature_count, load_estimator, save_estimator
-from abair.replay import Features, features_of
+from abair.replay import Chains, Features, features_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe
 from abair.training.refit import UNITS, refit
 
@@ -171,9 +171,59 @@ def test_the_number_of_threads_does_not_change_what_comes_out(
     assert marks[0] == marks[1]
 
 
+def blended(backbone: Backbone, photos: CleanPhotos, seed: int) -> Features:
+    """What is dark and then red; a quarter dark is said to restore it best."""
+    degrader = Degrader({"dark": darker, "red": red}, Recipe(cutmix=0, double=1, clean=0))
+    made = features_of(backbone, degrader, photos, COUNT, seed)
+    return Features(made.backbone, made.labels, made.values, torch.tensor([[0.25, 0.75, 0.0]] * COUNT))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_blends_are_learnt_from_chains_as_much_as_is_at_stake(
+    whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+) -> None:
+    cold = champion.rearranged(champion.labels)
+    cold.temperature.fill_(0.2)
+    new = made(backbone, photos, 2, paired=True, red=red)
+    both, held_out = blended(backbone, photos, 7), blended(backbone, photos, 8)
+
+    def away(stake: float | None) -> float:
+        """How far what is said of held-out chains is from the best blend, on the mean."""
+        chains = [] if stake is None else [Chains(both, torch.full((COUNT,), stake))]
+        fitted = refit(cold, fingerprint(backbone), LABELS, [old], [new], 0, chains=chains, whole=whole)
+        assert right(fitted, made(backbone, photos, 4, red=red)) >= 0.9
+        with torch.inference_mode():
+            said = fitted.spread(held_out.values)
+        return float((said - torch.tensor([0.25, 0.0, 0.75, 0.0])).abs().sum(1).mean())
+
+    without, much, nothing = away(None), away(10.0), away(0.0)
+    assert much < 0.6 * min(without, nothing)
+
+
+def test_chains_with_a_label_that_is_asked_for_no_more_teach_nothing(
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+) -> None:
+    both, new = blended(backbone, photos, 7), made(backbone, photos, 2, paired=True, red=red)
+    gone = champion.rearranged(("noise", "clean"))
+    marks = [
+        fingerprint(
+            refit(
+                gone, fingerprint(backbone), ("noise", "red", "clean"), [old], [new], 0,
+                chains=[Chains(both, torch.full((COUNT,), stake))],
+            )
+        )
+        for stake in (0.0, 10.0)
+    ]  # fmt: skip
+    assert marks[0] == marks[1]
+
+
 def test_features_that_do_not_fit_are_refused(backbone: Backbone, old: Features, champion: Estimator) -> None:
     foreign = Features("0" * 64, old.labels, old.values, old.targets)
     with pytest.raises(TrainingError, match="features of dark, noise, clean: made by backbone 000000000000, expected"):
         refit(champion, fingerprint(backbone), champion.labels, [foreign], [], seed=0)
+    with pytest.raises(TrainingError, match="features of dark, noise, clean: made by backbone 000000000000, expected"):
+        refit(
+            champion, fingerprint(backbone), champion.labels, [old], [], 0, chains=[Chains(foreign, torch.ones(COUNT))]
+        )
     with pytest.raises(TrainingError, match="label red: found no features"):
         refit(champion, fingerprint(backbone), LABELS, [old], [], seed=0)

@@ -17,7 +17,7 @@ from abair.backbone import freeze
 from abair.contract import CLEAN
 from abair.errors import TrainingError
 from abair.estimator import Estimator
-from abair.replay import Features
+from abair.replay import Chains, Features
 
 STEPS: Final = 1500
 EPOCH: Final = 100
@@ -35,6 +35,15 @@ MOVED: Final = 0.5
 MIXED: Final = 0.25
 """Share of a batch that is half one sample's features, half another's: it stands for mixtures that nobody made."""
 
+WHOLE: Final = 0.99
+"""Sum of a sample's shares over the labels that are asked for, above which none of it is missing."""
+CHAINED: Final = 0.25
+"""Chains a step, as a share of the batch, which they come beside."""
+ENOUGH: Final = 3.0
+"""dB at stake from which on a chain counts fully."""
+JITTER: Final = 0.5
+"""Of a chain's features, in parts of their deviation over the chains: these are few."""
+
 Watch = Callable[[int, dict[str, float]], None]
 
 
@@ -47,6 +56,7 @@ def refit(
     seed: int,
     watch: Watch = lambda step, figures: None,
     *,
+    chains: Sequence[Chains] = (),
     whole: bool = False,
 ) -> Estimator:
     """The champion for `labels` (`clean` last), fitted to features of the `backbone`; frozen.
@@ -59,6 +69,11 @@ def refit(
     taken back to what it would say if it had been shown as one of so many labels (*logit adjustment*, Menon et al.,
     2021): else it would take from those it resembles.
 
+    A softmax that tells single labels apart says nothing of how two are to be blended. That is learnt from `chains`, at
+    the temperature at which it will be asked. Each counts by what is at stake, so one that the new adapter restores
+    alone as well as any blend leaves the new label as it is told apart; without this it would lose to those it
+    resembles.
+
     Some damage cannot be told so: what it does depends on what is in the scene, and the other labels claim it. If
     `whole`, everything is fitted, and nothing is put upon other scenes or taken back; so it is where there are no known
     features.
@@ -69,7 +84,7 @@ def refit(
     Raises:
         TrainingError: features are another backbone's, or a label has none.
     """
-    for features in (*known, *new):
+    for features in (*known, *new, *(chain.features for chain in chains)):
         if features.backbone != backbone:
             raise TrainingError(
                 f"features of {', '.join(features.labels)}: made by backbone {features.backbone[:12]}, expected "
@@ -83,6 +98,8 @@ def refit(
     whole = whole or bool(rows.novel.all())
     fitted = champion.rearranged(labels).requires_grad_(True) if whole else _Grown(teacher, rows, generator)
     parameters = [parameter for parameter in fitted.parameters() if parameter.requires_grad]
+    blends = _Blends(labels, chains) if chains else None
+    temperature = float(champion.temperature)
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
     losses, right = [], []
     with _one_thread():
@@ -96,6 +113,11 @@ def refit(
             taught = said.masked_fill(rows.novel, -torch.inf).softmax(1)
             target = torch.where(fresh[:, None], truth, taught)
             loss = F.cross_entropy(logits, target)
+            if blends is not None:
+                seen, best, weight = blends.batch(generator)
+                asked = fitted.served(seen) if isinstance(fitted, _Grown) else fitted(seen)
+                named = F.cross_entropy(asked / temperature, best, reduction="none")
+                loss = loss + temperature * (weight * named).mean()  # or a cold softmax would outweigh all the rest
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -143,6 +165,12 @@ class _Grown(nn.Module):
         logits[:, self.novel] = self.outputs(torch.cat([hidden, new], dim=1))
         return logits
 
+    def served(self, features: Tensor) -> Tensor:
+        """(B, F) to logits (B, L) as `joined` has them."""
+        logits: Tensor = self(features)
+        logits[:, self.novel] = logits[:, self.novel] - self.ahead
+        return logits
+
     @torch.no_grad()
     def joined(self) -> Estimator:
         """The same as one estimator, new labels taken back by what their part of the batches made them likelier."""
@@ -161,7 +189,7 @@ class _Rows:
         values, truth, scenes, count = [], [], [], 0
         for features in (*known, *new):
             rows = _in_order(features, labels)
-            whole = rows.sum(1) > 0.99  # what also shows a label that is asked for no more teaches nothing
+            whole = rows.sum(1) > WHOLE  # what also shows a label that is asked for no more teaches nothing
             scene = torch.full((len(rows),), -1)
             if features.paired and bool(whole.all()):
                 scene[: len(rows) // 2] = torch.arange(count + len(rows) // 2, count + len(rows))
@@ -196,6 +224,24 @@ class _Rows:
         fresh = self.new[chosen]
         fresh[: len(others)] |= self.new[others]
         return x, truth, fresh
+
+
+class _Blends:
+    """Chains with the blends over `labels` that restore them best, and how much each counts."""
+
+    def __init__(self, labels: Sequence[str], chains: Sequence[Chains]) -> None:
+        self.values = torch.cat([one.features.values for one in chains])
+        self.targets = torch.cat([_in_order(one.features, labels) for one in chains])
+        stakes = torch.cat([one.stakes for one in chains])
+        # a blend with a label that is asked for no more teaches nothing
+        self.weights = (stakes / ENOUGH).clamp_max(1) * (self.targets.sum(1) > WHOLE)
+        self.spread = self.values.std(0)
+
+    def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, F), the best blends (B, L), how much they count (B,)."""
+        chosen = torch.randint(len(self.values), (round(CHAINED * BATCH),), generator=generator)
+        jitter = torch.randn((len(chosen), self.values.shape[1]), generator=generator)
+        return self.values[chosen] + JITTER * self.spread * jitter, self.targets[chosen], self.weights[chosen]
 
 
 @contextmanager
