@@ -7,7 +7,7 @@ estimator that the gates judge like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from abair.discovery import Synthesizer
+    from abair.synthesis import CleanPhotos
 
 _VERDICTS = TypeAdapter(list[Verdict])
 
@@ -188,8 +189,8 @@ def replay(errand: MakeReplay, send: Send) -> None:
     }
     confine(errand)
     plugins = _usable(errand)
-    synthesizers = {name: _guarded(_degradation(plugins, name)) for name in adapters}
-    degrader = Degrader({errand.label: synthesizers[errand.label]}, recipe)
+    synthesizer = _guarded(_degradation(plugins, errand.label))
+    degrader = Degrader({errand.label: synthesizer}, recipe)
 
     def tell() -> None:
         send("one", None)
@@ -202,11 +203,11 @@ def replay(errand: MakeReplay, send: Send) -> None:
     for other, kept in others:
         samples = [sample for sample in kept.held_out if sample.labels == (other.label,)][: errand.kept]
         mixed += damaged_further(backbone, degrader, errand.label, samples, errand.seed)
+    known = _working(plugins, [one.label for one in errand.known], train_on)
     chains = None
-    if errand.known:
-        chains = chains_of(
-            backbone, synthesizers, adapters, errand.label, train_on, errand.chained, errand.seed, tell=tell
-        )
+    if known:
+        both = {**known, errand.label: synthesizer}
+        chains = chains_of(backbone, both, adapters, errand.label, train_on, errand.chained, errand.seed, tell=tell)
     Replay(made.features, (*made.held_out, *mixed), chains).save(errand.out)
 
 
@@ -253,6 +254,21 @@ def _degradation(plugins: Plugins, name: str) -> Degradation:
         return plugins.get(name)
     except AbairError as error:
         raise Refusal(str(error)) from None
+
+
+def _working(plugins: Plugins, labels: Sequence[str], photos: CleanPhotos) -> dict[str, Synthesizer]:
+    """The labels' synthesisers, less those that do not work: a new label does not wait until an old one is mended."""
+    from abair.synthesis import generator_for
+
+    working = {}
+    for label in labels:
+        try:
+            degrade = _guarded(_degradation(plugins, label))
+            degrade(photos.crop(generator_for(0, 24), 64), generator_for(0, 24))
+        except (AbairError, Refusal):
+            continue
+        working[label] = degrade
+    return working
 
 
 def _guarded(degradation: Degradation) -> Synthesizer:

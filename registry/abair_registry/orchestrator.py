@@ -198,25 +198,14 @@ class _Operation:
             return self.trainer.by_features(lambda *_: None), "features", "no samples to judge by", None, []
         if self.wishes.route != "full":
             why = "asked for" if self.wishes.route == "features" else "first choice"
-            estimator = self._train("features", self.trainer.by_features, run_id)
-            evaluation, verdicts = self._judge(estimator, plugins)
+            estimator, evaluation, verdicts, tried = self._by_features(run_id, plugins)
             refused = [verdict for verdict in verdicts if not verdict.passed]
-            if refused and self.change.fresh and not self._lost(refused):
-                page.verdicts(self.runs, run_id, verdicts, "refused/features, old outputs kept.md")
-                whole = self._train("features", partial(self.trainer.by_features, whole=True), run_id)
-                judged, its = self._judge(whole, plugins)
-                still = [verdict for verdict in its if not verdict.passed]
-                if len(still) < len(refused):  # else the one that leaves old labels alone is the better one to publish
-                    why = f"{why}, all outputs fitted, as with the old ones kept it was refused by {_names(refused)}"
-                    estimator, evaluation, verdicts, refused = whole, judged, its, still
-                else:
-                    why = f"{why}; to fit all outputs was no better, refused by {_names(still)}"
+            why = "; ".join([why, *tried])
             if not refused or self.wishes.route == "features":
                 return estimator, "features", why, evaluation, verdicts
             if lost := self._lost(refused) or self._not_installed(plugins):
                 return estimator, "features", f"{why}; not in full, because {lost}", evaluation, verdicts
-            page.verdicts(self.runs, run_id, verdicts, "refused/features.md")
-            why = f"by features, refused: {_names(refused)}"
+            why = f"by features, {'; '.join(tried)}, refused: {_names(refused)}"
         else:
             why = "asked for"
             if reason := self._not_installed(plugins):
@@ -224,6 +213,27 @@ class _Operation:
         estimator = self._train("full", self.trainer.anew, run_id)
         evaluation, verdicts = self._judge(estimator, plugins)
         return estimator, "full", why, evaluation, verdicts
+
+    def _by_features(self, run_id: str, plugins: Trusted) -> tuple[Estimator, Evaluation, list[Verdict], list[str]]:
+        """The estimator by the first way that no gate refuses, or else the one that fewest refuse; and how it went."""
+        made: list[tuple[int, Estimator, Evaluation, list[Verdict], str]] = []
+        for fit in self.trainer.fits():
+            estimator = self._train("features", partial(self.trainer.by_features, fit=fit), run_id)
+            evaluation, verdicts = self._judge(estimator, plugins)
+            refused = [verdict for verdict in verdicts if not verdict.passed]
+            made.append((len(refused), estimator, evaluation, verdicts, fit))
+            if not refused or not self.change.fresh or any(verdict.name.endswith(GAIN) for verdict in refused):
+                break
+            page.verdicts(self.runs, run_id, verdicts, f"refused/features, {fit}.md")
+            if fit != "with chains" and self._lost(refused):
+                break
+        _, estimator, evaluation, verdicts, taken = min(made, key=lambda one: one[0])  # of equals the first
+        tried = [
+            f"fitted {fit}: refused by {_names([verdict for verdict in found if not verdict.passed])}"
+            for count, _, _, found, fit in made
+            if count and fit != taken
+        ]
+        return estimator, evaluation, verdicts, [*tried, f"fitted {taken}"] if self.change.fresh else []
 
     def _train(self, route: str, make: Callable[[Callable[..., None]], Estimator], run_id: str) -> Estimator:
         self.work.step("train", route=route)

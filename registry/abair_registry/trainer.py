@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import torch
 
@@ -40,10 +40,13 @@ MIXED_WITH: Final = 3
 """Live labels whose held-out samples are damaged by a new label, too: the mixtures that it is judged on."""
 CHAINED: Final = 160
 """Samples with a new label's damage over that of a live one, however many are live."""
+CHAINED_WITH: Final = 16
+"""Live labels at most that it is put over."""
 FULL_STEPS: Final = 1200
 """Of the full route, with `Settings.samples` samples."""
 
 Watch = Callable[[int, dict[str, float]], None]
+Fit = Literal["with chains", "alone", "whole"]
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,13 @@ class Photos:
 def chained_with(champion: Serving, label: str) -> tuple[Part, ...]:
     """The live parts whose damage can be made again, to put that of a new label over it.
 
-    These are the ones whose plugins are installed as they are recorded; the others' mixtures with it are not learnt.
+    These are the ones whose plugins are installed as they are recorded; the others' mixtures with it are not learnt,
+    nor those of two labels that come together.
     """
     others = [part for part in champion.parts if part.label != label]
     there = {point.name for point in hooks.trusted(others).points}
-    return tuple(part for part in others if part.plugin in there)
+    known = [part for part in others if part.plugin in there]
+    return tuple(_spread(known, CHAINED_WITH))
 
 
 def make_replay(
@@ -79,12 +84,11 @@ def make_replay(
     """What a new label leaves behind, made in a process of its own and kept as a blob; returns its SHA-256.
 
     Raises:
-        TrainingError: a synthesiser failed, or what it left is no replay of the label.
+        TrainingError: the synthesiser failed, or what it left is no replay of the label.
     """
     label = part.label
     others = [other for other in champion.parts if other.label != label and other.replay]
-    # spread over the live labels, the same for the same labels
-    chosen = [others[i * len(others) // MIXED_WITH] for i in range(min(MIXED_WITH, len(others)))]
+    chosen = _spread(others, MIXED_WITH)
     known = chained_with(champion, label)
     with blobs.writing() as path:
         hooks.make(
@@ -98,9 +102,7 @@ def make_replay(
             known=tuple(Trained(label=other.label, files=_files(blobs, other)) for other in known),
             backbone=blobs.path(champion.backbone_sha256),
             photos=photos.folder,
-            others=tuple(
-                Damaged(label=other.label, replay=blobs.path(str(other.replay))) for other in dict.fromkeys(chosen)
-            ),
+            others=tuple(Damaged(label=other.label, replay=blobs.path(str(other.replay))) for other in chosen),
             seed=seed,
             trained=abair.replay.TRAINED,
             judged=JUDGED,
@@ -110,17 +112,24 @@ def make_replay(
         )
         made = Replay.load(path)
         of = made.features
-        chained = made.chains.features.labels if made.chains else ()
-        asked = (*(other.label for other in known), label, CLEAN) if known else ()
+        chained = made.chains.features.labels if made.chains else (label, CLEAN)
+        asked = {*(other.label for other in known), label, CLEAN}  # those that do not work are left out
         if (
-            (of.backbone, of.labels, chained) != (champion.fingerprint, (label, CLEAN), asked)
+            (of.backbone, of.labels, chained[-2:]) != (champion.fingerprint, (label, CLEAN), (label, CLEAN))
+            or not asked.issuperset(chained)
             or len(_singles(made, label)) != JUDGED
-        ):  # fmt: skip
+        ):
             raise TrainingError(
-                f"degradation {label}: found a replay of {', '.join(of.labels)}, expected one of {label} by this "
-                "backbone; its synthesiser may not touch it"
+                f"degradation {label}: found a replay of {', '.join(of.labels)} with chains of {', '.join(chained)}, "
+                f"expected one of {label} by this backbone; its synthesiser may not touch it"
             )
         return blobs.add(path)
+
+
+def _spread(parts: Sequence[Part], most: int) -> list[Part]:
+    """So many of the parts at most, spread evenly over them: of the same parts always the same."""
+    count = min(most, len(parts))
+    return [parts[place * len(parts) // count] for place in range(count)]
 
 
 def _files(blobs: Blobs, part: Part) -> tuple[Path, Path]:
@@ -141,7 +150,7 @@ def _points(parts: Sequence[Part]) -> tuple[Point, ...]:
 
 
 def replay_count(champion: Serving, label: str) -> int:
-    """How often `make_replay` tells: once a sample."""
+    """How often `make_replay` tells at most: once a sample."""
     return 2 * abair.replay.TRAINED + 2 * JUDGED + (CHAINED if chained_with(champion, label) else 0)
 
 
@@ -184,10 +193,19 @@ class Trainer:
         kept = {part.label: part.replay for part in self.proposal.parts} | {CLEAN: self.proposal.replay}
         return [label for label, sha256 in kept.items() if sha256 is None]
 
-    def by_features(self, watch: Watch, *, whole: bool = False) -> Estimator:
+    def fits(self) -> tuple[Fit, ...]:
+        """The ways to refit to features, in the order in which they are to be tried."""
+        if not self.fresh:
+            return ("alone",)
+        fresh = [part for part in self.proposal.parts if part.label in self.fresh and part.replay]
+        chained = any(self._replay(part.replay).chains for part in fresh)
+        return ("with chains", "alone", "whole") if chained else ("alone", "whole")
+
+    def by_features(self, watch: Watch, *, fit: Fit = "alone") -> Estimator:
         """The champion's estimator refitted to the features of all labels; where none is new, its outputs as they are.
 
-        `whole`: whether what it says of old labels may change, too (see `refit`).
+        The new labels' outputs `alone`, or `with chains`, by which their blends with the others are learnt; or the
+        `whole` of it, so that what it says of old labels may change, too (see `refit`).
 
         Raises:
             TrainingError: a label left nothing behind.
@@ -213,8 +231,8 @@ class Trainer:
             [replay.features for replay in fresh],
             self.seed,
             watch,
-            chains=[replay.chains for replay in fresh if replay.chains],
-            whole=whole,
+            chains=[replay.chains for replay in fresh if replay.chains and fit == "with chains"],
+            whole=fit == "whole",
         )
 
     def anew(self, watch: Watch) -> Estimator:

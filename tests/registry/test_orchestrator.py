@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ from abair import Restorer
 from abair.contract import WEIGHTS_FILE
 from abair.deployment import read_deployment
 from abair.errors import RegistryError
-from abair_registry import mirror, orchestrator, trainer
+from abair.replay import Replay
+from abair.report import Report, Verdict
+from abair_registry import hooks, mirror, orchestrator, serving, trainer
+from abair_registry.catalogue import opened
 from abair_registry.runs import Runs
-from abair_registry.settings import Settings
+from abair_registry.serving import Part
+from abair_registry.settings import Settings, Thresholds
 
 from .conftest import FROST, Run, complaints
 from .hostile import GOOD, Plugin, Tiny
@@ -135,7 +140,7 @@ def test_a_useless_plugin_is_refused_and_forced_only_with_a_reason(
     page = client(settings).get_run(told["run_id"])
     assert page.data.tags["mlflow.note.content"].startswith("## Refused. Deployment 1 stays live. 10 of 11")
     assert (page.info.status, page.data.tags["abair.route.why"]) == (
-        "FINISHED", "first choice; not in full, because no estimator mends an adapter",
+        "FINISHED", "first choice; fitted with chains; not in full, because no estimator mends an adapter",
     )  # fmt: skip
 
     code, _, err = run("add", "frost", "--force")
@@ -339,6 +344,55 @@ def test_retrain_trains_the_whole_estimator_anew_and_nothing_else(
     assert run("rollback")[1][0]["deployment"] == 1
     (first,) = (row for row in run("history")[1] if row["deployment"] == 1)
     assert first["live"]
+
+
+@sqlite
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_new_label_learns_how_it_blends_with_those_whose_plugins_are_there_and_work(
+    broken: bool, run: Run, team: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = hooks.trusted
+
+    def without_rain(parts: Iterable[Part]) -> hooks.Trusted:
+        there = real(part for part in parts if part.plugin != "rain" or broken)
+        points = [
+            point.model_copy(update={"module": "nowhere.at_all"}) if point.name == "rain" else point
+            for point in there.points
+        ]
+        return hooks.Trusted(tuple(points), {})
+
+    monkeypatch.setattr(hooks, "trusted", without_rain)
+    code, (told,), err = run("add", "frost")
+    assert (code, told["outcome"]) == (0, "live"), err
+    with opened(settings) as catalogue, catalogue.database.read() as session:
+        part = serving.live(session).parts[-1]
+        chains = Replay.load(catalogue.blobs.path(str(part.replay))).chains
+    assert part.label == "frost"
+    assert chains is not None
+    assert chains.features.labels == ("noise", "low-light", "frost", "clean")
+    assert len(chains.stakes) == trainer.CHAINED
+    assert client(settings).get_run(told["run_id"]).data.tags["abair.route.why"] == "first choice; fitted with chains"
+
+
+@sqlite
+def test_where_chains_are_refused_the_label_is_learnt_without_them(
+    run: Run, team: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = orchestrator.judge, []
+
+    def hard_at_first(report: Report, thresholds: Thresholds) -> list[Verdict]:
+        calls.append(report)
+        verdicts = real(report, thresholds)
+        first = verdicts[0].model_copy(update={"name": "patience", "passed": False})
+        return [first, *verdicts] if len(calls) == 1 else verdicts
+
+    monkeypatch.setattr(orchestrator, "judge", hard_at_first)
+    code, (told,), err = run("add", "frost")
+    assert (code, told["outcome"], len(calls)) == (0, "live", 2), err
+    tags = client(settings).get_run(told["run_id"]).data.tags
+    assert tags["abair.route.why"] == "first choice; fitted with chains: refused by patience; fitted alone"
+    (file,) = client(settings).list_artifacts(told["run_id"], "refused")
+    assert file.path == "refused/features, with chains.md"
 
 
 @sqlite

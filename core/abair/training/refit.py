@@ -36,13 +36,13 @@ MIXED: Final = 0.25
 """Share of a batch that is half one sample's features, half another's: it stands for mixtures that nobody made."""
 
 WHOLE: Final = 0.99
-"""Sum of a sample's shares over the labels that are asked for, above which none of it is missing."""
+"""Share of a sample above which it counts as all of it."""
 CHAINED: Final = 0.25
 """Chains a step, as a share of the batch, which they come beside."""
 ENOUGH: Final = 3.0
 """dB at stake from which on a chain counts fully."""
-JITTER: Final = 0.5
-"""Of a chain's features, in parts of their deviation over the chains: these are few."""
+JITTER: Final = 0.7
+"""Noise on the features of chains, and of what is learnt beside them, in parts of their deviation: they are few."""
 
 Watch = Callable[[int, dict[str, float]], None]
 
@@ -70,9 +70,8 @@ def refit(
     2021): else it would take from those it resembles.
 
     A softmax that tells single labels apart says nothing of how two are to be blended. That is learnt from `chains`, at
-    the temperature at which it will be asked. Each counts by what is at stake, so one that the new adapter restores
-    alone as well as any blend leaves the new label as it is told apart; without this it would lose to those it
-    resembles.
+    the temperature at which it will be asked, each by what is at stake. Beside them is what shows the new damage alone:
+    else the new label would be left to those that it was seen together with.
 
     Some damage cannot be told so: what it does depends on what is in the scene, and the other labels claim it. If
     `whole`, everything is fitted, and nothing is put upon other scenes or taken back; so it is where there are no known
@@ -114,7 +113,8 @@ def refit(
             target = torch.where(fresh[:, None], truth, taught)
             loss = F.cross_entropy(logits, target)
             if blends is not None:
-                seen, best, weight = blends.batch(generator)
+                alone = (truth * rows.novel).amax(1) > WHOLE
+                seen, best, weight = blends.batch(generator, x[alone], truth[alone])
                 asked = fitted.served(seen) if isinstance(fitted, _Grown) else fitted(seen)
                 named = F.cross_entropy(asked / temperature, best, reduction="none")
                 loss = loss + temperature * (weight * named).mean()  # or a cold softmax would outweigh all the rest
@@ -237,11 +237,13 @@ class _Blends:
         self.weights = (stakes / ENOUGH).clamp_max(1) * (self.targets.sum(1) > WHOLE)
         self.spread = self.values.std(0)
 
-    def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (B, F), the best blends (B, L), how much they count (B,)."""
+    def batch(self, generator: torch.Generator, alone: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, F), the best blends (B, L), how much they count (B,): chains, and what is damaged `alone`."""
         chosen = torch.randint(len(self.values), (round(CHAINED * BATCH),), generator=generator)
-        jitter = torch.randn((len(chosen), self.values.shape[1]), generator=generator)
-        return self.values[chosen] + JITTER * self.spread * jitter, self.targets[chosen], self.weights[chosen]
+        values = torch.cat([self.values[chosen], alone])
+        jitter = torch.randn(values.shape, generator=generator)
+        weights = torch.cat([self.weights[chosen], torch.ones(len(alone))])
+        return values + JITTER * self.spread * jitter, torch.cat([self.targets[chosen], truth]), weights
 
 
 @contextmanager
