@@ -35,10 +35,25 @@ from abair_registry.runs import Runs
 from abair_registry.serving import Serving, live, parts_of
 from abair_registry.settings import Thresholds
 from abair_registry.store import Who
-from abair_registry.trainer import Photos, Trainer, make_replay, replay_count
+from abair_registry.trainer import Fit, Photos, Trainer, make_replay, replay_count
 
 Route = Literal["auto", "features", "full"]
 Way = Literal["live", "challenger", "rejected"]
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """An estimator that was fitted to features in one way, and what the gates say of it."""
+
+    fit: Fit
+    estimator: Estimator
+    evaluation: Evaluation
+    verdicts: list[Verdict]
+
+    @property
+    def refused(self) -> list[Verdict]:
+        """Those that it does not pass."""
+        return [verdict for verdict in self.verdicts if not verdict.passed]
 
 
 @dataclass(frozen=True)
@@ -198,14 +213,14 @@ class _Operation:
             return self.trainer.by_features(lambda *_: None), "features", "no samples to judge by", None, []
         if self.wishes.route != "full":
             why = "asked for" if self.wishes.route == "features" else "first choice"
-            estimator, evaluation, verdicts, tried = self._by_features(run_id, plugins)
-            refused = [verdict for verdict in verdicts if not verdict.passed]
-            why = "; ".join([why, *tried])
-            if not refused or self.wishes.route == "features":
-                return estimator, "features", why, evaluation, verdicts
-            if lost := self._lost(refused) or self._not_installed(plugins):
-                return estimator, "features", f"{why}; not in full, because {lost}", evaluation, verdicts
-            why = f"by features, {'; '.join(tried)}, refused: {_names(refused)}"
+            best, how = self._by_features(run_id, plugins)
+            why = "; ".join([why, *how])
+            if not best.refused or self.wishes.route == "features":
+                return best.estimator, "features", why, best.evaluation, best.verdicts
+            if lost := self._lost(best.refused) or self._not_installed(plugins):
+                why = f"{why}; not in full, because {lost}"
+                return best.estimator, "features", why, best.evaluation, best.verdicts
+            why = f"by features, {'; '.join(how)}, refused: {_names(best.refused)}"
         else:
             why = "asked for"
             if reason := self._not_installed(plugins):
@@ -214,26 +229,23 @@ class _Operation:
         evaluation, verdicts = self._judge(estimator, plugins)
         return estimator, "full", why, evaluation, verdicts
 
-    def _by_features(self, run_id: str, plugins: Trusted) -> tuple[Estimator, Evaluation, list[Verdict], list[str]]:
-        """The estimator by the first way that no gate refuses, or else the one that fewest refuse; and how it went."""
-        made: list[tuple[int, Estimator, Evaluation, list[Verdict], str]] = []
+    def _by_features(self, run_id: str, plugins: Trusted) -> tuple[_Attempt, list[str]]:
+        """The first fit that no gate refuses, or else the one that fewest refuse; and how it came to that."""
+        made: list[_Attempt] = []
         for fit in self.trainer.fits():
             estimator = self._train("features", partial(self.trainer.by_features, fit=fit), run_id)
-            evaluation, verdicts = self._judge(estimator, plugins)
-            refused = [verdict for verdict in verdicts if not verdict.passed]
-            made.append((len(refused), estimator, evaluation, verdicts, fit))
+            made.append(_Attempt(fit, estimator, *self._judge(estimator, plugins)))
+            refused = made[-1].refused
             if not refused or not self.change.fresh or any(verdict.name.endswith(GAIN) for verdict in refused):
                 break
-            page.verdicts(self.runs, run_id, verdicts, f"refused/features, {fit}.md")
+            page.verdicts(self.runs, run_id, made[-1].verdicts, f"refused/features, {fit}.md")
             if fit != "with chains" and self._lost(refused):
                 break
-        _, estimator, evaluation, verdicts, taken = min(made, key=lambda one: one[0])  # of equals the first
-        tried = [
-            f"fitted {fit}: refused by {_names([verdict for verdict in found if not verdict.passed])}"
-            for count, _, _, found, fit in made
-            if count and fit != taken
-        ]
-        return estimator, evaluation, verdicts, [*tried, f"fitted {taken}"] if self.change.fresh else []
+        best = min(made, key=lambda attempt: len(attempt.refused))  # of equals the first
+        if not self.change.fresh:
+            return best, []
+        others = [f"fitted {one.fit}: refused by {_names(one.refused)}" for one in made if one is not best]
+        return best, [*others, f"fitted {best.fit}"]
 
     def _train(self, route: str, make: Callable[[Callable[..., None]], Estimator], run_id: str) -> Estimator:
         self.work.step("train", route=route)

@@ -43,9 +43,9 @@ def chains_of(
     for place, name in enumerate(known):
         degrader = Degrader({name: synthesizers[name], new: synthesizers[new]})
         costs = Costs(Blender(backbone, [adapters[name], adapters[new]]))
-        for turn in range(len(range(place, count, len(known)))):
-            scene = photos.scene(generator_for(seed, 22, turn), LONGEST)
-            sample = degrader.chain(scene, (name, new), generator_for(seed, 23, turn * len(known) + place))
+        for index in range(place, count, len(known)):
+            scene = photos.scene(generator_for(seed, 22, index // len(known)), LONGEST)
+            sample = degrader.chain(scene, (name, new), generator_for(seed, 23, index))
             best, products = costs(sample)
             ways = torch.stack([torch.tensor([0.0, 1.0, 0.0]), best])
             alone, blended = logarithm_of_error(ways, products.expand(2, -1, -1))
