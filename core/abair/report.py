@@ -17,7 +17,7 @@ class Group(BaseModel):
     """Held-out samples with one kind of damage: a label, a mixture, or none.
 
     `psnr` holds for each way the PSNR in dB of each sample, `ssim` the structural similarity, the same samples in the
-    same order for all ways; `champion` is missing where the live deployment does not know one of the `labels`. `top` is
+    same order for all ways; `champion` goes by the labels that it knows, and is missing where nothing is live. `top` is
     the challenger's likeliest label for each sample.
     """
 

@@ -20,7 +20,7 @@ from abair.estimator import load_estimator
 from abair.evaluation.policies import Policy
 from abair.evaluation.results import QualityReport
 from abair.evaluation.tables import evaluate, weights_hash
-from abair.evaluation.testsets import FoundSets, find_sets
+from abair.evaluation.testsets import SAVED, FoundSets, find_sets
 from abair.lora import read_adapter_files
 from abair.restore import Restorer
 from abair.wholefile import write_text, written_whole
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SETS: Final = (
     "CBSD68_s25", "Rain100L", "SOTS_indoor", "GoPro", "LOL_eval15",
     "CBSD68_jpeg20", "CBSD68_4bit", "CBSD68_snow",
-    "mix_blur_noise", "mix_blur_jpeg", "mix_haze_snow", "clean",
+    "mix_blur_noise", "mix_blur_jpeg", "mix_haze_snow", *SAVED, "clean",
 )  # fmt: skip
 PAPER: Final = {"CBSD68_jpeg20": 1.36, "CBSD68_4bit": 3.71, "CBSD68_snow": 5.35}
 """What SW gained in the paper from the new degradation's adapter, in dB (table 4)."""
@@ -105,7 +105,7 @@ class Experiment(BaseModel):
             reached = "reached" if gain >= PAPER[key] else "short"
             lines.append(_row([*row, f"{gain:+.2f}", f"{PAPER[key]:+.2f}", reached]))
         lines += ["", "## Mixtures, at the end", "", *_head(["set", "input", "OH", "SW", "Oracle", "SW less OH"])]
-        for key in (key for key in sets if key.startswith("mix_")):
+        for key in (key for key in sets if key.startswith("mix_") or key in SAVED):
             cells = [self.score(last, key, policy) for policy in ("input", "OH", "SW", "Oracle")]
             ahead = (cells[2] or 0) - (cells[1] or 0)
             lines.append(_row([sets[key], *map(_cell, cells), f"{ahead:+.2f}"]))

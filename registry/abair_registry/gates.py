@@ -1,9 +1,10 @@
 """What a candidate must hold before it goes live: a report in, verdicts out; pure functions.
 
-A degradation that is live must not lose. Because a few samples scatter, a loss counts only where it is above the
-threshold on the mean and the paired bootstrap interval lies wholly above zero: the same samples went through both. The
-interval is so wide that of all groups together one in twenty reports would be refused by chance (Bonferroni). A mean of
-`CERTAIN` times the threshold is a loss whatever the interval says: a few samples that are ruined are no scatter.
+A degradation that is live must not lose, nor may a new one be restored worse than before it came, alone or over damage
+that is live. Because a few samples scatter, a loss counts only where it is above the threshold on the mean and the
+paired bootstrap interval lies wholly above zero: the same samples went through both. The interval is so wide that of
+all groups together one in twenty reports would be refused by chance (Bonferroni). A mean of `CERTAIN` times the
+threshold is a loss whatever the interval says: a few samples that are ruined are no scatter.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def judge(report: Report, thresholds: Thresholds) -> list[Verdict]:
     compared = [group for group in report.groups if "champion" in group.psnr]
     for group in compared:
         if CLEAN not in group.labels:
-            verdicts.append(_no_loss(group, thresholds.loss, len(compared)))
+            over_another = len(group.labels) > 1 and not set(report.new).isdisjoint(group.labels)
+            most = thresholds.mixed_loss if over_another else thresholds.loss
+            verdicts.append(_no_loss(group, most, len(compared)))
     verdicts += _untouched(report.group(CLEAN), thresholds, len(compared))
     return verdicts
 

@@ -65,7 +65,7 @@ def test_tables_and_page_are_written_and_what_is_missing_is_named(
     report = json.loads(Path("o/results.json").read_text())
     assert {found["count"] for found in report["sets"]} == {1}
     assert [table["key"] for table in report["tables"]] == [
-        "five_tasks", "three_tasks", "unseen_sets", "unseen_degradations", "clean", "files"
+        "five_tasks", "three_tasks", "unseen_sets", "unseen_degradations", "clean", "saved", "files"
     ]  # fmt: skip
     assert all(len(found["data_sha256"]) == len(found["weights_sha256"]) == 64 for found in report["sets"])
     rain = next(found for found in report["sets"] if found["key"] == "Rain100L")

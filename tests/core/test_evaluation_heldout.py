@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,27 @@ def test_samples_of_a_new_label_are_restored_whatever_the_budget(
     after = evaluate(contender(bundle, known, turn=0.7), champion, samples, ("rain",)).report
     assert all(a != b for a, b in zip(after.group("rain").psnr["SW"], before.psnr["SW"], strict=True))
     assert after.group("noise").psnr["SW"] == after.group("noise").psnr["champion"]
+
+
+def test_what_is_new_is_also_restored_by_a_champion_that_does_not_know_it(bundle: Path, samples: list[HeldOut]) -> None:
+    known = Measured()
+    (rain, *_), (noise, *_) = ([s for s in samples if s.labels == (label,)] for label in ("rain", "noise"))
+    samples = [*samples, replace(rain, labels=("noise", "rain")), replace(noise, labels=("noise", "rain"))]
+    champion, challenger = contender(bundle, known), contender(bundle, known)
+    knows = [label for label in champion.estimator.labels if label != "rain"]
+    champion.estimator = champion.estimator.rearranged(knows)
+    said = champion.weights(samples)
+    assert all("rain" not in weights for weights in said)
+    report = evaluate(challenger, champion, samples, ("rain",)).report
+    over = [group for group in report.groups if "rain" in group.labels]
+    assert [group.name for group in over] == ["rain", "noise + rain"]
+    for group in over:
+        expected = [
+            champion.score(sample, weights)[0]
+            for sample, weights in zip(samples, said, strict=True)
+            if sample.labels == group.labels
+        ]
+        assert list(group.psnr["champion"]) == expected
 
 
 def test_another_adapter_of_the_same_label_is_another_weight(bundle: Path, samples: list[HeldOut]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -218,7 +219,6 @@ def test_a_folder_of_unknown_pairs_has_no_true_labels(data: Path) -> None:
 
 
 def test_jpeg_is_what_pillow_makes_at_quality_20_with_halved_colours_whichever_plugin_there_is(data: Path) -> None:
-    import io
 
     found = _sets(data, "CBSD68_jpeg20", synthesizers=SYNTHESIZERS | {"jpeg": _darker})["CBSD68_jpeg20"]
     item = _items(found)[0][0]
@@ -242,6 +242,19 @@ def test_a_mixture_with_jpeg_is_blurred_by_the_plugin_and_then_compressed_at_qua
         item.degraded, degrade(item.clean, [_darker, jpeg], testsets.picture_seed("mix_blur_jpeg", item.name))
     )
     assert "quality 20" in found.note
+
+
+def test_damaged_pictures_are_saved_as_pillow_saves_them_at_quality_30(data: Path) -> None:
+    found = _sets(data, "Rain100L_jpeg30", synthesizers={})["Rain100L_jpeg30"]
+    item = _items(found)[0][0]
+    file = io.BytesIO()
+    Image.open(data / "Rain100L/degraded/0.bmp").save(file, "JPEG", quality=30, subsampling=2)
+    assert np.array_equal(np.rint(item.degraded * 255), np.asarray(Image.open(file)))
+    before = _items(_sets(data, "Rain100L")["Rain100L"])[0][0]
+    assert (item.name, item.files) == (before.name, before.files)
+    assert np.array_equal(item.clean, before.clean)
+    assert found.labels == ("rain", "jpeg")
+    assert "quality 30" in found.note
 
 
 def test_only_sets_whose_papers_measure_on_y_are_measured_there(data: Path) -> None:

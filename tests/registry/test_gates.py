@@ -71,6 +71,24 @@ def test_one_fault_is_refused_by_its_gate_alone(changed: dict[str, Group], name:
     assert refused(report(**changed)) == [name]
 
 
+@pytest.mark.parametrize(
+    ("before", "name"),
+    [
+        ({"snow": group("snow", champion=26.5)}, "snow: loss against the champion"),
+        ({"both": group("noise", "snow", champion=26.6)}, "noise + snow: loss against the champion"),
+    ],
+)
+def test_new_damage_may_not_be_restored_worse_than_before_it_had_a_label(before: dict[str, Group], name: str) -> None:
+    assert refused(report(**before)) == [name]
+
+
+def test_old_damage_under_a_new_one_has_a_threshold_of_its_own() -> None:
+    worse = report(both=group("noise", "snow", champion=26.4))
+    assert refused(worse) == []
+    assert refused(worse, Thresholds(mixed_loss=0.3)) == ["noise + snow: loss against the champion"]
+    assert refused(report(mixture=group("blur", "noise", champion=26.4))) == ["blur + noise: loss against the champion"]
+
+
 def test_thresholds_can_be_changed() -> None:
     worse = report(noise=group("noise", champion=26.2))
     assert refused(worse, Thresholds(loss=0.25)) == []

@@ -121,10 +121,10 @@ class Evaluation:
 def evaluate(
     challenger: Contender, champion: Contender | None, samples: Sequence[HeldOut], new: Sequence[str]
 ) -> Evaluation:
-    """Restore the samples whose labels the challenger knows, and the same ones by the champion, where it knows them."""
+    """Restore the samples whose labels the challenger knows, and the same ones by the champion, by what it knows."""
     known = [sample for sample in samples if set(sample.labels) <= set(challenger.estimator.labels)]
     said = challenger.weights(known)
-    before = _said_by(champion, known)
+    before = champion.weights(known) if champion is not None else [None] * len(known)
     unmoved = _unmoved(challenger, champion, known, said, before, new)
     sorted_out: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, sample in enumerate(known):
@@ -151,15 +151,6 @@ def evaluate(
     )
 
 
-def _said_by(champion: Contender | None, samples: Sequence[HeldOut]) -> list[Weights | None]:
-    """What the champion says of each sample; None where it does not know all labels, or where there is none."""
-    if champion is None:
-        return [None] * len(samples)
-    labels = set(champion.estimator.labels)
-    said = champion.weights(samples)
-    return [weights if set(sample.labels) <= labels else None for sample, weights in zip(samples, said, strict=True)]
-
-
 def _unmoved(
     challenger: Contender,
     champion: Contender | None,
@@ -171,10 +162,11 @@ def _unmoved(
     """What those samples are restored to, by place, that count as not moved: all but the `BUDGET` that moved most."""
     if champion is None:
         return {}
+    live = set(champion.estimator.labels) - set(new)
     old = {
         place: then
         for place, (sample, then) in enumerate(zip(samples, before, strict=True))
-        if then is not None and set(new).isdisjoint(sample.labels)
+        if then is not None and live.issuperset(sample.labels)
     }
     moved = sorted(old, key=lambda place: -challenger.drift(said[place], champion, old[place]))
     levels = {place: champion.level(samples[place], old[place]) for place in moved[BUDGET:]}

@@ -49,5 +49,10 @@ TABLES: Final = (
         ("mix_blur_noise", "mix_blur_jpeg", "mix_haze_snow", "mix_low-light_noise", "mix_haze_low-light"),
     ),
     PaperTable("clean", "clean photos", (CLEAN,)),
+    PaperTable(
+        "saved",
+        "damage saved as JPEG",
+        ("Rain100L_jpeg30", "SOTS_indoor_jpeg30", "GoPro_jpeg30", "LOL_eval15_jpeg30"),
+    ),
     PaperTable("files", "noise in 8-bit files", ("CBSD68_s25_8bit",)),
 )

@@ -12,15 +12,19 @@ from PIL import Image
 from torch import Tensor
 
 JPEG_QUALITY: Final = 20
+SAVED_QUALITY: Final = 30
+"""Of photos that were damaged before they were saved; ours, no paper's."""
 BITS: Final = 4
 
 
 def jpeg(clean: Tensor, generator: torch.Generator) -> Tensor:
     """(3, H, W) in [0, 1] through a JPEG file of quality 20 with 4:2:0 colours, by Pillow; nothing is random."""
-    with io.BytesIO() as file:
-        Image.fromarray(_bytes(clean)).save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
-        with Image.open(file, formats=("JPEG",)) as image:
-            return _tensor(np.array(image))
+    return _through_jpeg(clean, JPEG_QUALITY)
+
+
+def saved(damaged: Tensor) -> Tensor:
+    """(3, H, W) in [0, 1] through a JPEG file of quality 30, as `jpeg`."""
+    return _through_jpeg(damaged, SAVED_QUALITY)
 
 
 def four_bits(clean: Tensor, generator: torch.Generator) -> Tensor:
@@ -30,6 +34,13 @@ def four_bits(clean: Tensor, generator: torch.Generator) -> Tensor:
 
 EXACT: Final = {"jpeg": jpeg, "bitdepth": four_bits}
 """By label; where a chain names one of these, the plugin's synthesiser is not asked."""
+
+
+def _through_jpeg(image: Tensor, quality: int) -> Tensor:
+    with io.BytesIO() as file:
+        Image.fromarray(_bytes(image)).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+        with Image.open(file, formats=("JPEG",)) as again:
+            return _tensor(np.array(again))
 
 
 def _bytes(image: Tensor) -> NDArray[np.uint8]:

@@ -27,6 +27,7 @@ from abair.evaluation.pictures import (
     picture_seed,
     read_pixels,
 )
+from abair.evaluation.severities import SAVED_QUALITY, saved
 
 if TYPE_CHECKING:
     from abair.discovery import Synthesizer
@@ -54,9 +55,11 @@ class FoundSets:
     missing: Mapping[str, str]
 
 
+SAVED: Final = {f"{key}_jpeg30": key for key in ("Rain100L", "SOTS_indoor", "GoPro", "LOL_eval15")}
+"""Damaged pictures that were saved as JPEG since, as people's are; by the set that they are of."""
 STANDARD: Final = (*FIVE_TASKS, CLEAN, "mix_blur_noise", "mix_haze_low-light")
 _FIRST: Final = (*STANDARD, "CBSD68_s15", "CBSD68_s50", "CBSD68_s25_8bit")
-ALL: Final = (*_FIRST, *(key for key in (*PAIRS, *MADE) if key not in _FIRST))
+ALL: Final = (*_FIRST, *(key for key in (*PAIRS, *MADE, *SAVED) if key not in _FIRST))
 
 
 def find_sets(
@@ -123,7 +126,26 @@ def _find(folder: DataFolder, name: str, synthesizers: Mapping[str, Synthesizer]
     if name in PAIRS:
         pairs, known = folder.pairs(name), PAIRS[name]
         return pairs if isinstance(pairs, str) else _paired(name, known.title, (known.label,), pairs, luma=known.luma)
+    if name in SAVED:
+        found = _find(folder, SAVED[name], synthesizers)
+        return found if isinstance(found, str) else _saved(name, found)
     return make_set(folder, name, synthesizers)
+
+
+def _saved(key: str, damaged: EvaluationSet) -> EvaluationSet:
+    def load(name: str) -> Item:
+        item = damaged.load(name)
+        return replace(item, degraded=degrade(item.degraded, [lambda image, _: saved(image)], picture_seed(key, name)))
+
+    return replace(
+        damaged,
+        key=key,
+        title=f"{damaged.title}, as JPEG Q{SAVED_QUALITY}",
+        labels=(*damaged.labels, "jpeg"),
+        note=f"{damaged.note}; the degraded ones saved as JPEG of quality {SAVED_QUALITY} with 4:2:0 colours (Pillow)",
+        load=load,
+        luma=False,
+    )
 
 
 def _other(name: str, pairs: Pairs | str) -> EvaluationSet | str:

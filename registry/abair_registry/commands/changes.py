@@ -31,7 +31,9 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait for who is working.")]
 Gate = Annotated[
     list[str] | None,
     typer.Option(
-        "--gate", metavar="NAME=VALUE", help="Another threshold: gain, loss, clean, clean_loss, oracle_gap, recall."
+        "--gate",
+        metavar="NAME=VALUE",
+        help="Another threshold: gain, loss, mixed_loss, clean, clean_loss, oracle_gap, recall.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of the samples and the training.")]
