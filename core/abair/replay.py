@@ -246,7 +246,7 @@ def features_of(
         seen.append(seen_in(backbone, sample.degraded).float().mean(0))
         targets.append(sample.types.mean((1, 2)))
         if paired:
-            clean.append(seen_in(backbone, scene).float().mean(0))
+            clean.append(seen_in(backbone, sample.clean).float().mean(0))
         tell()
     return Features(
         fingerprint(backbone),

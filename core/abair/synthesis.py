@@ -249,7 +249,7 @@ class Degrader:
         """Damage a clean crop (3, H, W) in a way drawn from the recipe."""
         kind = uniform(generator, 0.0, 1.0)
         if self.recipe.toned and chance(generator, self.recipe.toned):
-            clean = to_8_bit(clean ** log_uniform(generator, *TONES))
+            clean = toned(clean, generator)
         degraded, types = self._drawn(clean, generator, kind)
         if self.recipe.filed and chance(generator, self.recipe.filed):
             degraded = filed(degraded, generator)
@@ -302,6 +302,11 @@ class Degrader:
         types = torch.zeros((len(self.labels), *clean.shape[-2:]))
         types[self.labels.index(name)] = 1.0
         return types
+
+
+def toned(clean: Tensor, generator: torch.Generator) -> Tensor:
+    """A photo (3, H, W) paler or darker, as people's are and those that we train on are not; rounded to 8 bits."""
+    return to_8_bit(clean ** log_uniform(generator, *TONES))
 
 
 def to_8_bit(image: Tensor) -> Tensor:

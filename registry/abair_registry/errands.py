@@ -174,12 +174,12 @@ def replay(errand: MakeReplay, send: Send) -> None:
     """What a new label leaves behind, written to `out`; a part is done with each sample."""
     from abair.backbone import fingerprint, load_backbone
     from abair.lora import read_adapter_files
-    from abair.replay import HeldOut, Replay, damaged_further, replay_of
+    from abair.replay import HeldOut, Replay, damaged_further, held_out_of, replay_of
     from abair.synthesis import Degrader, Recipe, clean_photos
     from abair.training.chains import chains_of
 
     # over the whole scene or over a part of it; each sample is kept with its scene undamaged
-    recipe = Recipe(cutmix=0.25, double=0.0, clean=0.0)
+    recipe = Recipe(cutmix=0.25, double=0.0, clean=0.0, toned=0.35)
     backbone = load_backbone(errand.backbone)
     train_on, held_out = clean_photos(errand.photos)
     others = [(other, Replay.load(other.replay)) for other in errand.others]
@@ -199,11 +199,16 @@ def replay(errand: MakeReplay, send: Send) -> None:
         backbone, degrader, [train_on], held_out, errand.judged, errand.seed, trained=errand.trained, paired=True,
         tell=tell,
     )  # fmt: skip
-    mixed: list[HeldOut] = []
-    for other, kept in others:
-        samples = [sample for sample in kept.held_out if sample.labels == (other.label,)][: errand.kept]
-        mixed += damaged_further(backbone, degrader, errand.label, samples, errand.seed)
     known = _working(plugins, [one.label for one in errand.known], train_on)
+    mixed: list[HeldOut] = []
+    for place, (other, kept) in enumerate(others, 1):
+        if other.label in known:
+            over = Degrader({other.label: known[other.label], errand.label: synthesizer})
+            pair = [(other.label, errand.label)]
+            mixed += held_out_of(backbone, over, held_out, pair, errand.kept, errand.seed, first=1 + place)
+        else:  # what is left of it has to do: parts of scenes that show its damage
+            samples = [sample for sample in kept.held_out if sample.labels == (other.label,)][: errand.kept]
+            mixed += damaged_further(backbone, degrader, errand.label, samples, errand.seed)
     chains = None
     if known:
         both = {**known, errand.label: synthesizer}

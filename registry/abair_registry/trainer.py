@@ -36,8 +36,8 @@ REMEMBERED: Final = 12
 """Those of them that later labels are judged by."""
 KEPT: Final = 6
 """Held-out samples of a mixture."""
-MIXED_WITH: Final = 3
-"""Live labels whose held-out samples are damaged by a new label, too: the mixtures that it is judged on."""
+MIXED_WITH: Final = 5
+"""Live labels at most whose damage a new label is put over: the mixtures that it is judged on."""
 CHAINED: Final = 160
 """Samples with a new label's damage over that of a live one, however many are live."""
 CHAINED_WITH: Final = 16

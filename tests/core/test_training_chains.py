@@ -10,8 +10,9 @@ from tests.conftest import SYNTHESIZERS, noise, pictures, rain, write_adapter
 
 from abair.backbone import Backbone, fingerprint, load_backbone
 from abair.lora import Adapter, Blender, read_adapter
+from abair.physics import chance
 from abair.replay import LONGEST, Chains
-from abair.synthesis import Degrader, generator_for
+from abair.synthesis import Degrader, generator_for, toned
 from abair.training.chains import chains_of
 from abair.training.costs import GOOD_ENOUGH, part
 
@@ -54,8 +55,9 @@ def test_a_chain_is_called_by_the_best_blend_and_its_stake_is_what_the_new_adapt
 ) -> None:
     blender = Blender(backbone, [adapters["noise"], adapters["rain"]])
     for turn in range(4):
-        scene = PHOTOS.scene(generator_for(0, 22, turn), LONGEST)
-        made = Degrader({"noise": noise, "rain": rain}).chain(scene, ("noise", "rain"), generator_for(0, 23, 2 * turn))
+        scene, generator = PHOTOS.scene(generator_for(0, 22, turn), LONGEST), generator_for(0, 23, 2 * turn)
+        scene = toned(scene, generator) if chance(generator, 0.5) else scene
+        made = Degrader({"noise": noise, "rain": rain}).chain(scene, ("noise", "rain"), generator)
         degraded, clean, view = part(made)
         errors = {}
         for weight in (0.0, 0.25, 0.5, 0.75, 1.0):

@@ -14,6 +14,7 @@ from abair.errors import TrainingError
 from abair.estimator import Estimator, feature_count, load_estimator, save_estimator
 from abair.replay import Chains, Features, features_of
 from abair.synthesis import CleanPhotos, Degrader, Recipe
+from abair.training import refit as refits
 from abair.training.refit import UNITS, refit
 
 COUNT = 60
@@ -180,8 +181,10 @@ def blended(backbone: Backbone, photos: CleanPhotos, seed: int) -> Features:
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_blends_are_learnt_from_chains_as_much_as_is_at_stake(
-    whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
-) -> None:
+    whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(refits, "FARTHEST", 0.0)
     cold = champion.rearranged(champion.labels)
     cold.temperature.fill_(0.2)
     new = made(backbone, photos, 2, paired=True, red=red)
@@ -198,6 +201,29 @@ def test_blends_are_learnt_from_chains_as_much_as_is_at_stake(
 
     without, much, nothing = away(None), away(10.0), away(0.0)
     assert much < 0.6 * min(without, nothing)
+
+
+def test_with_chains_a_new_label_gives_up_what_it_can_bear_where_it_is_alone(
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, both = made(backbone, photos, 2, paired=True, red=red), blended(backbone, photos, 7)
+    chains = [Chains(both, torch.full((COUNT,), 10.0))]
+
+    def fitted() -> Estimator:
+        return refit(champion, fingerprint(backbone), LABELS, [old], [new], 0, chains=chains)
+
+    lowered = fitted()
+    monkeypatch.setattr(refits, "FARTHEST", 0.0)
+    firm = fitted()
+    with torch.inference_mode():
+        before, after = firm(both.values), lowered(both.values)
+        own = [estimator.spread(new.values[:COUNT])[:, 2].mean() for estimator in (firm, lowered)]
+    by = before[:, 2] - after[:, 2]
+    assert torch.allclose(by, by[0].expand(COUNT), atol=1e-5)
+    assert float(by[0]) >= refits.STEP / 2
+    assert torch.equal(before[:, [0, 1, 3]], after[:, [0, 1, 3]])
+    assert 0 <= float(own[0] - own[1]) <= refits.BORNE
+    assert right(lowered, made(backbone, photos, 4, red=red)) >= 0.9
 
 
 def test_chains_with_a_label_that_is_asked_for_no_more_teach_nothing(

@@ -54,7 +54,7 @@ def make_small() -> None:
     """As little work as has all the steps: what is killed is the bookkeeping, not the training."""
     torch.set_num_threads(1)
     abair.replay.TRAINED, abair.training.refit.STEPS, abair.training.refit.EPOCH = 20, 120, 40
-    trainer.JUDGED, trainer.FULL_STEPS = 6, 40
+    trainer.CHAINED, trainer.JUDGED, trainer.FULL_STEPS = 8, 6, 40
     for name in ("bars", "confusion", "histograms", "sheet"):
         setattr(figures, name, _small_figure)
 

@@ -7,19 +7,23 @@ alone. So these samples are made, restored by blends of the two labels' adapters
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 from abair.backbone import Backbone, fingerprint
 from abair.contract import CLEAN
 from abair.lora import Adapter, Blender
+from abair.physics import chance
 from abair.replay import LONGEST, Chains, Features, seen_in
-from abair.synthesis import CleanPhotos, Degrader, generator_for
+from abair.synthesis import CleanPhotos, Degrader, generator_for, toned
 from abair.training.costs import Costs, logarithm_of_error
 
 if TYPE_CHECKING:
     from abair.discovery import Synthesizer
+
+TONED: Final = 0.5
+"""Share of the chains whose scenes are made paler or darker first."""
 
 
 def chains_of(
@@ -45,7 +49,10 @@ def chains_of(
         costs = Costs(Blender(backbone, [adapters[name], adapters[new]]))
         for index in range(place, count, len(known)):
             scene = photos.scene(generator_for(seed, 22, index // len(known)), LONGEST)
-            sample = degrader.chain(scene, (name, new), generator_for(seed, 23, index))
+            generator = generator_for(seed, 23, index)
+            if chance(generator, TONED):
+                scene = toned(scene, generator)
+            sample = degrader.chain(scene, (name, new), generator)
             best, products = costs(sample)
             ways = torch.stack([torch.tensor([0.0, 1.0, 0.0]), best])
             alone, blended = logarithm_of_error(ways, products.expand(2, -1, -1))
