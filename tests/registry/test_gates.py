@@ -75,7 +75,7 @@ def test_one_fault_is_refused_by_its_gate_alone(changed: dict[str, Group], name:
     ("before", "name"),
     [
         ({"snow": group("snow", champion=26.5)}, "snow: loss against the champion"),
-        ({"both": group("noise", "snow", champion=26.6)}, "noise + snow: loss against the champion"),
+        ({"both": group("noise", "snow", champion=27.2)}, "noise + snow: loss against the champion"),
     ],
 )
 def test_new_damage_may_not_be_restored_worse_than_before_it_had_a_label(before: dict[str, Group], name: str) -> None:

@@ -85,7 +85,7 @@ def test_a_good_plugin_goes_live_and_everything_that_follows_agrees(
     assert (found.info.status, found.data.tags["abair.outcome"]) == ("FINISHED", "live")
     assert found.info.run_name == "add frost: live"
     assert found.data.tags["abair.actor"] == "ada"
-    assert found.data.tags["mlflow.note.content"].startswith("## Deployment 2 is live. 11 of 11 gates passed.")
+    assert found.data.tags["mlflow.note.content"].startswith("## Deployment 2 is live. 15 of 15 gates passed.")
     assert found.data.params["labels"] == "noise, rain, low-light, frost, clean"
     assert len(found.data.params["SHA-256 of photos"]) == 64
     for way in ("input", "backbone", "OH", "SW", "Oracle"):
@@ -138,7 +138,7 @@ def test_a_useless_plugin_is_refused_and_forced_only_with_a_reason(
     assert (state(run, "frost"), live(run)) == ("rejected", 1)
     assert aliases(settings) == {"champion": "1"}
     page = client(settings).get_run(told["run_id"])
-    assert page.data.tags["mlflow.note.content"].startswith("## Refused. Deployment 1 stays live. 10 of 11")
+    assert page.data.tags["mlflow.note.content"].startswith("## Refused. Deployment 1 stays live. 14 of 15")
     assert (page.info.status, page.data.tags["abair.route.why"]) == (
         "FINISHED", "first choice; fitted with chains; not in full, because no estimator mends an adapter",
     )  # fmt: skip
