@@ -387,7 +387,7 @@ def test_where_chains_are_refused_the_label_is_learnt_without_them(
         return [first, *verdicts] if len(calls) == 1 else verdicts
 
     monkeypatch.setattr(orchestrator, "judge", hard_at_first)
-    code, (told,), err = run("add", "frost")
+    code, (told,), err = run("add", "frost", "--gate", "mixed_loss=30")
     assert (code, told["outcome"], len(calls)) == (0, "live", 2), err
     tags = client(settings).get_run(told["run_id"]).data.tags
     assert tags["abair.route.why"] == "first choice; fitted with chains: refused by patience; fitted alone"
