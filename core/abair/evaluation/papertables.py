@@ -15,6 +15,10 @@ STAND_INS: Final = {"SOTS_indoor": "SOTS_outdoor"}
 """The paper's haze is that of the outdoor scenes: where they are there, they take the place of the indoor ones."""
 
 
+SAVED: Final = {f"{key}_jpeg30": key for key in ("Rain100L", "SOTS_indoor", "GoPro", "LOL_eval15")}
+"""Damaged pictures that were saved as JPEG since, as people's are, by the set that they are of; no table of a paper."""
+
+
 @dataclass(frozen=True)
 class PaperTable:
     """A table: key, title, and the keys of its sets in order; `open_end`: sets of unknown damage follow them."""
@@ -49,10 +53,6 @@ TABLES: Final = (
         ("mix_blur_noise", "mix_blur_jpeg", "mix_haze_snow", "mix_low-light_noise", "mix_haze_low-light"),
     ),
     PaperTable("clean", "clean photos", (CLEAN,)),
-    PaperTable(
-        "saved",
-        "damage saved as JPEG",
-        ("Rain100L_jpeg30", "SOTS_indoor_jpeg30", "GoPro_jpeg30", "LOL_eval15_jpeg30"),
-    ),
+    PaperTable("saved", "damage saved as JPEG", tuple(SAVED)),
     PaperTable("files", "noise in 8-bit files", ("CBSD68_s25_8bit",)),
 )

@@ -22,7 +22,7 @@ def jpeg(clean: Tensor, generator: torch.Generator) -> Tensor:
     return _through_jpeg(clean, JPEG_QUALITY)
 
 
-def saved(damaged: Tensor) -> Tensor:
+def saved(damaged: Tensor, generator: torch.Generator) -> Tensor:
     """(3, H, W) in [0, 1] through a JPEG file of quality 30, as `jpeg`."""
     return _through_jpeg(damaged, SAVED_QUALITY)
 

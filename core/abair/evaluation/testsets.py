@@ -15,7 +15,7 @@ from abair.contract import CLEAN
 from abair.errors import ImageError
 from abair.evaluation.layouts import CLEAN_SETS, PAIRS, DataFolder, Pairs
 from abair.evaluation.madesets import MADE, make_set
-from abair.evaluation.papertables import FIVE_TASKS, STAND_INS, TABLES
+from abair.evaluation.papertables import FIVE_TASKS, SAVED, STAND_INS, TABLES
 from abair.evaluation.pictures import (
     SEED,
     EvaluationSet,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL",
     "FIVE_TASKS",
+    "SAVED",
     "SEED",
     "STANDARD",
     "EvaluationSet",
@@ -55,8 +56,6 @@ class FoundSets:
     missing: Mapping[str, str]
 
 
-SAVED: Final = {f"{key}_jpeg30": key for key in ("Rain100L", "SOTS_indoor", "GoPro", "LOL_eval15")}
-"""Damaged pictures that were saved as JPEG since, as people's are; by the set that they are of."""
 STANDARD: Final = (*FIVE_TASKS, CLEAN, "mix_blur_noise", "mix_haze_low-light")
 _FIRST: Final = (*STANDARD, "CBSD68_s15", "CBSD68_s50", "CBSD68_s25_8bit")
 ALL: Final = (*_FIRST, *(key for key in (*PAIRS, *MADE, *SAVED) if key not in _FIRST))
@@ -135,7 +134,7 @@ def _find(folder: DataFolder, name: str, synthesizers: Mapping[str, Synthesizer]
 def _saved(key: str, damaged: EvaluationSet) -> EvaluationSet:
     def load(name: str) -> Item:
         item = damaged.load(name)
-        return replace(item, degraded=degrade(item.degraded, [lambda image, _: saved(image)], picture_seed(key, name)))
+        return replace(item, degraded=degrade(item.degraded, [saved], picture_seed(key, name)))
 
     return replace(
         damaged,
