@@ -24,7 +24,7 @@ from abair.evaluation.testsets import SAVED, FoundSets, find_sets
 from abair.lora import read_adapter_files
 from abair.restore import Restorer
 from abair.wholefile import write_text, written_whole
-from abair_registry import lifecycle
+from abair_registry import candidates, lifecycle
 from abair_registry.catalogue import opened
 from abair_registry.gates import UNSEEN
 from abair_registry.orchestrator import Wishes
@@ -142,6 +142,8 @@ def run(
         RegistryError: `out` cannot be written, or holds another experiment.
         AbairError: as `lifecycle.add` and `find_sets`.
     """
+    for name in plugins:
+        candidates.find(name)  # or it would be told after minutes of measuring
     found = find_sets(data, synthesizers, SETS, limit=limit)
     settings = Settings().model_copy(
         update={"home": (out / "home").resolve(), "registry_url": None, "shared_url": None, "tracking_uri": None}

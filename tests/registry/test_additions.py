@@ -74,6 +74,15 @@ def test_each_stage_is_measured_once_and_what_serves_here_stays(
     assert run(*asked)[:2] == (0, [told])
 
 
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_plugin_that_is_not_there_is_told_before_anything_is_measured(
+    run: Run, data: Path, settings: Settings, tmp_path: Path
+) -> None:
+    code, _, err = run("bench", "--data", str(data), "--out", str(tmp_path / "out"), "--plugins", "noise,nosuch")
+    assert (code, "plugin nosuch: no installed distribution has it" in err) == (1, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_gain_of_a_new_degradation_stands_beside_the_papers() -> None:
     def report(soft: float) -> QualityReport:
         means = {policy: Score(psnr=soft, ssim=0.5) for policy in ("input", "OH", "SW", "Oracle")}
