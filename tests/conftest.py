@@ -53,6 +53,7 @@ abair.replay.TRAINED = 40
 abair.training.refit.STEPS = 400
 abair.training.calibrate.SAMPLES = 12
 abair.training.estimate.VALIDATION_SAMPLES = 6
+abair_registry.trainer.TRAINED = 40
 abair_registry.trainer.JUDGED = 12
 abair_registry.trainer.CHAINED = 16
 

@@ -203,20 +203,14 @@ def replay_of(
     """The replay of all of the degrader's labels: `trained` samples a label from each source (default `TRAINED`).
 
     Held out are `count` samples of each single degradation and undamaged ones, and `chained` (default `count`) of each
-    chain of two neighbours in the order of the labels. Whoever wants samples to be `paired` has one source. `tell` is
-    called after each.
+    chain of two neighbours in the order of the labels. Only samples of one source are `paired`. `tell` is called after
+    each.
     """
     names = list(degrader.synthesizers)
     pairs = sorted({tuple(sorted((name, names[i - 1]))) for i, name in enumerate(names) if len(names) > 1})
     total = (trained or TRAINED) * len(degrader.labels)
     parts = [features_of(backbone, degrader, photos, total, seed, paired=paired, tell=tell) for photos in sources]
-    features = Features(
-        parts[0].backbone,
-        parts[0].labels,
-        torch.cat([part.values for part in parts]),
-        torch.cat([part.targets for part in parts]),
-        paired,
-    )
+    features = together(parts) if len(parts) > 1 else parts[0]
     singles = [(label,) for label in degrader.labels]
     judged = held_out_of(backbone, degrader, held_out, singles, count, seed, tell)
     judged += held_out_of(backbone, degrader, held_out, pairs, chained or count, seed, tell, first=len(singles))
@@ -255,6 +249,12 @@ def features_of(
         torch.stack([*targets, *[undamaged] * len(clean)]),
         paired,
     )
+
+
+def together(parts: Sequence[Features]) -> Features:
+    """Features of one backbone and the same labels as one; which are of one scene is no longer said."""
+    values, targets = (torch.cat(of) for of in zip(*((part.values, part.targets) for part in parts), strict=True))
+    return Features(parts[0].backbone, parts[0].labels, values, targets)
 
 
 def held_out_of(

@@ -14,7 +14,6 @@ from typing import Final, Literal
 
 import torch
 
-import abair.replay
 from abair.backbone import Backbone, load_backbone
 from abair.contract import CLEAN
 from abair.errors import TrainingError
@@ -30,6 +29,8 @@ from abair_registry.blobs import Blobs
 from abair_registry.errands import Damaged, MakeEstimator, MakeReplay, Point, Trained
 from abair_registry.serving import Part, Serving
 
+TRAINED: Final = 160
+"""Samples of a new label, and as many without it, whose features are kept."""
 JUDGED: Final = 20
 """Held-out samples of a label when it is new."""
 REMEMBERED: Final = 12
@@ -38,7 +39,7 @@ KEPT: Final = 6
 """Held-out samples of a mixture."""
 MIXED_WITH: Final = 5
 """Live labels at most whose damage a new label is put over: the mixtures that it is judged on."""
-CHAINED: Final = 160
+CHAINED: Final = 320
 """Samples with a new label's damage over that of a live one, however many are live."""
 CHAINED_WITH: Final = 16
 """Live labels at most that it is put over."""
@@ -104,7 +105,7 @@ def make_replay(
             photos=photos.folder,
             others=tuple(Damaged(label=other.label, replay=blobs.path(str(other.replay))) for other in chosen),
             seed=seed,
-            trained=abair.replay.TRAINED,
+            trained=TRAINED,
             judged=JUDGED,
             kept=KEPT,
             chained=CHAINED,
@@ -151,7 +152,7 @@ def _points(parts: Sequence[Part]) -> tuple[Point, ...]:
 
 def replay_count(champion: Serving, label: str) -> int:
     """How often `make_replay` tells at most: once a sample."""
-    return 2 * abair.replay.TRAINED + 2 * JUDGED + (CHAINED if chained_with(champion, label) else 0)
+    return 2 * TRAINED + 2 * JUDGED + (CHAINED if chained_with(champion, label) else 0)
 
 
 @dataclass

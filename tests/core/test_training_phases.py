@@ -240,7 +240,8 @@ def test_phase_three_makes_a_bundle_that_restores(
     photos: Path, backbone: Path, adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("abair.replay.TRAINED", 3)
-    monkeypatch.setattr("abair.training.commands.REPLAYED", 1)
+    for name, count in {"REPLAYED": 1, "TONED": 2, "FILED": 4}.items():
+        monkeypatch.setattr(f"abair.training.commands.{name}", count)
     before = backbone.read_bytes()
     kept = {name: (adapters / name / "tiny" / "adapter_model.safetensors").read_bytes() for name in DEGRADATIONS}
     deployment = train_estimator(
@@ -261,13 +262,17 @@ def test_phase_three_makes_a_bundle_that_restores(
     assert result.deployment == "custom"
     replay = Replay.load(tmp_path / "bundle" / "replay.safetensors")
     assert {sample.labels for sample in replay.held_out} >= {(label,) for label in deployment.labels}
+    of_each_source = 3 * len(deployment.labels)
+    assert len(replay.features.values) == 2 * of_each_source + 2 + 4
+    assert float(replay.features.targets[-4:, -1].max()) < 0.6  # what was saved is damaged: no more than a part is not
 
 
 def test_phase_three_ends_in_a_mean_where_it_is_asked_to(
     photos: Path, backbone: Path, adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("abair.replay.TRAINED", 3)
-    monkeypatch.setattr("abair.training.commands.REPLAYED", 1)
+    for name, count in {"REPLAYED": 1, "TONED": 2, "FILED": 4}.items():
+        monkeypatch.setattr(f"abair.training.commands.{name}", count)
     given = {"data": photos, "run": tmp_path / "run", "backbone": backbone, "adapters": adapters} | QUICK
     given |= {"labels": DEGRADATIONS, "steps": 1, "crop": 64}
     other, labels = tmp_path / "other.safetensors", (*DEGRADATIONS, "clean")

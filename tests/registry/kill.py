@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import abair.replay
 import abair.training.refit
 from abair import Restorer
 from abair.deployment import read_deployment
@@ -53,8 +52,8 @@ FRESH = 25
 def make_small() -> None:
     """As little work as has all the steps: what is killed is the bookkeeping, not the training."""
     torch.set_num_threads(1)
-    abair.replay.TRAINED, abair.training.refit.STEPS, abair.training.refit.EPOCH = 20, 120, 40
-    trainer.CHAINED, trainer.JUDGED, trainer.FULL_STEPS = 8, 6, 40
+    abair.training.refit.STEPS, abair.training.refit.EPOCH = 120, 40
+    trainer.TRAINED, trainer.CHAINED, trainer.JUDGED, trainer.FULL_STEPS = 20, 8, 6, 40
     for name in ("bars", "confusion", "histograms", "sheet"):
         setattr(figures, name, _small_figure)
 

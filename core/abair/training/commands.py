@@ -21,7 +21,7 @@ from abair.discovery import Found, Plugins, discover, load_synthesizer
 from abair.errors import AdapterError, PluginError, TrainingError
 from abair.estimator import HIDDEN, Estimator, load_estimator, save_estimator
 from abair.lora import Adapter, Blender, read_adapter
-from abair.replay import replay_of
+from abair.replay import Replay, features_of, replay_of, together
 from abair.synthesis import CleanPhotos, Degrader, Recipe, clean_photos
 from abair.training import processes
 from abair.training.adapt import AdaptTask
@@ -35,7 +35,9 @@ from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings,
 
 CLEAN_DIR = "ABAIR_CLEAN_DIR"
 REPLAYED, CHAINED = 12, 6
-"""Held-out samples of each label, and of each chain of two, in a bundle's replay: they weigh most of it."""
+"""Held-out samples of each label, and of each chain of two, in a bundle's replay."""
+TONED, FILED = 1000, 1500
+"""Samples, besides the usual ones, of paler and darker photos, and of damaged ones that were in inexact files since."""
 
 
 def train_backbone(
@@ -157,8 +159,6 @@ def train_estimator(
         common, samples = clean_photos(None)
         sources = [photos] if photos.digest() == common.digest() else [photos, common]
         temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out)
-        # photos as they are: whether compression, say, is damage is for labels to tell that may come later
-        exact = Degrader(degrader.synthesizers, replace(RECIPE, filed=0.0, toned=0.0))
         save_estimator(task.module, made)
         deployment = assemble(
             out,
@@ -167,7 +167,7 @@ def train_estimator(
             backbone=source,
             estimator=made,
             adapters=members,
-            replay=replay_of(network, exact, sources, samples, REPLAYED, settings.seed, chained=CHAINED),
+            replay=_replay(network, degrader, sources, samples, settings.seed),
         )
         if deployment.backbone.fingerprint != before:
             raise TrainingError(
@@ -193,6 +193,26 @@ def _estimator(file: Path | None, labels: Sequence[str], network: Backbone) -> E
             "take one that did not grow with a label"
         )
     return estimator
+
+
+def _replay(
+    network: Backbone, degrader: Degrader, sources: Sequence[CleanPhotos], samples: CleanPhotos, seed: int
+) -> Replay:
+    """What the labels leave behind for estimators that come later, whatever their labels will be.
+
+    Photos are shown as they are: whether compression, say, is damage is for a later label to tell. But what was hazy
+    before it was saved is hazy still, and without samples of that a label that knows files would take it.
+    """
+    exact = replace(RECIPE, filed=0.0, toned=0.0)
+    made = replay_of(network, Degrader(degrader.synthesizers, exact), sources, samples, REPLAYED, seed, chained=CHAINED)
+    toned = replace(exact, double=0.0, toned=RECIPE.toned)
+    further = [
+        features_of(network, Degrader(degrader.synthesizers, recipe), sources[0], count, seed + number)
+        for number, (recipe, count) in enumerate(
+            [(toned, TONED), (replace(toned, clean=0.0, filed=1.0), FILED)], start=1
+        )
+    ]
+    return replace(made, features=together([made.features, *further]))
 
 
 def _usable(labels: Sequence[str]) -> Plugins:
