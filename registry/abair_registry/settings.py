@@ -21,10 +21,10 @@ class Thresholds(BaseModel):
 
     gain: float = Field(default=0.3, description="a new adapter over the bare backbone, at least")
     loss: float = Field(default=0.1, ge=0, description="of any live degradation or mixture, at most")
-    mixed_loss: float = Field(default=1.0, ge=0, description="of live damage with a new one over it, at most")
+    mixed_loss: float = Field(default=0.5, ge=0, description="of live damage with a new one over it, at most")
     clean: float = Field(default=38.0, description="of undamaged photos, at least")
     clean_loss: float = Field(default=0.3, ge=0, description="of undamaged photos against the champion, at most")
-    oracle_gap: float = Field(default=0.3, ge=0, description="from SW to Oracle for a new label, at most")
+    oracle_gap: float = Field(default=0.3, ge=0, description="from SW to Oracle for a new label, at most, as loss")
     recall: float = Field(default=0.9, ge=0, le=1, description="of a new label, at least")
 
 
