@@ -203,8 +203,8 @@ def replay_of(
     """The replay of all of the degrader's labels: `trained` samples a label from each source (default `TRAINED`).
 
     Held out are `count` samples of each single degradation and undamaged ones, and `chained` (default `count`) of each
-    chain of two neighbours in the order of the labels. Only samples of one source are `paired`. `tell` is called after
-    each.
+    chain of two neighbours in the order of the labels. Whoever wants samples to be `paired` has one source. `tell` is
+    called after each.
     """
     names = list(degrader.synthesizers)
     pairs = sorted({tuple(sorted((name, names[i - 1]))) for i, name in enumerate(names) if len(names) > 1})

@@ -90,7 +90,7 @@ class Making(Errand):
 
 
 class MakeReplay(Making):
-    """Make what a new label leaves behind: `trained`, `judged` and `kept` samples, as `abair.replay` says.
+    """Make what a new label leaves behind: `trained`, `judged` and `kept` samples, as `trainer` says.
 
     And `chained` samples with its damage over that of the labels that are `known`, if there are any.
     """

@@ -3,9 +3,9 @@
 A degradation that is live must not lose, nor may a new one be restored worse than before it came, alone or over damage
 that is live, nor much worse by the estimator's blend than by its adapter. Because a few samples scatter, a loss counts
 only where it is above the threshold on the mean and the paired bootstrap interval lies wholly above zero: the same
-samples went through both. The interval is so wide that of
-all groups together one in twenty reports would be refused by chance (Bonferroni). A mean of `CERTAIN` times the
-threshold is a loss whatever the interval says: a few samples that are ruined are no scatter.
+samples went through both. The interval is so wide that of all comparisons with the champion together one in twenty
+reports would be refused by chance, and so of all new labels with their adapters (Bonferroni). A mean of `CERTAIN` times
+the threshold is a loss whatever the interval says: a few samples that are ruined are no scatter.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def judge(report: Report, thresholds: Thresholds) -> list[Verdict]:
     verdicts = []
     compared = [group for group in report.groups if "champion" in group.psnr]
     for label in report.new:
-        verdicts += _new(report.group(label), thresholds, len(compared))
+        verdicts += _new(report.group(label), thresholds, len(report.new))
     for group in compared:
         if CLEAN not in group.labels:
             over_another = len(group.labels) > 1 and not set(report.new).isdisjoint(group.labels)
@@ -54,7 +54,7 @@ def loss_interval(before: Sequence[float], after: Sequence[float], among: int = 
 
 def _new(group: Group, thresholds: Thresholds, among: int) -> list[Verdict]:
     gain = group.mean("Oracle") - group.mean("backbone")
-    gap, low, high = loss_interval(group.psnr["Oracle"], group.psnr["SW"], max(1, among))
+    gap, low, high = loss_interval(group.psnr["Oracle"], group.psnr["SW"], among)
     return [
         Verdict(
             name=f"{group.name}: {GAIN}", passed=gain >= thresholds.gain, measured=gain,

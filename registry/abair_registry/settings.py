@@ -24,7 +24,7 @@ class Thresholds(BaseModel):
     mixed_loss: float = Field(default=0.5, ge=0, description="of live damage with a new one over it, at most")
     clean: float = Field(default=38.0, description="of undamaged photos, at least")
     clean_loss: float = Field(default=0.3, ge=0, description="of undamaged photos against the champion, at most")
-    oracle_gap: float = Field(default=0.3, ge=0, description="from SW to Oracle for a new label, at most, as loss")
+    oracle_gap: float = Field(default=0.3, ge=0, description="from SW to Oracle for a new label, at most")
     recall: float = Field(default=0.9, ge=0, le=1, description="of a new label, at least")
 
 

@@ -30,7 +30,7 @@ from abair_registry.errands import Damaged, MakeEstimator, MakeReplay, Point, Tr
 from abair_registry.serving import Part, Serving
 
 TRAINED: Final = 160
-"""Samples of a new label, and as many without it, whose features are kept."""
+"""Scenes for each of two labels, a new one and `clean`: features of twice as many are kept, damaged and undamaged."""
 JUDGED: Final = 20
 """Held-out samples of a label when it is new."""
 REMEMBERED: Final = 12

@@ -36,8 +36,8 @@ from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings,
 CLEAN_DIR = "ABAIR_CLEAN_DIR"
 REPLAYED, CHAINED = 12, 6
 """Held-out samples of each label, and of each chain of two, in a bundle's replay."""
-TONED, FILED = 1000, 1500
-"""Samples, besides the usual ones, of paler and darker photos, and of damaged ones that were in inexact files since."""
+FURTHER, FILED = 200, 300
+"""Samples a degradation besides the usual ones: photos as they are or toned; damaged ones from inexact files."""
 
 
 def train_backbone(
@@ -201,16 +201,17 @@ def _replay(
     """What the labels leave behind for estimators that come later, whatever their labels will be.
 
     Photos are shown as they are: whether compression, say, is damage is for a later label to tell. But what was hazy
-    before it was saved is hazy still, and without samples of that a label that knows files would take it.
+    before it was saved is hazy still, and without samples of that a label that knows files would take it. These are of
+    the first source alone, which has most photos.
     """
+    synthesizers = degrader.synthesizers
     exact = replace(RECIPE, filed=0.0, toned=0.0)
-    made = replay_of(network, Degrader(degrader.synthesizers, exact), sources, samples, REPLAYED, seed, chained=CHAINED)
+    made = replay_of(network, Degrader(synthesizers, exact), sources, samples, REPLAYED, seed, chained=CHAINED)
     toned = replace(exact, double=0.0, toned=RECIPE.toned)
+    recipes = [(toned, FURTHER), (replace(toned, clean=0.0, filed=1.0), FILED)]
     further = [
-        features_of(network, Degrader(degrader.synthesizers, recipe), sources[0], count, seed + number)
-        for number, (recipe, count) in enumerate(
-            [(toned, TONED), (replace(toned, clean=0.0, filed=1.0), FILED)], start=1
-        )
+        features_of(network, Degrader(synthesizers, recipe), sources[0], count * len(synthesizers), seed + number)
+        for number, (recipe, count) in enumerate(recipes, start=1)
     ]
     return replace(made, features=together([made.features, *further]))
 
