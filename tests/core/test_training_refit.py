@@ -120,7 +120,8 @@ def test_a_label_that_comes_again_is_learnt_anew_and_the_others_stay(
         assert torch.allclose(challenger(old.values)[:, [0, 1, 3]], champion(old.values), atol=1e-5)
 
 
-def test_a_new_label_gains_little_by_being_shown_more_often() -> None:
+def test_a_new_label_gains_little_by_being_shown_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refits, "FARTHEST", 0.0)
     labels, count = (*"abcdefg", "clean"), 60
     generator = torch.Generator().manual_seed(0)
     centres = 3 * torch.eye(len(labels), 12)
@@ -203,11 +204,17 @@ def test_blends_are_learnt_from_chains_as_much_as_is_at_stake(
     assert much < 0.6 * min(without, nothing)
 
 
-def test_with_chains_a_new_label_gives_up_what_it_can_bear_where_it_is_alone(
-    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("chained", [True, False])
+def test_a_new_label_gives_up_what_it_can_bear_where_it_is_alone(
+    backbone: Backbone,
+    photos: CleanPhotos,
+    old: Features,
+    champion: Estimator,
+    chained: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     new, both = made(backbone, photos, 2, paired=True, red=red), blended(backbone, photos, 7)
-    chains = [Chains(both, torch.full((COUNT,), 10.0))]
+    chains = [Chains(both, torch.full((COUNT,), 10.0))] if chained else []
 
     def fitted() -> Estimator:
         return refit(champion, fingerprint(backbone), LABELS, [old], [new], 0, chains=chains)

@@ -114,18 +114,6 @@ def test_a_few_samples_that_are_ruined_are_no_scatter(losses: tuple[float, ...])
     assert refused(report(noise=ruined, **others)) == ["noise: loss against the champion"]
 
 
-def test_a_sample_taken_for_another_label_is_no_gap_but_many_are() -> None:
-    def missed(count: int, by: float = 9.0) -> Report:
-        blended = np.array(group("snow").psnr["Oracle"])
-        blended[:count] -= by
-        return report(snow=group("snow", SW=tuple(blended)))
-
-    assert judge(missed(1), Thresholds())[1].measured == pytest.approx(0.45)
-    assert refused(missed(1)) == []
-    assert refused(missed(4)) == ["snow: soft weights below Oracle"]  # for certain, as the mean is 1.8
-    assert refused(missed(4, by=6.0)) == ["snow: soft weights below Oracle"]
-
-
 def test_a_loss_is_told_with_its_interval_and_the_count_of_samples() -> None:
     (loss,) = [verdict for verdict in judge(report(), Thresholds()) if verdict.name.startswith("noise")]
     assert loss.detail.endswith(f"n={COUNT}")

@@ -43,7 +43,7 @@ ENOUGH: Final = 3.0
 """dB at stake from which on a chain counts fully."""
 JITTER: Final = 0.7
 """Noise on the features of chains, and of what is learnt beside them, in parts of their deviation: they are few."""
-BORNE: Final = 0.02
+BORNE: Final = 0.03
 """Mean weight that a new label may lose where it is alone, to leave more to the others where it is not."""
 STEP, FARTHEST = 0.05, 1.0
 """Steps in which its logit is lowered for that, and how far at most."""
@@ -75,9 +75,11 @@ def refit(
 
     A softmax that tells single labels apart says nothing of how two are to be blended. That is learnt from `chains`, at
     the temperature at which it will be asked, each by what is at stake. Beside them is what shows the new damage alone:
-    else the new label would be left to those that it was seen together with. Where it is seen with them, a mistake may
-    cost many decibels; where it is alone and plain to see, it can bear to be less sure: in the end each new logit is
-    lowered until the label's own samples lose `BORNE` of their weight.
+    else the new label would be left to those that it was seen together with.
+
+    Where another label's damage is, taking it for the new one may cost many decibels; where the new one is alone and
+    plain to see, it can bear to be less sure. So in the end each new logit is lowered until the label's own samples
+    lose `BORNE` of their weight.
 
     Some damage cannot be told so: what it does depends on what is in the scene, and the other labels claim it. If
     `whole`, everything is fitted, and nothing is put upon other scenes or taken back; so it is where there are no known
@@ -134,7 +136,7 @@ def refit(
                 losses, right = [], []
     estimator = fitted.joined() if isinstance(fitted, _Grown) else fitted
     freeze(estimator)
-    if blends is not None:
+    if not whole:
         _lower(estimator, rows)
     return estimator
 
