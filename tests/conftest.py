@@ -31,28 +31,28 @@ from PIL import Image
 from pydantic import SecretStr
 from safetensors.torch import save_file
 
-import abair.replay
-import abair.training.calibrate
-import abair.training.estimate
-import abair.training.refit
+import abair.continual.refit
+import abair.continual.replay
+import abair.training.estimator
+import abair.training.temperature
 import abair_registry.trainer
-from abair.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
-from abair.bundle import assemble
+from abair.continual.refit import refit
+from abair.continual.replay import replay_of
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Card, Degradation
+from abair.data.degrade import CleanPhotos, Degrader
 from abair.discovery import Found
-from abair.estimator import Estimator, feature_count, save_estimator
-from abair.lora import PREFIX, adaptable_layers, backbone_reference
-from abair.replay import replay_of
-from abair.synthesis import CleanPhotos, Degrader
-from abair.training.refit import refit
+from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
+from abair.model.estimator import Estimator, feature_count, save_estimator
+from abair.model.lora import PREFIX, adaptable_layers, backbone_reference
+from abair.training.bundle import assemble
 from abair_registry.catalogue import Catalogue, opened
 from abair_registry.settings import Settings
 
 # As small as still teaches the tiny network.
-abair.replay.TRAINED = 40
-abair.training.refit.STEPS = 400
-abair.training.calibrate.SAMPLES = 12
-abair.training.estimate.VALIDATION_SAMPLES = 6
+abair.continual.replay.TRAINED = 40
+abair.continual.refit.STEPS = 400
+abair.training.temperature.SAMPLES = 12
+abair.training.estimator.VALIDATION_SAMPLES = 6
 abair_registry.trainer.TRAINED = 40
 abair_registry.trainer.JUDGED = 12
 abair_registry.trainer.CHAINED = 16

@@ -12,9 +12,9 @@ from abair.contract import CLEAN, GROUP, Card, Degradation, hookimpl, recorded_f
 from abair.errors import AbairError
 
 if TYPE_CHECKING:
+    from abair.inference.restorer import Restored, Restorer
     from abair.physics import chance, convolve, ensure_changed, log_uniform, smooth_field, uniform
     from abair.report import Report, Verdict
-    from abair.restore import Restored, Restorer
 
 __version__ = "0.1.0"
 
@@ -43,7 +43,7 @@ _LAZY = {
     for module, names in {
         "abair.physics": ("chance", "convolve", "ensure_changed", "log_uniform", "smooth_field", "uniform"),
         "abair.report": ("Report", "Verdict"),
-        "abair.restore": ("Restored", "Restorer"),
+        "abair.inference.restorer": ("Restored", "Restorer"),
     }.items()
     for name in names
 }

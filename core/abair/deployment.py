@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from abair.contract import CLEAN
 from abair.errors import DeploymentError
-from abair.wholefile import write_text
+from abair.files import write_text
 
 FILE_NAME: Final = "deployment.json"
 BACKBONE_FILE: Final = "backbone.safetensors"
@@ -79,7 +79,7 @@ class AdapterRef(_Part):
 class Deployment(_Part):
     """What serves. `labels` is the order of the estimator's outputs: the adapters' degradations, then `clean`.
 
-    `replay` is what its labels leave behind for later estimators (`abair.replay`); serving does not need it.
+    `replay` is what its labels leave behind for later estimators (`abair.continual.replay`); serving does not need it.
     """
 
     format: Literal[1] = 1

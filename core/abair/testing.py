@@ -232,11 +232,11 @@ def check_adapter(folder: Path, name: str) -> None:
     Raises:
         AdapterError: a file is missing, a pickle, damaged, not a plain LoRA's, or made for no named backbone.
     """
-    from abair.backbone import load_backbone
     from abair.contract import CONFIG_FILE, WEIGHTS_FILE
     from abair.deployment import FACTORY, FILE_NAME, read_deployment
-    from abair.lora import PICKLES, PREFIX, read_adapter
-    from abair.tensorfile import read_header, read_tensors
+    from abair.model.backbone import load_backbone
+    from abair.model.lora import PICKLES, PREFIX, read_adapter
+    from abair.model.safetensors_io import read_header, read_tensors
 
     config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     files = sorted(path.name for path in folder.rglob("*") if path.is_file())

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from abair.backbone import load_backbone
 from abair.deployment import FACTORY, FILE_NAME, Deployment, read_deployment
 from abair.errors import RegistryError
-from abair.estimator import load_estimator
+from abair.evaluation.benchmark import evaluate, weights_hash
+from abair.evaluation.datasets.find import SAVED, FoundSets, find_sets
 from abair.evaluation.policies import Policy
 from abair.evaluation.results import QualityReport
-from abair.evaluation.tables import evaluate, weights_hash
-from abair.evaluation.testsets import SAVED, FoundSets, find_sets
-from abair.lora import read_adapter_files
-from abair.restore import Restorer
-from abair.wholefile import write_text, written_whole
+from abair.files import write_text, written_whole
+from abair.inference.restorer import Restorer
+from abair.model.backbone import load_backbone
+from abair.model.estimator import load_estimator
+from abair.model.lora import read_adapter_files
 from abair_registry import candidates, lifecycle
 from abair_registry.catalogue import opened
 from abair_registry.gates import UNSEEN

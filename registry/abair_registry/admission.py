@@ -28,7 +28,7 @@ from pydantic import PositiveFloat, TypeAdapter, ValidationError
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Degradation
 from abair.discovery import said
 from abair.errors import DeploymentError, RegistryError
-from abair.tensorfile import read_header
+from abair.model.safetensors_io import read_header
 from abair_registry.candidates import PLAIN_NAME, Candidate, hash_of, normalised, one_line, refused
 from abair_registry.confinement import Message, Refusal
 from abair_registry.isolation import ask

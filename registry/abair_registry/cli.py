@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 import abair
-from abair.commands import entry
-from abair.commands.options import PLAIN
+from abair.cli.options import PLAIN
+from abair.cli.run import run_app
 from abair_registry.commands import benches, changes, schema, tracking, views
 
 app = typer.Typer(name="abair-registry", pretty_exceptions_enable=False, **(PLAIN | {"add_completion": True}))
@@ -41,7 +41,7 @@ app.add_typer(schema.app, name="db")
 
 def run(arguments: Sequence[str]) -> int:
     """One call of the command line; returns the exit code and never raises for anything but `SystemExit`."""
-    return entry.run(app, "abair-registry", arguments)
+    return run_app(app, "abair-registry", arguments)
 
 
 def main() -> None:

@@ -25,8 +25,8 @@ from abair_registry.confinement import Asked, Refusal, Send, answer, confine
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from abair.data.degrade import CleanPhotos
     from abair.discovery import Synthesizer
-    from abair.synthesis import CleanPhotos
 
 _VERDICTS = TypeAdapter(list[Verdict])
 
@@ -172,11 +172,11 @@ def notices(plugins: Plugins, deployment: Path) -> dict[str, object]:
 
 def replay(errand: MakeReplay, send: Send) -> None:
     """What a new label leaves behind, written to `out`; a part is done with each sample."""
-    from abair.backbone import fingerprint, load_backbone
-    from abair.lora import read_adapter_files
-    from abair.replay import HeldOut, Replay, damaged_further, held_out_of, replay_of
-    from abair.synthesis import Degrader, Recipe, clean_photos
-    from abair.training.chains import chains_of
+    from abair.continual.mixtures import chains_of
+    from abair.continual.replay import HeldOut, Replay, damaged_further, held_out_of, replay_of
+    from abair.data.degrade import Degrader, Recipe, clean_photos
+    from abair.model.backbone import fingerprint, load_backbone
+    from abair.model.lora import read_adapter_files
 
     # over the whole scene or over a part of it; each sample is kept with its scene undamaged
     recipe = Recipe(cutmix=0.25, double=0.0, clean=0.0, toned=0.35)
@@ -218,15 +218,15 @@ def replay(errand: MakeReplay, send: Send) -> None:
 
 def estimator(errand: MakeEstimator) -> None:
     """The whole estimator, from samples of all labels, written to `out`; checkpoints and history in `folder`."""
-    from abair.backbone import fingerprint, load_backbone
-    from abair.estimator import save_estimator
-    from abair.lora import Blender, read_adapter_files
-    from abair.synthesis import Degrader, clean_photos
-    from abair.training.calibrate import calibrate
-    from abair.training.costs import Costs
-    from abair.training.estimate import RECIPE, EstimateTask
+    from abair.data.degrade import Degrader, clean_photos
+    from abair.model.backbone import fingerprint, load_backbone
+    from abair.model.blend_cost import Costs
+    from abair.model.estimator import save_estimator
+    from abair.model.lora import Blender, read_adapter_files
+    from abair.training.estimator import RECIPE, EstimateTask
     from abair.training.loop import train
     from abair.training.settings import ESTIMATING
+    from abair.training.temperature import calibrate
 
     backbone, folder = load_backbone(errand.backbone), errand.folder
     mark, names = fingerprint(backbone), errand.labels[:-1]
@@ -263,7 +263,7 @@ def _degradation(plugins: Plugins, name: str) -> Degradation:
 
 def _working(plugins: Plugins, labels: Sequence[str], photos: CleanPhotos) -> dict[str, Synthesizer]:
     """The labels' synthesisers, less those that do not work: a new label does not wait until an old one is mended."""
-    from abair.synthesis import generator_for
+    from abair.data.degrade import generator_for
 
     working = {}
     for label in labels:

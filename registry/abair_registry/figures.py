@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.figure import Figure
 
+from abair.continual.compare import Contender, Evaluation, pixels
 from abair.contract import CLEAN
-from abair.evaluation.heldout import Contender, Evaluation, pixels
-from abair.evaluation.metrics import psnr
+from abair.metrics import psnr
 from abair.report import Group, Report, Way
 
 _BARS: Final[tuple[tuple[Way, str, str], ...]] = (

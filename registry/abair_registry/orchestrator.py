@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from abair.backbone import fingerprint
+from abair.continual.compare import Evaluation
 from abair.errors import RegistryError, TrainingError
-from abair.estimator import Estimator, save_estimator
-from abair.evaluation.heldout import Evaluation
+from abair.model.backbone import fingerprint
+from abair.model.estimator import Estimator, save_estimator
 from abair.report import Verdict
 from abair_registry import hooks, operations, page, publishing, store
 from abair_registry.catalogue import Catalogue

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import abair
+from abair.continual.compare import Contender, Evaluation
 from abair.contract import CLEAN
-from abair.evaluation.heldout import Contender, Evaluation
 from abair.report import Group, Verdict
 from abair_registry import figures
 from abair_registry.runs import Runs

@@ -266,7 +266,7 @@ def _card(probed: Probed) -> Check:
 
 def _efficacy(probed: Probed, tell: Callable[[str], None]) -> Iterator[Check]:
     """Whether each adapter helps, and more than those that are there already."""
-    from abair.plugin_kit.adapter_run import judge
+    from abair.plugin_kit.adapter_report import judge
 
     least = Thresholds().gain
     installed = discover()

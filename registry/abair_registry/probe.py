@@ -84,8 +84,8 @@ def examine(request: Request, send: Send) -> dict[str, float]:
     # Heavy, and not needed to declare.
     import torch
 
-    from abair.backbone import fingerprint, load_backbone
-    from abair.lora import read_adapter
+    from abair.model.backbone import fingerprint, load_backbone
+    from abair.model.lora import read_adapter
 
     torch.set_num_threads(1)
     backbone = load_backbone(request.backbone)

@@ -22,7 +22,7 @@ from abair.deployment import (
 )
 from abair.deployment import Deployment as Bundle
 from abair.errors import DeploymentError, RegistryError
-from abair.tensorfile import read_header
+from abair.model.safetensors_io import read_header
 from abair_registry import store
 from abair_registry.blobs import Blobs
 from abair_registry.models import Deployment, Live

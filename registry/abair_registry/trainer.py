@@ -14,16 +14,16 @@ from typing import Final, Literal
 
 import torch
 
-from abair.backbone import Backbone, load_backbone
+from abair.continual.compare import Contender, Evaluation, evaluate
+from abair.continual.refit import refit
+from abair.continual.replay import Features, HeldOut, Replay
+from abair.continual.score_cache import Measured, measured
 from abair.contract import CLEAN
+from abair.data.degrade import CleanPhotos, clean_photos
 from abair.errors import TrainingError
-from abair.estimator import Estimator, load_estimator
-from abair.evaluation.heldout import Contender, Evaluation, evaluate
-from abair.evaluation.measured import Measured, measured
-from abair.lora import Adapter, read_adapter_files
-from abair.replay import Features, HeldOut, Replay
-from abair.synthesis import CleanPhotos, clean_photos
-from abair.training.refit import refit
+from abair.model.backbone import Backbone, load_backbone
+from abair.model.estimator import Estimator, load_estimator
+from abair.model.lora import Adapter, read_adapter_files
 from abair_registry import hooks
 from abair_registry.blobs import Blobs
 from abair_registry.errands import Damaged, MakeEstimator, MakeReplay, Point, Trained

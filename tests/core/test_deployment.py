@@ -17,7 +17,6 @@ import pytest
 from pydantic import ValidationError
 
 from abair import deployment as module
-from abair.bundle import _replaced_whole
 from abair.deployment import (
     FACTORY,
     FILE_NAME,
@@ -31,6 +30,7 @@ from abair.deployment import (
     write_deployment,
 )
 from abair.errors import DeploymentError
+from abair.training.bundle import _replaced_whole
 
 FILES = (
     "backbone.safetensors",

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from abair import Restorer
+from abair.data.sample_photos import sample_photos
 from abair.deployment import FACTORY, Deployment, read_deployment
 from abair.discovery import discover, load_synthesizer
-from abair.samples import sample_photos
 
 
 @pytest.fixture(scope="module")

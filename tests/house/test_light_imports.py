@@ -40,7 +40,7 @@ def test_a_light_module_imports_nothing_heavy(module: str, run_python: Callable[
 
 
 def test_the_command_line_imports_nothing_heavy(run_python: Callable[..., str]) -> None:
-    assert set(json.loads(run_python(IMPORTED.format(program="import abair.cli")))) <= COMMAND_LINE
+    assert set(json.loads(run_python(IMPORTED.format(program="import abair.cli.app")))) <= COMMAND_LINE
 
 
 def test_the_help_imports_nothing_heavy(run_python: Callable[..., str]) -> None:

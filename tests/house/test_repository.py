@@ -96,11 +96,11 @@ def unknown(words: list[str], command: Any) -> list[str]:
 
 
 def test_every_command_of_the_readme_exists(root: Path) -> None:
-    from abair import cli
+    from abair.cli import app
     from abair_registry import cli as registry_cli
 
     commands = {
-        "abair": typer.main.get_command(cli.app),
+        "abair": typer.main.get_command(app.app),
         "abair-registry": typer.main.get_command(registry_cli.app),
     }
     targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.M))
@@ -145,7 +145,7 @@ def test_every_link_in_the_pages_leads_somewhere(root: Path) -> None:
 
 def test_the_figures_on_the_pages_are_those_of_the_weights_that_ship(root: Path) -> None:
     from abair.deployment import FACTORY, read_deployment
-    from abair.evaluation.tables import weights_hash
+    from abair.evaluation.benchmark import weights_hash
 
     mark = weights_hash(read_deployment(FACTORY))
     for page in ("README.md", "docs/results.md", "docs/additions.md"):

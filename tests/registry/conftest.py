@@ -17,10 +17,10 @@ from PIL import Image
 from tests.conftest import pictures
 
 import abair_registry.catalogue
-from abair.backbone import load_backbone
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
-from abair.synthesis import Degrader
-from abair.training.adapt import AdaptTask
+from abair.data.degrade import Degrader
+from abair.model.backbone import load_backbone
+from abair.training.adapter import AdaptTask
 from abair.training.loop import train
 from abair.training.settings import ADAPTING
 from abair_registry import cli, figures

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from abair.backbone import SIZES, Backbone, fingerprint, save_backbone
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
-from abair.lora import PREFIX, adaptable_layers, backbone_reference
+from abair.model.backbone import SIZES, Backbone, fingerprint, save_backbone
+from abair.model.lora import PREFIX, adaptable_layers, backbone_reference
 from abair_registry.admission import Limits
 
 HEAD = """
@@ -359,7 +359,7 @@ FAMILY: dict[str, Plugin] = {
     "infinity in the weights": Plugin("found NaN or infinite values", change=filled(float("inf"))),
     "NaN in the weights, and a reader that does not mind": Plugin(
         "found NaN or infinite values",
-        GOOD + "import types\nsys.modules['abair.lora'] = types.ModuleType('abair.lora')",
+        GOOD + "import types\nsys.modules['abair.model.lora'] = types.ModuleType('abair.model.lora')",
         change=filled(float("nan")),
     ),
     "a tensor is missing": Plugin("missing base_model", change=weights(lambda t: t.pop(min(t)))),

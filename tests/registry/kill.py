@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import abair.training.refit
+import abair.continual.refit
 from abair import Restorer
 from abair.deployment import read_deployment
 from abair_registry import (
@@ -52,7 +52,7 @@ FRESH = 25
 def make_small() -> None:
     """As little work as has all the steps: what is killed is the bookkeeping, not the training."""
     torch.set_num_threads(1)
-    abair.training.refit.STEPS, abair.training.refit.EPOCH = 120, 40
+    abair.continual.refit.STEPS, abair.continual.refit.EPOCH = 120, 40
     trainer.TRAINED, trainer.CHAINED, trainer.JUDGED, trainer.FULL_STEPS = 20, 8, 6, 40
     for name in ("bars", "confusion", "histograms", "sheet"):
         setattr(figures, name, _small_figure)

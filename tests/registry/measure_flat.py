@@ -69,7 +69,7 @@ def main(last: int) -> None:
 
 
 def _backbone(bundle: Path):
-    from abair.backbone import load_backbone
+    from abair.model.backbone import load_backbone
 
     return load_backbone(bundle / "backbone.safetensors")
 

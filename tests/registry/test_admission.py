@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from abair import lora
 from abair.errors import AdmissionError, DeploymentError
+from abair.model import lora
 from abair_registry.admission import Limits, probe
 from abair_registry.candidates import Candidate, find, installed
 

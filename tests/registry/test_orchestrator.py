@@ -15,10 +15,10 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 from abair import Restorer
+from abair.continual.replay import Replay
 from abair.contract import WEIGHTS_FILE
 from abair.deployment import read_deployment
 from abair.errors import RegistryError
-from abair.replay import Replay
 from abair.report import Report, Verdict
 from abair_registry import hooks, mirror, orchestrator, serving, trainer
 from abair_registry.catalogue import opened

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-import abair.plugin_kit.adapter_run
-from abair import cli
+import abair.plugin_kit.adapter_report
+from abair.cli import app
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import FACTORY
 from abair.plugin_kit import efficacy
@@ -34,12 +34,12 @@ def check(
 ) -> Iterator[Check]:
     """Calls the command with `--json` in this process, the tiny bundle as factory; (exit code, object, stderr)."""
     monkeypatch.setenv("ABAIR_CLEAN_DIR", str(clean_dir))
-    monkeypatch.setattr("abair.commands.plugins._checker", lambda: plugin_check.check)
-    for module in (plugin_check, abair.plugin_kit.adapter_run):
+    monkeypatch.setattr("abair.cli.plugin._checker", lambda: plugin_check.check)
+    for module in (plugin_check, abair.plugin_kit.adapter_report):
         monkeypatch.setattr(module, "FACTORY", bundle)
 
     def call(target: str | Path) -> tuple[int, dict[str, Any], str]:
-        code = cli.run(["plugin", "check", str(target), "--json"])
+        code = app.run(["plugin", "check", str(target), "--json"])
         said = capsys.readouterr()
         return code, json.loads(said.out) if said.out else {}, said.err
 
@@ -79,7 +79,7 @@ def test_a_good_plugin_passes_every_check_and_nothing_is_installed(check: Check,
 def test_a_package_as_the_kit_makes_it_passes_every_check_with_the_factorys_network(
     check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (plugin_check, abair.plugin_kit.adapter_run):
+    for module in (plugin_check, abair.plugin_kit.adapter_report):
         monkeypatch.setattr(module, "FACTORY", FACTORY)
     monkeypatch.delenv("ABAIR_CLEAN_DIR")
     monkeypatch.setattr(efficacy, "COUNT", 6)
@@ -164,7 +164,7 @@ def test_people_get_a_line_a_check_and_what_to_do(
     check: Check, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(project / "src" / "abair_frost" / "adapters")
-    assert cli.run(["plugin", "check", str(project)]) == 1
+    assert app.run(["plugin", "check", str(project)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("passed   wheel")
     assert any(line.startswith("REFUSED  probe") for line in lines)

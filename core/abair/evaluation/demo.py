@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from abair.data.sample_photos import sample_photos
 from abair.errors import ImageError
-from abair.evaluation.plots import Half, SheetRow, before_after, contact_sheet
+from abair.evaluation.benchmark import HEADINGS, Progress, QualityReport, evaluate, score_text
+from abair.evaluation.datasets.find import EvaluationSet, Item, degrade, picture_seed
 from abair.evaluation.policies import POLICIES, ImageResult, Policy
-from abair.evaluation.tables import HEADINGS, Progress, QualityReport, evaluate, score_text
-from abair.evaluation.testsets import EvaluationSet, Item, degrade, picture_seed
-from abair.samples import sample_photos
-from abair.wholefile import written_whole
+from abair.evaluation.reports.contact_sheet import Half, SheetRow, before_after, contact_sheet
+from abair.files import written_whole
 
 if TYPE_CHECKING:
     from abair.discovery import Synthesizer
-    from abair.restore import Restorer
+    from abair.inference.restorer import Restorer
 
 PHOTOS: Final[dict[str, tuple[float, float]]] = {
     "astronaut": (0.45, 0.3),

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from abair.evaluation.metrics import luma, psnr, ssim, to_8_bit
-from abair.evaluation.pictures import Item
+from abair.evaluation.datasets.items import Item
+from abair.metrics import luma, psnr, ssim, to_8_bit
 
 if TYPE_CHECKING:
-    from abair.restore import Restorer
+    from abair.inference.restorer import Restorer
 
 Policy = Literal["input", "backbone", "OH", "SW", "Oracle"]
 POLICIES: Final[tuple[Policy, ...]] = ("input", "backbone", "OH", "SW", "Oracle")

@@ -8,11 +8,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from abair.errors import ImageError
-from abair.evaluation.markdown import overview
-from abair.evaluation.papertables import FIVE_TASKS, TABLES
+from abair.evaluation.datasets.paper import FIVE_TASKS, TABLES
 from abair.evaluation.policies import ImageResult, Policy, Score, mean_score
-from abair.evaluation.radar import draw_radar
-from abair.wholefile import write_text, written_whole
+from abair.evaluation.reports.markdown import overview
+from abair.evaluation.reports.radar import draw_radar
+from abair.files import write_text, written_whole
 
 RADAR_FILE = "radar.png"
 

@@ -21,15 +21,15 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from abair.backbone import Backbone, load_backbone
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.errors import MissingExtraError
-from abair.hardware import fast_bf16_on_cpu
-from abair.lora import Blender, read_adapter_files
+from abair.inference.hardware import fast_bf16_on_cpu
+from abair.model.backbone import Backbone, load_backbone
+from abair.model.lora import Blender, read_adapter_files
 
 if TYPE_CHECKING:
     from abair.deployment import Deployment
-    from abair.restore import Restorer
+    from abair.inference.restorer import Restorer
 
 SIDES: Final = (512, 1000)
 """Sides of the square pictures: 0.26 and 1 megapixel."""

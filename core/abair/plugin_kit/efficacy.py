@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from abair.backbone import Backbone
-from abair.evaluation.metrics import psnr, ssim
-from abair.lora import Adapter, Blender
-from abair.synthesis import CleanPhotos, Degrader, generator_for, to_8_bit
+from abair.data.degrade import CleanPhotos, Degrader, generator_for, to_8_bit
+from abair.metrics import psnr, ssim
+from abair.model.backbone import Backbone
+from abair.model.lora import Adapter, Blender
 
 COUNT: Final = 20
 SIDE: Final = 192

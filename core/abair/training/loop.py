@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from abair.errors import TrainingError
-from abair.hardware import fast_bf16_on_cpu, keep_freed_memory
-from abair.tensorfile import write_tensors
-from abair.training import processes
+from abair.files import write_text
+from abair.inference.hardware import fast_bf16_on_cpu, keep_freed_memory
+from abair.model.safetensors_io import write_tensors
+from abair.training import distributed
 from abair.training.settings import Settings
-from abair.wholefile import write_text
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 HISTORY: Final = "history.jsonl"
@@ -125,8 +125,8 @@ def train(
         raise TrainingError(
             f"{folder}: cannot be made ({error.strerror}); expected a folder for checkpoints; name another"
         ) from None
-    device = processes.own_device(device)
-    rank, world = processes.join(device)
+    device = distributed.own_device(device)
+    rank, world = distributed.join(device)
     torch.set_flush_denormal(True)
     keep_freed_memory()
     module = task.module.to(device)
@@ -136,14 +136,14 @@ def train(
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists():
         _restore(checkpoint, task, settings, parameters, optimizer, state)
-    processes.share_start([*parameters.values(), *state.average.values()])
+    distributed.share_start([*parameters.values(), *state.average.values()])
     if rank == 0:
         _forget_after(folder / HISTORY, state.step)
     autocast = _autocast(settings.precision, device)
     report = _Report(task.name, settings, folder, quiet=quiet or rank > 0)
     started, saved = time.monotonic() - state.seconds, time.monotonic()
     with report:
-        over = processes.as_first(state.over(settings))
+        over = distributed.as_first(state.over(settings))
         if over:
             report.nothing_left(state)
         for batch in () if over else _batches(task, settings, state.step, rank, world):
@@ -159,14 +159,14 @@ def train(
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            processes.share_gradients(parameters.values())
+            distributed.share_gradients(parameters.values())
             torch.nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
             optimizer.step()
             state.step += 1
             _average(state, parameters, settings.averaging)
             state.seconds = time.monotonic() - started
             report.step(state, float(loss.detach()), figures)
-            over = processes.as_first(state.over(settings))
+            over = distributed.as_first(state.over(settings))
             if over or state.step % settings.validate_every == 0:
                 if rank == 0:
                     with _averaged(parameters, state.average):
@@ -175,7 +175,7 @@ def train(
                     report.validated(state, validated, watch)
                     if settings.patience:
                         state.judge(validated)
-                over = processes.as_first(state.over(settings))
+                over = distributed.as_first(state.over(settings))
             if over:
                 _expect_finite(state, folder, settings)
             if rank == 0 and (over or time.monotonic() - saved > 60 * settings.checkpoint_minutes):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from abair.errors import MissingExtraError, TrainingError
-from abair.wholefile import write_text
+from abair.files import write_text
 
 
 class Settings(BaseModel):

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from abair.commands.options import names_in
-from abair.commands.reporting import reporting
+from abair.cli.console import reporting
+from abair.cli.options import names_in
 from abair_registry.commands.common import Json, who
 
 app = typer.Typer()
@@ -32,7 +32,7 @@ def bench(
     """
     names = names_in(plugins, "--plugins")
     with reporting(json_lines=json) as reporter:
-        from abair.commands.loading import load_synthesizers
+        from abair.cli.loading import load_synthesizers
         from abair_registry import additions
 
         done = additions.run(

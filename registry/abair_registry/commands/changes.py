@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from abair.commands.reporting import Reporter, reporting
+from abair.cli.console import Reporter, reporting
 from abair_registry.commands.common import Actor, Json, Name, Reason, Yes, ask, opened, table, who
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from abair.commands.reporting import Reporter
+from abair.cli.console import Reporter
 
 if TYPE_CHECKING:
     from abair_registry.catalogue import Catalogue

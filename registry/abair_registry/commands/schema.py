@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from abair.commands.options import PLAIN
-from abair.commands.reporting import reporting
+from abair.cli.console import reporting
+from abair.cli.options import PLAIN
 from abair_registry.commands.common import Yes, ask, database
 
 app = typer.Typer(help="The database's schema.", **PLAIN)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from abair.commands.reporting import reporting
+from abair.cli.console import reporting
 
 app = typer.Typer()
 

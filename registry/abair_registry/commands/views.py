@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from abair.commands.reporting import reporting
+from abair.cli.console import reporting
 from abair_registry.commands.common import Json, Name, opened, table
 
 app = typer.Typer()

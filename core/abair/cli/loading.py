@@ -1,0 +1,42 @@
+"""What several commands load before their work: the restorer, the plugins' synthesisers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from abair.cli.console import Reporter
+from abair.cli.options import Precision
+
+if TYPE_CHECKING:
+    from abair.discovery import Synthesizer
+    from abair.inference.restorer import Restorer
+
+
+def load_restorer(deployment: str | None, device: str = "cpu", precision: Precision = Precision.float32) -> Restorer:
+    """Import torch and load a deployment: the slow part of a start.
+
+    Raises:
+        AbairError: the deployment, its files or the device cannot be used.
+    """
+    from abair.inference.hardware import keep_freed_memory
+    from abair.inference.restorer import Restorer
+
+    keep_freed_memory()
+    return Restorer.load(deployment, device=device, precision=precision.value)
+
+
+def load_synthesizers(reporter: Reporter) -> dict[str, Synthesizer]:
+    """Of every usable plugin; what cannot be used is said and left out."""
+    from abair.discovery import discover, load_synthesizer
+    from abair.errors import PluginError
+
+    plugins = discover()
+    for problem in plugins.problems:
+        reporter.say(f"warning: {problem}")
+    synthesizers = {}
+    for degradation in plugins.degradations:
+        try:
+            synthesizers[degradation.name] = load_synthesizer(degradation)
+        except PluginError as error:
+            reporter.say(f"warning: {error}")
+    return synthesizers

@@ -1,0 +1,1 @@
+"""Continual learning: one more degradation without retraining the others."""

@@ -1,0 +1,1 @@
+"""Training data: clean photos, degradations put on them, random streams."""

@@ -1,0 +1,1 @@
+"""Test sets: on disk, made, and those of the paper's tables."""

@@ -1,0 +1,1 @@
+"""Image files: read and written with everything a photo carries."""

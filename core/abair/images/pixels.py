@@ -1,0 +1,106 @@
+"""Between Pillow's modes and samples (H, W, C): the conversions of layout, depth, colour and transparency.
+
+`images` is the caller; few others need a step of it.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from abair.errors import ImageError
+
+log = logging.getLogger("abair")
+
+_STRIP_PIXELS = 1 << 20  # pixels copied out of Pillow at a time, so that no second copy of the photo exists
+
+
+def samples_of(name: str, image: Image.Image) -> np.ndarray:
+    """The samples of a loaded image, (H, W, C) uint8 or uint16: C = 1 grey, 2 with alpha, 3 RGB, 4 RGBA."""
+    mode = image.mode
+    if mode.startswith("I;16") or mode == "I":
+        return with_colour_key(_grey_16(name, image), image)
+    transparent = image.has_transparency_data
+    if mode == "CMYK":
+        return to_numpy(_from_cmyk(name, image))
+    if mode in {"1", "L", "LA", "La"}:
+        wanted = "LA" if transparent else "L"
+    elif mode in {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"}:
+        wanted = "RGBA" if transparent else "RGB"
+    else:
+        kind = {"F": "floating-point", "LAB": "CIE Lab"}.get(mode, mode)
+        raise ImageError(f"{name}: found {kind} pixels, expected 8 or 16 bit grey or RGB; convert it first")
+    return to_numpy(image if mode == wanted else image.convert(wanted))
+
+
+def _grey_16(name: str, image: Image.Image) -> np.ndarray:
+    """16-bit grey (H, W, 1), brought to the full range where a TIFF holds 12 bits or white as 0."""
+    grey = np.asarray(image)[..., None]
+    if grey.size and (grey.min() < 0 or grey.max() > 65535):
+        raise ImageError(f"{name}: found 32-bit pixels, expected 8 or 16 bit; convert it to 16 bit")
+    grey = grey.astype(np.uint16)
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(TiffImagePlugin.BITSPERSAMPLE) == (12,):
+        grey = grey << 4 | grey >> 8
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        grey = ~grey
+    return grey
+
+
+def with_colour_key(samples: np.ndarray, image: Image.Image) -> np.ndarray:
+    """16-bit samples, with an alpha channel added if the PNG declares one colour transparent."""
+    key = image.info.get("transparency")
+    if key is None or samples.shape[2] not in {1, 3}:
+        return samples
+    hidden = (samples == np.asarray(key, np.uint16)).all(axis=2, keepdims=True)
+    return np.concatenate([samples, np.where(hidden, 0, 65535).astype(np.uint16)], axis=2)
+
+
+def _from_cmyk(name: str, image: Image.Image) -> Image.Image:
+    """CMYK as sRGB, through its profile where it has one (Pillow has already undone Adobe's inversion)."""
+    profile = image.info.get("icc_profile")
+    if profile:
+        from PIL import ImageCms
+
+        try:
+            source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            if converted is not None:
+                return converted
+        except (ImageCms.PyCMSError, OSError, ValueError) as error:
+            log.warning("%s: its CMYK profile is not usable (%s); colours are approximate", name, error)
+    return image.convert("RGB")
+
+
+def to_numpy(image: Image.Image) -> np.ndarray:
+    """An 8-bit image as (H, W, C) uint8, strip by strip."""
+    width, height = image.size
+    out = np.empty((height, width, len(image.getbands())), np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(height, top + rows)))
+        out[top : top + rows] = np.asarray(strip).reshape(-1, width, out.shape[2])
+    return out
+
+
+def to_8_bit(samples: np.ndarray) -> np.ndarray:
+    """uint16 to uint8, rounded to nearest: 65535 = 257 x 255."""
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def flattened(name: str, kind: str, samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """`samples` over white."""
+    full = np.iinfo(alpha.dtype).max
+    if (alpha == full).all():
+        return samples
+    log.warning("%s: %s holds no transparency; it is flattened on white (use .png, .webp or .tiff)", name, kind)
+    flat = np.empty_like(samples)
+    rows = max(1, _STRIP_PIXELS // samples.shape[1])
+    for top in range(0, samples.shape[0], rows):
+        strip = slice(top, top + rows)
+        weight = alpha[strip, :, None].astype(np.uint32)  # 65535^2 + 32767 still fits
+        flat[strip] = (samples[strip] * weight + full * (full - weight) + full // 2) // full
+    return flat

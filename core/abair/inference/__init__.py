@@ -1,0 +1,1 @@
+"""Restoration: an image in, an image out."""

@@ -1,0 +1,227 @@
+"""LoRA adapters: read from PEFT's files, stacked, and blended into the backbone's weights for one image.
+
+For each adapted layer W' = W + sum_i w_i (alpha_i / r_i) B_i A_i (Hu et al., LoRA, 2022; weighted as in
+Serrano-Lozano et al., section 3.3). All A are stacked and all B are stacked, so a blend is one small matrix product a
+layer whatever the number of adapters, and the network then runs as fast as without any. PEFT trains adapters; it does
+not serve them.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE
+from abair.errors import AdapterError, WeightsError
+from abair.model.backbone import Backbone
+from abair.model.safetensors_io import read_header, read_tensors
+
+Module = TypeVar("Module", bound=nn.Module)
+
+PREFIX: Final = "base_model.model."
+LARGEST_RANK: Final = 64
+PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One LoRA: per layer A (r, inputs) and B (outputs, r), flattened; `scaling` is alpha / r."""
+
+    name: str
+    rank: int
+    scaling: float
+    layers: Mapping[str, tuple[Tensor, Tensor]]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the adapter holds."""
+        return sum(a.numel() + b.numel() for a, b in self.layers.values())
+
+    def change(self, layer: str) -> Tensor:
+        """What it adds to a layer's weight, (outputs, inputs) flattened: alpha / r times B A."""
+        down, up = self.layers[layer]
+        return self.scaling * (up @ down)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over all that it does to a network, whatever it is called: which adapter this is."""
+        digest = hashlib.sha256(f"{self.scaling}\n".encode())
+        for name, (down, up) in sorted(self.layers.items()):
+            digest.update(name.encode() + down.numpy().tobytes() + up.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def backbone_reference(size: str, fingerprint: str) -> str:
+    """What an adapter's `base_model_name_or_path` says: which backbone, by fingerprint."""
+    return f"abair/{size}@{fingerprint}"
+
+
+def adaptable_layers(backbone: Backbone) -> dict[str, nn.Conv2d | nn.Linear]:
+    """The layers that an adapter may change: linear and ungrouped convolutions (PEFT cannot merge grouped ones)."""
+    return {
+        name: module
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    }
+
+
+def read_adapter(folder: Path, backbone: Backbone, fingerprint: str, name: str) -> Adapter:
+    """Read and check an adapter in PEFT's format.
+
+    Raises:
+        AdapterError: a pickle lies in the folder; a file is missing or damaged; the config is not a plain LoRA's;
+            keys, shapes, rank or values do not fit; or it was made for another backbone.
+    """
+    pickles = (
+        sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLES) if folder.is_dir() else []
+    )
+    if pickles:
+        raise AdapterError(
+            f"{folder / pickles[0]}: found a pickle, which can run code when it is read; expected {WEIGHTS_FILE}; "
+            "save the adapter as safetensors and delete it"
+        )
+    return read_adapter_files(folder / CONFIG_FILE, folder / WEIGHTS_FILE, backbone, fingerprint, name)
+
+
+def read_adapter_files(config: Path, weights: Path, backbone: Backbone, fingerprint: str, name: str) -> Adapter:
+    """As `read_adapter`, with the two files named one by one."""
+    rank, scaling = _read_config(config, backbone_reference(backbone.size.name, fingerprint))
+    adaptable = adaptable_layers(backbone)
+    expected: dict[str, tuple[int, ...]] = {}
+    for key in read_header(weights, AdapterError).shapes:
+        layer = key.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".lora_A").removesuffix(".lora_B")
+        if layer not in adaptable or key not in (f"{PREFIX}{layer}.lora_A.weight", f"{PREFIX}{layer}.lora_B.weight"):
+            raise AdapterError(
+                f"{weights}: found tensor {key}; expected {PREFIX}<layer>.lora_A.weight and .lora_B.weight of linear "
+                f"or ungrouped convolution layers of backbone {backbone.size.name}"
+            )
+        down, up = _shapes(adaptable[layer], rank)
+        expected |= {f"{PREFIX}{layer}.lora_A.weight": down, f"{PREFIX}{layer}.lora_B.weight": up}
+    if not expected:
+        raise AdapterError(f"{weights}: found no tensors, expected a LoRA of rank {rank}")
+    tensors = read_tensors(weights, expected, AdapterError)
+    layers = {
+        layer: (
+            tensors[f"{PREFIX}{layer}.lora_A.weight"].flatten(1),
+            tensors[f"{PREFIX}{layer}.lora_B.weight"].flatten(1),
+        )
+        for layer in adaptable
+        if f"{PREFIX}{layer}.lora_A.weight" in tensors
+    }
+    return Adapter(name, rank, scaling, layers)
+
+
+class Blender:
+    """Blends a fixed sequence of adapters into a frozen backbone. Holds no state of any request; safe for threads."""
+
+    def __init__(self, backbone: Backbone, adapters: Sequence[Adapter]) -> None:
+        self.backbone = backbone
+        self.count = len(adapters)
+        self.adapters = tuple(adapters)
+        self._stacks: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        device = next(backbone.parameters()).device
+        for layer in adaptable_layers(backbone):
+            held = [
+                (i, adapter, *adapter.layers[layer]) for i, adapter in enumerate(adapters) if layer in adapter.layers
+            ]
+            if held:
+                down = torch.cat([a for _, _, a, _ in held]).to(device)  # (sum r, inputs)
+                up = torch.cat([b * adapter.scaling for _, adapter, _, b in held], dim=1).to(device)  # (outputs, sum r)
+                owner = torch.cat([torch.full((adapter.rank,), i) for i, adapter, _, _ in held]).to(device)
+                self._stacks[layer] = (down, up, owner)
+
+    @torch.inference_mode()
+    def blend(self, weights: Sequence[float], keep: float = 0.0) -> Backbone:
+        """A network with the adapters added by `weights` (one each), whose residual is scaled by 1 - `keep`.
+
+        It shares every tensor that the adapters leave alone with the backbone, and the backbone is not touched.
+
+        Raises:
+            WeightsError: not one weight each adapter.
+        """
+        if len(weights) != self.count:
+            raise WeightsError(
+                f"blending: found {len(weights)} weights, expected {self.count}: one each adapter, in order"
+            )
+        network = _same_tensors(self.backbone)
+        if any(weights):
+            factors = torch.tensor(weights, dtype=torch.float32, device=next(network.parameters()).device)
+            for layer, (down, up, owner) in self._stacks.items():
+                module: Any = network.get_submodule(layer)
+                delta = (up * factors[owner]) @ down
+                _replace(module, "weight", module.weight + delta.view_as(module.weight))
+        if keep:
+            output: Any = network.output
+            _replace(output, "weight", output.weight * (1 - keep))
+            _replace(output, "bias", output.bias * (1 - keep))
+        return network
+
+
+def _same_tensors(module: Module) -> Module:
+    """A copy of the module tree around the very same parameters; a deep copy takes as long as the blend itself."""
+    other = copy.copy(module)
+    other.__dict__["_parameters"] = dict(module._parameters)
+    other.__dict__["_modules"] = {
+        name: child if child is None else _same_tensors(child) for name, child in module._modules.items()
+    }
+    return other
+
+
+def _replace(module: nn.Module, name: str, value: Tensor) -> None:
+    if value.dim() == 4:
+        value = value.contiguous(memory_format=torch.channels_last)
+    setattr(module, name, nn.Parameter(value, requires_grad=False))
+
+
+def _shapes(module: nn.Conv2d | nn.Linear, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of A and B for a layer, as PEFT stores them."""
+    if isinstance(module, nn.Linear):
+        return (rank, module.in_features), (module.out_features, rank)
+    return (rank, module.in_channels, *module.kernel_size), (module.out_channels, rank, 1, 1)
+
+
+def _read_config(path: Path, reference: str) -> tuple[int, float]:
+    """Check an `adapter_config.json`; returns the rank and the scaling."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise AdapterError(f"{path}: cannot be read as JSON ({error}); expected PEFT's adapter config") from None
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
+        raise AdapterError(f"{path}: found peft_type {found!r}, expected 'LORA'")
+    refused = (
+        "use_dora",
+        "use_rslora",
+        "rank_pattern",
+        "alpha_pattern",
+        "modules_to_save",
+        "fan_in_fan_out",
+        "lora_bias",
+    )
+    used = [key for key in refused if config.get(key)]
+    if config.get("bias", "none") != "none":
+        used.append("bias")
+    if isinstance(config.get("init_lora_weights"), str) and config["init_lora_weights"] != "gaussian":
+        used.append(f"init_lora_weights={config['init_lora_weights']}")  # PiSSA, OLoRA: they change the base's weights
+    if used:
+        raise AdapterError(f"{path}: found {', '.join(used)} switched on, expected a plain LoRA (A and B alone)")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= LARGEST_RANK:
+        raise AdapterError(f"{path}: found rank r = {rank!r}, expected a whole number from 1 to {LARGEST_RANK}")
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < 1e4:
+        raise AdapterError(f"{path}: found lora_alpha = {alpha!r}, expected a number above 0")
+    if config.get("base_model_name_or_path") != reference:
+        raise AdapterError(
+            f"{path}: made for backbone {config.get('base_model_name_or_path')!r}, expected {reference!r}; "
+            "an adapter belongs to one backbone: train it again for this one (abair train adapter)"
+        )
+    return rank, alpha / rank

@@ -1,0 +1,180 @@
+"""What a synthesiser does, on one sheet: clean photos, each beside damaged versions of it from mild to strong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from abair.discovery import Found, said
+from abair.errors import MissingExtraError, PluginError
+from abair.metrics import psnr, to_8_bit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from abair.discovery import Synthesizer
+
+CELL: Final = (256, 192)
+"""Width and height of a picture in pixels. Photos are reduced to it before they are damaged, so that the sheet shows
+noise and blur at their own scale."""
+DRAWS: Final = 4
+"""Samples drawn for each that is shown: severity comes from the generator, so one must look for it."""
+FEWEST: Final = 64
+"""Samples drawn in all, at least, so that the quartiles mean something."""
+
+_DPI: Final = 100
+_MARGIN, _GAP, _LABEL, _HEAD = 20, 8, 24, 152
+_INK, _FAINT, _BAR = "#1c1e22", "#787d85", "#2e6eb4"
+
+Pixels = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A damaged photo (H, W, 3) in [0, 1], the seed that it was drawn from, and its PSNR to the clean one in dB."""
+
+    seed: int
+    psnr: float
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Row:
+    """A photo's name, the photo (H, W, 3) in [0, 1], the samples shown, mild ones first, and the PSNR of all drawn."""
+
+    name: str
+    clean: Pixels
+    shown: tuple[Sample, ...]
+    drawn: tuple[float, ...]
+
+
+def preview(
+    found: Found,
+    synthesizer: Synthesizer,
+    photos: Mapping[str, NDArray[np.uint8]],
+    count: int,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> NDArray[np.uint8]:
+    """The sheet (H, W, 3): one row a photo of `photos`, each (H, W, 3) uint8 by name, with `count` samples.
+
+    Raises:
+        PluginError: the synthesiser raises, or returns no picture of the photo's form.
+        MissingExtraError: matplotlib is not installed.
+        ValueError: no photos, or `count` is less than 2.
+    """
+    if not photos or count < 2:
+        raise ValueError(f"sheet: found {len(photos)} photos and {count} samples, expected at least 1 and 2")
+    figure_class = _figure_class()  # before the work
+    draws = max(DRAWS * count, -(-FEWEST // len(photos)))
+    rows = []
+    for done, (name, photo) in enumerate(photos.items()):
+        clean = np.asarray(ImageOps.fit(Image.fromarray(photo), CELL), np.float32) / np.float32(255)
+        seeds = range(done * draws, (done + 1) * draws)  # others for each photo: the quartiles then say more
+        samples = [damaged(found, synthesizer, clean, seed, name) for seed in seeds]
+        rows.append(Row(name, clean, spread(samples, count), tuple(sample.psnr for sample in samples)))
+        if progress is not None:
+            progress(done + 1, len(photos), name)
+    return _drawn(figure_class, found, rows)
+
+
+def damaged(found: Found, synthesizer: Synthesizer, clean: Pixels, seed: int, name: str) -> Sample:
+    """One sample of the photo `clean` (H, W, 3), rounded to 8 bits; `name` is said where the synthesiser fails.
+
+    Raises:
+        PluginError: it raises, or returns something other than a finite tensor (3, H, W).
+    """
+    photo = torch.from_numpy(clean.transpose(2, 0, 1).copy())  # (3, H, W)
+    generator = torch.Generator().manual_seed(seed)
+    degradation = found.degradation
+    about = f"plugin {degradation.name} (distribution {found.distribution}): {degradation.synthesizer}"
+    mend = f"mend it; its contract tests say more (photo {name}, seed {seed})"
+    try:
+        result: Any = synthesizer(photo.clone(), generator)  # whatever a plugin returns
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{about} failed: {said(error)}; {mend}") from error
+    if not isinstance(result, torch.Tensor) or result.shape != photo.shape or not bool(result.isfinite().all()):
+        form = f"shape {tuple(result.shape)}" if isinstance(result, torch.Tensor) else type(result).__name__
+        raise PluginError(f"{about} returned {form}, expected finite values of shape {tuple(photo.shape)}; {mend}")
+    pixels = to_8_bit(result.detach().cpu().to(torch.float32).numpy().transpose(1, 2, 0))
+    return Sample(seed, psnr(pixels, clean), pixels)
+
+
+def spread(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
+    """`count` of the samples that lie evenly between the highest and the lowest PSNR, the highest, mildest first."""
+    left = sorted(samples, key=lambda sample: -sample.psnr)
+    chosen = []
+    for wanted in np.linspace(left[0].psnr, left[-1].psnr, count):
+        nearest = min(left, key=lambda sample: abs(sample.psnr - wanted))
+        left.remove(nearest)
+        chosen.append(nearest)
+    return tuple(sorted(chosen, key=lambda sample: -sample.psnr))
+
+
+def _figure_class() -> type[Figure]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("preview: matplotlib is not installed; pip install 'abair[bench]'") from None
+    return Figure
+
+
+def _drawn(figure_class: type[Figure], found: Found, rows: Sequence[Row]) -> NDArray[np.uint8]:
+    """The rows as one picture; a photo's pixel is a pixel of the sheet."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    columns = 1 + len(rows[0].shown)
+    width = 2 * _MARGIN + columns * (CELL[0] + _GAP) - _GAP
+    height = _MARGIN + _HEAD + len(rows) * (CELL[1] + _LABEL)
+    figure = figure_class(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+
+    def write(x: float, y: float, text: str, size: float = 10, colour: str = _INK, align: str = "left") -> None:
+        at = (x / width, 1 - y / height)
+        figure.text(*at, text, size=size, color=colour, ha=align, va="center", parse_math=False)
+
+    degradation = found.degradation
+    drawn = [value for row in rows for value in row.drawn]
+    low, middle, high = np.percentile(drawn, [25, 50, 75])
+    title = f"{degradation.title} ({degradation.name}), {found.distribution} {found.version}"
+    write(_MARGIN, 28, title, min(16, 1.2 * width / len(title)))  # long names in smaller letters
+    write(_MARGIN, 64, f"PSNR of {len(drawn)} damaged samples: median {middle:.1f} dB,", 10, _FAINT)
+    write(_MARGIN, 84, f"half of them {low:.1f} to {high:.1f}, all {min(drawn):.1f} to {max(drawn):.1f}", 10, _FAINT)
+    _histogram(figure, drawn, (width - _MARGIN - CELL[0], 46, CELL[0], 54), (width, height))
+    last = _MARGIN + (columns - 1) * (CELL[0] + _GAP) + CELL[0]
+    write(_MARGIN, _HEAD - 12, "clean")
+    write(_MARGIN + CELL[0] + _GAP, _HEAD - 12, "mild")
+    write(last, _HEAD - 12, "strong", align="right")
+    for number, row in enumerate(rows):
+        top = _HEAD + number * (CELL[1] + _LABEL)
+        captions = [_shortened(row.name), *(f"seed {sample.seed}: {sample.psnr:.1f} dB" for sample in row.shown)]
+        pictures = [row.clean, *(sample.pixels for sample in row.shown)]
+        for column, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+            x = _MARGIN + column * (CELL[0] + _GAP)
+            figure.figimage(picture, x, height - top - CELL[1], origin="upper")
+            write(x, top + CELL[1] + _LABEL / 2 - 1, caption, 9, _FAINT)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _histogram(figure: Figure, values: Sequence[float], box: tuple[int, int, int, int], size: tuple[int, int]) -> None:
+    """How often each PSNR was drawn, in the box (left, top, width, height) of a sheet of `size`, all in pixels."""
+    left, top, width, height = box
+    shares = (left / size[0], 1 - (top + height) / size[1], width / size[0], height / size[1])
+    axes: Any = figure.add_axes(shares)
+    axes.hist(values, bins=24, color=_BAR)
+    axes.set_yticks([])
+    axes.tick_params(labelsize=8, colors=_FAINT)
+    axes.xaxis.set_major_formatter("{x:g} dB")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.invert_xaxis()  # mild on the left, as in the rows
+
+
+def _shortened(name: str) -> str:
+    """A photo's name as far as it fits below its picture."""
+    return name if len(name) <= 34 else f"...{name[-31:]}"

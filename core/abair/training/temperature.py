@@ -1,0 +1,46 @@
+"""The end of phase III: one temperature for the estimator's softmax, chosen by what is restored on held-out photos.
+
+Many training samples cannot be told apart (faint rain, thin haze), and the cross-entropy over them leaves the estimator
+timid where it is right, too; a blend by timid weights does each adapter's work by halves. The temperature is usually
+chosen by likelihood (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017), here by the error in decibels.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from abair.continual.replay import seen_in
+from abair.contract import CLEAN
+from abair.data.degrade import CleanPhotos, Degrader, generator_for
+from abair.model.backbone import Backbone
+from abair.model.blend_cost import GOOD_ENOUGH, part
+from abair.model.estimator import Estimator
+from abair.model.lora import Blender
+from abair.training.estimator import VALIDATION_SIDE
+
+TEMPERATURES: Final = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2, 0.1)
+SAMPLES: Final = 200
+"""Held-out samples, drawn by the recipe of phase III: single, mixed and clean."""
+
+
+@torch.inference_mode()
+def calibrate(
+    estimator: Estimator, backbone: Backbone, blender: Blender, degrader: Degrader, photos: CleanPhotos
+) -> float:
+    """Choose the estimator's temperature and set it; returns it."""
+    losses = dict.fromkeys(TEMPERATURES, 0.0)
+    for index in range(SAMPLES):
+        generator = generator_for(0, 11, index)
+        sample = degrader.sample(photos.scene(generator, VALIDATION_SIDE, smallest=1.0), generator)
+        logits = estimator(seen_in(backbone, sample.degraded).float().mean(0, keepdim=True))[0]
+        degraded, clean, view = part(sample)
+        for temperature in TEMPERATURES:
+            weights = dict(zip(estimator.labels, (logits / temperature).softmax(0).tolist(), strict=True))
+            keep = weights.pop(CLEAN)
+            restored = blender.blend(list(weights.values()), keep=keep)(degraded[None], view)[0].clamp(0, 1)
+            losses[temperature] += float((restored - clean).square().mean().add(GOOD_ENOUGH).log10())
+    best = min(losses, key=losses.__getitem__)
+    estimator.temperature.fill_(best)
+    return best

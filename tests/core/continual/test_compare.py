@@ -1,0 +1,212 @@
+"""Held-out samples restored by a challenger and a champion: what was measured is looked up, at most so many anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from abair.continual import compare
+from abair.continual.compare import Contender, evaluate
+from abair.continual.replay import HeldOut, Replay
+from abair.continual.score_cache import Measured, measured
+from abair.deployment import read_deployment
+from abair.model.backbone import load_backbone
+from abair.model.estimator import Estimator, load_estimator
+from abair.model.lora import read_adapter_files
+
+LABELS = ("noise", "rain", "low-light", "clean")
+
+
+class Counting(Contender):
+    """Counts what it restores."""
+
+    restored = 0
+
+    def restore(self, sample: HeldOut, weights: compare.Weights) -> compare.Picture:
+        self.restored += 1
+        return super().restore(sample, weights)
+
+
+@pytest.fixture(scope="module")
+def samples(bundle: Path) -> list[HeldOut]:
+    deployment = read_deployment(bundle)
+    assert deployment.replay is not None
+    return [s for s in Replay.load(deployment.find(deployment.replay)).held_out if len(s.labels) == 1]
+
+
+def contender(bundle: Path, known: Measured, turn: float = 0.0) -> Counting:
+    """The bundle's, its estimator's outputs turned away by `turn`."""
+    deployment = read_deployment(bundle)
+    backbone = load_backbone(bundle / "backbone.safetensors")
+    estimator: Estimator = load_estimator(bundle / "estimator.safetensors", LABELS, backbone.size)
+    with torch.no_grad():
+        for parameter in estimator.parameters():
+            parameter.mul_(1 - turn)
+    adapters = {
+        entry.degradation: read_adapter_files(
+            deployment.find(entry.config), deployment.find(entry.weights), backbone,
+            deployment.backbone.fingerprint, entry.degradation,
+        )
+        for entry in deployment.adapters
+    }  # fmt: skip
+    return Counting(backbone, estimator, adapters, {label: label for label in LABELS}, known)
+
+
+def test_what_was_measured_is_not_restored_again(bundle: Path, samples: list[HeldOut]) -> None:
+    known = Measured()
+    first = contender(bundle, known)
+    report = evaluate(first, contender(bundle, known), samples, ()).report
+    assert first.restored > len(samples)
+    again = contender(bundle, known)
+    assert evaluate(again, contender(bundle, known), samples, ()).report == report
+    assert again.restored == 0
+
+
+def test_of_old_samples_those_that_moved_most_are_restored_and_the_rest_counts_as_it_was(
+    bundle: Path, samples: list[HeldOut], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Measured()
+    champion = contender(bundle, known)
+    before = evaluate(champion, None, samples, ())
+    monkeypatch.setattr(compare, "BUDGET", 3)
+    challenger = contender(bundle, known, turn=0.7)
+    drifts = {
+        sample.mark: challenger.drift(said, champion, before)
+        for sample, said, before in zip(samples, challenger.weights(samples), champion.weights(samples), strict=True)
+    }
+    assert min(drifts.values()) > 0.02
+    after = evaluate(challenger, champion, samples, ())
+    moved = []
+    for group in after.report.groups:
+        old = before.report.group(group.name)
+        for sample, now, then, as_champion in zip(
+            after.samples[group.name], group.psnr["SW"], old.psnr["SW"], group.psnr["champion"], strict=True
+        ):
+            assert as_champion == then
+            if now != then:
+                moved.append(sample.mark)
+    assert sorted(moved) == sorted(sorted(drifts, key=lambda mark: -drifts[mark])[:3])
+    # and however often it is proposed: what was refused once may not look like what is live
+    again = evaluate(contender(bundle, known, turn=0.7), champion, samples, ()).report
+    assert again == after.report
+
+
+def test_samples_of_a_new_label_are_restored_whatever_the_budget(
+    bundle: Path, samples: list[HeldOut], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Measured()
+    champion = contender(bundle, known)
+    before = evaluate(champion, None, samples, ()).report.group("rain")
+    monkeypatch.setattr(compare, "BUDGET", 0)
+    after = evaluate(contender(bundle, known, turn=0.7), champion, samples, ("rain",)).report
+    assert all(a != b for a, b in zip(after.group("rain").psnr["SW"], before.psnr["SW"], strict=True))
+    assert after.group("noise").psnr["SW"] == after.group("noise").psnr["champion"]
+
+
+def test_what_is_new_is_also_restored_by_a_champion_that_does_not_know_it(bundle: Path, samples: list[HeldOut]) -> None:
+    known = Measured()
+    (rain, *_), (noise, *_) = ([s for s in samples if s.labels == (label,)] for label in ("rain", "noise"))
+    samples = [*samples, replace(rain, labels=("noise", "rain")), replace(noise, labels=("noise", "rain"))]
+    champion, challenger = contender(bundle, known), contender(bundle, known)
+    knows = [label for label in champion.estimator.labels if label != "rain"]
+    champion.estimator = champion.estimator.rearranged(knows)
+    said = champion.weights(samples)
+    assert all("rain" not in weights for weights in said)
+    report = evaluate(challenger, champion, samples, ("rain",)).report
+    over = [group for group in report.groups if "rain" in group.labels]
+    assert [group.name for group in over] == ["rain", "noise + rain"]
+    for group in over:
+        expected = [
+            champion.score(sample, weights)[0]
+            for sample, weights in zip(samples, said, strict=True)
+            if sample.labels == group.labels
+        ]
+        assert list(group.psnr["champion"]) == expected
+
+
+def test_another_adapter_of_the_same_label_is_another_weight(bundle: Path, samples: list[HeldOut]) -> None:
+    known = Measured()
+    champion, other = contender(bundle, known), contender(bundle, known)
+    said = {"noise": 1.0}
+    (before,) = champion.weights([next(sample for sample in samples if sample.labels == ("noise",))])
+    same = other.drift(said, champion, before)
+    other._marks = {**other._marks, "noise": "another"}
+    assert other.drift(said, champion, before) > same
+
+
+def test_what_hardly_moved_is_not_restored_again_by_either(
+    bundle: Path, samples: list[HeldOut], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Measured()
+    before = evaluate(contender(bundle, known), None, samples, ()).report
+    monkeypatch.setattr(compare, "BUDGET", 0)
+    champion, challenger = contender(bundle, known, turn=0.02), contender(bundle, known, turn=0.03)
+    said, then = champion.weights(samples), contender(bundle, known).weights(samples)
+    moved = [champion.drift(a, champion, b) for a, b in zip(said, then, strict=True)]
+    assert 0 < max(moved) < compare.NEAR
+    after = evaluate(challenger, champion, samples, ()).report
+    assert (champion.restored, challenger.restored) == (0, 0)
+    for group in after.groups:
+        assert group.psnr["SW"] == group.psnr["champion"]
+        nearest = [*before.group(group.name).psnr.values()]
+        assert all(psnr in [way[place] for way in nearest] for place, psnr in enumerate(group.psnr["SW"]))
+
+
+def test_levels_that_are_far_from_what_was_measured_are_measured_again_the_farthest_first(
+    bundle: Path, samples: list[HeldOut], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Measured()
+    evaluate(contender(bundle, known), None, samples, ())
+    champion, challenger = contender(bundle, known, turn=0.7), contender(bundle, known, turn=0.75)
+    monkeypatch.setattr(compare, "BUDGET", 2)
+    monkeypatch.setattr(compare, "NEAR", 0.01)
+    before = {
+        sample.mark: champion.level(sample, said)[0]
+        for sample, said in zip(samples, champion.weights(samples), strict=True)
+    }
+    assert min(before.values()) > compare.NEAR
+    evaluate(challenger, champion, samples, ())
+    assert champion.restored == 4  # two that moved most, and two levels
+    now = {
+        sample.mark: champion.level(sample, said)[0]
+        for sample, said in zip(samples, champion.weights(samples), strict=True)
+    }
+    measured_again = [mark for mark in before if before[mark] > now[mark] == 0.0]
+    assert len(measured_again) == 4
+    assert max(before, key=before.__getitem__) in measured_again
+    for _ in range(len(samples)):
+        evaluate(challenger, champion, samples, ())
+    assert all(champion.level(s, w)[0] <= 0.01 for s, w in zip(samples, champion.weights(samples), strict=True))
+
+
+def test_measured_finds_what_is_exact_and_what_is_near() -> None:
+    known = Measured()
+    known.note("sample", {"a": 0.6, "b": 0.4}, (30.0, 0.9))
+    known.note("sample", {"a": 1.0}, (20.0, 0.5))
+    assert known.find("sample", {"a": 0.6, "b": 0.4}) == (30.0, 0.9)
+    assert known.find("sample", {"a": 0.61, "b": 0.39}) is None
+    assert known.find("another", {"a": 1.0}) is None
+    away, nearest = known.nearest("sample", {"a": 0.61, "b": 0.39}) or (9.0, {})
+    assert (away, nearest) == (pytest.approx(0.02), {"a": 0.6, "b": 0.4})
+    assert known.nearest("sample", {"a": 0.9, "b": 0.1}) == (pytest.approx(0.2), {"a": 1.0})
+    assert known.nearest("another", {"a": 1.0}) is None
+
+
+def test_what_was_asked_for_is_kept_and_the_rest_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "measured.json"
+    with measured(path) as known:
+        assert known.find("nobody restored it", {}) is None
+        known.note("sample", {"a": 0.6, "b": 0.4}, (30.0, 0.9))
+        known.note("old", {}, (10.0, 0.1))
+    with measured(path) as known:
+        assert known.nearest("sample", {"a": 0.6, "b": 0.4}) == (0.0, {"a": 0.6, "b": 0.4})
+        assert known.find("sample", {"a": 0.6, "b": 0.4}) == (30.0, 0.9)
+    with measured(path) as known:
+        assert known.find("sample", {"a": 0.6, "b": 0.4}) == (30.0, 0.9)
+        assert known.find("old", {}) is None
+    path.write_text('{"scores": {"of another release": [1, 2]}}')
+    with measured(path) as known:
+        assert known.nearest("sample", {}) is None

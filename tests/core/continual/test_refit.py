@@ -1,0 +1,262 @@
+"""A new label by features alone: the old labels stay, and no old sample is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from abair.continual import refit as refits
+from abair.continual.refit import UNITS, refit
+from abair.continual.replay import Chains, Features, features_of
+from abair.data.degrade import CleanPhotos, Degrader, Recipe
+from abair.errors import TrainingError
+from abair.model.backbone import SIZES, Backbone, fingerprint
+from abair.model.estimator import Estimator, feature_count, load_estimator, save_estimator
+
+COUNT = 60
+
+
+def darker(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return clean * (0.2 + 0.1 * torch.rand((), generator=generator))
+
+
+def noisy(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return (clean + 0.15 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
+
+
+def red(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return clean * torch.tensor([1.0, 0.6, 0.4])[:, None, None] * (0.9 + 0.1 * torch.rand((), generator=generator))
+
+
+@pytest.fixture(scope="module")
+def photos() -> CleanPhotos:
+    generator = np.random.default_rng(0)
+    coarse = [generator.integers(60, 256, (6, 8, 3), dtype=np.uint8) for _ in range(6)]
+    return CleanPhotos(
+        [np.asarray(Image.fromarray(c).resize((160, 120), Image.Resampling.BICUBIC)) for c in coarse], "six"
+    )
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    torch.manual_seed(0)
+    return Backbone(SIZES["tiny"])
+
+
+def made(
+    backbone: Backbone, photos: CleanPhotos, seed: int, clean: float = 0.0, paired: bool = False, **synthesizers
+) -> Features:
+    recipe = Recipe(cutmix=0, double=0, clean=clean)
+    return features_of(backbone, Degrader(synthesizers, recipe), photos, COUNT, seed, paired=paired)
+
+
+@pytest.fixture(scope="module")
+def old(backbone: Backbone, photos: CleanPhotos) -> Features:
+    return made(backbone, photos, 1, clean=0.33, dark=darker, noise=noisy)
+
+
+@pytest.fixture(scope="module")
+def champion(backbone: Backbone, old: Features) -> Estimator:
+    start = Estimator(("dark", "noise", "clean"), feature_count(backbone.size))
+    return refit(start, fingerprint(backbone), start.labels, [], [old], seed=0)
+
+
+def right(estimator: Estimator, features: Features) -> float:
+    with torch.inference_mode():
+        found = estimator(features.values).argmax(1)
+    targets = [estimator.labels.index(features.labels[int(position)]) for position in features.targets.argmax(1)]
+    return float((found == torch.tensor(targets)).float().mean())
+
+
+LABELS = ("dark", "noise", "red", "clean")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_new_label_is_learnt_from_features_and_the_old_ones_stay(
+    whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+) -> None:
+    new = made(backbone, photos, 2, paired=True, red=red)
+    told: list[int] = []
+    challenger = refit(
+        champion, fingerprint(backbone), LABELS, [old], [new], 0, lambda step, figures: told.append(step), whole=whole
+    )
+    assert (challenger.labels, challenger.hidden == champion.hidden) == (LABELS, whole)
+    assert not any(parameter.requires_grad for parameter in challenger.parameters())
+    held_old = made(backbone, photos, 3, clean=0.33, dark=darker, noise=noisy)
+    assert right(champion, held_old) >= 0.95
+    assert right(challenger, held_old) >= 0.95
+    assert right(challenger, made(backbone, photos, 4, red=red)) >= 0.95
+    assert len(told) >= 3
+
+
+def test_what_the_estimator_says_of_old_labels_stays_and_a_file_keeps_what_it_grew(
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator, tmp_path: Path
+) -> None:
+    new = made(backbone, photos, 2, paired=True, red=red)
+    challenger = refit(champion, fingerprint(backbone), LABELS, [old], [new], 0)
+    assert challenger.hidden == champion.hidden + UNITS
+    with torch.inference_mode():
+        before, after = champion(old.values), challenger(old.values)
+    assert torch.allclose(after[:, [0, 1, 3]], before, atol=1e-5)
+    save_estimator(challenger, tmp_path / "estimator.safetensors")
+    again = load_estimator(tmp_path / "estimator.safetensors", LABELS, backbone.size)
+    assert torch.equal(again(old.values), challenger(old.values))
+
+
+def test_a_label_that_comes_again_is_learnt_anew_and_the_others_stay(
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+) -> None:
+    known = refit(champion, fingerprint(backbone), LABELS, [old], [made(backbone, photos, 2, paired=True, red=red)], 0)
+    blue = made(backbone, photos, 5, paired=True, red=lambda clean, generator: red(clean, generator).flip(0))
+    challenger = refit(known, fingerprint(backbone), LABELS, [old], [blue], 0)
+    held_out = made(backbone, photos, 6, red=lambda clean, generator: red(clean, generator).flip(0))
+    assert right(known, held_out) <= 0.5
+    assert right(challenger, held_out) >= 0.9
+    with torch.inference_mode():
+        assert torch.allclose(challenger(old.values)[:, [0, 1, 3]], champion(old.values), atol=1e-5)
+
+
+def test_a_new_label_gains_little_by_being_shown_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refits, "FARTHEST", 0.0)
+    labels, count = (*"abcdefg", "clean"), 60
+    generator = torch.Generator().manual_seed(0)
+    centres = 3 * torch.eye(len(labels), 12)
+    values = (centres[:, None] + 0.5 * torch.randn(len(labels), count, 12, generator=generator)).flatten(0, 1)
+    known = Features("x", labels, values, torch.eye(len(labels)).repeat_interleave(count, 0))
+    champion = refit(Estimator(labels, 12), "x", labels, [], [known], 0)
+    # what is new looks exactly as `a` does: nobody can tell them apart
+    twin = torch.cat([values[:count], values[-count:]])
+    new = Features("x", ("twin", "clean"), twin, torch.eye(2).repeat_interleave(count, 0))
+    challenger = refit(champion, "x", (*"abcdefg", "twin", "clean"), [known], [new], 0)
+    with torch.inference_mode():
+        said = challenger(values[:count]).softmax(1).mean(0)
+    assert float(said[0] + said[7]) > 0.95
+    # a quarter of what was shown was new, a sixteenth was `a`, a ninth would be even
+    assert float(said[7]) == pytest.approx((1 / 9) / (1 / 9 + 1 / 16), abs=0.07)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_old_features_teach_what_the_champion_says_even_where_it_is_wrong(
+    whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+) -> None:
+    swapped = champion.rearranged(("noise", "dark", "clean"))
+    swapped.labels = champion.labels  # it takes dark for noise, and noise for dark
+    new = made(backbone, photos, 2, paired=True, red=red)
+    challenger = refit(swapped, fingerprint(backbone), LABELS, [old], [new], 0, whole=whole)
+    held_old = made(backbone, photos, 3, dark=darker, noise=noisy)
+    assert right(swapped, held_old) <= 0.05
+    assert right(challenger, held_old) <= 0.05
+
+
+def test_the_same_arguments_give_the_same_estimator_and_another_seed_another(
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+) -> None:
+    new = made(backbone, photos, 2, paired=True, red=red)
+    marks = [fingerprint(refit(champion, fingerprint(backbone), LABELS, [old], [new], seed=seed)) for seed in (0, 0, 1)]
+    assert marks[0] == marks[1] != marks[2]
+
+
+def test_the_number_of_threads_does_not_change_what_comes_out(
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+) -> None:
+    new = made(backbone, photos, 2, red=red)
+    threads, marks = torch.get_num_threads(), []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        marks.append(fingerprint(refit(champion, fingerprint(backbone), LABELS, [old], [new], 0)))
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(threads)
+    assert marks[0] == marks[1]
+
+
+def blended(backbone: Backbone, photos: CleanPhotos, seed: int) -> Features:
+    """What is dark and then red; a quarter dark is said to restore it best."""
+    degrader = Degrader({"dark": darker, "red": red}, Recipe(cutmix=0, double=1, clean=0))
+    made = features_of(backbone, degrader, photos, COUNT, seed)
+    return Features(made.backbone, made.labels, made.values, torch.tensor([[0.25, 0.75, 0.0]] * COUNT))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_blends_are_learnt_from_chains_as_much_as_is_at_stake(
+    whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(refits, "FARTHEST", 0.0)
+    cold = champion.rearranged(champion.labels)
+    cold.temperature.fill_(0.2)
+    new = made(backbone, photos, 2, paired=True, red=red)
+    both, held_out = blended(backbone, photos, 7), blended(backbone, photos, 8)
+
+    def away(stake: float | None) -> float:
+        """How far what is said of held-out chains is from the best blend, on the mean."""
+        chains = [] if stake is None else [Chains(both, torch.full((COUNT,), stake))]
+        fitted = refit(cold, fingerprint(backbone), LABELS, [old], [new], 0, chains=chains, whole=whole)
+        assert right(fitted, made(backbone, photos, 4, red=red)) >= 0.9
+        with torch.inference_mode():
+            said = fitted.spread(held_out.values)
+        return float((said - torch.tensor([0.25, 0.0, 0.75, 0.0])).abs().sum(1).mean())
+
+    without, much, nothing = away(None), away(10.0), away(0.0)
+    assert much < 0.6 * min(without, nothing)
+
+
+@pytest.mark.parametrize("chained", [True, False])
+def test_a_new_label_gives_up_what_it_can_bear_where_it_is_alone(
+    backbone: Backbone,
+    photos: CleanPhotos,
+    old: Features,
+    champion: Estimator,
+    chained: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new, both = made(backbone, photos, 2, paired=True, red=red), blended(backbone, photos, 7)
+    chains = [Chains(both, torch.full((COUNT,), 10.0))] if chained else []
+
+    def fitted() -> Estimator:
+        return refit(champion, fingerprint(backbone), LABELS, [old], [new], 0, chains=chains)
+
+    lowered = fitted()
+    monkeypatch.setattr(refits, "FARTHEST", 0.0)
+    firm = fitted()
+    with torch.inference_mode():
+        before, after = firm(both.values), lowered(both.values)
+        own = [estimator.spread(new.values[:COUNT])[:, 2].mean() for estimator in (firm, lowered)]
+    by = before[:, 2] - after[:, 2]
+    assert torch.allclose(by, by[0].expand(COUNT), atol=1e-5)
+    assert float(by[0]) >= refits.STEP / 2
+    assert torch.equal(before[:, [0, 1, 3]], after[:, [0, 1, 3]])
+    assert 0 <= float(own[0] - own[1]) <= refits.BORNE
+    assert right(lowered, made(backbone, photos, 4, red=red)) >= 0.9
+
+
+def test_chains_with_a_label_that_is_asked_for_no_more_teach_nothing(
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+) -> None:
+    both, new = blended(backbone, photos, 7), made(backbone, photos, 2, paired=True, red=red)
+    gone = champion.rearranged(("noise", "clean"))
+    marks = [
+        fingerprint(
+            refit(
+                gone, fingerprint(backbone), ("noise", "red", "clean"), [old], [new], 0,
+                chains=[Chains(both, torch.full((COUNT,), stake))],
+            )
+        )
+        for stake in (0.0, 10.0)
+    ]  # fmt: skip
+    assert marks[0] == marks[1]
+
+
+def test_features_that_do_not_fit_are_refused(backbone: Backbone, old: Features, champion: Estimator) -> None:
+    foreign = Features("0" * 64, old.labels, old.values, old.targets)
+    with pytest.raises(TrainingError, match="features of dark, noise, clean: made by backbone 000000000000, expected"):
+        refit(champion, fingerprint(backbone), champion.labels, [foreign], [], seed=0)
+    with pytest.raises(TrainingError, match="features of dark, noise, clean: made by backbone 000000000000, expected"):
+        refit(
+            champion, fingerprint(backbone), champion.labels, [old], [], 0, chains=[Chains(foreign, torch.ones(COUNT))]
+        )
+    with pytest.raises(TrainingError, match="label red: found no features"):
+        refit(champion, fingerprint(backbone), LABELS, [old], [], seed=0)

@@ -1,0 +1,74 @@
+"""`abair bench ablations`: variants of each phase, trained for the same time on the tiny network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.conftest import pictures
+
+import abair.continual.refit
+import abair.continual.replay
+from abair.cli import app
+from abair.evaluation import ablations
+from abair.training import adapter_data, backbone
+
+
+@pytest.fixture
+def small(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command on little of everything."""
+    monkeypatch.setattr(ablations, "MIXED", 2)
+    monkeypatch.setattr(ablations, "LOOKED_AT", 2)
+    monkeypatch.setattr(ablations, "RANKS", (2, 4))
+    for module in (ablations, adapter_data, backbone):
+        monkeypatch.setattr(module, "VALIDATION_SIDE", 64)
+    monkeypatch.setattr(abair.continual.replay, "TRAINED", 8)
+    monkeypatch.setattr(abair.continual.refit, "STEPS", 50)
+    for name in ("PRETRAINING", "ADAPTING"):
+        quick = getattr(ablations, name).model_copy(update={"crop": 32, "batch": 2, "workers": 0})
+        monkeypatch.setattr(ablations, name, quick)
+    for place, picture in enumerate(pictures(range(8)).photos):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "photos" / f"{place}.png")
+    return ["bench", "ablations", "--data", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--minutes",
+            "0.02", "--labels", "noise,rain", "--adapters", "noise", "--deployment", str(bundle)]  # fmt: skip
+
+
+def test_every_variant_is_trained_for_its_time_and_judged_on_held_out_photos(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(small) == 0, capsys.readouterr().err
+    told = json.loads((tmp_path / "out" / "ablations.json").read_text())
+    assert told["labels"] == ["noise", "rain", "clean"]
+    found = {(one["part"], one["name"]): one for one in told["variants"]}
+    assert [name for part, name in found if part == "Phase I"] == [
+        "whole", "without CutMix", "without segmentation head"
+    ]  # fmt: skip
+    assert [name for part, name in found if part == "Phase II"] == [
+        "the frozen backbone", "adapters of rank 2", "adapters of rank 4", "the whole network, jointly"
+    ]  # fmt: skip
+    assert [name for part, name in found if part == "Phase III"] == [
+        "all features", "without the files' marks", "crops alone", "global view alone"
+    ]  # fmt: skip
+    narrow, wide = (found["Phase II", f"adapters of rank {rank}"] for rank in (2, 4))
+    assert wide["trained"] == 2 * narrow["trained"]
+    assert found["Phase II", "the whole network, jointly"]["trained"] > wide["trained"]
+    per_step = [one["multiply_adds"] / one["steps"] for one in (wide, found["Phase II", "the whole network, jointly"])]
+    assert 0 < per_step[0] < per_step[1]  # the frozen weights need no gradients
+    trained = [one for (part, name), one in found.items() if part != "Phase III" and "frozen" not in name]
+    assert all(one["steps"] > 0 and one["minutes"] >= 0.02 for one in trained)
+    figures = found["Phase I", "whole"]["figures"]
+    assert set(figures) == {"single", "chains", "regions", "top-1 in %"}
+    # the parts that are left out make another network
+    assert len({json.dumps(one["figures"]) for (part, _), one in found.items() if part == "Phase I"}) == 3
+    page = (tmp_path / "out" / "ablations.md").read_text()
+    assert capsys.readouterr().out == page + "\n"
+
+
+def test_a_label_that_nobody_declares_is_one_line(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run([*small, "--adapters", "noise,sleet"]) == 2
+    assert app.run([*small, "--adapters", "noise,"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert ["sleet" in said[0], "--adapters" in said[1]] == [True, True]

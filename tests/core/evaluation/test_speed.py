@@ -1,0 +1,141 @@
+"""The speed report: the variants do the same work, and without PEFT the rest is still measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE
+from abair.deployment import AdapterRef, BackboneRef, Deployment, file_ref, write_deployment
+from abair.evaluation import speed
+from abair.evaluation.speed import BACKBONE, BLENDED, PEFT, SpeedReport, interleaved, measure_speed
+from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
+from abair.model.lora import PREFIX, adaptable_layers, backbone_reference
+
+NAMES = ("noise", "blur")
+
+
+@pytest.fixture(scope="module")
+def restorer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny network whose output is not zero, with two adapters of random numbers; its estimator does nothing."""
+    folder = tmp_path_factory.mktemp("bundle")
+    generator = torch.Generator().manual_seed(0)
+    network = Backbone(SIZES["tiny"])
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1 + (parameter.dim() == 1)
+    save_backbone(network, folder / "backbone.safetensors")
+    backbone = load_backbone(folder / "backbone.safetensors")
+    return SimpleNamespace(
+        deployment=_bundle(folder, backbone, generator),
+        estimate=lambda image: {"noise": 1.0, "blur": 0.0, "clean": 0.0},
+    )
+
+
+def _bundle(folder: Path, backbone: Backbone, generator: torch.Generator) -> Deployment:
+    layers = adaptable_layers(backbone)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": list(layers), "bias": "none"}
+    config["base_model_name_or_path"] = backbone_reference("tiny", fingerprint(backbone))
+    adapters = []
+    for name in NAMES:
+        (folder / name).mkdir()
+        tensors = {}
+        for layer, module in layers.items():
+            weight: Any = module.weight
+            ones = (1, 1) if weight.dim() == 4 else ()
+            tensors[f"{PREFIX}{layer}.lora_A.weight"] = torch.randn((2, *weight.shape[1:]), generator=generator) * 0.1
+            tensors[f"{PREFIX}{layer}.lora_B.weight"] = torch.randn((len(weight), 2, *ones), generator=generator) * 0.1
+        # not PEFT's names: a bundle may lay its files out as it likes
+        save_file(tensors, folder / name / "weights.safetensors")
+        (folder / name / "config.json").write_text(json.dumps(config))
+        refs = {part: file_ref(folder / name / file, folder)
+                for part, file in (("config", "config.json"), ("weights", "weights.safetensors"))}  # fmt: skip
+        adapters.append(AdapterRef(degradation=name, title=name, distribution="test", version="0", **refs))
+    deployment = Deployment(
+        name="tiny-1",
+        created=datetime.now(UTC),
+        labels=(*NAMES, "clean"),
+        backbone=BackboneRef(
+            size="tiny",
+            fingerprint=fingerprint(backbone),
+            file=file_ref(folder / "backbone.safetensors", folder),
+        ),
+        adapters=tuple(adapters),
+        estimator=file_ref(folder / "backbone.safetensors", folder),
+    )
+    write_deployment(deployment, folder)
+    return deployment
+
+
+def _measure(restorer: Any, **options: Any) -> SpeedReport:
+    return measure_speed(restorer, sides=(24, 32), repeats=1, **options)
+
+
+def test_our_blend_and_peft_with_the_same_adapters_active_give_the_same_picture(restorer: Any) -> None:
+    pytest.importorskip("peft")
+    report = _measure(restorer)
+    assert report.largest_difference is not None
+    assert report.largest_difference < 1e-4
+    assert set(report.networks[0].seconds) == {BACKBONE, BLENDED, PEFT}
+    text = report.markdown()
+    for part in (
+        "24 x 24",
+        "32 x 32",
+        "MP/s",
+        "blend of 2 adapters",
+        "estimator, 32 x 32",
+        "tiny-1",
+        "noise, blur",
+        PEFT,
+    ):
+        assert part in text
+
+
+def test_without_peft_the_rest_is_measured_and_the_report_names_the_pip_command(
+    restorer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    told: list[tuple[int, int]] = []
+    report = _measure(restorer, progress=lambda done, total, text: told.append((done, total)))
+    assert set(report.networks[0].seconds) == {BACKBONE, BLENDED}
+    assert report.largest_difference is None
+    assert "pip install 'abair[train]'" in report.markdown()
+    assert told[-1][0] == told[-1][1]
+    assert SpeedReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_bf16_is_measured_where_the_processor_has_it_and_named_where_not(
+    restorer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    for has_it in (True, False):
+        monkeypatch.setattr(speed, "fast_bf16_on_cpu", lambda has_it=has_it: has_it)
+        report = _measure(restorer)
+        assert ("bfloat16" in {network.precision for network in report.networks}) == has_it
+        assert ("bf16 not measured" in report.markdown()) != has_it
+
+
+def test_ratios_are_against_the_bare_backbone() -> None:
+    one = speed.NetworkSpeed(side=1000, precision="float32", seconds={BACKBONE: 2.0, BLENDED: 2.1, PEFT: 5.0})
+    assert one.ratios == pytest.approx({BACKBONE: 1.0, BLENDED: 1.05, PEFT: 2.5})
+    assert one.megapixels_a_second[BACKBONE] == pytest.approx(0.5)
+
+
+def test_timing_runs_all_calls_in_turn_after_a_warm_up() -> None:
+    order: list[str] = []
+    calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
+    seconds = interleaved(calls, 3)
+    assert "".join(order) == "abc" + "abc" + "cba" + "abc"
+    assert list(seconds) == list("abc")
+    assert all(taken >= 0 for taken in seconds.values())
+
+
+def test_the_files_for_peft_have_its_names() -> None:
+    assert (CONFIG_FILE, WEIGHTS_FILE) == ("adapter_config.json", "adapter_model.safetensors")

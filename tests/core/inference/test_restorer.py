@@ -1,0 +1,279 @@
+"""The Restorer: any kind and size of image, policies, tiles, threads, and nothing of a plugin's code."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from abair import Restorer
+from abair.errors import DeploymentError, ImageError, WeightsError
+from abair.inference.restorer import Restored
+from abair.inference.tiling import tiles
+from abair.model import views
+
+
+@pytest.fixture(scope="module")
+def restorer(bundle: Path) -> Restorer:
+    return Restorer.load(bundle)
+
+
+def decibels(one: np.ndarray, other: np.ndarray) -> float:
+    difference = (one.astype(float) - other.astype(float)) / 255
+    return float(-10 * np.log10(max(np.mean(difference**2), 1e-12)))
+
+
+def test_every_kind_of_image_comes_back_as_its_kind(restorer: Restorer, photo: np.ndarray) -> None:
+    pil = restorer(Image.fromarray(photo))
+    eight = restorer(photo)
+    sixteen = restorer(photo.astype(np.uint16) * 257)
+    floats = restorer(photo.astype(np.float32) / 255)
+    tensor = restorer(torch.from_numpy(photo).permute(2, 0, 1).float() / 255)
+    assert isinstance(pil.image, Image.Image)
+    assert (eight.image.dtype, sixteen.image.dtype, floats.image.dtype) == (np.uint8, np.uint16, np.float32)
+    assert tensor.image.shape == (3, *photo.shape[:2])
+    assert np.array_equal(np.asarray(pil.image), eight.image)
+    assert np.abs(sixteen.image / 257.0 - eight.image).max() <= 0.51
+    assert torch.allclose(tensor.image.permute(1, 2, 0), torch.from_numpy(floats.image), atol=1e-6)
+    assert not np.array_equal(restorer(photo, weights={}).image, photo)
+
+
+def test_a_list_gives_a_list_of_the_same_results(restorer: Restorer, photo: np.ndarray) -> None:
+    both = restorer([photo, photo[:40, :50]])
+    assert [type(result) for result in both] == [Restored, Restored]
+    assert np.array_equal(both[1].image, restorer(photo[:40, :50].copy()).image)
+
+
+def test_grey_and_alpha_are_kept(restorer: Restorer, photo: np.ndarray) -> None:
+    grey = restorer(Image.fromarray(photo).convert("L")).image
+    alpha = Image.fromarray(photo).convert("RGBA")
+    alpha.putalpha(77)
+    assert grey.mode == "L"
+    assert restorer(photo[:, :, 0].copy()).image.shape == photo.shape[:2]
+    assert restorer(alpha).image.getchannel("A").getextrema() == (77, 77)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "CMYK", "I;16"])
+def test_every_mode_of_pil_keeps_grey_and_transparency(restorer: Restorer, photo: np.ndarray, mode: str) -> None:
+    image = (
+        Image.fromarray(photo.astype(np.uint16)[:, :, 0] * 257)
+        if mode == "I;16"
+        else Image.fromarray(photo).convert(mode)
+    )
+    expected = {"P": "RGB", "1": "L", "CMYK": "RGB"}.get(mode, mode)
+    restored = restorer(image, weights={"clean": 1}).image
+    assert (restored.mode, restored.size) == (expected, image.size)
+    same = np.asarray(restored.convert("RGB") if mode != "I;16" else restored, dtype=int)
+    assert np.abs(same - np.asarray(image.convert("RGB") if mode != "I;16" else image, dtype=int)).max() <= 1
+
+
+def test_transparency_of_a_palette_is_kept(restorer: Restorer, photo: np.ndarray) -> None:
+    image = Image.fromarray(photo).convert("P")
+    image.info["transparency"] = image.getpixel((0, 0))
+    restored = restorer(image).image
+    assert restored.mode == "RGBA"
+    assert restored.getchannel("A").getextrema() == (0, 255)
+
+
+def test_a_photo_that_lies_on_its_side_is_turned_and_keeps_what_it_says_of_itself(
+    restorer: Restorer, photo: np.ndarray, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    Image.fromarray(photo).save(tmp_path / "a.png", exif=exif, icc_profile=b"a profile")
+    with Image.open(tmp_path / "a.png") as image:
+        restored = restorer(image, weights={"clean": 1}).image
+    assert np.array_equal(np.asarray(restored), np.rot90(photo, -1))
+    restored.save(tmp_path / "b.png", exif=restored.getexif())
+    with Image.open(tmp_path / "b.png") as saved:
+        assert (saved.getexif().get(0x0112, 1), saved.getexif()[0x010F]) == (1, "Maker")
+        assert saved.info["icc_profile"] == b"a profile"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (17, 3), (16, 16), (33, 65)])
+def test_every_size_works(restorer: Restorer, shape: tuple[int, int]) -> None:
+    result = restorer(np.full((*shape, 3), 90, np.uint8))
+    assert result.image.shape == (*shape, 3)
+    assert result.megapixels == shape[0] * shape[1] / 1e6
+
+
+def test_soft_weights_sum_to_one_in_the_deployments_order(restorer: Restorer, photo: np.ndarray) -> None:
+    weights = restorer.estimate(photo)
+    assert tuple(weights) == restorer.labels == ("noise", "rain", "low-light", "clean")
+    assert sum(weights.values()) == pytest.approx(1, abs=1e-5)
+    assert restorer(photo).weights == weights
+
+
+def test_one_hot_uses_the_largest_label_alone(restorer: Restorer, photo: np.ndarray) -> None:
+    weights = restorer.estimate(photo)
+    largest = max(weights, key=lambda label: weights[label])
+    result = restorer(photo, policy="one-hot")
+    assert result.weights == {label: float(label == largest) for label in weights}
+    assert np.array_equal(result.image, restorer(photo, weights={largest: 1.0}).image)
+
+
+def test_clean_weight_one_gives_the_photo_back_bit_for_bit(restorer: Restorer, photo: np.ndarray) -> None:
+    assert np.array_equal(restorer(photo, weights={"clean": 1.0}).image, photo)
+    sixteen = photo.astype(np.uint16) * 257 + 3
+    assert np.array_equal(restorer(sixteen, weights={"clean": 1.0, "noise": 0.4}).image, sixteen)
+
+
+def test_no_weights_is_the_bare_backbone(restorer: Restorer, photo: np.ndarray) -> None:
+    image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode():
+        expected = restorer._blender.backbone(image)[0].clamp(0, 1).mul(255).round().permute(1, 2, 0).numpy()
+    assert np.abs(restorer(photo, weights={}).image - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "weights", [{"snow": 1.0}, {"noise": 1.2}, {"noise": -0.1}, {"noise": float("nan")}, {"noise": "much"}]
+)
+def test_wrong_weights_are_refused(restorer: Restorer, photo: np.ndarray, weights: dict[str, float]) -> None:
+    with pytest.raises(WeightsError, match="expected"):
+        restorer(photo, weights=weights)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((0, 5, 3), np.uint8),
+        np.zeros((5, 5, 4), np.uint8),
+        np.zeros((5, 5, 3), np.int32),
+        np.full((5, 5, 3), np.nan, np.float32),
+        torch.zeros(5, 5, 3),
+        np.full((5, 5, 3), 200.0, np.float32),
+        Image.new("F", (5, 5)),
+        Image.new("I", (5, 5)),
+        "photo.jpg",
+    ],
+)
+def test_wrong_images_are_refused(restorer: Restorer, image: object) -> None:
+    with pytest.raises(ImageError, match="expected"):
+        restorer(image)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("tile", [64, 80, 100])
+def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, tile: int) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (190, 230, 3)).astype(np.uint8)
+    whole, tiled = restorer(picture, tile=4096).image, restorer(picture, tile=tile).image
+    difference = np.abs(whole.astype(int) - tiled.astype(int))
+    assert decibels(whole, tiled) > 60
+    # a seam would be a row or column that differs far more than the rest
+    assert difference.mean(axis=(1, 2)).max() < 0.5
+    assert difference.mean(axis=(0, 2)).max() < 0.5
+
+
+def test_a_tile_that_is_all_overlap_and_an_unknown_policy_are_refused(restorer: Restorer, photo: np.ndarray) -> None:
+    with pytest.raises(WeightsError, match="tile 63: expected a whole number of at least 64"):
+        restorer(photo, tile=63)
+    with pytest.raises(WeightsError, match="policy 'hard': unknown; expected 'soft' or 'one-hot'"):
+        restorer(photo, policy="hard", weights={"clean": 1})  # type: ignore[call-overload]
+
+
+def test_the_global_view_of_a_strip_reads_no_more_than_that_of_a_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = views.to_tensor
+    monkeypatch.setattr(views, "to_tensor", lambda pixels: seen.append(pixels.size) or real(pixels))
+    for shape in ((2000, 2000, 3), (40, 100_000, 3)):
+        assert views.whole(np.zeros(shape, np.uint8)).shape == (1, 3, 64, 64)
+    assert max(seen) <= 3 * (2 * views.SAMPLED) ** 2
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "core"), [(1, 1, 512), (513, 40, 512), (1000, 777, 128), (64, 64, 1), (81, 81, 1)]
+)
+def test_windows_of_tiles_sum_to_one(height: int, width: int, core: int) -> None:
+    total = np.zeros((height, width), np.float32)
+    for tile in tiles(height, width, core, 16):
+        assert tile.rows.start % 16 == 0
+        assert tile.columns.start % 16 == 0
+        total[tile.rows, tile.columns] += tile.window
+    assert np.allclose(total, 1, atol=1e-5)
+
+
+def test_weights_of_one_request_never_reach_another(restorer: Restorer, photo: np.ndarray) -> None:
+    small = photo[:64, :64].copy()
+    asked = [{"noise": 1.0}, {"rain": 1.0}, {"noise": 0.3, "rain": 0.5}, {"clean": 0.5, "low-light": 1.0}, {}] * 6
+    alone = [restorer(small, weights=weights).image for weights in asked]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda weights: restorer(small, weights=weights).image, asked))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+    assert len({image.tobytes() for image in alone}) == 5
+
+
+def test_a_tile_that_fails_in_low_precision_is_run_again(
+    bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = Restorer.load(bundle)(photo, weights={}).image
+    low = Restorer.load(bundle, precision="bfloat16")
+    original = type(low._blender.backbone).residual
+
+    def failing(self: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
+        result = original(self, features)  # type: ignore[arg-type]
+        return result * float("nan") if torch.is_autocast_enabled("cpu") else result
+
+    monkeypatch.setattr(type(low._blender.backbone), "residual", failing)
+    assert np.array_equal(low(photo, weights={}).image, exact)
+
+
+def test_a_changed_file_is_refused_with_both_hashes(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    target = copy / "adapters" / "rain" / "adapter_model.safetensors"
+    content = bytearray(target.read_bytes())
+    content[-1] ^= 1
+    target.write_bytes(content)
+    with pytest.raises(DeploymentError, match=r"rain.*found SHA-256 [0-9a-f]{64}.*expected [0-9a-f]{64}.*restore the"):
+        Restorer.load(copy)
+
+
+def test_an_unknown_device_is_one_clear_line(bundle: Path) -> None:
+    with pytest.raises(DeploymentError, match="device warp: cannot be used"):
+        Restorer.load(bundle, device="warp")
+
+
+def test_serving_runs_no_plugin_code(bundle: Path, tmp_path: Path) -> None:
+    """A plugin whose import raises is installed for the process; restoring neither fails nor imports it."""
+    site = tmp_path / "site"
+    info = site / "abair_bomb-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: abair-bomb\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[abair]\nnoise = abair_bomb\n")
+    (site / "abair_bomb.py").write_text("raise RuntimeError('a plugin was imported')\n")
+    program = (
+        "import sys, numpy, abair.discovery\n"
+        f"sys.path.insert(0, {str(site)!r})\n"
+        "assert any('bomb' in str(p) for p in abair.discovery.discover().problems)\n"
+        "sys.modules.pop('abair_bomb', None)\n"
+        "before = set(sys.modules)\n"
+        "from abair import Restorer\n"
+        f"Restorer.load({str(bundle)!r})(numpy.zeros((20, 20, 3), numpy.uint8))\n"
+        "print(sorted(m for m in set(sys.modules) - before if m.startswith('abair_')))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
+
+
+def test_numbers_of_any_kind_are_weights_and_wrong_ones_are_told(restorer: Restorer, photo: np.ndarray) -> None:
+    given = restorer(photo, weights={"noise": np.float32(0.5)}).weights
+    assert given["noise"] == 0.5
+    with pytest.raises(WeightsError, match="unknown label 3, hail"):
+        restorer(photo, weights={"hail": 1, 3: 1})  # type: ignore[dict-item]
+    with pytest.raises(WeightsError, match=r"tile 64\.5"):
+        restorer(photo, tile=64.5)  # type: ignore[call-overload]
+    with pytest.raises(DeploymentError, match="precision 'fp16': unknown"):
+        Restorer.load(precision="fp16")  # type: ignore[arg-type]
+
+
+def test_grey_premultiplied_by_its_alpha_comes_back_grey_with_alpha(restorer: Restorer) -> None:
+    image = Image.new("LA", (20, 10), (90, 200)).convert("La")
+    restored = restorer(image).image
+    assert (restored.mode, restored.size) == ("LA", (20, 10))

@@ -1,0 +1,57 @@
+"""The softmax is as sharp as restoring on held-out photos wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from abair.data.degrade import CleanPhotos, Degrader, Recipe
+from abair.model.backbone import SIZES, Backbone, freeze
+from abair.model.estimator import Estimator, feature_count
+from abair.training import temperature as module
+from abair.training.temperature import TEMPERATURES, calibrate
+
+
+def halved(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return clean * 0.5
+
+
+class Undoes:
+    """Stands for a blender: the one adapter, at full weight, undoes what `halved` did."""
+
+    def blend(self, weights: Sequence[float], keep: float = 0.0):
+        (weight,) = weights
+        return lambda image, view: image * (1 + weight)
+
+
+def says(logit: float) -> Estimator:
+    """An estimator that gives `halved` this logit, and `clean` 0, whatever it sees."""
+    estimator = Estimator(("halved", "clean"), feature_count(SIZES["tiny"]))
+    with torch.no_grad():
+        estimator.head[-1].weight.zero_()
+        estimator.head[-1].bias.copy_(torch.tensor([logit, 0.0]))
+    freeze(estimator)
+    return estimator
+
+
+@pytest.mark.parametrize(
+    ("logit", "temperature"),
+    [
+        (0.5, min(TEMPERATURES)),  # right but timid: the sharper, the better
+        (-0.5, 1.0),  # wrong: the sharper, the worse
+        (20.0, 1.0),  # sharp already: nothing to gain
+    ],
+)
+def test_a_timid_estimator_that_is_right_is_sharpened_and_no_other(
+    logit: float, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAMPLES", 4)
+    photo = np.random.default_rng(0).integers(20, 250, (90, 120, 3), dtype=np.uint8)
+    photos, degrader = CleanPhotos([photo], "one"), Degrader({"halved": halved}, Recipe(cutmix=0, double=0, clean=0))
+    estimator = says(logit)
+    assert calibrate(estimator, Backbone(SIZES["tiny"]), Undoes(), degrader, photos) == temperature
+    assert float(estimator.temperature) == pytest.approx(temperature)
+    assert estimator.head[-1].bias.tolist() == [logit, 0.0]
