@@ -47,7 +47,7 @@ lint: install
 
 bench: install
 	"$(VENV)/bin/abair" bench speed
-	"$(VENV)/bin/python" tests/registry/measure_list.py
-	"$(VENV)/bin/python" tests/registry/measure_flat.py
-	ABAIR_KILLS=200 $(RUN) pytest tests/registry/test_kill.py
+	"$(VENV)/bin/python" benchmarks/measure_list.py
+	"$(VENV)/bin/python" benchmarks/measure_flat.py
+	ABAIR_KILLS=200 $(RUN) pytest tests/registry/operations/test_kill.py
 	$(if $(DATA),"$(VENV)/bin/abair" bench quality --data "$(DATA)" --out bench)

@@ -35,7 +35,7 @@ import abair.continual.refit
 import abair.continual.replay
 import abair.training.estimator
 import abair.training.temperature
-import abair_registry.trainer
+import abair_registry.operations.challenger
 from abair.continual.refit import refit
 from abair.continual.replay import replay_of
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Card, Degradation
@@ -45,7 +45,8 @@ from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone, sa
 from abair.model.estimator import Estimator, feature_count, save_estimator
 from abair.model.lora import PREFIX, adaptable_layers, backbone_reference
 from abair.training.bundle import assemble
-from abair_registry.catalogue import Catalogue, opened
+from abair_registry.registry import Registry
+from abair_registry.registry import open_registry as open_home
 from abair_registry.settings import Settings
 
 # As small as still teaches the tiny network.
@@ -53,9 +54,9 @@ abair.continual.replay.TRAINED = 40
 abair.continual.refit.STEPS = 400
 abair.training.temperature.SAMPLES = 12
 abair.training.estimator.VALIDATION_SAMPLES = 6
-abair_registry.trainer.TRAINED = 40
-abair_registry.trainer.JUDGED = 12
-abair_registry.trainer.CHAINED = 16
+abair_registry.operations.challenger.TRAINED = 40
+abair_registry.operations.challenger.JUDGED = 12
+abair_registry.operations.challenger.CHAINED = 16
 
 POSTGRES = "ABAIR_TEST_POSTGRES_URL"
 _numbers = itertools.count()
@@ -183,7 +184,7 @@ def photo() -> np.ndarray:
 class Open(Protocol):
     """Opens the test's registry; again and again, as a command line does."""
 
-    def __call__(self) -> AbstractContextManager[Catalogue]: ...
+    def __call__(self) -> AbstractContextManager[Registry]: ...
 
 
 @pytest.fixture(scope="session")
@@ -249,11 +250,11 @@ def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str
 @pytest.fixture
 def open_registry(settings: Settings, bundle: Path) -> Open:
     """Opens the registry; its factory deployment is the tiny bundle."""
-    return lambda: opened(settings, bundle)
+    return lambda: open_home(settings, bundle)
 
 
 @pytest.fixture
-def registry(open_registry: Open) -> Iterator[Catalogue]:
+def registry(open_registry: Open) -> Iterator[Registry]:
     """An open registry with deployment 1."""
     with open_registry() as catalogue:
         yield catalogue

@@ -97,7 +97,7 @@ def unknown(words: list[str], command: Any) -> list[str]:
 
 def test_every_command_of_the_readme_exists(root: Path) -> None:
     from abair.cli import app
-    from abair_registry import cli as registry_cli
+    from abair_registry.cli import app as registry_cli
 
     commands = {
         "abair": typer.main.get_command(app.app),

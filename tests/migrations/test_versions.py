@@ -11,10 +11,10 @@ from sqlalchemy import Engine, inspect, text
 
 from abair.errors import RegistryError
 from abair_migrations import HEAD, VERSION_TABLE
-from abair_registry import schema
-from abair_registry.catalogue import Catalogue, opened
-from abair_registry.database import Database
-from abair_registry.models import Base
+from abair_registry.db import migrate
+from abair_registry.db.engine import Database
+from abair_registry.db.models import Base
+from abair_registry.registry import Registry, open_registry
 from abair_registry.settings import Settings
 
 
@@ -26,7 +26,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
     database.close()
 
 
-def rows(catalogue: Catalogue) -> dict[str, int]:
+def rows(catalogue: Registry) -> dict[str, int]:
     with catalogue.database.read() as session:
         return {
             name: session.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() for name in Base.metadata.tables
@@ -34,11 +34,11 @@ def rows(catalogue: Catalogue) -> dict[str, int]:
 
 
 def test_the_head_that_is_said_is_the_newest_revision() -> None:
-    assert schema.known_revisions()[-1] == HEAD
-    assert len(schema.known_revisions()) == 1
+    assert migrate.known_revisions()[-1] == HEAD
+    assert len(migrate.known_revisions()) == 1
 
 
-@pytest.mark.parametrize("begin", [schema.ensure, schema.upgrade])
+@pytest.mark.parametrize("begin", [migrate.ensure, migrate.upgrade])
 def test_readers_of_sqlite_do_not_wait_for_writers(begin: Callable[[Engine], object], tmp_path: Path) -> None:
     database = Database(Settings(home=tmp_path, registry_url=None))
     begin(database.engine)
@@ -49,91 +49,91 @@ def test_readers_of_sqlite_do_not_wait_for_writers(begin: Callable[[Engine], obj
 
 
 def test_the_models_are_the_migrated_schema(engine: Engine) -> None:
-    schema.upgrade(engine)
-    schema.check(engine)
+    migrate.upgrade(engine)
+    migrate.check(engine)
     assert set(inspect(engine).get_table_names()) == {*Base.metadata.tables, VERSION_TABLE}
 
 
 def test_a_table_that_differs_is_told(engine: Engine) -> None:
-    schema.upgrade(engine)
+    migrate.upgrade(engine)
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE plugin DROP COLUMN reason"))
     with pytest.raises(RegistryError, match=r"found 1 differences from revision 0001 \(add_column plugin reason\)"):
-        schema.check(engine)
+        migrate.check(engine)
 
 
 def test_a_table_of_somebody_else_is_left_alone(engine: Engine) -> None:
-    schema.upgrade(engine)
+    migrate.upgrade(engine)
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE theirs (id INTEGER)"))
-    schema.check(engine)
-    schema.downgrade(engine, "base")
+    migrate.check(engine)
+    migrate.downgrade(engine, "base")
     assert "theirs" in inspect(engine).get_table_names()
 
 
-@pytest.mark.parametrize("revision", schema.known_revisions())
+@pytest.mark.parametrize("revision", migrate.known_revisions())
 def test_a_revision_goes_up_comes_down_and_up_again_with_rows_in_it(
     settings: Settings, bundle: Path, revision: str
 ) -> None:
-    with opened(settings, bundle) as catalogue:
+    with open_registry(settings, bundle) as catalogue:
         assert rows(catalogue)["adapter"] == 3
         engine = catalogue.database.engine
-        schema.downgrade(engine, "base")
-        assert schema.current(engine) is None
+        migrate.downgrade(engine, "base")
+        assert migrate.current(engine) is None
         assert not set(Base.metadata.tables) & set(inspect(engine).get_table_names())
-        schema.upgrade(engine, revision)
-        assert schema.current(engine) == revision
-    with opened(settings, bundle) as catalogue:
+        migrate.upgrade(engine, revision)
+        assert migrate.current(engine) == revision
+    with open_registry(settings, bundle) as catalogue:
         assert rows(catalogue)["adapter"] == 3
 
 
 def test_an_unknown_revision_is_one_clear_line(engine: Engine) -> None:
-    schema.upgrade(engine)
+    migrate.upgrade(engine)
     with pytest.raises(RegistryError, match=r"schema revision 9999: .*; expected one of base, 0001"):
-        schema.upgrade(engine, "9999")
-    assert schema.current(engine) == HEAD
+        migrate.upgrade(engine, "9999")
+    assert migrate.current(engine) == HEAD
 
 
 def test_a_sqlite_file_is_backed_up_only_before_something_changes(tmp_path: Path, bundle: Path) -> None:
     settings = Settings(home=tmp_path)
-    with opened(settings, bundle) as catalogue:
+    with open_registry(settings, bundle) as catalogue:
         engine = catalogue.database.engine
         for revision in ("9999", "head", HEAD):
             with contextlib.suppress(RegistryError):
-                assert schema.upgrade(engine, revision) is None
+                assert migrate.upgrade(engine, revision) is None
         assert not list(tmp_path.glob("*.backup"))
-        assert schema.downgrade(engine, "base") in tmp_path.glob("*.backup")
+        assert migrate.downgrade(engine, "base") in tmp_path.glob("*.backup")
 
 
 def test_a_newer_schema_stops_with_both_revisions_and_what_to_do(settings: Settings, bundle: Path) -> None:
-    with opened(settings, bundle) as catalogue, catalogue.database.write() as session:
+    with open_registry(settings, bundle) as catalogue, catalogue.database.write() as session:
         session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
     message = (
         r"found schema revision 9999, expected 0001; it was made by a newer ABAIR; run: pip install --upgrade abair"
     )
-    with pytest.raises(RegistryError, match=message), opened(settings, bundle):
+    with pytest.raises(RegistryError, match=message), open_registry(settings, bundle):
         pass
 
 
 def test_a_stale_schema_stops_with_both_revisions_and_what_to_do(
     settings: Settings, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with opened(settings, bundle):
+    with open_registry(settings, bundle):
         pass
-    monkeypatch.setattr(schema, "HEAD", "0002")
+    monkeypatch.setattr(migrate, "HEAD", "0002")
     message = r"found schema revision 0001, expected 0002; run: abair-registry db upgrade"
-    with pytest.raises(RegistryError, match=message), opened(settings, bundle):
+    with pytest.raises(RegistryError, match=message), open_registry(settings, bundle):
         pass
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 def test_a_sqlite_file_is_backed_up_before_it_is_changed(settings: Settings, bundle: Path) -> None:
-    with opened(settings, bundle) as catalogue:
-        backup = schema.downgrade(catalogue.database.engine, "base")
+    with open_registry(settings, bundle) as catalogue:
+        backup = migrate.downgrade(catalogue.database.engine, "base")
     assert backup is not None
     assert backup.parent == settings.home
     backup.rename(settings.home / "registry.db")
-    with opened(settings, bundle) as catalogue:
+    with open_registry(settings, bundle) as catalogue:
         assert rows(catalogue)["member"] == 3
 
 
@@ -141,18 +141,18 @@ def test_a_sqlite_file_is_backed_up_before_it_is_changed(settings: Settings, bun
 def test_a_backup_that_cannot_be_written_changes_nothing(
     settings: Settings, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with opened(settings, bundle) as catalogue:
+    with open_registry(settings, bundle) as catalogue:
         monkeypatch.setattr(Path, "with_name", lambda path, name: path.parent / "no such folder" / name)
         with pytest.raises(RegistryError, match=r"the backup cannot be written .* nothing was changed"):
-            schema.downgrade(catalogue.database.engine, "base")
-        assert schema.current(catalogue.database.engine) == HEAD
+            migrate.downgrade(catalogue.database.engine, "base")
+        assert migrate.current(catalogue.database.engine) == HEAD
 
 
 def test_another_tools_revisions_in_the_same_database_are_not_ours(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
         connection.execute(text("INSERT INTO alembic_version VALUES ('theirs')"))
-    schema.upgrade(engine)
+    migrate.upgrade(engine)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "theirs"
-    schema.check(engine)
+    migrate.check(engine)

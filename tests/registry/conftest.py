@@ -15,19 +15,19 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from tests.conftest import pictures
+from tests.support.hostile import Plugin, Tiny
 
-import abair_registry.catalogue
+import abair_registry.registry
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.data.degrade import Degrader
 from abair.model.backbone import load_backbone
 from abair.training.adapter import AdaptTask
 from abair.training.loop import train
 from abair.training.settings import ADAPTING
-from abair_registry import cli, figures
-from abair_registry.runs import Runs
+from abair_registry.cli import app
+from abair_registry.operations import charts
 from abair_registry.settings import Settings
-
-from .hostile import Plugin, Tiny
+from abair_registry.tracking.mlflow_client import Runs
 
 FROST = """
 import torch
@@ -81,7 +81,7 @@ def quick_tracking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     drawn = "figures" in request.keywords and "postgresql" not in request.node.name
     if not drawn:
         for name in ("bars", "confusion", "histograms", "sheet"):
-            monkeypatch.setattr(figures, name, lambda *_: Figure((1, 1)))
+            monkeypatch.setattr(charts, name, lambda *_: Figure((1, 1)))
 
 
 @pytest.fixture(scope="session")
@@ -129,10 +129,10 @@ def run(
     environment: dict[str, str], bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Run:
     """Calls the command with `--json` in this process, the tiny bundle as factory; (exit code, objects, stderr)."""
-    monkeypatch.setattr(abair_registry.catalogue, "FACTORY", bundle)
+    monkeypatch.setattr(abair_registry.registry, "FACTORY", bundle)
 
     def call(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
-        code = cli.run([*arguments, "--json"])
+        code = app.run([*arguments, "--json"])
         said = capsys.readouterr()
         return code, [json.loads(line) for line in said.out.splitlines()], said.err
 

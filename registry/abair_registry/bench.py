@@ -1,0 +1,251 @@
+"""The continual-addition experiment: plugins added one after the other, everything measured after each.
+
+As the paper's tables 4 and 5 (Serrano-Lozano et al.): what a new degradation gains from its adapter, what the old ones
+lose, mixtures, undamaged photos. Each addition is `abair-registry add` in a registry of the experiment's own, so what
+serves on this machine stays as it is. Stages that were measured already are not measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from abair.deployment import FACTORY, FILE_NAME, Deployment, read_deployment
+from abair.errors import RegistryError
+from abair.evaluation.benchmark import evaluate, weights_hash
+from abair.evaluation.datasets.find import SAVED, FoundSets, find_sets
+from abair.evaluation.policies import Policy
+from abair.evaluation.results import QualityReport
+from abair.files import write_text, written_whole
+from abair.inference.restorer import Restorer
+from abair.model.backbone import load_backbone
+from abair.model.estimator import load_estimator
+from abair.model.lora import read_adapter_files
+from abair_registry.db.queries import Who
+from abair_registry.operations import lifecycle
+from abair_registry.operations.challenger import Photos
+from abair_registry.operations.gates import UNSEEN
+from abair_registry.operations.pipeline import Wishes
+from abair_registry.plugins import installed
+from abair_registry.registry import open_registry
+from abair_registry.settings import Settings
+
+if TYPE_CHECKING:
+    from abair.discovery import Synthesizer
+
+SETS: Final = (
+    "CBSD68_s25", "Rain100L", "SOTS_indoor", "GoPro", "LOL_eval15",
+    "CBSD68_jpeg20", "CBSD68_4bit", "CBSD68_snow",
+    "mix_blur_noise", "mix_blur_jpeg", "mix_haze_snow", *SAVED, "clean",
+)  # fmt: skip
+PAPER: Final = {"CBSD68_jpeg20": 1.36, "CBSD68_4bit": 3.71, "CBSD68_snow": 5.35}
+"""What SW gained in the paper from the new degradation's adapter, in dB (table 4)."""
+
+
+LOST: Final = 0.10
+"""dB that nothing may lose."""
+
+
+class Addition(BaseModel):
+    """One `add`: how it ended, what was trained for it, and which weights served then."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plugin: str
+    outcome: str
+    route: str | None
+    seconds: float
+    deployment: int
+    adapter_parameters: int
+    estimator_parameters: int
+    weights_sha256: str
+    photos: dict[str, str]
+    thresholds: dict[str, float]
+    gates: list[dict[str, Any]]
+
+
+class Experiment(BaseModel):
+    """All stages: `reports[0]` before anything was added, `reports[n]` after `additions[n - 1]`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    additions: list[Addition]
+    reports: list[QualityReport]
+
+    def score(self, stage: int, key: str, policy: Policy = "SW") -> float | None:
+        """Mean PSNR in dB of a set at a stage."""
+        found = {one.key: one for one in self.reports[stage].sets}.get(key)
+        return None if found is None or policy not in found.mean else found.mean[policy].psnr
+
+    def _change(self, key: str) -> float:
+        return (self.score(len(self.reports) - 1, key) or 0) - (self.score(0, key) or 0)
+
+    def markdown(self) -> str:
+        """The tables."""
+        stages = ["factory", *(f"+ {addition.plugin}" for addition in self.additions)]
+        sets = {one.key: one.title for one in self.reports[0].sets}
+        last = len(self.reports) - 1
+        lines = ["# Plugins added one after the other", "", "Mean PSNR in dB by SW, blind, after each addition.", ""]
+        lines += _head(["set", "input", *stages, "last less first"])
+        for key, title in sets.items():
+            scores = [self.score(stage, key) for stage in range(last + 1)]
+            change = self._change(key)
+            lines.append(_row([title, _cell(self.score(0, key, "input")), *map(_cell, scores), f"{change:+.2f}"]))
+        lost = [sets[key] for key in sets if key not in PAPER and self._change(key) < -LOST]
+        lines += ["", f"Lost more than {LOST:.2f} dB from first to last: {'; '.join(lost) or 'none'}."]
+        lines += ["", "## The new degradations", ""]
+        lines += _head(["set", "input", "SW before", "SW after", "OH after", "Oracle", "gain", "in the paper", ""])
+        for key in (key for key in PAPER if key in sets):
+            before, after = self.score(0, key), self.score(last, key)
+            others = [self.score(last, key, policy) for policy in ("OH", "Oracle")]
+            gain = (after or 0) - (before or 0)
+            row = [sets[key], _cell(self.score(0, key, "input")), _cell(before), _cell(after), *map(_cell, others)]
+            reached = "reached" if gain >= PAPER[key] else "short"
+            lines.append(_row([*row, f"{gain:+.2f}", f"{PAPER[key]:+.2f}", reached]))
+        lines += ["", "## Mixtures, at the end", "", *_head(["set", "input", "OH", "SW", "Oracle", "SW less OH"])]
+        for key in (key for key in sets if key.startswith("mix_") or key in SAVED):
+            cells = [self.score(last, key, policy) for policy in ("input", "OH", "SW", "Oracle")]
+            ahead = (cells[2] or 0) - (cells[1] or 0)
+            lines.append(_row([sets[key], *map(_cell, cells), f"{ahead:+.2f}"]))
+        lines += ["", "## What each addition cost", ""]
+        lines += _head(["plugin", "outcome", "route", "seconds", "adapter's parameters", "estimator's parameters"])
+        for one in self.additions:
+            refused = [gate["name"] for gate in one.gates if not gate["passed"]]
+            outcome = one.outcome + (f" ({', '.join(refused)})" if refused else "")
+            numbers = [f"{one.seconds:.0f}", f"{one.adapter_parameters:,}", f"{one.estimator_parameters:,}"]
+            lines.append(_row([one.plugin, outcome, one.route or "-", *numbers]))
+        lines += ["", "Protocol", "", *(f"- {line}" for line in self.reports[-1].protocol)]
+        asked = {f"{gate} {value:g}" for one in self.additions for gate, value in one.thresholds.items()}
+        lines.append(f"- thresholds of the gates: {', '.join(sorted(asked)) or '-'}")
+        photos = {digest for one in self.additions for digest in one.photos.values()}
+        lines += [f"- new damage was tried on photos with the SHA-256 {digest}" for digest in sorted(photos)]
+        lines.append(f"- weights' hash before anything was added: {self.reports[0].weights_sha256}")
+        lines += [f"- not measured: {key}: {reason}" for key, reason in self.reports[-1].missing.items()]
+        return "\n".join(lines) + "\n"
+
+
+def run(
+    data: Path,
+    out: Path,
+    plugins: Sequence[str],
+    synthesizers: Mapping[str, Synthesizer],
+    who: Who,
+    *,
+    limit: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Experiment:
+    """Add the plugins in a registry below `out`, measure on the test sets below `data`, write tables and plot to `out`.
+
+    Raises:
+        RegistryError: `out` cannot be written, or holds another experiment.
+        AbairError: as `lifecycle.add` and `find_sets`.
+    """
+    for name in plugins:
+        installed.find(name)  # or it would be told after minutes of measuring
+    found = find_sets(data, synthesizers, SETS, limit=limit)
+    settings = Settings().model_copy(
+        update={"home": (out / "home").resolve(), "registry_url": None, "shared_url": None, "tracking_uri": None}
+    )
+    settings.home.mkdir(parents=True, exist_ok=True)
+    additions: list[Addition] = []
+    with open_registry(settings):
+        pass  # deployment 1 is the factory's
+    reports = [_measured(read_deployment(FACTORY), weights_hash(read_deployment(FACTORY)), 0, found, out, say)]
+    for number, name in enumerate(plugins, 1):
+        kept = out / f"addition-{number}.json"
+        addition = _kept(kept, name, settings)
+        if addition is None:
+            say(f"adding {name}")
+            addition = _added(settings, name, who)
+            write_text(kept, addition.model_dump_json(indent=1) + "\n")
+        say(f"{name}: {addition.outcome} after {addition.seconds:.0f} s")
+        additions.append(addition)
+        reports.append(_measured(_live(settings), addition.weights_sha256, number, found, out, say))
+    experiment = Experiment(additions=additions, reports=reports)
+    write_text(out / "additions.json", experiment.model_dump_json(indent=1) + "\n")
+    write_text(out / "additions.md", experiment.markdown())
+    with written_whole(out / "additions.png") as aside:
+        from abair_registry.operations.charts import over_stages
+
+        stages = range(len(reports))  # beyond what can be seen, undamaged photos would hide everything else
+        lines = {
+            one.title: [None if (score := experiment.score(s, one.key)) is None else min(score, UNSEEN) for s in stages]
+            for one in reports[0].sets
+        }
+        figure = over_stages(["factory", *(f"+ {name}" for name in plugins)], lines)
+        figure.savefig(aside, format="png", dpi=120)
+    return experiment
+
+
+def _live(settings: Settings) -> Deployment:
+    """What the experiment's registry published last, or else what it began with."""
+    return read_deployment(settings.home if (settings.home / FILE_NAME).is_file() else FACTORY)
+
+
+def _added(settings: Settings, name: str, who: Who) -> Addition:
+    with open_registry(settings) as registry:
+        result = lifecycle.add(registry, name, who, Wishes(thresholds=settings.gates))
+    deployment = _live(settings)
+    backbone = load_backbone(deployment.find(deployment.backbone.file))
+    trained = 0
+    for entry in deployment.adapters:
+        if entry.degradation == name:
+            files = deployment.find(entry.config), deployment.find(entry.weights)
+            trained = read_adapter_files(*files, backbone, deployment.backbone.fingerprint, name).parameters
+    estimator = load_estimator(deployment.find(deployment.estimator), deployment.labels, backbone.size)
+    told = result.as_json()
+    return Addition(
+        plugin=name, outcome=told["outcome"], route=told["route"], seconds=told["seconds"],
+        deployment=told["deployment"], adapter_parameters=trained, gates=told["gates"],
+        weights_sha256=weights_hash(deployment), photos=Photos(settings.clean_dir).digests(),
+        thresholds=settings.gates.model_dump(),
+        estimator_parameters=sum(parameter.numel() for parameter in estimator.parameters()),
+    )  # fmt: skip
+
+
+def _kept(path: Path, name: str, settings: Settings) -> Addition | None:
+    """An addition of an earlier run, if it is still what is live, or was refused."""
+    try:
+        kept = Addition.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
+    served = name in _live(settings).labels
+    return kept if kept.plugin == name and served == (kept.outcome == "live") else None
+
+
+def _measured(
+    live: Deployment, mark: str, stage: int, found: FoundSets, out: Path, say: Callable[[str], None]
+) -> QualityReport:
+    """The report of a stage, whose weights have the hash `mark`: the kept one, or else one made of what is live."""
+    path = out / f"stage-{stage}.json"
+    try:
+        kept = QualityReport.model_validate_json(path.read_text(encoding="utf-8"))
+        counts = {one.key: one.count for one in kept.sets}
+        if kept.weights_sha256 == mark and counts == {one.key: len(one) for one in found.sets}:
+            return kept
+    except (OSError, ValidationError):
+        pass
+    if weights_hash(live) != mark:
+        raise RegistryError(
+            f"{path}: is gone, and what it measured is no longer live; expected the files of an experiment as it left "
+            "them; name another folder with --out"
+        )
+    say(f"measuring stage {stage}: {', '.join(live.labels)}")
+    report = evaluate(Restorer.load(live.folder), found.sets, missing=found.missing, weights_sha256=mark)
+    write_text(path, report.model_dump_json(indent=1) + "\n")
+    return report
+
+
+def _head(cells: Sequence[str]) -> list[str]:
+    return [_row(cells), "|---|" + "---:|" * (len(cells) - 1)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

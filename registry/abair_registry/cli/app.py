@@ -1,0 +1,53 @@
+"""The command line `abair-registry`: its groups of commands, put together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import abair
+from abair.cli.options import PLAIN
+from abair.cli.run import run_app
+from abair_registry.cli import bench, changes, db, status, ui
+
+app = typer.Typer(name="abair-registry", pretty_exceptions_enable=False, **(PLAIN | {"add_completion": True}))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"abair-registry {abair.__version__}", flush=True)
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say the version and exit.")
+    ] = False,
+) -> None:
+    """The registry of ABAIR's plugins: what is installed, what is live, since when, and why.
+
+    Examples: abair-registry list; abair-registry add snow --reason "asked for by the archive"; abair-registry history
+    """
+
+
+for group in (changes, status, ui, bench):
+    app.add_typer(group.app)
+app.add_typer(db.app, name="db")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One call of the command line; returns the exit code and never raises for anything but `SystemExit`."""
+    return run_app(app, "abair-registry", arguments)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The group `abair-registry db`: the database's schema."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from abair.cli.console import reporting
+from abair.cli.options import PLAIN
+from abair_registry.cli.common import Yes, ask, database
+
+app = typer.Typer(help="The database's schema.", **PLAIN)
+
+
+@app.command()
+def upgrade(revision: Annotated[str, typer.Argument(help="As `db current` names it.")] = "head") -> None:
+    """Bring the schema up to this program's revision; a SQLite file is backed up first.
+
+    Example: abair-registry db upgrade
+    """
+    _migrate(revision, up=True)
+
+
+@app.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="As `db current` names it; base: no tables.")], yes: Yes = False
+) -> None:
+    """Take the schema back to an older revision; a SQLite file is backed up first.
+
+    Example: abair-registry db downgrade 0001 --yes
+    """
+    ask(f"Take the schema back to {revision}? What newer tables and columns hold is lost.", yes=yes)
+    _migrate(revision, up=False)
+
+
+@app.command()
+def current() -> None:
+    """Say the schema's revision, and this program's.
+
+    Example: abair-registry db current
+    """
+    with reporting(), database() as found:
+        from abair_migrations import HEAD
+        from abair_registry.db import migrate
+
+        print(f"found {migrate.current(found.engine) or 'none'}, this program's is {HEAD}", flush=True)
+
+
+@app.command()
+def check() -> None:
+    """Compare the tables with this program's.
+
+    Example: abair-registry db check
+    """
+    with reporting(), database() as found:
+        from abair_migrations import HEAD
+        from abair_registry.db import migrate
+
+        migrate.check(found.engine)
+        print(f"revision {HEAD}, all tables as expected", flush=True)
+
+
+def _migrate(revision: str, *, up: bool) -> None:
+    with reporting() as reporter, database() as found:
+        from abair_registry.db import migrate
+
+        backup = (migrate.upgrade if up else migrate.downgrade)(found.engine, revision)
+        if backup is not None:
+            reporter.say(f"the database was backed up to {backup}")
+        print(f"the schema's revision is {migrate.current(found.engine) or 'none'}", flush=True)

@@ -1,1 +1,0 @@
-"""What `abair-registry` can do, one module a group of commands."""

@@ -1,0 +1,1 @@
+"""The database: tables, connection, queries, plain values, migrations."""

@@ -1,0 +1,157 @@
+"""The connection to the database: SQLite below the home, or PostgreSQL by URL; writers one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session
+
+from abair.errors import MissingExtraError, RegistryError
+from abair_registry.db.migrate import LOCK_KEY
+from abair_registry.settings import DATABASE, Settings
+
+BUSY_SECONDS: Final = 120
+"""How long a writer waits for another; operations hold a transaction for milliseconds."""
+CONNECT_SECONDS: Final = 10
+
+
+class Database:
+    """Sessions that read or write. A writer has the database for itself from its first statement to its commit."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises RegistryError: the URL cannot be used, or the home cannot be made."""
+        self.url = _url(settings)
+        try:
+            self.engine = _engine(self.url)
+        except NoSuchModuleError:
+            raise _unusable(self.url, f"no driver for {self.url.drivername}") from None
+        except ImportError as error:
+            raise MissingExtraError(
+                f"registry: {error.name} is missing; install it with: pip install 'abair[registry]'"
+            ) from None
+        self._writing = self.engine.execution_options(write=True)
+
+    @property
+    def shown(self) -> str:
+        """The URL for people, with its password hidden."""
+        return _hidden(self.url)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session on one consistent state."""
+        with self.telling(), Session(self.engine) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that is committed at the end, or undone wholly by an exception."""
+        with self.telling(), Session(self._writing) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """What the database's driver says as one line of ours."""
+        try:
+            yield
+        except OperationalError as error:
+            raise _unusable(self.url, _said(error)) from None
+        except DBAPIError as error:
+            # a file that is no database, a text too long for its column, a database that may not be written
+            if type(error) in (DatabaseError, DataError) or "readonly" in str(error).lower().replace("-", ""):
+                raise _unusable(self.url, _said(error)) from None
+            raise
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+def _url(settings: Settings) -> URL:
+    if settings.registry_url is None:
+        try:
+            settings.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RegistryError(
+                f"{settings.home}: cannot be made ({error.strerror or error}); expected a folder that can be written; "
+                "set ABAIR_HOME to one"
+            ) from None
+        return URL.create("sqlite", database=str(settings.home / DATABASE))
+    try:
+        url = make_url(settings.registry_url.get_secret_value())
+    except ArgumentError:
+        raise RegistryError(
+            "ABAIR_REGISTRY_URL: found something that is no URL (not shown: it may hold a password); expected "
+            "postgresql://USER@HOST/DATABASE or sqlite:////path/to/registry.db"
+        ) from None
+    if url.get_backend_name() == "postgresql" and "+" not in url.drivername:
+        url = url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() not in {"sqlite", "postgresql"} or not url.database:
+        raise RegistryError(
+            f"ABAIR_REGISTRY_URL: found {_hidden(url)}; expected "
+            "postgresql://USER@HOST/DATABASE or sqlite:////path/to/registry.db"
+        )
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).parent.is_dir():
+        raise RegistryError(
+            f"ABAIR_REGISTRY_URL: {Path(url.database).parent} is no folder; expected the database's folder"
+        )
+    return url
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        engine = create_engine(url, connect_args={"connect_timeout": CONNECT_SECONDS}, pool_pre_ping=True)
+        event.listen(engine, "begin", _take_turn)
+        return engine
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # Python's own driver would begin transactions where it thinks fit: here the "begin" event does
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # a writer that began as a reader would fail, not wait, when another wrote meanwhile
+    writes = connection.get_execution_options().get("write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _take_turn(connection: Connection) -> None:
+    """Writers on PostgreSQL take turns as on SQLite, so the same program is right on both."""
+    if connection.get_execution_options().get("write"):
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY + 1})
+
+
+def _said(error: DBAPIError) -> str:
+    return " ".join(str(error.orig).split())
+
+
+def _unusable(url: URL, reason: str) -> RegistryError:
+    for secret in filter(None, [url.password, *(url.query[name] for name in _secrets(url))]):
+        reason = reason.replace(str(secret), "***")
+    return RegistryError(
+        f"registry {_hidden(url)}: cannot be used ({reason}); expected a database that "
+        "can be reached and written; check ABAIR_REGISTRY_URL and ABAIR_HOME"
+    )
+
+
+def _secrets(url: URL) -> list[str]:
+    """The names in a URL's query that hold a secret, as libpq takes them."""
+    return [name for name in url.query if "password" in name.lower()]
+
+
+def _hidden(url: URL) -> str:
+    """The URL for people: no password, wherever it stands."""
+    shown = url.update_query_dict(dict.fromkeys(_secrets(url), "***")) if _secrets(url) else url
+    return shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")

@@ -1,0 +1,206 @@
+"""The schema's revision: checked at every start, changed on purpose. The only caller of Alembic, a slow import."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from filelock import FileLock
+from sqlalchemy import Connection, Engine, inspect, text
+
+from abair.errors import RegistryError
+from abair_migrations import HEAD, VERSION_TABLE
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+LOCK_KEY: Final = 0x4142414952
+"""Of PostgreSQL's advisory lock; ABAIR in ASCII."""
+LOCK_SECONDS: Final = 120
+
+
+def current(engine: Engine) -> str | None:
+    """The schema's revision; None for a database without our tables."""
+    with engine.connect() as connection:
+        return _revision(connection)
+
+
+def ensure(engine: Engine) -> None:
+    """Create the schema in an empty database; two processes at once both succeed.
+
+    Raises:
+        RegistryError: the schema is older or newer than this program.
+    """
+    found = current(engine)
+    if found is None:
+        with _alone(engine):
+            found = current(engine)
+            if found is None:
+                _migrate(engine, HEAD, up=True)
+                return
+    if found != HEAD:
+        raise _other_revision(found)
+
+
+def check(engine: Engine) -> None:
+    """Compare the schema's revision, and then the tables themselves, with this program's.
+
+    Raises:
+        RegistryError: they differ; names the first differences.
+    """
+    found = current(engine)
+    if found != HEAD:
+        raise _other_revision(found)
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from abair_registry.db.models import Base
+
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
+        differences = [_told(d) for d in compare_metadata(context, Base.metadata) if not _foreign(d)]
+    if differences:
+        raise RegistryError(
+            f"registry's tables: found {len(differences)} differences from revision {HEAD} "
+            f"({'; '.join(differences[:3])}); expected none; restore the database from a backup"
+        )
+
+
+def upgrade(engine: Engine, revision: str = "head") -> Path | None:
+    """Bring the schema to `revision`, in one transaction; returns the backup of a SQLite file that held a schema.
+
+    Raises:
+        RegistryError: no such revision, or the backup cannot be written.
+    """
+    with _alone(engine):
+        return _migrate(engine, revision, up=True)
+
+
+def downgrade(engine: Engine, revision: str) -> Path | None:
+    """Take the schema back to `revision` (`base`: no tables); as `upgrade`."""
+    with _alone(engine):
+        return _migrate(engine, revision, up=False)
+
+
+def known_revisions() -> list[str]:
+    """All revisions, oldest first."""
+    from alembic.script import ScriptDirectory
+
+    return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
+
+
+def _migrate(engine: Engine, revision: str, *, up: bool) -> Path | None:
+    from alembic import command
+    from alembic.util import CommandError
+
+    found, known = current(engine), known_revisions()
+    if found is not None and found not in known:
+        raise _other_revision(found)
+    revision = HEAD if revision == "head" else revision
+    if revision not in {"base", *known}:
+        raise RegistryError(f"schema revision {revision}: unknown; expected one of base, {', '.join(known)}")
+    backup = _back_up(engine, found) if found is not None and found != revision else None
+    config = _config()
+    try:
+        with engine.execution_options(write=True).begin() as connection:
+            config.attributes["connection"] = connection
+            (command.upgrade if up else command.downgrade)(config, revision)
+    except CommandError as error:
+        wanted = "a newer" if up else "an older"
+        reason = " ".join(str(error).split())
+        raise RegistryError(
+            f"schema revision {revision}: {reason}; found {found or 'none'}, expected {wanted} one"
+        ) from None
+    return backup
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+
+
+def _other_revision(found: str | None) -> RegistryError:
+    if found is None:
+        return RegistryError(f"registry: found no schema, expected revision {HEAD}; run: abair-registry db upgrade")
+    if found in known_revisions():
+        return RegistryError(
+            f"registry: found schema revision {found}, expected {HEAD}; run: abair-registry db upgrade "
+            "(a SQLite file is backed up first)"
+        )
+    return RegistryError(
+        f"registry: found schema revision {found}, expected {HEAD}; it was made by a newer ABAIR; "
+        "run: pip install --upgrade abair"
+    )
+
+
+def _config() -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "abair_migrations:")
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    """Nobody else creates or changes the schema of this database meanwhile."""
+    if engine.dialect.name == "sqlite":
+        with FileLock(f"{engine.url.database}.lock", timeout=LOCK_SECONDS):
+            # told to the file once; asking for it again while others write could find it locked
+            raw = engine.raw_connection()  # no transaction, which the change could not be made in
+            try:
+                raw.cursor().execute("PRAGMA journal_mode=WAL")
+            finally:
+                raw.close()
+            yield
+    else:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
+            try:
+                yield
+            finally:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK_KEY})
+
+
+def _back_up(engine: Engine, revision: str) -> Path | None:
+    """Copy a SQLite database with what is still in its journal."""
+    if engine.dialect.name != "sqlite" or not engine.url.database:
+        return None
+    source = Path(engine.url.database)
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    target = source.with_name(f"{source.name}.{revision}.{moment}.backup")
+    try:
+        reader, writer = sqlite3.connect(source), sqlite3.connect(target)
+        try:
+            reader.backup(writer)
+        finally:
+            writer.close()
+            reader.close()
+    except sqlite3.Error as error:
+        target.unlink(missing_ok=True)
+        raise RegistryError(
+            f"{target}: the backup cannot be written ({error}); expected space beside {source}; nothing was changed"
+        ) from None
+    return target
+
+
+def _foreign(difference: Any) -> bool:
+    """Whether a difference is a table of somebody else, or our own version table."""
+    if not isinstance(difference, tuple) or difference[0] not in {"remove_table", "remove_index"}:
+        return False
+    from abair_registry.db.models import Base
+
+    subject = difference[1]
+    table = subject if difference[0] == "remove_table" else subject.table
+    return table.name not in Base.metadata.tables
+
+
+def _told(difference: Any) -> str:
+    first = difference[0] if isinstance(difference, list) else difference
+    return " ".join(str(getattr(part, "name", part)) for part in first if part is not None)

@@ -1,0 +1,355 @@
+"""What is asked of the registry and told to it, in the words of the design."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, selectinload
+
+from abair.contract import CLEAN
+from abair.errors import RegistryError
+from abair_registry.db.models import (
+    Adapter,
+    Backbone,
+    Deployment,
+    Estimator,
+    Event,
+    Live,
+    Member,
+    Plugin,
+    Release,
+    Replay,
+    now,
+)
+
+
+@dataclass(frozen=True)
+class Who:
+    """Who does something, and why: goes into the audit."""
+
+    actor: str
+    reason: str = ""
+
+
+def this_user() -> str:
+    """The login name; `unknown` where the system has none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+
+
+@dataclass(frozen=True)
+class NewAdapter:
+    """An adapter whose files are blobs already."""
+
+    degradation: str
+    title: str
+    backbone_id: int
+    rank: int
+    parameters: int
+    config_sha256: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class NewRelease:
+    """A plugin's version as it was found and probed."""
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    adapters: Sequence[NewAdapter]
+    files: dict[str, str] = field(default_factory=dict)
+    declared: dict[str, Any] = field(default_factory=dict)
+
+
+def backbone(session: Session, size: str, fingerprint: str, sha256: str) -> Backbone:
+    """The backbone of this fingerprint, recorded if it is new."""
+    found = session.scalar(select(Backbone).where(Backbone.fingerprint == fingerprint))
+    if found is None:
+        found = Backbone(size=size, fingerprint=fingerprint, sha256=sha256, created=now())
+        session.add(found)
+        session.flush()
+    return found
+
+
+def backbone_size(session: Session, number: int) -> str:
+    """The name of a recorded backbone's size."""
+    return session.get_one(Backbone, number).size
+
+
+def estimator(session: Session, sha256: str, labels: Sequence[str]) -> Estimator:
+    """The estimator of this hash, recorded if it is new."""
+    found = session.scalar(select(Estimator).where(Estimator.sha256 == sha256))
+    if found is None:
+        found = Estimator(sha256=sha256, labels=list(labels), created=now())
+        session.add(found)
+        session.flush()
+    return found
+
+
+def plugins(session: Session) -> list[Plugin]:
+    """All that was ever added, with releases and adapters, by name."""
+    loaded = selectinload(Plugin.releases).selectinload(Release.adapters).selectinload(Adapter.backbone)
+    return list(session.scalars(select(Plugin).options(loaded).order_by(Plugin.name)))
+
+
+def plugin(session: Session, name: str) -> Plugin | None:
+    """What was added under this name."""
+    return session.scalar(select(Plugin).where(Plugin.name == name))
+
+
+def release_of(found: Plugin, adapters: Sequence[Adapter]) -> Release | None:
+    """The release that a plugin serves with among `adapters`, or else its newest."""
+    serving = {adapter.release_id for adapter in adapters}
+    live = [release for release in found.releases if release.id in serving]
+    candidates = live or found.releases
+    return candidates[-1] if candidates else None
+
+
+def taken(session: Session, besides: str) -> dict[str, str]:
+    """The degradations of all plugins but one that were added and not removed, with the distributions they are of."""
+    deployment = live(session)
+    serving = [member.adapter for member in deployment.members] if deployment else []
+    names: dict[str, str] = {}
+    for found in plugins(session):
+        release = release_of(found, [adapter for adapter in serving if adapter.release.plugin_id == found.id])
+        if found.name != besides and found.state != "removed" and release is not None:
+            names |= {adapter.degradation: found.distribution for adapter in release.adapters}
+    return names
+
+
+def record(session: Session, new: NewRelease, who: Who) -> Release:
+    """A release as a candidate; one that is recorded already, with the same files, is returned as it is.
+
+    Raises:
+        RegistryError: the version was recorded with other files, or the name belongs to another distribution.
+    """
+    found = plugin(session, new.name)
+    if found is None:
+        found = Plugin(name=new.name, distribution=new.distribution, state="candidate", created=now())
+        session.add(found)
+        session.flush()
+    elif found.distribution != new.distribution and found.state != "removed":
+        raise RegistryError(
+            f"plugin {new.name}: found distribution {new.distribution}, but the name belongs to {found.distribution}; "
+            f"run: abair-registry remove {new.name}"
+        )
+    found.distribution = new.distribution
+    same = session.scalar(select(Release).where(Release.plugin_id == found.id, Release.version == new.version))
+    if same is not None:
+        recorded = {(a.degradation, a.backbone_id, a.config_sha256, a.weights_sha256) for a in same.adapters}
+        given = {(a.degradation, a.backbone_id, a.config_sha256, a.weights_sha256) for a in new.adapters}
+        if recorded != given or (same.files and new.files and same.files != new.files):
+            raise RegistryError(
+                f"plugin {new.name}: version {new.version} was recorded with other files; expected a release to stay "
+                "as it is; raise the version of the distribution and install it again"
+            )
+        release = same
+    else:
+        release = Release(
+            plugin=found,
+            version=new.version,
+            module=new.module,
+            files=dict(new.files),
+            declared=dict(new.declared),
+            created=now(),
+        )
+        session.add(release)
+        session.flush()
+        session.add_all(Adapter(release_id=release.id, **vars(adapter)) for adapter in new.adapters)
+        session.flush()
+    if found.state != "live":
+        found.state, found.reason = "candidate", ""
+    tell(session, who, "record", new.name, {"version": new.version, "distribution": new.distribution})
+    return release
+
+
+def live(session: Session) -> Deployment | None:
+    """The deployment that serves, with everything a bundle names."""
+    loaded = selectinload(Live.deployment)
+    members = loaded.selectinload(Deployment.members).selectinload(Member.adapter).selectinload(Adapter.release)
+    row = session.scalar(
+        select(Live).options(
+            members.selectinload(Release.plugin),
+            loaded.selectinload(Deployment.backbone),
+            loaded.selectinload(Deployment.estimator),
+        )
+    )
+    return None if row is None else row.deployment
+
+
+def propose(
+    session: Session,
+    adapters: Sequence[Adapter],
+    outputs: Estimator,
+    who: Who,
+    *,
+    action: str,
+    subject: str,
+    operation_id: int | None = None,
+    run_id: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> Deployment:
+    """Number a new deployment, which does not serve yet: `adapters` in the order of the estimator's labels.
+
+    Raises:
+        RegistryError: labels and adapters differ, or the adapters are for several backbones.
+    """
+    labels = [*(adapter.degradation for adapter in adapters), CLEAN]
+    backbones = {adapter.backbone_id for adapter in adapters}
+    if labels != list(outputs.labels) or len(backbones) != 1:
+        raise RegistryError(
+            f"deployment: found adapters for {labels} on {len(backbones)} backbones and an estimator for "
+            f"{list(outputs.labels)}; expected equal labels and one backbone"
+        )
+    number = (session.scalar(select(func.max(Deployment.number))) or 0) + 1
+    deployment = Deployment(
+        number=number, backbone_id=backbones.pop(), estimator=outputs, operation_id=operation_id, created=now(),
+        actor=who.actor, reason=who.reason, run_id=run_id,
+    )  # fmt: skip
+    session.add(deployment)
+    session.flush()
+    session.add_all(
+        Member(deployment_number=number, position=position, adapter_id=adapter.id, label=adapter.degradation)
+        for position, adapter in enumerate(adapters)
+    )
+    session.flush()
+    told = {"labels": labels, **(detail or {})}
+    tell(session, who, action, subject, told, deployment=number, operation_id=operation_id)
+    return deployment
+
+
+def publish(
+    session: Session,
+    deployment: Deployment,
+    who: Who,
+    *,
+    action: str,
+    subject: str,
+    operation_id: int | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Make a recorded deployment the live one; the plugins' states follow."""
+    row = session.get(Live, 1)
+    before = row.deployment_number if row else None
+    if row is None:
+        session.add(Live(id=1, deployment_number=deployment.number, since=now()))
+    else:
+        row.deployment_number, row.since = deployment.number, now()
+    session.flush()
+    session.expire_all()
+    members = session.scalars(
+        select(Plugin.id)
+        .join(Release)
+        .join(Adapter)
+        .join(Member)
+        .where(Member.deployment_number == deployment.number)
+        .distinct()
+    )
+    serving = set(members)
+    for found in session.scalars(select(Plugin)):
+        if found.id in serving:
+            found.state, found.reason = "live", ""
+        elif found.state == "live":
+            found.state = "disabled"
+    told = {"labels": deployment.labels, "before": before, **(detail or {})}
+    tell(session, who, action, subject, told, deployment=deployment.number, operation_id=operation_id)
+
+
+def before(session: Session, number: int) -> int | None:
+    """The deployment that served until this one first went live."""
+    for event in session.scalars(select(Event).where(Event.deployment_number == number).order_by(Event.id)):
+        if "before" in event.detail:
+            return None if event.detail["before"] is None else int(event.detail["before"])
+    return None
+
+
+def served(session: Session, number: int) -> bool:
+    """Whether a deployment is or ever was live."""
+    told = session.scalars(select(Event).where(Event.deployment_number == number))
+    return any("before" in event.detail for event in told)
+
+
+def challenger(session: Session) -> Deployment | None:
+    """The newest deployment that waits for review: it was proposed to follow the live one, and never served."""
+    row = session.get(Live, 1)
+    newest = session.scalars(select(Deployment).order_by(Deployment.number.desc()).limit(50))
+    for deployment in newest:
+        if row is None or deployment.number <= row.deployment_number:
+            return None
+        if not served(session, deployment.number) and champion_of(session, deployment) == row.deployment_number:
+            return deployment
+    return None
+
+
+def champion_of(session: Session, deployment: Deployment) -> int | None:
+    """The deployment that was live when this one was made, which its gates compared it with."""
+    query = select(Event).where(Event.deployment_number == deployment.number).order_by(Event.id).limit(1)
+    told = session.scalar(query)
+    found = told.detail.get("champion") if told else None
+    return None if found is None else int(found)
+
+
+def keep_replay(session: Session, backbone_id: int, adapter_id: int | None, sha256: str) -> None:
+    """Record what an adapter's label (or, without an adapter, undamaged photos) left behind; the newest counts."""
+    if replays(session, backbone_id, [adapter_id]).get(adapter_id) != sha256:
+        session.add(Replay(backbone_id=backbone_id, adapter_id=adapter_id, sha256=sha256, created=now()))
+        session.flush()
+
+
+def replays(session: Session, backbone_id: int, adapters: Sequence[int | None]) -> dict[int | None, str]:
+    """The SHA-256 of each adapter's newest replay, and under None that of undamaged photos, if it is asked for."""
+    rows = session.scalars(select(Replay).where(Replay.backbone_id == backbone_id).order_by(Replay.id))
+    return {row.adapter_id: row.sha256 for row in rows if row.adapter_id in adapters}
+
+
+def history(session: Session) -> list[tuple[Deployment, bool]]:
+    """All deployments with whether each is live, newest first."""
+    row = session.get(Live, 1)
+    pointed = row.deployment_number if row else None
+    listed = session.scalars(
+        select(Deployment).options(selectinload(Deployment.estimator)).order_by(Deployment.number.desc())
+    )
+    return [(deployment, deployment.number == pointed) for deployment in listed]
+
+
+def tell(
+    session: Session,
+    who: Who,
+    action: str,
+    subject: str,
+    detail: dict[str, Any] | None = None,
+    *,
+    deployment: int | None = None,
+    operation_id: int | None = None,
+) -> None:
+    """Add one event to the audit, in the transaction of what it tells of."""
+    session.add(
+        Event(
+            at=now(),
+            actor=who.actor,
+            action=action,
+            subject=subject,
+            reason=who.reason,
+            detail=detail or {},
+            deployment_number=deployment,
+            operation_id=operation_id,
+        )
+    )
+    session.flush()
+
+
+def events(session: Session, subject: str | None = None, limit: int = 100) -> list[Event]:
+    """The newest events, of one subject or of all, oldest of them first."""
+    query = select(Event).order_by(Event.id.desc()).limit(limit)
+    if subject is not None:
+        query = query.where(Event.subject == subject)
+    return list(session.scalars(query))[::-1]

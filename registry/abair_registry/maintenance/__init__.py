@@ -1,0 +1,1 @@
+"""Looking at a registry, checking it, mending it, sharing it."""

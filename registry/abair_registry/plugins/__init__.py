@@ -1,0 +1,1 @@
+"""Everything that touches other people's code, always in another process."""

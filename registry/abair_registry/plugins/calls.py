@@ -1,0 +1,148 @@
+"""What plugins say of a challenger, hear of a deployment and make for it: each time in a process of their own.
+
+Only a plugin that is installed as it is recorded runs: its name, distribution and version must be those that were
+admitted. Another distribution that took the name, or a version that was never added, is left out and told.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from abair.errors import RegistryError, TrainingError
+from abair.report import Report, Verdict
+from abair_registry.db.snapshot import Part
+from abair_registry.plugins import installed
+from abair_registry.plugins.installed import normalised, one_line
+from abair_registry.plugins.worker.run_jobs import Errand, Gates, Making, Notices, Point
+from abair_registry.plugins.worker.runtime import Refusal
+from abair_registry.plugins.worker.supervisor import ask
+
+_VERDICTS = TypeAdapter(list[Verdict])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one errand may take: seconds of wall clock, MiB of memory beyond torch's, bytes of a file that it writes."""
+
+    seconds: float
+    memory_mib: int = 2048
+    largest_file: int = 64 * 1024**2
+
+
+NOT_INSTALLED: Final = "not installed"
+ASKING: Final = Limits(seconds=30)
+"""For gates and notices, which look at numbers and write lines."""
+SAMPLING: Final = Limits(seconds=1800, memory_mib=8192)
+"""For the samples of a new label; a folder of photos is read for them."""
+TRAINING: Final = Limits(seconds=4 * 3600, memory_mib=16384, largest_file=1024**3)
+"""For the whole estimator; what was seen in its samples is kept in one file."""
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """The plugins of some parts that may run, and why the others may not, by the plugins' names."""
+
+    points: tuple[Point, ...]
+    left_out: dict[str, str]
+
+
+def trusted(parts: Iterable[Part]) -> Trusted:
+    """Which plugins are installed as they are recorded; nothing is imported."""
+    found = installed.installed_plugins()
+    points, left_out = [], {}
+    for part in {part.plugin: part for part in parts}.values():
+        named = [point for point in found if point.name == part.plugin]
+        same = [point for point in named if normalised(point.distribution) == normalised(part.distribution)]
+        if not named:
+            left_out[part.plugin] = NOT_INSTALLED
+        elif len(named) > 1 or not same:
+            others = ", ".join(one_line(point.distribution, 60) for point in named)
+            left_out[part.plugin] = f"installed by distribution {others}, recorded for {part.distribution}"
+        elif same[0].version != part.version:
+            left_out[part.plugin] = f"version {one_line(same[0].version, 60)} is installed, {part.version} is recorded"
+        else:
+            points.append(Point(name=part.plugin, module=same[0].module, distribution=same[0].distribution))
+    return Trusted(tuple(points), left_out)
+
+
+def verdicts(plugins: Trusted, report: Report) -> list[Verdict]:
+    """What each plugin's `abair_gates` says; one that raises, or returns something else, refuses with its name.
+
+    Where the process itself ends before its time, whoever ended it, all of them refuse.
+    """
+    if not plugins.points:
+        return []
+    try:
+        said = _errand(Gates, ASKING, points=plugins.points, report=report)
+    except Refusal as refusal:
+        names = ", ".join(point.name for point in plugins.points)
+        return [_unasked(f"of {names}", f"a gate of {names} {refusal}")]
+    given = []
+    for name, answer in said.items():
+        try:
+            own = _VERDICTS.validate_python(answer)
+        except ValidationError:
+            own = [_unasked("its gate", f"the gate of plugin {name} could not be asked ({one_line(str(answer), 300)})")]
+        for verdict in own:
+            texts = {"name": f"plugin {name}: {one_line(verdict.name, 100)}", "advice": one_line(verdict.advice, 300)}
+            given.append(verdict.model_copy(update=texts | {"unit": one_line(verdict.unit, 20)}))
+    return given
+
+
+def announce(plugins: Trusted, deployment: Path) -> list[str]:
+    """Tell each plugin's `abair_deployed` of the deployment in a folder; what went wrong, which changes nothing."""
+    if not plugins.points:
+        return []
+    try:
+        said = _errand(Notices, ASKING, points=plugins.points, deployment=deployment)
+    except Refusal as refusal:
+        return [f"plugins {', '.join(point.name for point in plugins.points)}: a notice of the deployment {refusal}"]
+    except RegistryError as error:
+        return [str(error)]
+    return [
+        f"plugin {name}: its notice of the deployment failed ({one_line(str(why), 300)})" for name, why in said.items()
+    ]
+
+
+def make(kind: type[Making], limits: Limits, tell: Callable[[], object] = lambda: None, **given: Any) -> None:
+    """Have synthesisers run: what is made is written where the errand says; `tell` hears of each part.
+
+    Raises:
+        TrainingError: one of them failed, hung, or took more than it may.
+    """
+    try:
+        _errand(kind, limits, tell, **given)
+    except Refusal as refusal:
+        raise TrainingError(one_line(str(refusal))) from None
+
+
+def _errand(
+    kind: type[Errand], limits: Limits, tell: Callable[[], object] = lambda: None, **given: Any
+) -> dict[str, Any]:
+    errand = kind(
+        token=secrets.token_hex(16), seconds=limits.seconds, memory_mib=limits.memory_mib, output_kib=1024,
+        largest_file=limits.largest_file, **given,
+    )  # fmt: skip
+    try:
+        last = ask("abair_registry.plugins.worker.run_jobs", errand, time.monotonic() + limits.seconds, tell)[-1]
+    except OSError as error:
+        raise RegistryError(
+            f"a process for plugins cannot be started ({error.strerror or error}); expected a temporary folder that "
+            "can be written, and room for one more process"
+        ) from None
+    if last.kind != "done":
+        raise Refusal(str(last.body))
+    return last.body if isinstance(last.body, dict) else {}
+
+
+def _unasked(name: str, why: str) -> Verdict:
+    return Verdict(
+        name=name, passed=False, measured=0.0, threshold=0.0, advice=f"{one_line(why)}; mend or uninstall it"
+    )

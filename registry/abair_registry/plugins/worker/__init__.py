@@ -1,0 +1,1 @@
+"""The process in which plugin code runs: messages, requests, parent, child."""

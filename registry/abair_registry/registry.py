@@ -1,0 +1,67 @@
+"""The registry as one thing: database, schema, blobs and the file that serves, opened together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from abair.deployment import FACTORY
+from abair_registry.db import migrate, queries
+from abair_registry.db.engine import Database
+from abair_registry.db.queries import Who
+from abair_registry.settings import Settings
+from abair_registry.storage import publish
+from abair_registry.storage.blobs import Blobs
+
+SYSTEM = Who("abair", "first use: the deployment that comes with the package")
+
+
+@dataclass(frozen=True)
+class Registry:
+    """An open registry whose schema is this program's."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+
+
+@contextmanager
+def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[Registry]:
+    """Open the registry; an empty home gets the schema and, as deployment 1, the factory deployment.
+
+    What a kill left between a commit and the file that serves is mended here.
+
+    Raises:
+        RegistryError: the home or the database cannot be used, or the schema is another revision.
+    """
+    database = Database(settings)
+    try:
+        blobs = Blobs(settings.home)
+        with database.telling():
+            migrate.ensure(database.engine)
+        with database.read() as session:
+            number = publish.live_number(session)
+        if number is None:
+            with database.write() as session:
+                # another process may have been faster
+                if publish.live_number(session) is None:
+                    publish.import_factory(session, blobs, SYSTEM, factory or FACTORY)
+        yield Registry(settings, database, blobs)
+    finally:
+        database.close()
+
+
+def sync_live_file(registry: Registry) -> bool:
+    """Write the live deployment's file where it is missing or stale, one process at a time; says whether it was."""
+    with registry.database.write() as session:
+        return publish.settle(session, registry.blobs)
+
+
+def live_file_is_stale(registry: Registry) -> bool:
+    """Whether the file that serves names another deployment than the registry."""
+    with registry.database.read() as session:
+        deployment = queries.live(session)
+    served = publish.published(registry.settings.home)
+    return deployment is not None and (served is None or served.name != str(deployment.number))

@@ -1,0 +1,1 @@
+"""What lies on disk: content-addressed files and the deployment that serves."""

@@ -1,0 +1,162 @@
+"""Makes MLflow say what the registry says: one version of the model a deployment, tags, aliases; no run left running.
+
+The registry decides; this only follows. It is the same whether an operation just ended, a crash came between the two,
+or the server was away for a week.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sqlalchemy.orm import Session
+
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE
+from abair.deployment import BACKBONE_FILE, ESTIMATOR_FILE, FileRef, write_deployment
+from abair.deployment import Deployment as Bundle
+from abair_registry.db import queries
+from abair_registry.db.models import Deployment, Operation
+from abair_registry.operations.lease import CONCLUSION
+from abair_registry.registry import Registry
+from abair_registry.storage import publish
+from abair_registry.storage.blobs import Blobs
+from abair_registry.tracking.mlflow_client import Alias, Runs, Status, Version
+
+RETIRED: Final = "retired"
+_IMPORT: Final = "import"
+"""The kind of a run that holds a deployment which no operation made."""
+Row = TypeVar("Row", Deployment, Operation)
+_STATUS: Final[dict[str, Status]] = {"done": "FINISHED", "undone": "KILLED", "failed": "FAILED"}
+
+
+def agree(opened: Registry, runs: Runs) -> list[str]:
+    """Bring versions, tags, aliases and runs to what the registry says; what had to be done, in words.
+
+    Raises:
+        RegistryError: MLflow cannot be reached or written.
+    """
+    done = []
+    with opened.database.read() as session:
+        wanted: dict[Alias, Deployment | None] = {
+            "champion": queries.live(session),
+            "challenger": queries.challenger(session),
+        }
+        bundles = {
+            alias: (deployment, publish.bundle(deployment, opened.blobs))
+            for alias, deployment in wanted.items()
+            if deployment is not None
+        }
+        ended = _ended(session, runs)
+    versions = runs.versions()
+    places: dict[Alias, str | None] = {"champion": None, "challenger": None}
+    for alias, (deployment, bundle) in bundles.items():
+        mark = content(bundle)
+        found = next((version for version in versions if _is(version, deployment.number, mark)), None)
+        if found is None:
+            found = _register(runs, opened.blobs, deployment, bundle, mark)
+            versions.append(found)
+            done.append(f"deployment {deployment.number} is version {found.number} of the model")
+        places[alias] = found.number
+    for version in versions:
+        state = next((alias for alias, number in places.items() if number == version.number), RETIRED)
+        if version.tags.get("abair.state") != state:
+            runs.tag_version(version.number, {"abair.state": state})
+    for alias, number in places.items():
+        if runs.version(alias) != number:
+            runs.point(alias, number)
+            done.append(f"{alias} is version {number}" if number else f"there is no {alias}")
+    for run_id, status, reason, conclusion in ended:
+        if conclusion:
+            runs.conclude(run_id, **conclusion)
+        else:
+            runs.end(run_id, status, reason)
+        done.append(f"run {run_id} ended as {status}")
+    return done
+
+
+def content(bundle: Bundle) -> str:
+    """SHA-256 over what a bundle is: its labels and its files' hashes, whatever they are called and whenever made."""
+    said = [*bundle.labels, bundle.backbone.file.sha256, bundle.estimator.sha256]
+    said += [sha for adapter in bundle.adapters for sha in (adapter.config.sha256, adapter.weights.sha256)]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()
+
+
+def export(bundle: Bundle, blobs: Blobs, folder: Path) -> Bundle:
+    """The complete bundle below `folder`: the deployment's file, backbone, adapters, estimator, under plain names."""
+
+    def copied(ref: FileRef, path: str) -> FileRef:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(blobs.path(ref.sha256), folder / path)
+        return ref.model_copy(update={"path": path})
+
+    adapters = tuple(
+        ref.model_copy(
+            update={
+                "config": copied(ref.config, f"adapters/{ref.degradation}/{CONFIG_FILE}"),
+                "weights": copied(ref.weights, f"adapters/{ref.degradation}/{WEIGHTS_FILE}"),
+            }
+        )
+        for ref in bundle.adapters
+    )
+    backbone = bundle.backbone.model_copy(update={"file": copied(bundle.backbone.file, BACKBONE_FILE)})
+    whole = bundle.model_copy(
+        update={"backbone": backbone, "adapters": adapters, "estimator": copied(bundle.estimator, ESTIMATOR_FILE)}
+    )
+    write_deployment(whole, folder)
+    return whole
+
+
+def _register(runs: Runs, blobs: Blobs, deployment: Deployment, bundle: Bundle, mark: str) -> Version:
+    """A version of the model for a deployment; one that no run made gets a short run of its own to hold it."""
+    run_id = deployment.run_id
+    own = run_id is None or not runs.exists(run_id)
+    if run_id is None or own:
+        run_id = runs.begin(
+            f"deployment {deployment.number}",
+            tags={
+                "abair.kind": _IMPORT, "abair.deployment": str(deployment.number), "abair.actor": deployment.actor,
+                "abair.started": deployment.created.isoformat(),
+            },
+            params={"labels": ", ".join(bundle.labels)},
+        )  # fmt: skip
+        runs.describe(
+            run_id, f"**Deployment {deployment.number}**, which no operation made: {deployment.reason or 'imported'}."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        export(bundle, blobs, Path(folder))
+        tags = {"abair.deployment": str(deployment.number), "abair.bundle": mark}
+        description = f"Deployment {deployment.number}: {', '.join(bundle.labels)}. {deployment.reason}".strip()
+        number = runs.register(run_id, Path(folder), description=description, tags=tags)
+    if own:
+        runs.end(run_id, "FINISHED")
+    return Version(number, run_id, tags)
+
+
+def _is(version: Version, number: int, mark: str) -> bool:
+    return version.tags.get("abair.deployment") == str(number) and version.tags.get("abair.bundle") == mark
+
+
+def _ended(session: Session, runs: Runs) -> list[tuple[str, Status, str, dict[str, Any]]]:
+    """Runs that are still running though what they were for ended: killed, or ended while MLflow was away."""
+    left: list[tuple[str, Status, str, dict[str, Any]]] = []
+    for run_id, tags in runs.running():
+        if tags.get("abair.kind") == _IMPORT:
+            imported = _named(session, Deployment, tags.get("abair.deployment", ""))
+            if imported is not None and imported.created.isoformat() == tags.get("abair.started"):
+                left.append((run_id, "KILLED", "stopped before the bundle was kept; another run holds it", {}))
+            continue
+        operation = _named(session, Operation, tags.get("abair.operation", ""))
+        if operation is None or operation.started.isoformat() != tags.get("abair.started"):
+            continue  # another registry's, which shares the server
+        if operation.state == "running":
+            continue
+        conclusion = operation.detail.get(CONCLUSION, {})
+        left.append((run_id, _STATUS[operation.state], operation.error or "", conclusion))
+    return left
+
+
+def _named(session: Session, kind: type[Row], number: str) -> Row | None:
+    return session.get(kind, int(number)) if number.isdigit() else None

@@ -1,0 +1,60 @@
+"""Trainings of adapters as MLflow runs: the tracker that `abair train adapter --track` finds by its entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from abair.errors import RegistryError
+from abair_registry.settings import Settings
+from abair_registry.tracking.mlflow_client import TRAINING, Runs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """One run, as `abair.plugin_kit.tracking.Tracker` describes it. Each method raises RegistryError."""
+
+    runs: Runs
+    run_id: str
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Figures at a step."""
+        self.runs.metrics(self.run_id, values, step)
+
+    def figure(self, figure: Figure, path: str) -> None:
+        """A picture."""
+        self.runs.figure(self.run_id, figure, path)
+
+    def text(self, text: str, path: str) -> None:
+        """A text file."""
+        self.runs.text(self.run_id, text, path)
+
+    def describe(self, markdown: str) -> None:
+        """What stands at the top of the run's page."""
+        self.runs.describe(self.run_id, markdown)
+
+
+@contextmanager
+def tracked(name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[TrackedRun]:
+    """A run that ends as the block does.
+
+    Raises:
+        RegistryError: the store cannot be reached or written.
+    """
+    settings = Settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    runs = Runs(settings, experiment=TRAINING)
+    run_id = runs.begin(name, tags=tags, params=params)
+    try:
+        yield TrackedRun(runs, run_id)
+    except BaseException as error:
+        status: Literal["KILLED", "FAILED"] = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        with suppress(RegistryError):  # it may be what failed
+            runs.end(run_id, status, str(error) or type(error).__name__)
+        raise
+    runs.end(run_id, "FINISHED")

@@ -1,0 +1,93 @@
+"""Serves MLflow's page on the registry's store, with one worker and nothing else, and takes it away again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Callable
+from typing import Final
+
+from abair.errors import RegistryError
+from abair_registry.settings import Settings
+from abair_registry.tracking.mlflow_client import QUIET, Runs
+
+STARTING: Final = 90.0
+"""Seconds that the server may take until it answers; importing MLflow takes most of them."""
+
+
+def serve(settings: Settings, port: int, say: Callable[[str], None], *, browser: bool) -> None:
+    """Serve until Ctrl-C; where `MLFLOW_TRACKING_URI` names a server, that one's page is named instead.
+
+    Raises:
+        RegistryError: the port is taken, the store cannot be used, or the server ended by itself.
+    """
+    runs = Runs(settings)
+    if runs.uri.startswith(("http://", "https://")):
+        runs.experiment()  # says so if it cannot be reached
+        say(f"the runs are at {runs.shown}")
+        if browser:
+            webbrowser.open(runs.uri)
+        return
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise RegistryError(f"port {port}: is taken; expected a free one; name another: --port {port + 1}")
+    experiment = runs.experiment()  # makes the store where there is none, and says what is wrong with it
+    # without being told, the page opens in a browser's first session on its side for language models
+    url = f"http://127.0.0.1:{port}/#/experiments/{experiment}?workflowType=machine_learning"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", runs.uri, "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1", "--default-artifact-root", runs.artifacts]
+    server = subprocess.Popen(
+        command,
+        env=os.environ | QUIET | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # with all that it starts it is one group, which ends as one
+    )
+    ending = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # the latter: a closed terminal
+    before = {kind: signal.signal(kind, signal.getsignal(signal.SIGINT)) for kind in ending}
+    try:
+        _wait_for(server, port)
+        say(f"the runs are at {url} (Ctrl-C ends it)")
+        if browser:
+            webbrowser.open(url)
+        code = server.wait()
+        raise RegistryError(f"MLflow's server ended by itself (exit code {code}); see: python -m mlflow server")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+        _end(server)
+
+
+def _wait_for(server: subprocess.Popen[bytes], port: int) -> None:
+    until = time.monotonic() + STARTING
+    while time.monotonic() < until:
+        if (code := server.poll()) is not None:
+            raise RegistryError(f"MLflow's server ended at once (exit code {code}); see: python -m mlflow server")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise RegistryError(f"MLflow's server did not answer on port {port} in {STARTING:.0f} s; try again")
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """The server and everything it started."""
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, kind)
+        except ProcessLookupError:
+            return
+        for _ in range(50):
+            server.poll()
+            try:
+                os.killpg(server.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.1)

@@ -1,0 +1,262 @@
+"""`abair-registry` as an administrator meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from tests.registry.conftest import complaints
+
+import abair_registry.registry
+from abair.deployment import read_deployment
+from abair_registry.cli import app
+from abair_registry.settings import Settings
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(
+    environment: dict[str, str], bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Calls the command in this process, with the tiny bundle as factory; (exit code, stdout, stderr)."""
+    monkeypatch.setattr(abair_registry.registry, "FACTORY", bundle)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = app.run(arguments)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_the_first_list_shows_what_is_live_and_what_is_available(run: Run) -> None:
+    code, out, err = run("list", "--json")
+    rows = {row["name"]: row for row in lines(out)}
+    assert (code, err) == (0, "")
+    assert list(rows) == sorted(rows)
+    assert {name: row["state"] for name, row in rows.items()} == {
+        "bitdepth": "available", "blur": "available", "haze": "available", "jpeg": "available", "low-light": "live",
+        "noise": "live", "rain": "live", "snow": "available",
+    }  # fmt: skip
+    assert list(rows["rain"]) == [
+        "name", "distribution", "version", "installed_version", "state", "live", "adapters", "problem",
+    ]  # fmt: skip
+    assert rows["rain"]["version"] == rows["rain"]["installed_version"] == "0.1.0"
+    assert rows["rain"]["live"] is True
+    (adapter,) = rows["rain"]["adapters"]
+    assert (adapter["backbone"], len(adapter["sha256"])) == ("tiny", 64)
+    assert adapter["parameters"] > 100
+    assert rows["blur"]["version"] is None
+    assert rows["blur"]["adapters"] == []
+
+
+def test_what_people_are_told_begins_with_the_command_they_typed(run: Run) -> None:
+    assert run("show", "nothing")[2].startswith("abair-registry: plugin nothing: neither recorded")
+    assert run("show")[2].startswith("abair-registry: Missing argument")
+
+
+def test_nobody_is_asked_about_a_plugin_that_is_not_there(run: Run) -> None:
+    for action in ("disable", "remove"):
+        code, _, err = run(action, "nothing")  # without --yes, and there is no terminal to ask on
+        assert (code, err.count("\n")) == (1, 1)
+        assert "plugin nothing: never added; found low-light, noise, rain" in err
+
+
+def test_people_get_tables(run: Run) -> None:
+    for command in ("list", "history"):
+        code, out, _ = run(command)
+        assert code == 0
+        assert out.splitlines()[0].split()[0] in {"name", "deployment"}
+    assert "low-light" in run("list")[1]
+
+
+def test_disable_goes_into_the_history_with_who_and_why(run: Run, settings: Settings) -> None:
+    code, out, err = run("disable", "rain", "--actor", "ada", "--reason", "streaks stay", "--yes", "--json")
+    (told,) = lines(out)
+    assert (code, complaints(err)) == (
+        0,
+        [f"abair-registry: run {told['run_id']}, {told['seconds']:.0f} s; to look at it: abair-registry ui"],
+    )
+    assert (told["outcome"], told["deployment"], told["route"]) == ("live", 2, "features")
+    rows = lines(run("history", "--json")[1])
+    assert list(rows[0]) == ["deployment", "created", "actor", "reason", "labels", "live", "run_id"]
+    assert (rows[0]["deployment"], rows[0]["actor"], rows[0]["reason"], rows[0]["live"]) == (
+        2,
+        "ada",
+        "streaks stay",
+        True,
+    )
+    assert rows[0]["labels"] == ["noise", "low-light", "clean"]
+    assert read_deployment(settings.home).name == "2"
+    assert [row["state"] for row in lines(run("list", "--json")[1]) if row["name"] == "rain"] == ["disabled"]
+
+
+@pytest.mark.parametrize("command", [("disable", "rain"), ("remove", "rain"), ("db", "downgrade", "base")])
+def test_what_destroys_needs_yes_where_nobody_can_be_asked(
+    run: Run, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("list")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    code, out, err = run(*command)
+    assert (code, out) == (2, "")
+    assert "--yes" in err
+    assert "no terminal" in err
+    assert len(lines(run("history", "--json")[1])) == 1
+
+
+def test_a_question_that_is_denied_changes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    assert run("disable", "rain")[0] == 1
+    assert len(lines(run("history", "--json")[1])) == 1
+
+
+def test_show_tells_releases_and_events(run: Run) -> None:
+    code, out, _ = run("show", "rain", "--json")
+    (told,) = lines(out)
+    assert code == 0
+    assert [release["version"] for release in told["releases"]] == ["0.1.0"]
+    assert [event["action"] for event in told["events"]] == ["record"]
+    code, out, _ = run("show", "abair-rain")
+    assert code == 0
+    assert "abair-rain" in out
+
+
+def test_an_unknown_name_is_one_line_with_near_misses(run: Run) -> None:
+    for command in (("show", "rian"), ("disable", "rian", "--yes")):
+        code, out, err = run(*command)
+        assert (code, out) == (1, "")
+        assert len(err.splitlines()) == 1
+        assert "did you mean rain" in err
+
+
+def test_verify_and_doctor_find_and_mend(run: Run, settings: Settings) -> None:
+    assert run("verify") == (0, "8 files, all as recorded\n", "")
+    (settings.home / "deployment.json").write_text("{}")
+    assert run("doctor")[0] == 0  # every command writes the file anew
+    assert read_deployment(settings.home).name == "1"
+    blob = next((settings.home / "blobs").glob("??/*"))
+    blob.chmod(0o644)
+    blob.write_bytes(b"changed")
+    code, _, err = run("verify")
+    assert code == 1
+    assert "was changed: found SHA-256" in err
+
+
+def test_the_schemas_commands(run: Run) -> None:
+    assert run("db", "current")[1] == "found none, this program's is 0001\n"
+    assert run("db", "upgrade")[1] == "the schema's revision is 0001\n"
+    assert run("db", "check")[1] == "revision 0001, all tables as expected\n"
+    code, out, _ = run("db", "downgrade", "base", "--yes")
+    assert (code, out) == (0, "the schema's revision is none\n")
+    assert run("db", "upgrade", "77")[0] == 1
+
+
+def test_another_schema_stops_every_command_with_what_to_do(run: Run, settings: Settings) -> None:
+    run("list")
+    with abair_registry.open_registry(settings) as registry, registry.database.write() as session:
+        session.execute(text("UPDATE abair_alembic_version SET version_num = '9999'"))
+    for command in (("list",), ("history",), ("show", "rain"), ("verify",), ("doctor",), ("disable", "rain", "--yes")):
+        code, out, err = run(*command)
+        assert (code, out) == (1, ""), command
+        assert "found schema revision 9999, expected 0001" in err
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("no url at all", "found something that is no URL (not shown: it may hold a password)"),
+        ("mysql://u:secret@h/d", "found mysql://u:***@h/d; expected postgresql://"),
+        ("postgresql://u:secret@127.0.0.1:1/d", "postgresql+psycopg://u:***@127.0.0.1:1/d: cannot be used"),
+        ("mysql://h/d?password=secret", "found mysql://h/d?password=***; expected postgresql://"),
+        ("postgresql://u@127.0.0.1:1/d?password=secret", "u@127.0.0.1:1/d?password=***: cannot be used"),
+        ("sqlite:////no/such/folder/registry.db", "/no/such/folder is no folder"),
+    ],
+)
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_database_that_cannot_be_used_is_one_line_without_the_password(
+    run: Run, monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    monkeypatch.setenv("ABAIR_REGISTRY_URL", url)
+    code, out, err = run("list")
+    assert (code, out) == (1, "")
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert "secret" not in err
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_setting_that_cannot_be_and_a_file_that_is_no_database_are_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("ABAIR_GATES__LOSS", "abc")
+        code, out, err = run("list")
+        assert (code, out, len(err.splitlines())) == (1, "", 1)
+        assert "settings: gates.loss: Input should be a valid number" in err
+    settings.home.mkdir(parents=True, exist_ok=True)
+    (settings.home / "registry.db").write_text("no database, whatever it is called")
+    code, out, err = run("list")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "cannot be used (file is not a database)" in err
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_home_that_is_no_folder_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ABAIR_HOME", str(tmp_path / "file"))
+    code, _, err = run("list")
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    assert "set ABAIR_HOME to one" in err
+
+
+LIST = """
+import sys
+from abair_registry.cli import run
+code = run(["list", "--json"])
+heavy = sorted({"torch", "mlflow", "alembic", "numpy", "peft"} & set(sys.modules))
+print(heavy, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_list_imports_nothing_heavy_and_no_plugin(run: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    run("list")
+    info = tmp_path / "site" / "evil-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[abair]\nevil = evil\n")
+    (tmp_path / "site" / "evil.py").write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch(); 1 / 0")
+    done = subprocess.run(
+        [sys.executable, "-c", LIST],
+        env=environment | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert {row["name"]: row["state"] for row in lines(done.stdout)}["evil"] == "available"
+    assert not (tmp_path / "site" / "ran").exists()
+
+
+def test_help_has_an_example_for_every_command(run: Run) -> None:
+    commands = ["add", "list", "show", "disable", "enable", "remove", "history", "verify", "doctor", "pull", "push"]
+    for command in commands:
+        code, out, _ = run(command, "--help")
+        assert code == 0
+        assert f"Example: abair-registry {command}" in " ".join(out.split())
+    for command in ("upgrade", "downgrade", "current", "check"):
+        assert f"Example: abair-registry db {command}" in " ".join(run("db", command, "--help")[1].split())

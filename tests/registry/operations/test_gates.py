@@ -1,0 +1,149 @@
+"""Gates: a report in, verdicts out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from abair.report import Group, Report, Verdict
+from abair_registry.operations.gates import Thresholds, judge, loss_interval
+
+COUNT = 20
+SPREAD = np.random.default_rng(0).normal(0, 2, COUNT)
+"""Samples differ from each other by far more than the ways differ on a sample."""
+
+
+def around(mean: float, noise: float = 0.0) -> tuple[float, ...]:
+    jitter = np.random.default_rng(1).normal(0, noise, COUNT)
+    return tuple(mean + SPREAD - SPREAD.mean() + jitter - jitter.mean())
+
+
+def group(*labels: str, right: int = COUNT, **means: float | tuple[float, ...]) -> Group:
+    given = {"input": 20.0, "backbone": 24.0, "OH": 26.0, "SW": 26.0, "Oracle": 26.1} | means
+    psnr = {way: values if isinstance(values, tuple) else around(values) for way, values in given.items()}
+    return Group(labels=labels, psnr=psnr, top=(labels[0],) * right + ("other",) * (COUNT - right))
+
+
+def report(**changed: Group) -> Report:
+    groups = {
+        "snow": group("snow"),
+        "noise": group("noise", champion=26.05),
+        "mixture": group("blur", "noise", champion=26.0),
+        "clean": group("clean", SW=45.0, champion=45.1),
+    }
+    return Report(new=("snow",), groups=tuple((groups | changed).values()))
+
+
+def refused(given: Report, thresholds: Thresholds | None = None) -> list[str]:
+    return [verdict.name for verdict in judge(given, thresholds or Thresholds()) if not verdict.passed]
+
+
+def test_a_good_candidate_passes_seven_gates() -> None:
+    verdicts = judge(report(), Thresholds())
+    assert [verdict.name for verdict in verdicts] == [
+        "snow: gain of the adapter",
+        "snow: soft weights below Oracle",
+        "snow: recall",
+        "noise: loss against the champion",
+        "blur + noise: loss against the champion",
+        "clean photos",
+        "clean photos: loss against the champion",
+    ]
+    assert all(verdict.passed for verdict in verdicts)
+    assert all(verdict.advice for verdict in verdicts)
+    assert verdicts[0].measured == pytest.approx(2.1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"snow": group("snow", Oracle=24.2, SW=24.1)}, "snow: gain of the adapter"),
+        ({"snow": group("snow", SW=25.7)}, "snow: soft weights below Oracle"),
+        ({"snow": group("snow", right=17)}, "snow: recall"),
+        ({"noise": group("noise", champion=26.2)}, "noise: loss against the champion"),
+        ({"mixture": group("blur", "noise", champion=26.2)}, "blur + noise: loss against the champion"),
+        ({"clean": group("clean", SW=37.9, champion=38.0)}, "clean photos"),
+        ({"clean": group("clean", SW=44.0, champion=44.5)}, "clean photos: loss against the champion"),
+    ],
+)
+def test_one_fault_is_refused_by_its_gate_alone(changed: dict[str, Group], name: str) -> None:
+    assert refused(report(**changed)) == [name]
+
+
+@pytest.mark.parametrize(
+    ("before", "name"),
+    [
+        ({"snow": group("snow", champion=26.5)}, "snow: loss against the champion"),
+        ({"both": group("noise", "snow", champion=27.2)}, "noise + snow: loss against the champion"),
+    ],
+)
+def test_new_damage_may_not_be_restored_worse_than_before_it_had_a_label(before: dict[str, Group], name: str) -> None:
+    assert refused(report(**before)) == [name]
+
+
+def test_old_damage_under_a_new_one_has_a_threshold_of_its_own() -> None:
+    worse = report(both=group("noise", "snow", champion=26.4))
+    assert refused(worse) == []
+    assert refused(worse, Thresholds(mixed_loss=0.3)) == ["noise + snow: loss against the champion"]
+    assert refused(report(mixture=group("blur", "noise", champion=26.4))) == ["blur + noise: loss against the champion"]
+
+
+def test_thresholds_can_be_changed() -> None:
+    worse = report(noise=group("noise", champion=26.2))
+    assert refused(worse, Thresholds(loss=0.25)) == []
+    assert refused(report(), Thresholds(recall=1.0, clean=46)) == ["clean photos"]
+
+
+def test_scatter_is_not_taken_for_a_loss_but_a_steady_one_is() -> None:
+    scattered = report(noise=group("noise", champion=around(26.15, noise=2.0)))
+    assert loss_interval(scattered.group("noise").psnr["champion"], scattered.group("noise").psnr["SW"])[1] < 0
+    assert refused(scattered) == []
+    assert refused(report(noise=group("noise", champion=around(26.15, noise=0.1)))) == [
+        "noise: loss against the champion"
+    ]
+
+
+@pytest.mark.parametrize("losses", [(10.0, 10.0, 10.0, 0, 0, 0), (8.0, 8.0, 0, 0, 0, 0), (3.0, 3.0, 3.0, 0, 0, 0)])
+def test_a_few_samples_that_are_ruined_are_no_scatter(losses: tuple[float, ...]) -> None:
+    ways = dict.fromkeys(("input", "backbone", "OH", "SW", "Oracle"), (26.0,) * 6)
+    ruined = Group(
+        labels=("noise",), psnr=ways | {"champion": tuple(26.0 + loss for loss in losses)}, top=("noise",) * 6
+    )
+    others = {name: group(name, champion=26.0) for name in map(str, range(12))}  # which widen the interval
+    assert refused(report(noise=ruined, **others)) == ["noise: loss against the champion"]
+
+
+def test_a_loss_is_told_with_its_interval_and_the_count_of_samples() -> None:
+    (loss,) = [verdict for verdict in judge(report(), Thresholds()) if verdict.name.startswith("noise")]
+    assert loss.detail.endswith(f"n={COUNT}")
+    assert " to " in loss.detail
+
+
+def test_the_interval_holds_the_mean_and_narrows_with_agreement() -> None:
+    mean, low, high = loss_interval(around(26.5, 0.3), around(26.0))
+    assert mean == pytest.approx(0.5)
+    assert low < mean < high
+    assert loss_interval(around(26.5), around(26.0)) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_a_mixture_is_recalled_by_any_of_its_labels() -> None:
+    both = group("blur", "noise").model_copy(update={"top": ("noise",) * 10 + ("blur",) * 5 + ("clean",) * 5})
+    assert both.recall == 0.75
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: group("snow", SW=(26.0,)), "expected 20 for each way"),
+        (lambda: Group(labels=("snow",), psnr={"SW": (1.0,)}, top=("snow",)), "found no OH, Oracle, backbone, input"),
+        (lambda: group("snow", SW=float("nan")), "finite number"),
+        (lambda: Report(new=("snow",), groups=(group("clean"),)), "found no samples of snow"),
+        (lambda: Report(new=(), groups=(group("noise"),)), "found no samples of clean"),
+        (lambda: Report(new=(), groups=(group("clean"), group("clean"))), "clean more than once"),
+        (lambda: Verdict(name="x", passed=True, measured=float("inf"), threshold=0), "finite number"),
+    ],
+)
+def test_a_report_that_does_not_hold_together_cannot_be_made(make, says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        make()

@@ -1,0 +1,298 @@
+"""From disable to remove: what is served follows the registry, and nothing is ever half done."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import SecretStr
+
+from abair import Restorer
+from abair.deployment import read_deployment
+from abair.errors import RegistryError
+from abair_registry.db import queries
+from abair_registry.db.queries import NewAdapter, NewRelease, Who
+from abair_registry.maintenance import integrity, remote
+from abair_registry.operations import lease, lifecycle, promotion
+from abair_registry.operations.pipeline import Wishes
+from abair_registry.registry import Registry, live_file_is_stale, open_registry, sync_live_file
+from abair_registry.settings import Settings
+
+Open = Callable[[], AbstractContextManager[Registry]]
+ME = Who("me", "a reason")
+
+
+def labels(registry: Registry) -> tuple[int, list[str]]:
+    with registry.database.read() as session:
+        live = queries.live(session)
+        assert live is not None
+        return live.number, live.labels
+
+
+def test_what_is_published_is_a_bundle_that_restores(registry: Registry, bundle: Path, photo: np.ndarray) -> None:
+    assert sync_live_file(registry)
+    assert not sync_live_file(registry)
+    served, factory = Restorer.load(registry.settings.home), Restorer.load(bundle)
+    assert served.deployment.name == "1"
+    assert np.array_equal(served(photo).image, factory(photo).image)
+
+
+def test_a_disabled_plugin_is_served_no_more_and_the_rest_shares_its_weight(
+    registry: Registry, bundle: Path, photo: np.ndarray
+) -> None:
+    outcome = lifecycle.disable(registry, "rain", ME)
+    assert (outcome.outcome, outcome.deployment) == ("live", 2)
+    served = Restorer.load(registry.settings.home)
+    assert served.labels == ("noise", "low-light", "clean")
+    before, after = Restorer.load(bundle).estimate(photo), served.estimate(photo)
+    left = {label: weight for label, weight in before.items() if label != "rain"}
+    assert after == pytest.approx({label: weight / sum(left.values()) for label, weight in left.items()}, abs=1e-6)
+    history = integrity.history_rows(registry)
+    assert [(row["deployment"], row["live"], row["actor"], row["reason"]) for row in history] == [
+        (2, True, "me", "a reason"), (1, False, "abair", registry.SYSTEM.reason),
+    ]  # fmt: skip
+
+
+def test_a_plugin_that_is_enabled_again_is_served_as_before(registry: Registry, photo: np.ndarray) -> None:
+    sync_live_file(registry)
+    before = Restorer.load(registry.settings.home)(photo).image
+    lifecycle.disable(registry, "rain", ME)
+    # an untrained network may do better without it, which is not what is looked at
+    assert lifecycle.enable(registry, "rain", ME, Wishes(route="features", force=True)).deployment == 3
+    assert labels(registry) == (3, ["noise", "rain", "low-light", "clean"])
+    assert np.array_equal(Restorer.load(registry.settings.home)(photo).image, before)
+
+
+def test_a_removed_plugin_leaves_the_list_but_not_the_history(registry: Registry) -> None:
+    lifecycle.remove(registry, "abair-rain", ME)
+    assert "rain" not in labels(registry)[1]
+    with registry.database.read() as session:
+        found = queries.plugin(session, "rain")
+        assert found is not None
+        assert found.state == "removed"
+        assert [event.action for event in queries.events(session, "rain")] == [
+            "record", "propose", "remove", "remove done",
+        ]  # fmt: skip
+    with pytest.raises(RegistryError, match="plugin rain: is removed already"):
+        lifecycle.remove(registry, "rain", ME)
+
+
+def test_the_last_plugin_stays(registry: Registry) -> None:
+    lifecycle.disable(registry, "rain", ME)
+    lifecycle.disable(registry, "noise", ME)
+    with pytest.raises(RegistryError, match="plugin low-light: is the last one live"):
+        lifecycle.disable(registry, "low-light", ME)
+    assert labels(registry) == (3, ["low-light", "clean"])
+
+
+def known(registry: Registry, name: str) -> tuple[str, str]:
+    """A plugin's state and its reason."""
+    with registry.database.read() as session:
+        found = queries.plugin(session, name)
+        assert found is not None
+        return found.state, found.reason
+
+
+def test_a_deployment_whose_files_are_gone_is_not_moved_to(registry: Registry) -> None:
+    with registry.database.read() as session:
+        live = queries.live(session)
+        assert live is not None
+        first = live.estimator.sha256
+    lifecycle.disable(registry, "rain", ME)
+    registry.blobs.path(first).unlink()
+    with pytest.raises(RegistryError, match=r"deployment 1: estimator: .*nothing was changed"):
+        promotion.rollback(registry, None, ME)
+    assert labels(registry)[0] == 2
+    assert read_deployment(registry.settings.home).name == "2"
+    assert integrity.verify(registry)[1] == []
+
+
+def test_a_plugin_that_never_served_is_disabled_and_removed_without_a_new_deployment(registry: Registry) -> None:
+    with registry.database.write() as session:
+        live = queries.live(session)
+        assert live is not None
+        adapter = live.members[0].adapter
+        same = NewAdapter(
+            degradation="sleet", title="Sleet", backbone_id=live.backbone_id, rank=4, parameters=8,
+            config_sha256=adapter.config_sha256, weights_sha256=adapter.weights_sha256,
+        )  # fmt: skip
+        new = NewRelease(name="sleet", distribution="abair-sleet", version="1", module="m", adapters=[same])
+        queries.record(session, new, ME)
+        assert queries.taken(session, besides="rain")["sleet"] == "abair-sleet"
+    for does, state in ((lifecycle.disable, "disabled"), (lifecycle.remove, "removed")):
+        outcome = does(registry, "sleet", ME)
+        assert (outcome.deployment, outcome.run_id, known(registry, "sleet")) == (1, None, (state, "a reason"))
+    with registry.database.read() as session:
+        assert "sleet" not in queries.taken(session, besides="rain")
+    assert len(integrity.history_rows(registry)) == 1
+
+
+def test_a_name_is_taken_while_its_plugin_is_disabled(registry: Registry) -> None:
+    lifecycle.disable(registry, "rain", ME)
+    with registry.database.read() as session:
+        assert queries.taken(session, besides="frost")["rain"] == "abair-rain"
+        assert "rain" not in queries.taken(session, besides="rain")
+
+
+def test_a_plugin_whose_operation_was_stopped_is_again_what_it_was(registry: Registry) -> None:
+    lifecycle.disable(registry, "rain", ME)
+
+    def stopped() -> None:
+        with lease.working(registry.database, "add", "rain", ME) as work:
+            work.step("record", before=["disabled", "smears"])
+            with work.session() as (session, _):
+                found = queries.plugin(session, "rain")
+                assert found is not None
+                found.state, found.reason = "candidate", ""
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert known(registry, "rain") == ("disabled", "smears")
+
+
+@pytest.mark.parametrize("action", [lifecycle.disable, lifecycle.enable, lifecycle.remove])
+def test_a_name_that_was_never_added_is_told_with_near_misses(
+    registry: Registry, action: Callable[[Registry, str, Who], object]
+) -> None:
+    with pytest.raises(RegistryError, match="plugin rian: never added; did you mean rain"):
+        action(registry, "rian", ME)
+    assert labels(registry)[0] == 1
+
+
+def test_enabling_what_is_live_is_refused(registry: Registry) -> None:
+    with pytest.raises(RegistryError, match="plugin rain: found state live, expected disabled"):
+        lifecycle.enable(registry, "rain", ME)
+
+
+def test_a_file_that_a_kill_left_stale_is_written_by_the_next_opening(open_registry: Open) -> None:
+    with open_registry() as registry:
+        sync_live_file(registry)
+        stale = (registry.settings.home / "deployment.json").read_bytes()
+        lifecycle.disable(registry, "rain", ME)
+        # as if killed between the commit and the file
+        (registry.settings.home / "deployment.json").write_bytes(stale)
+    assert read_deployment(registry.settings.home).name == "1"
+    with open_registry() as registry:
+        assert live_file_is_stale(registry)
+        assert sync_live_file(registry)
+        assert read_deployment(registry.settings.home).name == "2"
+
+
+def test_verify_tells_a_changed_and_a_missing_blob_and_the_factory_mends_them(
+    registry: Registry, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync_live_file(registry)
+    assert integrity.verify(registry) == (8, [])
+    named = dict(integrity.live_files(registry)[1])
+    changed, missing = named["adapter noise, weights"], named["estimator"]
+    registry.blobs.path(changed).chmod(0o644)
+    registry.blobs.path(changed).write_bytes(b"something else")
+    registry.blobs.path(missing).unlink()
+    count, problems = integrity.verify(registry)
+    assert count == 8
+    assert len(problems) == 2
+    assert f"estimator: {registry.blobs.path(missing)} is missing; expected SHA-256 {missing}" in problems[0]
+    assert f"adapter noise, weights: {registry.blobs.path(changed)} was changed" in problems[1]
+    monkeypatch.setattr("abair.deployment.FACTORY", bundle)
+    assert integrity.mend(registry) == [
+        "estimator: put back from the package", "adapter noise, weights: put back from the package",
+    ]  # fmt: skip
+    assert integrity.verify(registry) == (8, [])
+
+
+def test_a_deployment_file_that_somebody_edited_is_told(registry: Registry) -> None:
+    sync_live_file(registry)
+    path = registry.settings.home / "deployment.json"
+    path.write_text(path.read_text().replace('"title": "rain"', '"title": "sun"'))
+    assert integrity.verify(registry)[1] == [
+        f"{path}: is not deployment 1; expected the live one; run: abair-registry doctor"
+    ]
+
+
+@pytest.mark.parametrize("settings", ["postgresql"], indirect=True)
+def test_another_host_pulls_what_is_live(registry: Registry, bundle: Path, tmp_path: Path, photo: np.ndarray) -> None:
+    lifecycle.disable(registry, "rain", ME)
+    (tmp_path / "shared").mkdir()
+    url = f"file://{tmp_path / 'shared'}"
+    assert remote.push(registry, url) == (7, 2)
+    assert remote.push(registry, url) == (0, 2)
+    elsewhere = Settings(home=tmp_path / "elsewhere", registry_url=registry.settings.registry_url)
+    with open_registry(elsewhere, bundle) as other:
+        with pytest.raises(RegistryError, match="expected file:///path/to/folder; set ABAIR_SHARED_URL"):
+            remote.pull(other)
+        assert remote.pull(other, url) == (7, 2)
+        assert remote.pull(other, url) == (0, 2)
+    here, there = Restorer.load(registry.settings.home), Restorer.load(elsewhere.home)
+    assert np.array_equal(here(photo).image, there(photo).image)
+
+
+def test_without_a_shared_folder_the_champions_bundle_in_mlflow_is_pulled(
+    registry: Registry, bundle: Path, tmp_path: Path, photo: np.ndarray
+) -> None:
+    lifecycle.disable(registry, "rain", ME)
+    settings = registry.settings
+    store_uri = f"sqlite:///{settings.home / 'mlflow.db'}"
+    there = settings.model_copy(update={"home": tmp_path / "there", "tracking_uri": store_uri})
+    # another host of the same registry: its database, none of its files
+    if settings.registry_url is None:
+        there = there.model_copy(update={"registry_url": SecretStr(f"sqlite:///{settings.home / 'registry.db'}")})
+    with open_registry(there, bundle) as other:
+        fetched, number = remote.pull(other)
+        assert (fetched, number) == (6, 2)  # the replay stays where it is
+        assert remote.pull(other) == (0, 2)
+    assert np.array_equal(Restorer.load(settings.home)(photo).image, Restorer.load(there.home)(photo).image)
+
+
+def test_a_blob_that_is_damaged_in_the_shared_folder_is_not_taken(
+    registry: Registry, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "shared").mkdir()
+    url = f"file://{tmp_path / 'shared'}"
+    remote.push(registry, url)
+    _, named = integrity.live_files(registry)
+    damaged = tmp_path / "shared" / "blobs" / named[1][1][:2] / named[1][1]
+    damaged.write_bytes(b"no estimator")
+    registry.blobs.path(named[1][1]).unlink()
+    with pytest.raises(RegistryError, match=r"estimator: .* was changed: found SHA-256 .*; run on the host that made"):
+        remote.pull(registry, url)
+    assert not registry.blobs.path(named[1][1]).exists()
+
+
+WRITERS = """
+import sys
+from pathlib import Path
+from abair_registry.db import queries as store
+from abair_registry.registry import open_registry
+from abair_registry.settings import Settings
+writer, count, bundle = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+with open_registry(Settings(), bundle) as registry:
+    for number in range(count):
+        with registry.database.write() as session:
+            store.tell(session, store.Who(writer), "write", f"{writer}-{number}")
+"""
+
+
+def test_eight_processes_write_two_hundred_times_each_and_nothing_is_lost(
+    settings: Settings, bundle: Path, environment: dict[str, str]
+) -> None:
+    """From an empty home, so that all eight begin by making the schema and importing the factory."""
+    command = [sys.executable, "-c", WRITERS]
+    writers = [
+        subprocess.Popen(
+            [*command, f"writer{index}", "200", str(bundle)], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for index in range(8)
+    ]
+    said = [writer.communicate(timeout=300)[1] for writer in writers]
+    assert said == [""] * 8
+    assert [writer.returncode for writer in writers] == [0] * 8
+    with open_registry(settings, bundle) as registry, registry.database.read() as session:
+        written = [event.subject for event in queries.events(session, limit=10_000) if event.action == "write"]
+        assert sorted(written) == sorted(f"writer{w}-{n}" for w in range(8) for n in range(200))
+        assert len(queries.history(session)) == 1

@@ -1,0 +1,347 @@
+"""A plugin is found without running it, and probed so that one which misbehaves costs one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from tests.support.hostile import FAMILY, GOOD, HEAD, SYNTHESIS, Plugin, Tiny, declaring, write_metadata
+
+from abair.errors import AdmissionError, DeploymentError
+from abair.model import lora
+from abair_registry.plugins.admission import Limits, probe
+from abair_registry.plugins.installed import Candidate, find, installed
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return Tiny.make(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder on the path, where plugins are put."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+def hashes(folder: Path) -> dict[Path, str]:
+    return {path: sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def processes(folder: Path) -> list[int]:
+    """The processes that were started with the folder in their environment."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if str(folder).encode() in file.read_bytes():
+                found.append(int(file.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_the_family_is_as_large_as_it_was() -> None:
+    assert len(FAMILY) >= 85
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_hostile_plugin_is_refused_with_one_line(name: str, site: Path, tiny: Tiny) -> None:
+    plugin = FAMILY[name]
+    plugin.make(site, tiny)
+    started = time.monotonic()
+    with pytest.raises(AdmissionError) as refusal:
+        probe(find("frost"), tiny.path, plugin.taken, plugin.limits)
+    line = str(refusal.value)
+    assert line.startswith("plugin frost (distribution abair-frost): ")
+    assert plugin.says in line
+    assert line.isprintable()
+    assert len(line) <= 800
+    assert time.monotonic() - started < plugin.limits.seconds + 5
+    assert "abair_frost" not in sys.modules
+    assert processes(site) == []
+
+
+def test_a_good_plugin_passes_and_nothing_of_it_is_written_or_imported_here(site: Path, tiny: Tiny) -> None:
+    folder = Plugin(module=GOOD + "print('hello', 'x' * 10_000)").make(site, tiny)
+    before = hashes(site)
+    probed = probe(find("frost"), tiny.path, {"noise": "abair-noise", "frost": "ABAIR_frost"})
+    assert hashes(site) == before
+    assert "abair_frost" not in sys.modules
+    assert processes(site) == []
+    assert probed.candidate.version == "1.0"
+    [degradation] = probed.degradations
+    assert (degradation.name, degradation.title) == ("frost", "Frost")
+    assert degradation.synthesizer == "abair_frost.synthesis:degrade"
+    assert degradation.card["licence"] == "MIT"
+    assert degradation.crops_per_second > 10
+    [adapter] = degradation.adapters
+    assert (adapter.backbone, adapter.rank) == ("tiny", 4)
+    assert adapter.parameters > 1000
+    assert adapter.config == folder / "adapters" / "tiny" / lora.CONFIG_FILE
+    assert adapter.weights_sha256 == sha256(adapter.weights.read_bytes()).hexdigest()
+    assert adapter.config_sha256 == sha256(adapter.config.read_bytes()).hexdigest()
+
+
+def test_a_plugin_with_two_degradations_is_probed_for_both(site: Path, tiny: Tiny) -> None:
+    both = declaring("name='rime', title='Rime'), declare(")
+    Plugin(module=both).make(site, tiny)
+    assert [d.name for d in probe(find("frost"), tiny.path, {}).degradations] == ["frost", "rime"]
+
+
+def test_no_secret_of_the_caller_reaches_a_plugin(
+    site: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("ABAIR_REGISTRY_URL", "postgresql://me:hunter2@example.org/abair")
+    monkeypatch.setenv("ABAIR_HOME", str(tmp_path / "home"))
+    told = "' '.join(f'{k}={v}' for k, v in sorted(os.environ.items()))"
+    Plugin(module=declaring(f"card=Card(authors=('A',), licence='MIT', training_data={told})")).make(site, tiny)
+    [degradation] = probe(find("frost"), tiny.path, {}).degradations
+    seen = degradation.card["training_data"]
+    assert "hunter2" not in seen
+    assert os.environ["PATH"] in seen
+    assert "AWS_" not in seen
+    assert "ABAIR_HOME" not in seen
+    assert f"HOME={Path.home()} " not in seen
+
+
+def test_an_open_file_of_the_caller_is_not_inherited(site: Path, tiny: Tiny, tmp_path: Path) -> None:
+    listing = "' '.join(os.readlink(f'/proc/self/fd/{d}') for d in os.listdir('/proc/self/fd') if int(d) < 64 " + (
+        "and os.path.exists(f'/proc/self/fd/{d}'))"
+    )
+    Plugin(module=declaring(f"card=Card(authors=('A',), licence='MIT', training_data={listing})")).make(site, tiny)
+    with (tmp_path / "secret").open("w") as file:
+        os.set_inheritable(file.fileno(), True)
+        [degradation] = probe(find("frost"), tiny.path, {}).degradations
+    assert "secret" not in degradation.card["training_data"]
+    assert "/dev/null" in degradation.card["training_data"]
+
+
+def test_finding_and_listing_run_nothing_of_a_plugin(site: Path, tiny: Tiny) -> None:
+    mark = site / "it-ran"
+    Plugin(module=f"open({str(mark)!r}, 'w').close()\nraise RuntimeError").make(site, tiny)
+    assert "frost" in {plugin.name for plugin in installed()}
+    assert find("frost").module == "abair_frost"
+    assert not mark.exists()
+    assert "abair_frost" not in sys.modules
+
+
+def test_finding_needs_neither_torch_nor_sqlalchemy() -> None:
+    program = (
+        "import sys, abair_registry.admission, abair_registry.candidates as c; c.installed(); "
+        "print(sorted({'torch', 'numpy', 'sqlalchemy', 'alembic', 'mlflow'} & set(sys.modules)))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_plugins_files_are_hashed(site: Path, tiny: Tiny) -> None:
+    folder = Plugin().make(site, tiny)
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "synthesis.pyc").write_bytes(b"0")
+    found = find("frost")
+    assert set(found.files) == {
+        "abair_frost/__init__.py",
+        "abair_frost/synthesis.py",
+        "abair_frost/adapters/tiny/adapter_config.json",
+        "abair_frost/adapters/tiny/adapter_model.safetensors",
+        "abair_frost-1.0.dist-info/METADATA",
+        "abair_frost-1.0.dist-info/entry_points.txt",
+    }
+    assert found.files["abair_frost/synthesis.py"] == sha256(SYNTHESIS.encode()).hexdigest()
+
+
+def test_an_editable_plugins_files_are_those_of_its_folder(
+    site: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    folder = Plugin().make(source, tiny)
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "synthesis.pyc").write_bytes(b"0")
+    monkeypatch.syspath_prepend(source)
+    (source / "abair_frost-1.0.dist-info").rename(tmp_path / "away")
+    write_metadata(site, "abair-frost", {"frost": "abair_frost"}, [])
+    found = find("frost")
+    assert (found.root, found.folder) == (source, folder)
+    assert set(found.files) == {path.relative_to(source).as_posix() for path in hashes(folder) if path.suffix != ".pyc"}
+    assert len(probe(found, tiny.path, {}).degradations) == 1
+
+
+def test_our_own_plugins_are_found() -> None:
+    ours = {plugin.name for plugin in installed() if plugin.distribution == f"abair-{plugin.name}"}
+    assert ours >= {"noise", "rain", "haze", "blur", "low-light"}
+    for name in ours:
+        found = find(name)
+        assert found == find(found.distribution)
+        assert any(path.endswith("/synthesis.py") for path in found.files)
+
+
+def test_a_distributions_name_finds_its_only_plugin(site: Path, tiny: Tiny) -> None:
+    Plugin().make(site, tiny)
+    assert find("abair-frost") == find("ABAIR_Frost") == find("frost")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("forst", "did you mean frost"),
+        ("abair-frsot", "did you mean abair-frost"),
+        ("xyzzy", "; found "),
+        ("\x1b[2J" + "x" * 5000, "no installed distribution has it"),
+        ("", "no installed distribution has it"),
+    ],
+)
+def test_a_name_that_is_not_there_is_refused_with_near_ones(name: str, says: str, site: Path, tiny: Tiny) -> None:
+    Plugin().make(site, tiny)
+    with pytest.raises(AdmissionError) as refusal:
+        find(name)
+    assert says in str(refusal.value)
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) < 1000
+
+
+def test_one_name_in_two_distributions_is_refused_naming_both(site: Path, tiny: Tiny) -> None:
+    Plugin().make(site, tiny)
+    write_metadata(site, "abair-hoar", {"frost": "abair_hoar"}, [])
+    for name in ("frost", "abair-hoar"):
+        with pytest.raises(AdmissionError, match=r"abair-frost 1\.0, abair-hoar 1\.0; expected one"):
+            find(name)
+    assert [plugin.distribution for plugin in installed() if plugin.name == "frost"] == ["abair-frost", "abair-hoar"]
+
+
+def test_a_distribution_with_several_plugins_lists_them(site: Path, tiny: Tiny) -> None:
+    folders = [Plugin().make(site, tiny)]
+    (site / "abair_frost-1.0.dist-info").rename(site.parent / "away")
+    write_metadata(site, "abair-winter", {"frost": "abair_frost", "sleet": "abair_frost"}, folders)
+    with pytest.raises(AdmissionError, match=r"found 2 plugins in it: frost, sleet; expected .*add frost"):
+        find("abair-winter")
+    assert find("frost").distribution == "abair-winter"
+
+
+def _changed(site: Path) -> None:
+    (site / "abair_frost" / "synthesis.py").write_text("x = 1")
+
+
+def _missing(site: Path) -> None:
+    (site / "abair_frost" / "synthesis.py").unlink()
+
+
+def _no_module(site: Path) -> None:
+    (site / "abair_frost").rename(site / "other")
+
+
+def _odd_module(site: Path) -> None:
+    (site / "abair_frost-1.0.dist-info" / "entry_points.txt").write_text("[abair]\nfrost = ../../x y\n")
+
+
+def _standard_module(site: Path) -> None:
+    (site / "abair_frost-1.0.dist-info" / "entry_points.txt").write_text("[abair]\nfrost = sys\n")
+
+
+def _damaged_record(site: Path) -> None:
+    (site / "abair_frost-1.0.dist-info" / "RECORD").write_text("abair_frost/__init__.py\n")
+
+
+def _odd_version(site: Path) -> None:
+    (site / "abair_frost-1.0.dist-info" / "METADATA").write_text("Name: abair-frost\nVersion: \x1b[2J 1\n")
+
+
+def _hidden(site: Path) -> None:
+    other = site.parent / "first"
+    (other / "abair_frost").mkdir(parents=True)
+    (other / "abair_frost" / "__init__.py").write_text("")
+    sys.path.insert(0, str(other))  # the fixture puts sys.path back
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (_changed, "synthesis.py was changed since it was installed"),
+        (_missing, r"synthesis.py cannot be read \(No such file"),
+        (_no_module, "names the module abair_frost, which is not there"),
+        (_odd_module, "which is not there"),
+        (_standard_module, "which is not there"),
+        (_damaged_record, "its RECORD cannot be read"),
+        (_odd_version, "found version"),
+        (_hidden, "which hides the one that was installed in"),
+    ],
+)
+def test_a_damaged_installation_is_refused(
+    damage: Callable[[Path], None], says: str, site: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Plugin().make(site, tiny)
+    damage(site)
+    with pytest.raises(AdmissionError, match=says) as refusal:
+        find("frost")
+    assert str(refusal.value).isprintable()
+
+
+def test_a_plugin_without_a_record_is_hashed_by_its_folder(site: Path, tiny: Tiny) -> None:
+    Plugin().make(site, tiny)
+    (site / "abair_frost-1.0.dist-info" / "RECORD").unlink()
+    assert len(find("frost").files) == 4
+
+
+def test_a_module_in_a_namespace_is_found_without_importing_its_parents(site: Path) -> None:
+    folder = site / "winter" / "frost"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError")
+    (folder / "plugin.py").write_text("raise RuntimeError")
+    write_metadata(site, "winter-frost", {"frost": "winter.frost.plugin"}, [folder])
+    assert find("frost").folder == folder
+    assert "winter" not in sys.modules
+
+
+def test_what_is_no_backbone_is_no_fault_of_the_plugin(site: Path, tiny: Tiny, tmp_path: Path) -> None:
+    Plugin().make(site, tiny)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(tiny.path.read_bytes()[:-100])
+    for path in (tiny.adapter, damaged, tmp_path / "none"):
+        with pytest.raises(DeploymentError, match=path.name):
+            probe(find("frost"), path, {})
+
+
+def test_a_probe_that_is_interrupted_leaves_nothing_running(
+    site: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Plugin(module=HEAD + "time.sleep(600)").make(site, tiny)
+    found: Candidate = find("frost")
+
+    def interrupt(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("abair_registry.plugins.worker.supervisor.threading.Event.wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        probe(found, tiny.path, {}, Limits(seconds=30))
+    assert processes(site) == []
+
+
+def test_a_probe_whose_caller_was_killed_ends_by_itself(site: Path, tiny: Tiny) -> None:
+    runs = site / "it-runs"
+    Plugin(module=HEAD + f"Path({str(runs)!r}).touch()\ntime.sleep(600)").make(site, tiny)
+    program = (
+        "from pathlib import Path; from abair_registry.admission import *; from abair_registry.candidates import *; "
+        f"probe(find('frost'), Path({str(tiny.path)!r}), {{}}, Limits(seconds=1))"
+    )
+    # what a killed caller cannot clean up lies in its temporary folder
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(site.parent)}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment) as caller:
+        until = time.monotonic() + 20
+        while not runs.exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        caller.kill()
+    assert len(processes(site)) == 1
+    while processes(site) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert processes(site) == []

@@ -1,0 +1,141 @@
+"""What plugins are asked and told, in a process of their own: whatever one does there costs a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.support.hostile import GOOD, Plugin, Tiny
+
+from abair.report import Group, Report, Verdict
+from abair_registry.db.snapshot import Part
+from abair_registry.operations import gates
+from abair_registry.plugins import calls
+from abair_registry.plugins.calls import Limits, Trusted
+
+HEARS = """
+import json
+@hookimpl
+def abair_deployed(deployment):
+    (HERE / "heard.json").write_text(json.dumps([deployment.name, list(deployment.labels)]))
+"""
+GATE = """
+@hookimpl
+def abair_gates(report):
+    {body}
+"""
+
+
+def part(name: str = "frost", distribution: str = "abair-frost", version: str = "1.0") -> Part:
+    """A part of what serves, as the registry has it."""
+    return Part(name, 1, name, distribution, version, "0" * 64, "0" * 64, None)
+
+
+def trusted(*names: str) -> Trusted:
+    """These plugins, which are installed as they are recorded."""
+    found = calls.trusted([part(name, f"abair-{name}") for name in names])
+    assert found.left_out == {}
+    return found
+
+
+def report() -> Report:
+    """Of one new label; all of it is well."""
+    ways = dict.fromkeys(("input", "backbone", "OH", "SW", "Oracle"), (30.0, 31.0))
+    return Report(
+        new=("frost",),
+        groups=tuple(Group(labels=(label,), psnr=ways, top=(label, label)) for label in ("frost", "clean")),
+    )
+
+
+def gate(site: Path, tmp_path: Path, body: str) -> list[Verdict]:
+    """What is heard of a plugin with this gate."""
+    Plugin(module=GOOD + GATE.format(body=body)).make(site, Tiny.make(tmp_path))
+    return calls.verdicts(trusted("frost"), report())
+
+
+def test_a_plugin_hears_which_deployment_went_live(site: Path, bundle: Path, tmp_path: Path) -> None:
+    folder = Plugin(module=GOOD + HEARS).make(site, Tiny.make(tmp_path))
+    assert calls.announce(trusted("frost"), bundle) == []
+    assert json.loads((folder / "heard.json").read_text()) == ["tiny-bundle", ["noise", "rain", "low-light", "clean"]]
+
+
+def test_a_notice_that_fails_is_told_and_the_others_hear_theirs(site: Path, bundle: Path, tmp_path: Path) -> None:
+    tiny = Tiny.make(tmp_path)
+    Plugin(module=GOOD + "\n@hookimpl\ndef abair_deployed(deployment):\n    sys.exit(3)\n").make(site, tiny)
+    other = Plugin(module=GOOD + HEARS).make(site, tiny, name="frostbite", distribution="abair-frostbite")
+    (wrong,) = calls.announce(trusted("frost", "frostbite"), bundle)
+    assert wrong == "plugin frost: its notice of the deployment failed (SystemExit: 3)"
+    assert (other / "heard.json").is_file()
+
+
+def test_a_plugin_that_hangs_when_it_is_told_costs_its_time_and_a_line(
+    site: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Plugin(module="import time\ntime.sleep(600)\n" + GOOD).make(site, Tiny.make(tmp_path))
+    monkeypatch.setattr(calls, "ASKING", Limits(seconds=2))
+    began = time.monotonic()
+    (wrong,) = calls.announce(trusted("frost"), bundle)
+    assert "did not finish within 2 s" in wrong
+    assert time.monotonic() - began < 20
+
+
+def test_a_gate_is_asked_and_its_words_are_one_line(site: Path, tmp_path: Path) -> None:
+    body = "from abair import Verdict; return [Verdict(name='ice\\x1b[31m', passed=False, measured=1, threshold=2)]"
+    (verdict,) = gate(site, tmp_path, body)
+    assert (verdict.name, verdict.passed, verdict.measured) == ("plugin frost: ice [31m", False, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("return 3", "valid list"),
+        ("import os; os._exit(0)", "ended the process with code 0"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed with SIGSEGV"),
+    ],
+)
+def test_a_gate_that_cannot_be_asked_refuses_with_its_name(site: Path, tmp_path: Path, body: str, why: str) -> None:
+    (verdict,) = gate(site, tmp_path, body)
+    assert not verdict.passed
+    assert "frost" in verdict.advice
+    assert why in verdict.advice
+
+
+def test_a_gate_sees_no_secret_and_cannot_change_what_judges(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABAIR_REGISTRY_URL", "postgresql://ada:secret@host/db")
+    body = (
+        "import os; from abair_registry.operations import gates; gates.judge = None; from abair import Verdict; "
+        "return [Verdict(name=os.environ.get('ABAIR_REGISTRY_URL', 'nothing'), passed=True, measured=1, threshold=0)]"
+    )
+    (verdict,) = gate(site, tmp_path, body)
+    assert verdict.name == "plugin frost: nothing"
+    assert gates.judge is not None
+    assert "abair_frost" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("recorded", "why"),
+    [
+        (part(distribution="ice-frost"), "installed by distribution abair-frost, recorded for ice-frost"),
+        (part(version="0.9"), "version 1.0 is installed, 0.9 is recorded"),
+        (part("sleet", "abair-sleet"), "not installed"),
+    ],
+)
+def test_what_is_not_installed_as_it_is_recorded_never_runs(
+    site: Path, bundle: Path, tmp_path: Path, recorded: Part, why: str
+) -> None:
+    ran = tmp_path / "ran"
+    Plugin(module=f"open({os.fspath(ran)!r}, 'w')\n" + GOOD).make(site, Tiny.make(tmp_path))
+    found = calls.trusted([recorded])
+    assert (found.points, found.left_out) == ((), {recorded.plugin: why})
+    assert calls.announce(found, bundle) == []
+    assert calls.verdicts(found, report()) == []
+    assert not ran.exists()
+    assert calls.announce(trusted("frost"), bundle) == []
+    assert ran.exists()

@@ -1,0 +1,88 @@
+"""A real MLflow server: its page opens on the registry's store, operations are told to it, and it may die."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.registry.conftest import Run
+
+from abair.deployment import read_deployment
+from abair_registry.settings import Settings
+from abair_registry.tracking.mlflow_client import Runs
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX's")
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def server(environment: dict[str, str], port: int) -> Iterator[subprocess.Popen[str]]:
+    """`abair-registry ui`, when it says where the runs are."""
+    command = [sys.executable, "-m", "abair_registry", "ui", "--no-browser", "--port", str(port)]
+    # a shell's background jobs ignore Ctrl-C, and so would what they start
+    process = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert "the runs are at http://127.0.0.1" in process.stderr.readline()
+    yield process
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+
+
+def children_of(process: int) -> list[int]:
+    """Of a server's group, found by its leader's parent."""
+    rows = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            _, ppid, pgid = status.read_text().rpartition(")")[2].split()[:3]
+            rows.append((int(status.parent.name), int(ppid), int(pgid)))
+    groups = {pgid for pid, ppid, pgid in rows if ppid == process}
+    return [pid for pid, _, pgid in rows if pgid in groups]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes as Linux lists them")
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_the_page_opens_operations_are_told_to_it_and_nothing_is_left_behind(
+    server: subprocess.Popen[str], port: int, run: Run, team: Path, settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        assert (answer.status, b"MLflow" in answer.read()) == (200, True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    code, (told,), err = run("add", "frost")
+    assert (code, told["outcome"]) == (0, "live"), err
+    there = Runs(settings.model_copy(update={"tracking_uri": url}))
+    assert there.exists(told["run_id"])
+    assert [version.tags["abair.deployment"] for version in there.versions()] == ["2"]
+
+    left = children_of(server.pid)
+    assert left
+    server.send_signal(signal.SIGINT)
+    assert server.wait(30) == 0
+    for process in left:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    code, _, err = run("disable", "rain", "--yes")
+    assert (code, err.count("\n"), "MLflow at" in err) == (1, 1, True)
+    assert read_deployment(settings.home).name == "2"
+    code, (told,), err = run("rollback")
+    assert (code, told["deployment"], "what is live is live" in err) == (0, 1, True)
