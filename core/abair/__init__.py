@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from abair.contract import CLEAN, GROUP, Card, Degradation, hookimpl, recorded_figures
+from abair.contract import GROUP, Card, Degradation, hookimpl, recorded_figures
 from abair.errors import AbairError
+from abair.labels import CLEAN
 
 if TYPE_CHECKING:
     from abair.inference.restorer import Restored, Restorer

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Final
 import pluggy
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from abair.labels import check_degradation_name
+
 if TYPE_CHECKING:
     from abair.deployment import Deployment
     from abair.report import Report, Verdict
 
 GROUP: Final = "abair"
 """The entry-point group of plugins; also pluggy's project name."""
-
-CLEAN: Final = "clean"
-"""The one label that is no degradation; it has no adapter, its weight scales the residual down."""
 
 CONFIG_FILE: Final = "adapter_config.json"
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
@@ -34,7 +33,6 @@ RECORD_FILE: Final = "training.toml"
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _IMPORT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -97,11 +95,7 @@ class Degradation(BaseModel):
     @field_validator("name")
     @classmethod
     def _name_is_a_label(cls, name: str) -> str:
-        if name == CLEAN or not _NAME.fullmatch(name) or len(name) > 40:
-            raise ValueError(
-                f"found {name!r}, expected up to 40 lower-case letters, digits, single hyphens, not 'clean'"
-            )
-        return name
+        return check_degradation_name(name)
 
     @field_validator("synthesizer")
     @classmethod

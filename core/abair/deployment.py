@@ -6,7 +6,6 @@ serves reads a deployment, never plugins. No torch is needed to read or check on
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from datetime import datetime
@@ -16,9 +15,9 @@ from typing import Annotated, Final, Literal
 from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from abair.contract import CLEAN
 from abair.errors import DeploymentError
-from abair.files import write_text
+from abair.files import file_sha256, write_text
+from abair.labels import CLEAN
 
 FILE_NAME: Final = "deployment.json"
 BACKBONE_FILE: Final = "backbone.safetensors"
@@ -210,6 +209,4 @@ def write_deployment(deployment: Deployment, folder: Path) -> Path:
 
 def file_ref(path: Path, folder: Path) -> FileRef:
     """Describe a file below `folder` by path, size and SHA-256."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileRef(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=digest)
+    return FileRef(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=file_sha256(path))

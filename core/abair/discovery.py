@@ -6,25 +6,19 @@ here every plugin is loaded, checked and asked in a `try` of its own (`SystemExi
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, distributions, entry_points
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pluggy
-from pydantic import ValidationError
 
 from abair.contract import GROUP, Degradation, Hooks
 from abair.errors import PluginError
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
-
-    Synthesizer = Callable[[Tensor, Generator], Tensor]
+from abair.text import describe_error
 
 
 @dataclass(frozen=True)
@@ -109,24 +103,6 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Plugins:
     return plugins
 
 
-def load_synthesizer(degradation: Degradation) -> Synthesizer:
-    """Import the function that synthesises a degradation.
-
-    Raises:
-        PluginError: the module cannot be imported, or holds no such function.
-    """
-    module, _, function = degradation.synthesizer.partition(":")
-    try:
-        synthesizer = getattr(importlib.import_module(module), function)
-    except (Exception, SystemExit) as error:
-        raise PluginError(
-            f"degradation {degradation.name}: synthesizer {degradation.synthesizer} cannot be loaded ({said(error)})"
-        ) from error
-    if not callable(synthesizer):
-        raise PluginError(f"degradation {degradation.name}: synthesizer {degradation.synthesizer} is not a function")
-    return cast("Synthesizer", synthesizer)
-
-
 @dataclass(frozen=True)
 class _Loaded:
     """A plugin whose hooks fit and whose answer has the right form."""
@@ -151,7 +127,9 @@ def installed_points(problems: list[Problem]) -> list[EntryPoint]:
                     found[name] = list(distribution.entry_points.select(group=GROUP))
                 except Exception as error:
                     found[name] = []
-                    problems.append(Problem(name, name, f"its entry_points.txt cannot be read ({said(error)})"))
+                    problems.append(
+                        Problem(name, name, f"its entry_points.txt cannot be read ({describe_error(error)})")
+                    )
         return [point for listed in found.values() for point in listed]
 
 
@@ -178,7 +156,7 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint) -> list[Degradation]
     try:
         module = point.load()
     except (Exception, SystemExit) as error:
-        raise PluginError(f"cannot be imported: {said(error)}") from error
+        raise PluginError(f"cannot be imported: {describe_error(error)}") from error
     hooks = f"the hooks are {', '.join(name for name in vars(Hooks) if name.startswith('abair_'))}"
     marked = f"{hooks}, each a function marked @abair.hookimpl"
     if manager.is_registered(module):
@@ -188,7 +166,7 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint) -> list[Degradation]
         manager.check_pending()
     except (Exception, SystemExit) as error:
         raise PluginError(
-            f"its hooks do not fit: {said(error)}; {hooks}, with the arguments of abair.contract.Hooks"
+            f"its hooks do not fit: {describe_error(error)}; {hooks}, with the arguments of abair.contract.Hooks"
         ) from error
     misspelt = _misspelt_hooks(module)
     if misspelt:
@@ -202,7 +180,7 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint) -> list[Degradation]
     try:
         declared: Any = answers[0]()
     except (Exception, SystemExit) as error:
-        raise PluginError(f"abair_degradations failed: {said(error)}") from error
+        raise PluginError(f"abair_degradations failed: {describe_error(error)}") from error
     if not isinstance(declared, list) or not all(isinstance(item, Degradation) for item in declared):
         raise PluginError(f"abair_degradations returned {_short(declared)}; expected a list of abair.Degradation")
     names = [degradation.name for degradation in declared]
@@ -240,14 +218,6 @@ def _text(read: Callable[[], Any]) -> str:
         return str(read() or "")
     except Exception:
         return ""
-
-
-def said(error: BaseException) -> str:
-    """Kind and text of a plugin's error, in one line."""
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    text = " ".join(_text(lambda: error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
 def _short(value: object) -> str:

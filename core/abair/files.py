@@ -1,7 +1,8 @@
-"""Files that are there wholly or not at all: written aside, then renamed."""
+"""Files: written whole or not at all, and identified by their SHA-256."""
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,13 @@ from pathlib import Path
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """The path to write to, an empty file; at the end it takes the name `path`.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield an empty file beside `path` to write to; at the end it is renamed to `path`.
 
-    After an exception it is gone and `path` is as it was. Makes the folder. Raises OSError.
+    After an exception it is gone and `path` is as it was. Makes the folder.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
@@ -27,6 +31,20 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text. Raises OSError."""
-    with written_whole(path) as aside:
+    """Write UTF-8 text, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from abair.contract import CLEAN
+from abair.labels import CLEAN
 
 Way = Literal["input", "backbone", "OH", "SW", "Oracle", "champion"]
 """What a sample went through: nothing; the bare backbone; the challenger by its likeliest label, by its soft weights,

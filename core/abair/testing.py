@@ -23,13 +23,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from abair.contract import GROUP, Degradation
-from abair.discovery import discover, load_synthesizer
+from abair.data.synthesizers import load_synthesizer
+from abair.discovery import discover
 from abair.errors import AdapterError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
 
 SIZES: Final = ((1, 1), (1, 7), (33, 47), (128, 128))
 """Heights and widths in pixels that every synthesiser is tried on: one pixel, one row, odd sides, a training crop."""

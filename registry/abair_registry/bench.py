@@ -19,7 +19,7 @@ from abair.evaluation.benchmark import evaluate, weights_hash
 from abair.evaluation.datasets.find import SAVED, FoundSets, find_sets
 from abair.evaluation.policies import Policy
 from abair.evaluation.results import QualityReport
-from abair.files import write_text, written_whole
+from abair.files import atomic_write, write_text
 from abair.inference.restorer import Restorer
 from abair.model.backbone import load_backbone
 from abair.model.estimator import load_estimator
@@ -34,7 +34,7 @@ from abair_registry.registry import open_registry
 from abair_registry.settings import Settings
 
 if TYPE_CHECKING:
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
 
 SETS: Final = (
     "CBSD68_s25", "Rain100L", "SOTS_indoor", "GoPro", "LOL_eval15",
@@ -167,7 +167,7 @@ def run(
     experiment = Experiment(additions=additions, reports=reports)
     write_text(out / "additions.json", experiment.model_dump_json(indent=1) + "\n")
     write_text(out / "additions.md", experiment.markdown())
-    with written_whole(out / "additions.png") as aside:
+    with atomic_write(out / "additions.png") as aside:
         from abair_registry.operations.charts import over_stages
 
         stages = range(len(reports))  # beyond what can be seen, undamaged photos would hide everything else

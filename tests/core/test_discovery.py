@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from abair.discovery import Plugins, discover, load_synthesizer
+from abair.data.synthesizers import load_synthesizer
+from abair.discovery import Plugins, discover
 from abair.errors import PluginError
 
 GOOD = """

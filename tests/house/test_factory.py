@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from abair import Restorer
 from abair.data.sample_photos import sample_photos
+from abair.data.synthesizers import load_synthesizer
 from abair.deployment import FACTORY, Deployment, read_deployment
-from abair.discovery import discover, load_synthesizer
+from abair.discovery import discover
 
 
 @pytest.fixture(scope="module")

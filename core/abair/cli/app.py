@@ -15,11 +15,12 @@ import typer
 
 import abair
 from abair.cli import bench, gallery, inputs, plugin, train
-from abair.cli.console import Reporter, bars, one_line, reporting
+from abair.cli.console import Reporter, bars, reporting
 from abair.cli.loading import load_restorer, load_synthesizers
 from abair.cli.options import PLAIN, Bundle, Device, Json, MaxMegapixels, Paths, Policy, Precision, Recursive
 from abair.cli.run import run_app
 from abair.errors import AbairError
+from abair.text import one_line
 
 if TYPE_CHECKING:
     from abair.inference.restorer import Restorer

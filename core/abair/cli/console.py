@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from abair.errors import AbairError
+from abair.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,11 +155,6 @@ def explain(error: BaseException, about: str = "") -> str:
             f"unexpected {type(error).__name__}{f' ({text})' if text else ''}; ABAIR_DEBUG=1 shows where it came from"
         )
     return said if about in said or repr(about) in said else f"{about}: {said}"
-
-
-def one_line(text: str) -> str:
-    """The text with line breaks, control characters and undecodable bytes of file names made visible."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.splitlines()).strip())
 
 
 def bars(weights: Mapping[str, float], width: int = 24) -> Iterable[str]:

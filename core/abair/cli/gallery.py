@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import typer
 
-from abair.cli.console import one_line
-from abair.files import written_whole
+from abair.files import atomic_write
+from abair.text import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +73,7 @@ class Page:
 @contextmanager
 def opened(path: Path) -> Iterator[Page]:
     """A page that takes its name when it is whole. Raises OSError."""
-    with written_whole(path) as aside, aside.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as aside, aside.open("w", encoding="utf-8") as file:
         file.write(_HEAD)
         yield Page(file)
         file.write("</body></html>\n")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import typer
 
-from abair.cli.console import Reporter, one_line
+from abair.cli.console import Reporter
 from abair.errors import ImageError
+from abair.text import one_line
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from abair.cli.console import Reporter
 from abair.cli.options import Precision
 
 if TYPE_CHECKING:
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
     from abair.inference.restorer import Restorer
 
 
@@ -27,7 +27,8 @@ def load_restorer(deployment: str | None, device: str = "cpu", precision: Precis
 
 def load_synthesizers(reporter: Reporter) -> dict[str, Synthesizer]:
     """Of every usable plugin; what cannot be used is said and left out."""
-    from abair.discovery import discover, load_synthesizer
+    from abair.data.synthesizers import load_synthesizer
+    from abair.discovery import discover
     from abair.errors import PluginError
 
     plugins = discover()

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from abair.cli import inputs
-from abair.cli.console import Reporter, one_line, reporting
+from abair.cli.console import Reporter, reporting
 from abair.cli.options import PLAIN, Json, MaxMegapixels
 from abair.errors import MissingExtraError, PluginError
 from abair.plugin_kit.scaffold import LONGEST_AUTHOR, Licence, Made, check_author, make_package
+from abair.text import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +113,8 @@ def preview(
     Clean photos, each beside damaged versions from mild to strong, with their seeds and PSNR.
     """
     with reporting() as reporter:
-        from abair.discovery import discover, load_synthesizer
+        from abair.data.synthesizers import load_synthesizer
+        from abair.discovery import discover
         from abair.images import photo_file
         from abair.plugin_kit.preview import preview as sheet_of
 

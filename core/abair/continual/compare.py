@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from abair.continual.replay import HeldOut
 from abair.continual.score_cache import Measured, Named, Scores, distance
-from abair.contract import CLEAN
 from abair.data.degrade import to_8_bit
+from abair.labels import CLEAN
 from abair.metrics import psnr, ssim
 from abair.model.backbone import Backbone
 from abair.model.estimator import Estimator

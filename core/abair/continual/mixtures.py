@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from abair.continual.replay import LONGEST, Chains, Features, seen_in
-from abair.contract import CLEAN
 from abair.data.degrade import CleanPhotos, Degrader, generator_for, toned
+from abair.labels import CLEAN
 from abair.model.backbone import Backbone, fingerprint
 from abair.model.blend_cost import Costs, logarithm_of_error
 from abair.model.lora import Adapter, Blender
 from abair.physics import chance
 
 if TYPE_CHECKING:
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
 
 TONED: Final = 0.5
 """Share of the chains whose scenes are made paler or darker first."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from abair.continual.replay import Chains, Features
-from abair.contract import CLEAN
 from abair.errors import TrainingError
+from abair.labels import CLEAN
 from abair.model.backbone import freeze
 from abair.model.estimator import Estimator
 

@@ -18,9 +18,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from abair.contract import CLEAN
 from abair.data.degrade import CleanPhotos, Degrader, generator_for, to_8_bit
 from abair.errors import TrainingError
+from abair.labels import CLEAN
 from abair.model import views
 from abair.model.backbone import GLOBAL_VIEW, Backbone, fingerprint
 from abair.model.estimator import look

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from abair.contract import CLEAN
 from abair.data.file_artifacts import filed
 from abair.errors import ImageError, TrainingError
 from abair.images import photo_file
 from abair.images.pixels import to_8_bit as to_8_bit_array
+from abair.labels import CLEAN
 from abair.physics import chance, log_uniform, uniform
 
 if TYPE_CHECKING:
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
 
 HELD_OUT: Final = 0.05
 """Part of the photos that training never sees; chosen by a hash of the name, so it stays when photos are added."""

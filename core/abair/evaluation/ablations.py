@@ -31,7 +31,7 @@ from abair.training.loop import State, Task, train
 from abair.training.settings import ADAPTING, PRETRAINING, Settings
 
 if TYPE_CHECKING:
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
 
 RANKS: Final = (2, 4, 8, 16)
 MIXED: Final = 24

@@ -16,10 +16,10 @@ from abair.evaluation.benchmark import HEADINGS, Progress, QualityReport, evalua
 from abair.evaluation.datasets.find import EvaluationSet, Item, degrade, picture_seed
 from abair.evaluation.policies import POLICIES, ImageResult, Policy
 from abair.evaluation.reports.contact_sheet import Half, SheetRow, before_after, contact_sheet
-from abair.files import written_whole
+from abair.files import atomic_write
 
 if TYPE_CHECKING:
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
     from abair.inference.restorer import Restorer
 
 PHOTOS: Final[dict[str, tuple[float, float]]] = {
@@ -139,7 +139,7 @@ def _telling(rows: Sequence[SheetRow], count: int = 4) -> list[SheetRow]:
 
 def _save(picture: Image.Image, path: Path) -> None:
     try:
-        with written_whole(path) as aside:
+        with atomic_write(path) as aside:
             picture.save(aside, optimize=True)
     except OSError as error:
         raise ImageError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from None

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from abair.contract import RECORD_FILE
 from abair.data.degrade import CleanPhotos, Degrader
-from abair.discovery import Found, load_synthesizer
+from abair.data.synthesizers import load_synthesizer
+from abair.discovery import Found
 from abair.errors import TrainingError
 from abair.evaluation.training_cost import Effort, spent
 from abair.model.backbone import Backbone, fingerprint, load_backbone

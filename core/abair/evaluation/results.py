@@ -12,7 +12,7 @@ from abair.evaluation.datasets.paper import FIVE_TASKS, TABLES
 from abair.evaluation.policies import ImageResult, Policy, Score, mean_score
 from abair.evaluation.reports.markdown import overview
 from abair.evaluation.reports.radar import draw_radar
-from abair.files import write_text, written_whole
+from abair.files import atomic_write, write_text
 
 RADAR_FILE = "radar.png"
 
@@ -125,6 +125,6 @@ class QualityReport(BaseModel):
         if len(axes) < 3:
             return ()
         figure = draw_radar(axes, self.five_task_mean(), f"deployment {self.deployment}, backbone {self.backbone}")
-        with written_whole(path) as aside:
+        with atomic_write(path) as aside:
             figure.savefig(aside, dpi=160)
         return (path,)

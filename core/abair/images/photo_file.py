@@ -31,6 +31,7 @@ from PIL import (
 from abair.errors import ImageError
 from abair.images import codecs, metadata
 from abair.images.pixels import flattened, samples_of, to_8_bit, to_numpy, with_colour_key
+from abair.text import error_text
 
 log = logging.getLogger("abair")
 
@@ -179,7 +180,7 @@ def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = Fal
         raise ImageError(f"{_name(path)}: not enough memory to write {width} x {height} pixels; free some") from error
     except Exception as error:  # encoders raise many kinds
         raise ImageError(
-            f"{_name(path)}: cannot be written as {kind} ({_line(error)}); choose another format"
+            f"{_name(path)}: cannot be written as {kind} ({error_text(error)}); choose another format"
         ) from error
     try:
         _place(path, data, overwrite=overwrite)
@@ -187,8 +188,8 @@ def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = Fal
         raise _exists(path) from error
     except OSError as error:
         raise ImageError(
-            f"{_name(path)}: cannot be written ({error.strerror or _line(error)}), expected a writable folder with "
-            f"room for {len(data) / 1e6:.1f} MB; free space or choose another folder"
+            f"{_name(path)}: cannot be written ({error.strerror or error_text(error)}), expected a writable folder "
+            f"with room for {len(data) / 1e6:.1f} MB; free space or choose another folder"
         ) from error
 
 
@@ -231,7 +232,7 @@ def _open(path: Path) -> ImageFile.ImageFile:
     except FileNotFoundError as error:
         raise ImageError(f"{_name(path)}: found no such file, {_EXPECTED}; check the path") from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or _line(error)
+        reason = getattr(error, "strerror", None) or error_text(error)
         raise ImageError(f"{_name(path)}: cannot be opened ({reason}), {_EXPECTED}; check its permissions") from error
     if not head:
         raise ImageError(f"{_name(path)}: found an empty file, {_EXPECTED}; copy it again from its source")
@@ -363,10 +364,6 @@ def _name(path: Path) -> str:
     return str(path) if str(path).isprintable() else repr(str(path))
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _exists(path: Path) -> ImageError:
     return ImageError(f"{_name(path)}: found an existing file, expected a free name; use --overwrite to replace it")
 
@@ -375,7 +372,9 @@ def _damaged(path: Path, error: BaseException) -> ImageError:
     # what Pillow says of pixels that no mode of its own can hold, such as colours in floating point
     unknown = "unknown pixel mode" in str(error)
     advice = "convert it to 8 or 16 bits a channel first" if unknown else "copy it again from its source"
-    return ImageError(f"{_name(path)}: found a damaged or unsupported file ({_line(error)}), {_EXPECTED}; {advice}")
+    return ImageError(
+        f"{_name(path)}: found a damaged or unsupported file ({error_text(error)}), {_EXPECTED}; {advice}"
+    )
 
 
 def _guess(head: bytes) -> str:

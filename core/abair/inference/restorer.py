@@ -23,10 +23,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from abair.contract import CLEAN
 from abair.deployment import Deployment, read_deployment
 from abair.errors import DeploymentError, ImageError, WeightsError
 from abair.inference.tiling import SMALLEST_TILE, tiles
+from abair.labels import CLEAN
 from abair.model import views
 from abair.model.backbone import Backbone, fingerprint, load_backbone, pad_to_stride
 from abair.model.estimator import Estimator, load_estimator, one_hot

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from abair.errors import AbairError, DeploymentError
-from abair.files import written_whole
+from abair.files import atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,7 +112,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     from safetensors.torch import save_file
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         try:
             save_file(whole, aside, metadata=dict(metadata))
         except SafetensorError as error:  # how it says that a disk is full

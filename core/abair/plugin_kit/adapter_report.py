@@ -16,9 +16,10 @@ import torch
 from abair import __version__
 from abair.contract import RECORD_FILE, Degradation
 from abair.data.degrade import SAMPLES, Degrader
+from abair.data.synthesizers import load_synthesizer
 from abair.deployment import FACTORY, read_deployment
-from abair.discovery import discover, load_synthesizer
-from abair.files import write_text, written_whole
+from abair.discovery import discover
+from abair.files import atomic_write, write_text
 from abair.model.backbone import fingerprint, load_backbone
 from abair.model.lora import Adapter, read_adapter, read_adapter_files
 from abair.plugin_kit import readme
@@ -188,7 +189,7 @@ def _write_evidence(
         return
     pictures = {"before-after.png": before_after(efficacy), "curves.png": curves(name, history)}
     for file, figure in pictures.items():
-        with written_whole(run / file) as aside:
+        with atomic_write(run / file) as aside:
             aside.write_bytes(_png(figure))
         if tracked is not None:
             tracked.figure(figure, f"figures/{file}")

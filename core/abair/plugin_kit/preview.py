@@ -11,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from abair.discovery import Found, said
+from abair.discovery import Found
 from abair.errors import MissingExtraError, PluginError
 from abair.metrics import psnr, to_8_bit
+from abair.text import describe_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
 
 CELL: Final = (256, 192)
 """Width and height of a picture in pixels. Photos are reduced to it before they are damaged, so that the sheet shows
@@ -97,7 +98,7 @@ def damaged(found: Found, synthesizer: Synthesizer, clean: Pixels, seed: int, na
     try:
         result: Any = synthesizer(photo.clone(), generator)  # whatever a plugin returns
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{about} failed: {said(error)}; {mend}") from error
+        raise PluginError(f"{about} failed: {describe_error(error)}; {mend}") from error
     if not isinstance(result, torch.Tensor) or result.shape != photo.shape or not bool(result.isfinite().all()):
         form = f"shape {tuple(result.shape)}" if isinstance(result, torch.Tensor) else type(result).__name__
         raise PluginError(f"{about} returned {form}, expected finite values of shape {tuple(photo.shape)}; {mend}")

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from abair.continual.replay import Replay
-from abair.contract import CLEAN, CONFIG_FILE, WEIGHTS_FILE
+from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import (
     BACKBONE_FILE,
     ESTIMATOR_FILE,
@@ -25,6 +25,7 @@ from abair.deployment import (
 )
 from abair.discovery import Found
 from abair.errors import DeploymentError
+from abair.labels import CLEAN
 from abair.model.backbone import fingerprint, load_backbone
 from abair.model.estimator import load_estimator
 from abair.model.lora import read_adapter

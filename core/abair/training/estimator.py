@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from abair.continual.replay import seen_in
 from abair.data.degrade import CleanPhotos, Degrader, Recipe, generator_for, to_8_bit
 from abair.data.file_artifacts import filed
-from abair.files import written_whole
+from abair.files import atomic_write
 from abair.model import views
 from abair.model.backbone import Backbone, fingerprint
 from abair.model.blend_cost import Costs, is_chain, logarithm_of_error
@@ -204,7 +204,7 @@ class Pool:
             ]
         )
         if not path.is_file() or path.stat().st_size != size * kind.itemsize:
-            with written_whole(path) as aside:  # two processes may begin at once
+            with atomic_write(path) as aside:  # two processes may begin at once
                 os.truncate(aside, size * kind.itemsize)  # takes space only where it is written to
         self._kept = np.memmap(path, kind, "r+", shape=(size,))
 

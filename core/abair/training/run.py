@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from abair.continual.replay import Replay, features_of, replay_of, together
 from abair.contract import CONFIG_FILE, RECORD_FILE
 from abair.data.degrade import CleanPhotos, Degrader, Recipe, clean_photos
+from abair.data.synthesizers import load_synthesizer
 from abair.deployment import BACKBONE_FILE, FACTORY, Deployment, read_deployment
-from abair.discovery import Found, Plugins, discover, load_synthesizer
+from abair.discovery import Found, Plugins, discover
 from abair.errors import AdapterError, PluginError, TrainingError
 from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
 from abair.model.blend_cost import Costs

@@ -12,8 +12,8 @@ from typing import Final
 import torch
 
 from abair.continual.replay import seen_in
-from abair.contract import CLEAN
 from abair.data.degrade import CleanPhotos, Degrader, generator_for
+from abair.labels import CLEAN
 from abair.model.backbone import Backbone
 from abair.model.blend_cost import GOOD_ENOUGH, part
 from abair.model.estimator import Estimator

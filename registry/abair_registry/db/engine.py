@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, 
 from sqlalchemy.orm import Session
 
 from abair.errors import MissingExtraError, RegistryError
+from abair.text import error_text
 from abair_registry.db.migrate import LOCK_KEY
 from abair_registry.settings import DATABASE, Settings
 
@@ -59,11 +60,11 @@ class Database:
         try:
             yield
         except OperationalError as error:
-            raise _unusable(self.url, _said(error)) from None
+            raise _unusable(self.url, error_text(error.orig or error)) from None
         except DBAPIError as error:
             # a file that is no database, a text too long for its column, a database that may not be written
             if type(error) in (DatabaseError, DataError) or "readonly" in str(error).lower().replace("-", ""):
-                raise _unusable(self.url, _said(error)) from None
+                raise _unusable(self.url, error_text(error.orig or error)) from None
             raise
 
     def close(self) -> None:
@@ -131,10 +132,6 @@ def _take_turn(connection: Connection) -> None:
     """Writers on PostgreSQL take turns as on SQLite, so the same program is right on both."""
     if connection.get_execution_options().get("write"):
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY + 1})
-
-
-def _said(error: DBAPIError) -> str:
-    return " ".join(str(error.orig).split())
 
 
 def _unusable(url: URL, reason: str) -> RegistryError:

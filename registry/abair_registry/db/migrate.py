@@ -13,6 +13,7 @@ from filelock import FileLock
 from sqlalchemy import Connection, Engine, inspect, text
 
 from abair.errors import RegistryError
+from abair.text import error_text
 from abair_migrations import HEAD, VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _migrate(engine: Engine, revision: str, *, up: bool) -> Path | None:
             (command.upgrade if up else command.downgrade)(config, revision)
     except CommandError as error:
         wanted = "a newer" if up else "an older"
-        reason = " ".join(str(error).split())
+        reason = error_text(error)
         raise RegistryError(
             f"schema revision {revision}: {reason}; found {found or 'none'}, expected {wanted} one"
         ) from None

@@ -31,6 +31,12 @@ OPERATION_KINDS: Final = ("import", "add", "disable", "enable", "remove", "promo
 APPEND_ONLY: Final = ("release", "adapter", "replay", "estimator", "deployment", "member", "event")
 
 
+PUBLISHED: Final = "published"
+"""The step that is recorded in the transaction that makes a deployment live: from there on, an operation is done."""
+CONCLUSION: Final = "conclusion"
+"""Where that transaction keeps what the operation's run shall say."""
+
+
 class Moment(TypeDecorator[datetime]):
     """A moment in UTC; SQLite forgets time zones, so they are taken off and put on here."""
 

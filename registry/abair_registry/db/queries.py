@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
-from abair.contract import CLEAN
 from abair.errors import RegistryError
+from abair.labels import CLEAN
 from abair_registry.db.models import (
     Adapter,
     Backbone,

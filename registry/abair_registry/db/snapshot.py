@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
-from abair.contract import CLEAN
 from abair.errors import RegistryError
+from abair.labels import CLEAN
 from abair_registry.db import queries
 from abair_registry.db.models import Adapter, Deployment
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
 from abair.errors import AdmissionError, RegistryError
+from abair.files import file_sha256
+from abair.text import near_misses
 from abair_registry.db import queries
 from abair_registry.db.models import Deployment, Plugin
 from abair_registry.plugins import installed
 from abair_registry.registry import Registry
 from abair_registry.storage import publish
-from abair_registry.storage.blobs import Blobs, file_sha256
+from abair_registry.storage.blobs import Blobs
 
 REPLAY: Final = "replay"
 """What a file is called that a label left behind: operations need it, serving does not."""
@@ -249,7 +250,7 @@ def plugin_story(registry: Registry, name: str) -> dict[str, Any]:
     rows = {row.name: row for row in plugin_rows(registry)}
     row = next((r for r in rows.values() if name in {r.name, r.distribution}), None)
     if row is None:
-        near = get_close_matches(name, rows, n=3)
+        near = near_misses(name, rows)
         raise RegistryError(
             f"plugin {name}: neither recorded nor installed; "
             + (f"did you mean {', '.join(near)}? " if near else "")

@@ -6,9 +6,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from abair.errors import RegistryError
+from abair.files import file_sha256
 from abair_registry.maintenance import integrity
 from abair_registry.registry import Registry, sync_live_file
-from abair_registry.storage.blobs import Blobs, file_sha256
+from abair_registry.storage.blobs import Blobs
 from abair_registry.tracking.mlflow_client import MODEL, Runs
 
 

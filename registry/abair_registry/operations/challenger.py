@@ -18,9 +18,9 @@ from abair.continual.compare import Contender, Evaluation, evaluate
 from abair.continual.refit import refit
 from abair.continual.replay import Features, HeldOut, Replay
 from abair.continual.score_cache import Measured, measured
-from abair.contract import CLEAN
 from abair.data.degrade import CleanPhotos, clean_photos
 from abair.errors import TrainingError
+from abair.labels import CLEAN
 from abair.model.backbone import Backbone, load_backbone
 from abair.model.estimator import Estimator, load_estimator
 from abair.model.lora import Adapter, read_adapter_files

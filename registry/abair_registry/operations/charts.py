@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from abair.continual.compare import Contender, Evaluation, pixels
-from abair.contract import CLEAN
+from abair.labels import CLEAN
 from abair.metrics import psnr
 from abair.report import Group, Report, Way
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from abair.contract import CLEAN
+from abair.labels import CLEAN
 from abair.report import Group, Report, Verdict
 from abair_registry.settings import Thresholds
 

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from abair.errors import AbairError, RegistryError
 from abair_registry.db import queries
 from abair_registry.db.engine import Database
-from abair_registry.db.models import Operation, now
+from abair_registry.db.models import PUBLISHED, Operation, now
 from abair_registry.db.queries import Who
 
 HEARTBEAT: Final = 5.0
@@ -32,10 +32,6 @@ HEARTBEAT: Final = 5.0
 LEASE: Final = timedelta(seconds=60)
 """An operation that was not renewed for so long is taken for dead, on whichever host it ran."""
 POLL: Final = 0.5
-PUBLISHED: Final = "published"
-"""The step that is recorded in the transaction that makes a deployment live: from there on, an operation is done."""
-CONCLUSION: Final = "conclusion"
-"""Where that transaction keeps what the operation's run shall say."""
 
 
 @dataclass(frozen=True)

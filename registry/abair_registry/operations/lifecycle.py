@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
+from abair.text import near_misses
 from abair_registry.db import queries
 from abair_registry.db.models import Adapter, Deployment, Plugin
 from abair_registry.db.queries import NewAdapter, NewRelease, Who
@@ -199,7 +199,7 @@ def recorded(session: Session, name: str) -> Plugin:
     for found in everything:
         if name in {found.name, found.distribution}:
             return found
-    near = get_close_matches(name, [found.name for found in everything], n=3)
+    near = near_misses(name, [found.name for found in everything])
     raise RegistryError(
         f"plugin {name}: never added; "
         + (f"did you mean {', '.join(near)}? " if near else "")

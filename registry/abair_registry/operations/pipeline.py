@@ -24,14 +24,14 @@ from abair.model.backbone import fingerprint
 from abair.model.estimator import Estimator, save_estimator
 from abair.report import Verdict
 from abair_registry.db import queries
-from abair_registry.db.models import Adapter, Operation
+from abair_registry.db.models import CONCLUSION, PUBLISHED, Adapter, Operation
 from abair_registry.db.queries import Who
 from abair_registry.db.snapshot import Serving, live, parts_of
 from abair_registry.operations import lease, run_report
 from abair_registry.operations.after_commit import follow
 from abair_registry.operations.challenger import Fit, Photos, Trainer, make_replay, replay_count
 from abair_registry.operations.gates import GAIN, judge
-from abair_registry.operations.lease import CONCLUSION, PUBLISHED, Work
+from abair_registry.operations.lease import Work
 from abair_registry.operations.progress import Steps, Terminal
 from abair_registry.plugins import calls
 from abair_registry.plugins.calls import Trusted

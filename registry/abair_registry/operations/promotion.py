@@ -14,13 +14,12 @@ from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
 from abair_registry.db import queries
-from abair_registry.db.models import Deployment
+from abair_registry.db.models import PUBLISHED, Deployment
 from abair_registry.db.queries import Who
 from abair_registry.db.snapshot import live, serving
 from abair_registry.maintenance import integrity
 from abair_registry.operations import lease
 from abair_registry.operations.after_commit import follow
-from abair_registry.operations.lease import PUBLISHED
 from abair_registry.operations.progress import Terminal, quiet
 from abair_registry.plugins import calls
 from abair_registry.registry import Registry

@@ -12,7 +12,7 @@ import torch
 
 import abair
 from abair.continual.compare import Contender, Evaluation
-from abair.contract import CLEAN
+from abair.labels import CLEAN
 from abair.report import Group, Verdict
 from abair_registry.db.snapshot import Serving
 from abair_registry.operations import charts

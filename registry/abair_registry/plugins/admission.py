@@ -26,10 +26,10 @@ from typing import Any, Final, Literal
 from pydantic import PositiveFloat, TypeAdapter, ValidationError
 
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Degradation
-from abair.discovery import said
 from abair.errors import DeploymentError, RegistryError
 from abair.model.safetensors_io import read_header
-from abair_registry.plugins.installed import PLAIN_NAME, Candidate, hash_of, normalised, one_line, refused
+from abair.text import describe_error, quote_foreign
+from abair_registry.plugins.installed import PLAIN_NAME, Candidate, hash_of, normalised, refused
 from abair_registry.plugins.worker.probe import Checked, Request
 from abair_registry.plugins.worker.runtime import Message, Refusal
 from abair_registry.plugins.worker.supervisor import ask
@@ -182,7 +182,7 @@ def _run(
             "folder that can be written, and room for one more process"
         ) from None
     if messages[-1].kind == "wrong":
-        raise DeploymentError(one_line(str(messages[-1].body)))
+        raise DeploymentError(quote_foreign(str(messages[-1].body)))
     if messages[-1].kind == "refused":
         raise refused(candidate, str(messages[-1].body))
     return messages
@@ -193,7 +193,7 @@ def _declared(candidate: Candidate, body: object, taken: Mapping[str, str]) -> l
     try:
         declared = _DEGRADATIONS.validate_python(body)
     except ValidationError as error:
-        raise refused(candidate, f"declares what is no abair.Degradation: {said(error)}") from None
+        raise refused(candidate, f"declares what is no abair.Degradation: {describe_error(error)}") from None
     for degradation in declared:
         card = degradation.card
         texts = [degradation.title, *card.authors, card.licence, card.training_data, card.command, *card.figures]

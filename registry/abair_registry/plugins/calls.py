@@ -17,9 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from abair.errors import RegistryError, TrainingError
 from abair.report import Report, Verdict
+from abair.text import quote_foreign
 from abair_registry.db.snapshot import Part
 from abair_registry.plugins import installed
-from abair_registry.plugins.installed import normalised, one_line
+from abair_registry.plugins.installed import normalised
 from abair_registry.plugins.worker.run_jobs import Errand, Gates, Making, Notices, Point
 from abair_registry.plugins.worker.runtime import Refusal
 from abair_registry.plugins.worker.supervisor import ask
@@ -63,10 +64,12 @@ def trusted(parts: Iterable[Part]) -> Trusted:
         if not named:
             left_out[part.plugin] = NOT_INSTALLED
         elif len(named) > 1 or not same:
-            others = ", ".join(one_line(point.distribution, 60) for point in named)
+            others = ", ".join(quote_foreign(point.distribution, 60) for point in named)
             left_out[part.plugin] = f"installed by distribution {others}, recorded for {part.distribution}"
         elif same[0].version != part.version:
-            left_out[part.plugin] = f"version {one_line(same[0].version, 60)} is installed, {part.version} is recorded"
+            left_out[part.plugin] = (
+                f"version {quote_foreign(same[0].version, 60)} is installed, {part.version} is recorded"
+            )
         else:
             points.append(Point(name=part.plugin, module=same[0].module, distribution=same[0].distribution))
     return Trusted(tuple(points), left_out)
@@ -89,10 +92,17 @@ def verdicts(plugins: Trusted, report: Report) -> list[Verdict]:
         try:
             own = _VERDICTS.validate_python(answer)
         except ValidationError:
-            own = [_unasked("its gate", f"the gate of plugin {name} could not be asked ({one_line(str(answer), 300)})")]
+            own = [
+                _unasked(
+                    "its gate", f"the gate of plugin {name} could not be asked ({quote_foreign(str(answer), 300)})"
+                )
+            ]
         for verdict in own:
-            texts = {"name": f"plugin {name}: {one_line(verdict.name, 100)}", "advice": one_line(verdict.advice, 300)}
-            given.append(verdict.model_copy(update=texts | {"unit": one_line(verdict.unit, 20)}))
+            texts = {
+                "name": f"plugin {name}: {quote_foreign(verdict.name, 100)}",
+                "advice": quote_foreign(verdict.advice, 300),
+            }
+            given.append(verdict.model_copy(update=texts | {"unit": quote_foreign(verdict.unit, 20)}))
     return given
 
 
@@ -107,7 +117,8 @@ def announce(plugins: Trusted, deployment: Path) -> list[str]:
     except RegistryError as error:
         return [str(error)]
     return [
-        f"plugin {name}: its notice of the deployment failed ({one_line(str(why), 300)})" for name, why in said.items()
+        f"plugin {name}: its notice of the deployment failed ({quote_foreign(str(why), 300)})"
+        for name, why in said.items()
     ]
 
 
@@ -120,7 +131,7 @@ def make(kind: type[Making], limits: Limits, tell: Callable[[], object] = lambda
     try:
         _errand(kind, limits, tell, **given)
     except Refusal as refusal:
-        raise TrainingError(one_line(str(refusal))) from None
+        raise TrainingError(quote_foreign(str(refusal))) from None
 
 
 def _errand(
@@ -144,5 +155,5 @@ def _errand(
 
 def _unasked(name: str, why: str) -> Verdict:
     return Verdict(
-        name=name, passed=False, measured=0.0, threshold=0.0, advice=f"{one_line(why)}; mend or uninstall it"
+        name=name, passed=False, measured=0.0, threshold=0.0, advice=f"{quote_foreign(why)}; mend or uninstall it"
     )

@@ -26,10 +26,11 @@ from typing import Any, Final
 import abair
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import FACTORY, read_deployment
-from abair.discovery import discover, said
+from abair.discovery import discover
 from abair.errors import AbairError, AdmissionError
+from abair.text import describe_error, quote_foreign
 from abair_registry.plugins.admission import Probed, probe
-from abair_registry.plugins.installed import Candidate, find, one_line
+from abair_registry.plugins.installed import Candidate, find
 from abair_registry.settings import Thresholds
 
 LARGEST_WHEEL: Final = 16 * 1024**2
@@ -112,7 +113,9 @@ def _candidate(
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]
             if outside := [name for name in names if name.startswith("/") or ".." in PurePosixPath(name).parts]:
-                raise AdmissionError(f"{wheel}: found {one_line(outside[0])}, expected files inside of the wheel alone")
+                raise AdmissionError(
+                    f"{wheel}: found {quote_foreign(outside[0])}, expected files inside of the wheel alone"
+                )
             if sum(info.file_size for info in archive.infolist()) > 16 * LARGEST_WHEEL:
                 raise AdmissionError(f"{wheel}: found more than {16 * LARGEST_WHEEL // 1024**2} MiB, expected a few")
             archive.extractall(aside / "unpacked")
@@ -143,7 +146,12 @@ def _built(project: Path, aside: Path, checked: Checked, tell: Callable[[str], N
     if done.returncode or not built:
         said_last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "")
         checked.checks.append(
-            Check("wheel", False, one_line(f"cannot be built: {said_last}", 300), f"try: pip wheel --no-deps {project}")
+            Check(
+                "wheel",
+                False,
+                quote_foreign(f"cannot be built: {said_last}", 300),
+                f"try: pip wheel --no-deps {project}",
+            )
         )
         raise _Over
     checked.checks.append(Check("wheel", True, f"{built[0].name}, {built[0].stat().st_size / 1e6:.2f} MB"))
@@ -167,9 +175,11 @@ def _entry_point(folder: Path, wheel: Path) -> str:
         try:
             points = sorted(point.name for point in distribution.entry_points.select(group="abair"))
         except Exception as error:
-            raise AdmissionError(f"{wheel.name}: its entry_points.txt cannot be read ({said(error)})") from None
+            raise AdmissionError(
+                f"{wheel.name}: its entry_points.txt cannot be read ({describe_error(error)})"
+            ) from None
         if len(points) > 1:
-            names = ", ".join(map(one_line, points))
+            names = ", ".join(map(quote_foreign, points))
             raise AdmissionError(
                 f"{wheel.name}: found {len(points)} entry points in the group abair ({names}); expected one, whose "
                 "module may declare several degradations"
@@ -224,7 +234,7 @@ def _requirements(candidate: Candidate) -> Check:
     try:
         named = [Requirement(text) for text in told]
     except InvalidRequirement as error:
-        return Check("requirements", False, one_line(str(error), 160), "mend dependencies in pyproject.toml")
+        return Check("requirements", False, quote_foreign(str(error), 160), "mend dependencies in pyproject.toml")
     ours = [one for one in named if canonicalize_name(one.name) == "abair" and one.marker is None]
     if not ours:
         return Check("requirements", False, "abair is not among them", 'dependencies = ["abair>=0.1,<0.2"]')
@@ -261,7 +271,9 @@ def _card(probed: Probed) -> Check:
         f"{found.name}: no {key}" for found in probed.degradations for key in ("command",) if not found.card.get(key)
     ]
     told = ", ".join(f"{found.card['licence']}; {found.card['training_data']}" for found in probed.degradations)
-    return Check("card", not lacking, "; ".join(lacking) or one_line(told, 160), "say in abair.Card how it was trained")
+    return Check(
+        "card", not lacking, "; ".join(lacking) or quote_foreign(told, 160), "say in abair.Card how it was trained"
+    )
 
 
 def _efficacy(probed: Probed, tell: Callable[[str], None]) -> Iterator[Check]:
@@ -279,7 +291,7 @@ def _efficacy(probed: Probed, tell: Callable[[str], None]) -> Iterator[Check]:
             yield Check("efficacy", False, str(error), "mend it; add refuses it as it is")
             continue
         except Exception as error:  # the synthesiser's
-            yield Check("efficacy", False, f"{found.name}: its synthesiser failed: {said(error)}", "mend it")
+            yield Check("efficacy", False, f"{found.name}: its synthesiser failed: {describe_error(error)}", "mend it")
             continue
         gain = efficacy.gain
         yield Check(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import difflib
 import importlib
 import re
 import stat
@@ -17,9 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from abair.discovery import distribution_of, installed_points, said
+from abair.discovery import distribution_of, installed_points
 from abair.errors import AdmissionError
-from abair_registry.storage.blobs import file_sha256
+from abair.files import file_sha256
+from abair.text import describe_error, near_misses, quote_foreign
 
 LARGEST_PLUGIN: Final = 4 * 1024**3
 """Bytes of all files of a plugin, which are read in order to hash them."""
@@ -73,19 +73,19 @@ def find(name: str) -> Candidate:
         own = [plugin for plugin, _ in listed if normalised(plugin.distribution) == normalised(name)]
         if len(own) > 1:
             raise AdmissionError(
-                f"distribution {one_line(name)}: found {len(own)} plugins in it: "
-                f"{', '.join(one_line(p.name) for p in own)}; "
-                f"expected the name of one: abair-registry add {one_line(own[0].name)}"
+                f"distribution {quote_foreign(name)}: found {len(own)} plugins in it: "
+                f"{', '.join(quote_foreign(p.name) for p in own)}; "
+                f"expected the name of one: abair-registry add {quote_foreign(own[0].name)}"
             )
         found = [entry for entry in listed if own and entry[0].name == own[0].name]
     if not found:
         raise _unknown(name, [plugin for plugin, _ in listed])
     plugin, distribution = found[0]
     if len(found) > 1:
-        owners = [f"{one_line(p.distribution)} {one_line(p.version)}" for p, _ in found]
+        owners = [f"{quote_foreign(p.distribution)} {quote_foreign(p.version)}" for p, _ in found]
         raise AdmissionError(
-            f"plugin {one_line(plugin.name)}: found in {len(found)} distributions: {', '.join(owners)}; expected one; "
-            f"uninstall the others: pip uninstall {one_line(found[-1][0].distribution)}"
+            f"plugin {quote_foreign(plugin.name)}: found in {len(found)} distributions: {', '.join(owners)}; "
+            f"expected one; uninstall the others: pip uninstall {quote_foreign(found[-1][0].distribution)}"
         )
     for what, text, longest in (
         ("entry point", plugin.name, 200),
@@ -104,13 +104,7 @@ def normalised(distribution: str) -> str:
 
 def refused(plugin: Installed, reason: str) -> AdmissionError:
     """The error that refuses a plugin: one line that names it."""
-    return AdmissionError(one_line(f"plugin {plugin.name} (distribution {plugin.distribution}): {reason}"))
-
-
-def one_line(text: str, most: int = 800) -> str:
-    """What a stranger wrote, as a part of one line: no control characters, no escape sequences, not without end."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * most]).split())
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return AdmissionError(quote_foreign(f"plugin {plugin.name} (distribution {plugin.distribution}): {reason}"))
 
 
 def _listed() -> list[tuple[Installed, Distribution]]:
@@ -123,11 +117,15 @@ def _listed() -> list[tuple[Installed, Distribution]]:
 
 def _unknown(name: str, plugins: Sequence[Installed]) -> AdmissionError:
     names = sorted({plugin.name for plugin in plugins} | {normalised(plugin.distribution) for plugin in plugins})
-    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
-    there = ", ".join(sorted({one_line(plugin.name, 40) for plugin in plugins})[:20])
+    near = near_misses(name.lower(), names)
+    there = ", ".join(sorted({quote_foreign(plugin.name, 40) for plugin in plugins})[:20])
     return AdmissionError(
-        f"plugin {one_line(name, 60)}: no installed distribution has it"
-        + (f"; did you mean {' or '.join(one_line(n, 60) for n in near)}?" if near else f"; found {there or 'none'}")
+        f"plugin {quote_foreign(name, 60)}: no installed distribution has it"
+        + (
+            f"; did you mean {' or '.join(quote_foreign(n, 60) for n in near)}?"
+            if near
+            else f"; found {there or 'none'}"
+        )
         + "; install it with pip, or correct the name"
     )
 
@@ -172,7 +170,9 @@ def _record(plugin: Installed, distribution: Distribution) -> dict[str, str]:
             known = kind == "sha256"
             files[PurePosixPath(path).as_posix()] = urlsafe_b64decode(f"{digest}===").hex() if known else ""
     except (ValueError, csv.Error, OSError) as error:  # binascii's and Unicode's errors are ValueErrors
-        raise refused(plugin, f"its RECORD cannot be read ({said(error)}); install the distribution again") from None
+        raise refused(
+            plugin, f"its RECORD cannot be read ({describe_error(error)}); install the distribution again"
+        ) from None
     return files
 
 

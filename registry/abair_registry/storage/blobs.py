@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from abair.errors import RegistryError
+from abair.files import file_sha256
 
 FOLDER: Final = "blobs"
 
@@ -112,9 +112,3 @@ class Blobs:
         for path in sorted((self.home / FOLDER).glob("??/*")):
             if len(path.name) == 64:
                 yield path.name
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,8 +18,7 @@ from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import BACKBONE_FILE, ESTIMATOR_FILE, FileRef, write_deployment
 from abair.deployment import Deployment as Bundle
 from abair_registry.db import queries
-from abair_registry.db.models import Deployment, Operation
-from abair_registry.operations.lease import CONCLUSION
+from abair_registry.db.models import CONCLUSION, Deployment, Operation
 from abair_registry.registry import Registry
 from abair_registry.storage import publish
 from abair_registry.storage.blobs import Blobs

@@ -27,7 +27,7 @@ from abair.errors import TrainingError
 from abair.physics import uniform
 
 if TYPE_CHECKING:
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
 
 CODES = {"a": 0.2, "b": 0.4, "c": 0.6}
 """Each of these degradations paints the whole image in its own grey, so a pixel says what was done to it."""

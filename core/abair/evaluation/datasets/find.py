@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from abair.contract import CLEAN
 from abair.errors import ImageError
 from abair.evaluation.datasets.items import (
     SEED,
@@ -20,17 +19,18 @@ from abair.evaluation.datasets.items import (
     Item,
     Problems,
     degrade,
-    file_sha256,
     picture_seed,
+    picture_sha256,
     read_pixels,
 )
 from abair.evaluation.datasets.layouts import CLEAN_SETS, PAIRS, DataFolder, Pairs
 from abair.evaluation.datasets.paper import FIVE_TASKS, SAVED, STAND_INS, TABLES
 from abair.evaluation.datasets.severities import SAVED_QUALITY, saved
 from abair.evaluation.datasets.synthetic import MADE, make_set
+from abair.labels import CLEAN
 
 if TYPE_CHECKING:
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
 
 __all__ = [
     "ALL",
@@ -160,7 +160,7 @@ def _paired(key: str, title: str, labels: tuple[str, ...], pairs: Pairs, *, luma
         if degraded.shape != clean.shape:
             (h, w), (ch, cw) = degraded.shape[:2], clean.shape[:2]
             raise ImageError(f"{mine}: found {w} x {h} pixels, expected {cw} x {ch} as {other}; it is left out")
-        return Item(name, degraded, clean, {"degraded": file_sha256(mine), "clean": file_sha256(other)})
+        return Item(name, degraded, clean, {"degraded": picture_sha256(mine), "clean": picture_sha256(other)})
 
     note = f"pairs as published ({pairs.told})" + (", true labels not known" if not labels else "")
     return EvaluationSet(key, title, labels, note, tuple(pairs.degraded), load, pairs.unpaired, luma)

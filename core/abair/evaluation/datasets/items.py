@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from abair.data.degrade import generator_for
 from abair.errors import AbairError, ImageError
+from abair.files import file_sha256
 from abair.images import photo_file
 from abair.metrics import to_8_bit
 
 if TYPE_CHECKING:
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
 
 Float = NDArray[np.float32]
 Problems = Callable[[AbairError], None]
@@ -94,10 +95,13 @@ def read_pixels(path: Path) -> Float:
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes. Raises ImageError."""
+def picture_sha256(path: Path) -> str:
+    """Return the SHA-256 of a picture file's bytes.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise ImageError(f"{path}: not readable ({error.strerror or error}); it is left out") from None

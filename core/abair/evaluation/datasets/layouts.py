@@ -7,11 +7,11 @@ before it), and of a picture below its set's folder, without the ending.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -166,7 +166,7 @@ class DataFolder:
         """What to say where a folder's name nearly fits."""
         plain = {re.sub("[^a-z0-9]", "", name.lower()): name for name in self._strangers}
         wanted = re.sub("[^a-z0-9]", "", key.lower())
-        near = [name for name in plain if name.startswith(wanted)] or difflib.get_close_matches(wanted, plain, 1, 0.8)
+        near = [name for name in plain if name.startswith(wanted)] or get_close_matches(wanted, plain, 1, 0.8)
         return f"; if {plain[near[0]]} is this set, call it {key}" if near else ""
 
 

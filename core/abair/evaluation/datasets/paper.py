@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from abair.contract import CLEAN
+from abair.labels import CLEAN
 
 FIVE_TASKS: Final = ("CBSD68_s25", "Rain100L", "SOTS_indoor", "GoPro", "LOL_eval15")
 """The sets of the five-task mean."""

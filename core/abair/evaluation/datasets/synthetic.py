@@ -13,14 +13,22 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from abair.contract import CLEAN
-from abair.evaluation.datasets.items import EvaluationSet, Float, Item, degrade, file_sha256, picture_seed, read_pixels
+from abair.evaluation.datasets.items import (
+    EvaluationSet,
+    Float,
+    Item,
+    degrade,
+    picture_seed,
+    picture_sha256,
+    read_pixels,
+)
 from abair.evaluation.datasets.layouts import DataFolder
 from abair.evaluation.datasets.severities import EXACT
+from abair.labels import CLEAN
 from abair.metrics import to_8_bit
 
 if TYPE_CHECKING:
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
 
 _NOISE: Final = {
     "CBSD68_s15": ("CBSD68", 15),
@@ -74,7 +82,7 @@ def make_set(folder: DataFolder, key: str, synthesizers: Mapping[str, Synthesize
 def _clean(files: Mapping[str, Path]) -> EvaluationSet:
     def load(stem: str) -> Item:
         clean = read_pixels(files[stem])
-        return Item(stem, clean, clean, {"clean": file_sha256(files[stem])})
+        return Item(stem, clean, clean, {"clean": picture_sha256(files[stem])})
 
     note = f"the first {CLEAN_COUNT} of CBSD68 in the order of their names, undamaged"
     return EvaluationSet(CLEAN, "clean photos", (CLEAN,), note, tuple(sorted(files)[:CLEAN_COUNT]), load)
@@ -88,7 +96,7 @@ def _noise(name: str, base: str, sigma: int, files: Mapping[str, Path]) -> Evalu
         # the same draw for every sigma and for both forms: they differ in nothing else
         drawn = torch.randn(clean.shape, generator=picture_seed(base, stem)).numpy()
         noisy: Float = clean + np.float32(sigma / 255) * drawn.astype(np.float32)
-        return Item(stem, to_8_bit(noisy) if as_file else noisy, clean, {"clean": file_sha256(files[stem])})
+        return Item(stem, to_8_bit(noisy) if as_file else noisy, clean, {"clean": picture_sha256(files[stem])})
 
     form = "clipped and rounded to 8 bits" if as_file else "neither clipped nor rounded"
     title = f"{base}, s={sigma}" + (", as 8-bit files" if as_file else "")
@@ -101,7 +109,7 @@ def _chain(name: str, files: Mapping[str, Path], synthesizers: Mapping[str, Synt
     def load(stem: str) -> Item:
         clean = read_pixels(files[stem])
         degraded = degrade(clean, [synthesizers[label] for label in labels], picture_seed(name, stem))
-        return Item(stem, degraded, clean, {"clean": file_sha256(files[stem])})
+        return Item(stem, degraded, clean, {"clean": picture_sha256(files[stem])})
 
     exact = [f"{label}: {_HOW[label]}" for label in labels if label in EXACT]
     if len(exact) == len(labels):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from abair.contract import CLEAN
 from abair.evaluation.policies import POLICIES, Policy, Score, oracle_gap
+from abair.labels import CLEAN
 
 if TYPE_CHECKING:
     from abair.evaluation.results import QualityReport, SetResult

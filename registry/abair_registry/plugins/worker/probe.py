@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from abair.contract import GROUP, Degradation
-from abair.discovery import discover, load_synthesizer, said
+from abair.data.synthesizers import load_synthesizer
+from abair.discovery import discover
 from abair.errors import AdapterError, PluginError
+from abair.text import describe_error
 from abair_registry.plugins.worker.runtime import Asked, Refusal, Send, answer, confine, refuse_processes
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
 
 CROP: Final = 128
 """Side in pixels of the crops that a synthesiser's speed is measured on: a training crop."""
@@ -143,7 +145,9 @@ def _guarded(name: str, degrade: Synthesizer) -> Synthesizer:
         try:
             degraded = degrade(clean, generator)
         except (Exception, SystemExit) as error:
-            raise Refusal(f"{name}: the synthesiser failed on a photo of shape {size}: {said(error)}") from None
+            raise Refusal(
+                f"{name}: the synthesiser failed on a photo of shape {size}: {describe_error(error)}"
+            ) from None
         refuse_processes()
         return degraded
 

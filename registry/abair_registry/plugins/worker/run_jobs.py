@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from abair.contract import GROUP, Degradation
+from abair.data.synthesizers import load_synthesizer
 from abair.deployment import read_deployment
-from abair.discovery import Plugins, discover, load_synthesizer, said
+from abair.discovery import Plugins, discover
 from abair.errors import AbairError
 from abair.report import Report, Verdict
+from abair.text import describe_error
 from abair_registry.plugins.worker.runtime import Asked, Refusal, Send, answer, confine
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from abair.data.degrade import CleanPhotos
-    from abair.discovery import Synthesizer
+    from abair.data.synthesizers import Synthesizer
 
 _VERDICTS = TypeAdapter(list[Verdict])
 
@@ -153,7 +155,9 @@ def gates(plugins: Plugins, report: Report) -> dict[str, object]:
         try:
             verdicts = _VERDICTS.validate_python(asked())
         except (Exception, SystemExit) as error:
-            given[name] = said(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+            given[name] = (
+                describe_error(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+            )
         else:
             given[name] = [verdict.model_dump(mode="json") for verdict in verdicts]
     return given

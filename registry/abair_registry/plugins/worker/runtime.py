@@ -20,8 +20,8 @@ from typing import Any, Final, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from abair.discovery import said
 from abair.errors import DeploymentError
+from abair.text import describe_error
 
 OWN: Final = os.getpid()
 """This process; a plugin may fork it."""
@@ -143,7 +143,7 @@ def answer(kind: TypeAdapter[Request], work: Callable[[Request, Send], tuple[str
     except Refusal as error:
         last, body = "refused", str(error)
     except BaseException as error:  # a plugin may raise anything
-        last, body = "refused", f"the process met {said(error)}"
+        last, body = "refused", f"the process met {describe_error(error)}"
     if os.getpid() == OWN:
         channel.send(last, body)
     os._exit(0)

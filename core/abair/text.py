@@ -1,0 +1,44 @@
+"""Text for people: one printable line from anything, and near misses of a mistyped name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final
+
+from pydantic import ValidationError
+
+LONGEST_FOREIGN: Final = 800
+"""Most characters that are quoted from text that other people wrote."""
+
+
+def one_line(text: str) -> str:
+    """Return the text on one line, with control characters and undecodable bytes of file names made visible."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.splitlines()).strip())
+
+
+def quote_foreign(text: str, longest: int = LONGEST_FOREIGN) -> str:
+    """Return text by strangers on one line of at most `longest` characters, without control or escape sequences."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * longest]).split())
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def error_text(error: BaseException) -> str:
+    """Return an error's message on one line, or its type's name if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def describe_error(error: BaseException) -> str:
+    """Return type and message of an error on one line; of a validation error every field and what is wrong with it."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # the error is a plugin's, and so is its `__str__`
+        text = ""
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def near_misses(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Return up to `count` of the known names that a mistyped `name` may have meant, the likeliest first."""
+    return get_close_matches(name, list(known), n=count, cutoff=0.6)
