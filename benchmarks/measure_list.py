@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 from abair_registry.db import queries
-from abair_registry.db.queries import NewAdapter, NewRelease, Who
+from abair_registry.db.queries import Actor, NewAdapter, NewRelease
 from abair_registry.registry import Registry, open_registry
 from abair_registry.settings import Settings
 
 REPEATS = 9
-ME = Who("measure", "")
+ME = Actor("measure", "")
 
 
 def add_plugins(registry: Registry, count: int) -> None:
@@ -48,7 +48,7 @@ def add_events(registry: Registry, count: int) -> None:
     """Fill the audit."""
     with registry.database.write() as session:
         for index in range(count):
-            queries.tell(session, ME, "look", f"plugin-{index % 200:03}")
+            queries.record_event(session, ME, "look", f"plugin-{index % 200:03}")
 
 
 def seconds(home: Path) -> float:

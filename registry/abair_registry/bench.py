@@ -24,11 +24,11 @@ from abair.inference.restorer import Restorer
 from abair.model.backbone import load_backbone
 from abair.model.estimator import load_estimator
 from abair.model.lora import read_adapter_files
-from abair_registry.db.queries import Who
+from abair_registry.db.queries import Actor
 from abair_registry.operations import lifecycle
 from abair_registry.operations.challenger import Photos
 from abair_registry.operations.gates import UNSEEN
-from abair_registry.operations.pipeline import Wishes
+from abair_registry.operations.pipeline import OperationOptions
 from abair_registry.plugins import installed
 from abair_registry.registry import open_registry
 from abair_registry.settings import Settings
@@ -132,7 +132,7 @@ def run(
     out: Path,
     plugins: Sequence[str],
     synthesizers: Mapping[str, Synthesizer],
-    who: Who,
+    actor: Actor,
     *,
     limit: int | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -159,7 +159,7 @@ def run(
         addition = _kept(kept, name, settings)
         if addition is None:
             say(f"adding {name}")
-            addition = _added(settings, name, who)
+            addition = _added(settings, name, actor)
             write_text(kept, addition.model_dump_json(indent=1) + "\n")
         say(f"{name}: {addition.outcome} after {addition.seconds:.0f} s")
         additions.append(addition)
@@ -185,9 +185,9 @@ def _live(settings: Settings) -> Deployment:
     return read_deployment(settings.home if (settings.home / FILE_NAME).is_file() else FACTORY)
 
 
-def _added(settings: Settings, name: str, who: Who) -> Addition:
+def _added(settings: Settings, name: str, actor: Actor) -> Addition:
     with open_registry(settings) as registry:
-        result = lifecycle.add(registry, name, who, Wishes(thresholds=settings.gates))
+        result = lifecycle.add(registry, name, actor, OperationOptions(thresholds=settings.gates))
     deployment = _live(settings)
     backbone = load_backbone(deployment.find(deployment.backbone.file))
     trained = 0

@@ -10,12 +10,12 @@ from pathlib import Path
 from abair.deployment import FACTORY
 from abair_registry.db import migrate, queries
 from abair_registry.db.engine import Database
-from abair_registry.db.queries import Who
+from abair_registry.db.queries import Actor
 from abair_registry.settings import Settings
 from abair_registry.storage import publish
 from abair_registry.storage.blobs import Blobs
 
-SYSTEM = Who("abair", "first use: the deployment that comes with the package")
+SYSTEM = Actor("abair", "first use: the deployment that comes with the package")
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ print(restored.image.dtype, restored.image.shape, round(sum(restored.weights.val
 REGISTRY = """
 import os
 os.environ |= ENVIRONMENT
-from abair_registry.cli import run
+from abair_registry.cli.app import run
 for command in ("db upgrade", "list --json", "db downgrade base --yes", "db current", "db upgrade 0001", "db check"):
     code = run(command.split())
     assert code == 0, (command, code)

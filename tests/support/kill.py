@@ -24,18 +24,18 @@ import abair.continual.refit
 from abair import Restorer
 from abair.deployment import read_deployment
 from abair_registry.db import queries
-from abair_registry.db.queries import Who
+from abair_registry.db.queries import Actor
 from abair_registry.maintenance import integrity
 from abair_registry.operations import challenger, charts, lease, lifecycle, promotion
-from abair_registry.operations.pipeline import Wishes
+from abair_registry.operations.pipeline import OperationOptions
 from abair_registry.plugins import installed
 from abair_registry.registry import Registry, open_registry, sync_live_file
 from abair_registry.settings import Settings
 from abair_registry.tracking import sync
 from abair_registry.tracking.mlflow_client import Runs
 
-ME = Who("me", "because")
-WISHES = Wishes(route="features", force=True)
+ME = Actor("me", "because")
+WISHES = OperationOptions(route="features", force=True)
 """So little is trained here that gates may refuse it, which is none of what is looked at."""
 KINDS = ("add", "review", "disable", "remove", "retrain", "promote", "rollback")
 FRESH = 25

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import cast
-
-from torch import Generator, Tensor
+from typing import TYPE_CHECKING, cast
 
 from abair.contract import Degradation
 from abair.errors import PluginError
 from abair.text import describe_error
 
-Synthesizer = Callable[[Tensor, Generator], Tensor]
-"""`degrade(clean, generator)`: (3, H, W) float32 in [0, 1] in and out, all randomness from the generator."""
+if TYPE_CHECKING:  # a plugin's declaration is asked for where torch must not be imported
+    from torch import Generator, Tensor
+
+    Synthesizer = Callable[[Tensor, Generator], Tensor]
+    """`degrade(clean, generator)`: (3, H, W) float32 in [0, 1] in and out, all randomness from the generator."""
 
 
 def load_synthesizer(degradation: Degradation) -> Synthesizer:

@@ -9,7 +9,7 @@ import typer
 
 from abair.cli.console import reporting
 from abair.cli.options import names_in
-from abair_registry.cli.common import Json, who
+from abair_registry.cli.common import Json, acting_user
 
 app = typer.Typer()
 
@@ -36,7 +36,7 @@ def bench(
         from abair_registry import bench
 
         done = bench.run(
-            data, out, names, load_synthesizers(reporter), who(None, "the continual-addition experiment"),
+            data, out, names, load_synthesizers(reporter), acting_user(None, "the continual-addition experiment"),
             limit=limit, say=reporter.say,
         )  # fmt: skip
         if json:

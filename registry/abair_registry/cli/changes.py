@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from abair.cli.console import Reporter, reporting
-from abair_registry.cli.common import Actor, Json, Name, Reason, Yes, ask, registry_for, table, who
+from abair_registry.cli.common import ActorOption, Json, Name, Reason, Yes, acting_user, ask, registry_for, table
 
 if TYPE_CHECKING:
     from abair_registry.operations.lease import Running
-    from abair_registry.operations.pipeline import Result, Wishes
+    from abair_registry.operations.pipeline import OperationOptions, OperationResult
     from abair_registry.operations.progress import Terminal
-    from abair_registry.operations.promotion import Moved
+    from abair_registry.operations.promotion import PointerMove
     from abair_registry.settings import Settings
 
 app = typer.Typer()
@@ -48,7 +48,7 @@ def add(
     gate: Gate = None,
     seed: Seed = 0,
     wait: Wait = False,
-    actor: Actor = None,
+    actor: ActorOption = None,
     reason: Reason = "",
     json: Json = False,
 ) -> None:
@@ -66,7 +66,7 @@ def disable(
     force: Force = False,
     gate: Gate = None,
     wait: Wait = False,
-    actor: Actor = None,
+    actor: ActorOption = None,
     reason: Reason = "",
     yes: Yes = False,
     json: Json = False,
@@ -86,7 +86,7 @@ def enable(
     route: Route = "auto",
     gate: Gate = None,
     wait: Wait = False,
-    actor: Actor = None,
+    actor: ActorOption = None,
     reason: Reason = "",
     json: Json = False,
 ) -> None:
@@ -103,7 +103,7 @@ def remove(
     force: Force = False,
     gate: Gate = None,
     wait: Wait = False,
-    actor: Actor = None,
+    actor: ActorOption = None,
     reason: Reason = "",
     yes: Yes = False,
     json: Json = False,
@@ -122,7 +122,7 @@ def retrain(
     gate: Gate = None,
     seed: Seed = 0,
     wait: Wait = False,
-    actor: Actor = None,
+    actor: ActorOption = None,
     reason: Reason = "",
     json: Json = False,
 ) -> None:
@@ -138,7 +138,7 @@ def promote(
     number: Annotated[int | None, typer.Argument(help="Of a deployment.  [default: the challenger]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Though another was its champion; needs --reason.")] = False,
     wait: Wait = False,
-    actor: Actor = None,
+    actor: ActorOption = None,
     reason: Reason = "",
     json: Json = False,
 ) -> None:
@@ -150,7 +150,9 @@ def promote(
     with _session(json) as (reporter, registry, terminal):
         from abair_registry.operations import promotion
 
-        moved = promotion.promote(registry, number, who(actor, reason), force=force, wait=wait, terminal=terminal)
+        moved = promotion.promote(
+            registry, number, acting_user(actor, reason), force=force, wait=wait, terminal=terminal
+        )
         _show_moved(reporter, moved, json)
 
 
@@ -158,7 +160,7 @@ def promote(
 def rollback(
     to: Annotated[int | None, typer.Option("--to", metavar="N", help="Which.  [default: the one before]")] = None,
     wait: Wait = False,
-    actor: Actor = None,
+    actor: ActorOption = None,
     reason: Reason = "",
     json: Json = False,
 ) -> None:
@@ -169,27 +171,27 @@ def rollback(
     with _session(json) as (reporter, registry, terminal):
         from abair_registry.operations import promotion
 
-        moved = promotion.rollback(registry, to, who(actor, reason), wait=wait, terminal=terminal)
+        moved = promotion.rollback(registry, to, acting_user(actor, reason), wait=wait, terminal=terminal)
         _show_moved(reporter, moved, json)
 
 
 @app.command()
-def resume(actor: Actor = None, reason: Reason = "", json: Json = False) -> None:
+def resume(actor: ActorOption = None, reason: Reason = "", json: Json = False) -> None:
     """Do again what was killed, stopped or failed last; what it had made already is used.
 
     Example: abair-registry resume
     """
     with _session(json) as (reporter, registry, terminal):
         from abair_registry.operations import lifecycle
-        from abair_registry.operations.promotion import Moved
+        from abair_registry.operations.promotion import PointerMove
 
-        done = lifecycle.resume(registry, who(actor, reason), terminal)
+        done = lifecycle.resume(registry, acting_user(actor, reason), terminal)
         if done is None:
             if json:
                 reporter.result({"operation": None, "outcome": "nothing to resume"})
             else:
                 print("nothing to resume", flush=True)
-        elif isinstance(done, Moved):
+        elif isinstance(done, PointerMove):
             _show_moved(reporter, done, json)
         else:
             _show(reporter, done, json)
@@ -206,16 +208,16 @@ def _do(
             with registry.database.read() as session:
                 found = lifecycle.recorded(session, str(name)).name
             ask(f"{kind.capitalize()} plugin {found}? A new deployment without it goes live.", yes=sure)
-        wishes = _wishes(registry.settings, given)
-        does: Callable[..., Result] = getattr(lifecycle, kind)
+        options = _options(registry.settings, given)
+        does: Callable[..., OperationResult] = getattr(lifecycle, kind)
         subject = [] if name is None else [name]
-        _show(reporter, does(registry, *subject, who(actor, reason), wishes, terminal), json)
+        _show(reporter, does(registry, *subject, acting_user(actor, reason), options, terminal), json)
 
 
-def _wishes(settings: Settings, given: dict[str, Any]) -> Wishes:
+def _options(settings: Settings, given: dict[str, Any]) -> OperationOptions:
     from pydantic import ValidationError
 
-    from abair_registry.operations.pipeline import Wishes
+    from abair_registry.operations.pipeline import OperationOptions
     from abair_registry.settings import Thresholds
 
     asked = settings.gates.model_dump()
@@ -230,7 +232,7 @@ def _wishes(settings: Settings, given: dict[str, Any]) -> Wishes:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise typer.BadParameter(f"{where}: {first['msg']}, found {first['input']!r}", param_hint="--gate") from None
-    return Wishes(thresholds=thresholds, **given)
+    return OperationOptions(thresholds=thresholds, **given)
 
 
 def _forced(force: bool, reason: str) -> None:
@@ -252,7 +254,7 @@ def _session(json: bool) -> Iterator[tuple[Reporter, Any, Terminal]]:
         yield reporter, registry, Terminal(Steps(), waiting, warn)
 
 
-def _show(reporter: Reporter, result: Result, json: bool) -> None:
+def _show(reporter: Reporter, result: OperationResult, json: bool) -> None:
     rows = [
         (
             "passed" if verdict.passed else "refused",
@@ -290,7 +292,7 @@ def _show(reporter: Reporter, result: Result, json: bool) -> None:
         )
 
 
-def _show_moved(reporter: Reporter, moved: Moved, json: bool) -> None:
+def _show_moved(reporter: Reporter, moved: PointerMove, json: bool) -> None:
     if json:
         reporter.result(asdict(moved))
     else:

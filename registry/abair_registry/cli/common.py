@@ -12,11 +12,11 @@ import typer
 from abair.cli.console import Reporter
 
 if TYPE_CHECKING:
-    from abair_registry.db.queries import Who
+    from abair_registry.db.queries import Actor
     from abair_registry.registry import Registry
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
-Actor = Annotated[str | None, typer.Option(help="Who does it, for the audit.  [default: the login name]")]
+ActorOption = Annotated[str | None, typer.Option(help="Who does it, for the audit.  [default: the login name]")]
 Reason = Annotated[str, typer.Option(help="Why, for the audit.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -31,11 +31,11 @@ def _names(incomplete: str) -> list[str]:
 Name = Annotated[str, typer.Argument(help="Of a plugin, or of its distribution.", autocompletion=_names)]
 
 
-def who(actor: str | None, reason: str) -> Who:
+def acting_user(actor: str | None, reason: str) -> Actor:
     """Who does it, for the audit."""
-    from abair_registry.db.queries import Who, this_user
+    from abair_registry.db.queries import Actor, this_user
 
-    return Who(actor or this_user(), reason)
+    return Actor(actor or this_user(), reason)
 
 
 def ask(question: str, *, yes: bool) -> None:

@@ -84,7 +84,7 @@ class Base(DeclarativeBase):
     }
 
 
-class Backbone(Base):
+class BackboneRow(Base):
     """A frozen network, known by its fingerprint; its file is a blob."""
 
     __tablename__ = "backbone"
@@ -98,7 +98,7 @@ class Backbone(Base):
     __table_args__ = (CheckConstraint("length(fingerprint) = 64 AND length(sha256) = 64", name="hashes"),)
 
 
-class Plugin(Base):
+class PluginRow(Base):
     """What an administrator added by its entry point's name. Its state is a decision, not an observation."""
 
     __tablename__ = "plugin"
@@ -109,7 +109,7 @@ class Plugin(Base):
     state: Mapped[str] = mapped_column(String(20))
     reason: Mapped[str] = mapped_column(default="")
     created: Mapped[datetime]
-    releases: Mapped[list[Release]] = relationship(back_populates="plugin", order_by="Release.id")
+    releases: Mapped[list[ReleaseRow]] = relationship(back_populates="plugin", order_by="ReleaseRow.id")
 
     __table_args__ = (
         CheckConstraint(_one_of("state", PLUGIN_STATES), name="state"),
@@ -117,7 +117,7 @@ class Plugin(Base):
     )
 
 
-class Release(Base):
+class ReleaseRow(Base):
     """One version of a plugin as it was when it was added: the hashes of its files and what it declares."""
 
     __tablename__ = "release"
@@ -129,13 +129,13 @@ class Release(Base):
     files: Mapped[dict[str, Any]]
     declared: Mapped[dict[str, Any]]
     created: Mapped[datetime]
-    plugin: Mapped[Plugin] = relationship(back_populates="releases")
-    adapters: Mapped[list[Adapter]] = relationship(back_populates="release", order_by="Adapter.id")
+    plugin: Mapped[PluginRow] = relationship(back_populates="releases")
+    adapters: Mapped[list[AdapterRow]] = relationship(back_populates="release", order_by="AdapterRow.id")
 
     __table_args__ = (UniqueConstraint("plugin_id", "version"),)
 
 
-class Adapter(Base):
+class AdapterRow(Base):
     """One degradation's adapter for one backbone; both of its files are blobs."""
 
     __tablename__ = "adapter"
@@ -149,8 +149,8 @@ class Adapter(Base):
     parameters: Mapped[int]
     config_sha256: Mapped[str] = mapped_column(String(64))
     weights_sha256: Mapped[str] = mapped_column(String(64))
-    release: Mapped[Release] = relationship(back_populates="adapters")
-    backbone: Mapped[Backbone] = relationship()
+    release: Mapped[ReleaseRow] = relationship(back_populates="adapters")
+    backbone: Mapped[BackboneRow] = relationship()
 
     __table_args__ = (
         UniqueConstraint("release_id", "degradation", "backbone_id"),
@@ -160,7 +160,7 @@ class Adapter(Base):
     )
 
 
-class Replay(Base):
+class ReplayRow(Base):
     """What an adapter's label left behind for later estimators, a blob; without an adapter, what clean photos did."""
 
     __tablename__ = "replay"
@@ -174,7 +174,7 @@ class Replay(Base):
     __table_args__ = (CheckConstraint("length(sha256) = 64", name="hash"),)
 
 
-class Estimator(Base):
+class EstimatorRow(Base):
     """An estimator's weights, a blob, and the labels of its outputs in their order."""
 
     __tablename__ = "estimator"
@@ -187,7 +187,7 @@ class Estimator(Base):
     __table_args__ = (CheckConstraint("length(sha256) = 64", name="hash"),)
 
 
-class Deployment(Base):
+class DeploymentRow(Base):
     """A numbered bundle: what served, or was proposed to."""
 
     __tablename__ = "deployment"
@@ -200,9 +200,9 @@ class Deployment(Base):
     actor: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str]
     run_id: Mapped[str | None] = mapped_column(String(100))
-    backbone: Mapped[Backbone] = relationship()
-    estimator: Mapped[Estimator] = relationship()
-    members: Mapped[list[Member]] = relationship(order_by="Member.position")
+    backbone: Mapped[BackboneRow] = relationship()
+    estimator: Mapped[EstimatorRow] = relationship()
+    members: Mapped[list[MemberRow]] = relationship(order_by="MemberRow.position")
 
     __table_args__ = (CheckConstraint("number > 0", name="number"),)
 
@@ -212,7 +212,7 @@ class Deployment(Base):
         return list(self.estimator.labels)
 
 
-class Member(Base):
+class MemberRow(Base):
     """An adapter in a deployment, at its place in the order of the labels."""
 
     __tablename__ = "member"
@@ -221,7 +221,7 @@ class Member(Base):
     position: Mapped[int] = mapped_column(primary_key=True)
     adapter_id: Mapped[int] = mapped_column(ForeignKey("adapter.id"))
     label: Mapped[str] = mapped_column(String(40))
-    adapter: Mapped[Adapter] = relationship()
+    adapter: Mapped[AdapterRow] = relationship()
 
     __table_args__ = (
         UniqueConstraint("deployment_number", "label"),
@@ -231,7 +231,7 @@ class Member(Base):
     )
 
 
-class Live(Base):
+class LiveRow(Base):
     """The one row that says which deployment serves."""
 
     __tablename__ = "live"
@@ -239,12 +239,12 @@ class Live(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
     deployment_number: Mapped[int] = mapped_column(ForeignKey("deployment.number"))
     since: Mapped[datetime]
-    deployment: Mapped[Deployment] = relationship()
+    deployment: Mapped[DeploymentRow] = relationship()
 
     __table_args__ = (CheckConstraint("id = 1", name="one"),)
 
 
-class Operation(Base):
+class OperationRow(Base):
     """What is being done, or was: by whom, at which step, under which lease."""
 
     __tablename__ = "operation"
@@ -279,7 +279,7 @@ class Operation(Base):
     )
 
 
-class Event(Base):
+class EventRow(Base):
     """The audit: who did what to what, when and why."""
 
     __tablename__ = "event"

@@ -14,25 +14,25 @@ from sqlalchemy.orm import Session, selectinload
 from abair.errors import RegistryError
 from abair.labels import CLEAN
 from abair_registry.db.models import (
-    Adapter,
-    Backbone,
-    Deployment,
-    Estimator,
-    Event,
-    Live,
-    Member,
-    Plugin,
-    Release,
-    Replay,
+    AdapterRow,
+    BackboneRow,
+    DeploymentRow,
+    EstimatorRow,
+    EventRow,
+    LiveRow,
+    MemberRow,
+    PluginRow,
+    ReleaseRow,
+    ReplayRow,
     now,
 )
 
 
 @dataclass(frozen=True)
-class Who:
+class Actor:
     """Who does something, and why: goes into the audit."""
 
-    actor: str
+    name: str
     reason: str = ""
 
 
@@ -70,11 +70,11 @@ class NewRelease:
     declared: dict[str, Any] = field(default_factory=dict)
 
 
-def backbone(session: Session, size: str, fingerprint: str, sha256: str) -> Backbone:
+def backbone(session: Session, size: str, fingerprint: str, sha256: str) -> BackboneRow:
     """The backbone of this fingerprint, recorded if it is new."""
-    found = session.scalar(select(Backbone).where(Backbone.fingerprint == fingerprint))
+    found = session.scalar(select(BackboneRow).where(BackboneRow.fingerprint == fingerprint))
     if found is None:
-        found = Backbone(size=size, fingerprint=fingerprint, sha256=sha256, created=now())
+        found = BackboneRow(size=size, fingerprint=fingerprint, sha256=sha256, created=now())
         session.add(found)
         session.flush()
     return found
@@ -82,31 +82,31 @@ def backbone(session: Session, size: str, fingerprint: str, sha256: str) -> Back
 
 def backbone_size(session: Session, number: int) -> str:
     """The name of a recorded backbone's size."""
-    return session.get_one(Backbone, number).size
+    return session.get_one(BackboneRow, number).size
 
 
-def estimator(session: Session, sha256: str, labels: Sequence[str]) -> Estimator:
+def estimator(session: Session, sha256: str, labels: Sequence[str]) -> EstimatorRow:
     """The estimator of this hash, recorded if it is new."""
-    found = session.scalar(select(Estimator).where(Estimator.sha256 == sha256))
+    found = session.scalar(select(EstimatorRow).where(EstimatorRow.sha256 == sha256))
     if found is None:
-        found = Estimator(sha256=sha256, labels=list(labels), created=now())
+        found = EstimatorRow(sha256=sha256, labels=list(labels), created=now())
         session.add(found)
         session.flush()
     return found
 
 
-def plugins(session: Session) -> list[Plugin]:
+def plugins(session: Session) -> list[PluginRow]:
     """All that was ever added, with releases and adapters, by name."""
-    loaded = selectinload(Plugin.releases).selectinload(Release.adapters).selectinload(Adapter.backbone)
-    return list(session.scalars(select(Plugin).options(loaded).order_by(Plugin.name)))
+    loaded = selectinload(PluginRow.releases).selectinload(ReleaseRow.adapters).selectinload(AdapterRow.backbone)
+    return list(session.scalars(select(PluginRow).options(loaded).order_by(PluginRow.name)))
 
 
-def plugin(session: Session, name: str) -> Plugin | None:
+def plugin(session: Session, name: str) -> PluginRow | None:
     """What was added under this name."""
-    return session.scalar(select(Plugin).where(Plugin.name == name))
+    return session.scalar(select(PluginRow).where(PluginRow.name == name))
 
 
-def release_of(found: Plugin, adapters: Sequence[Adapter]) -> Release | None:
+def release_of(found: PluginRow, adapters: Sequence[AdapterRow]) -> ReleaseRow | None:
     """The release that a plugin serves with among `adapters`, or else its newest."""
     serving = {adapter.release_id for adapter in adapters}
     live = [release for release in found.releases if release.id in serving]
@@ -126,7 +126,7 @@ def taken(session: Session, besides: str) -> dict[str, str]:
     return names
 
 
-def record(session: Session, new: NewRelease, who: Who) -> Release:
+def record(session: Session, new: NewRelease, actor: Actor) -> ReleaseRow:
     """A release as a candidate; one that is recorded already, with the same files, is returned as it is.
 
     Raises:
@@ -134,7 +134,7 @@ def record(session: Session, new: NewRelease, who: Who) -> Release:
     """
     found = plugin(session, new.name)
     if found is None:
-        found = Plugin(name=new.name, distribution=new.distribution, state="candidate", created=now())
+        found = PluginRow(name=new.name, distribution=new.distribution, state="candidate", created=now())
         session.add(found)
         session.flush()
     elif found.distribution != new.distribution and found.state != "removed":
@@ -143,7 +143,7 @@ def record(session: Session, new: NewRelease, who: Who) -> Release:
             f"run: abair-registry remove {new.name}"
         )
     found.distribution = new.distribution
-    same = session.scalar(select(Release).where(Release.plugin_id == found.id, Release.version == new.version))
+    same = session.scalar(select(ReleaseRow).where(ReleaseRow.plugin_id == found.id, ReleaseRow.version == new.version))
     if same is not None:
         recorded = {(a.degradation, a.backbone_id, a.config_sha256, a.weights_sha256) for a in same.adapters}
         given = {(a.degradation, a.backbone_id, a.config_sha256, a.weights_sha256) for a in new.adapters}
@@ -154,7 +154,7 @@ def record(session: Session, new: NewRelease, who: Who) -> Release:
             )
         release = same
     else:
-        release = Release(
+        release = ReleaseRow(
             plugin=found,
             version=new.version,
             module=new.module,
@@ -164,23 +164,25 @@ def record(session: Session, new: NewRelease, who: Who) -> Release:
         )
         session.add(release)
         session.flush()
-        session.add_all(Adapter(release_id=release.id, **vars(adapter)) for adapter in new.adapters)
+        session.add_all(AdapterRow(release_id=release.id, **vars(adapter)) for adapter in new.adapters)
         session.flush()
     if found.state != "live":
         found.state, found.reason = "candidate", ""
-    tell(session, who, "record", new.name, {"version": new.version, "distribution": new.distribution})
+    record_event(session, actor, "record", new.name, {"version": new.version, "distribution": new.distribution})
     return release
 
 
-def live(session: Session) -> Deployment | None:
+def live(session: Session) -> DeploymentRow | None:
     """The deployment that serves, with everything a bundle names."""
-    loaded = selectinload(Live.deployment)
-    members = loaded.selectinload(Deployment.members).selectinload(Member.adapter).selectinload(Adapter.release)
+    loaded = selectinload(LiveRow.deployment)
+    members = (
+        loaded.selectinload(DeploymentRow.members).selectinload(MemberRow.adapter).selectinload(AdapterRow.release)
+    )
     row = session.scalar(
-        select(Live).options(
-            members.selectinload(Release.plugin),
-            loaded.selectinload(Deployment.backbone),
-            loaded.selectinload(Deployment.estimator),
+        select(LiveRow).options(
+            members.selectinload(ReleaseRow.plugin),
+            loaded.selectinload(DeploymentRow.backbone),
+            loaded.selectinload(DeploymentRow.estimator),
         )
     )
     return None if row is None else row.deployment
@@ -188,16 +190,16 @@ def live(session: Session) -> Deployment | None:
 
 def propose(
     session: Session,
-    adapters: Sequence[Adapter],
-    outputs: Estimator,
-    who: Who,
+    adapters: Sequence[AdapterRow],
+    outputs: EstimatorRow,
+    actor: Actor,
     *,
     action: str,
     subject: str,
     operation_id: int | None = None,
     run_id: str | None = None,
     detail: Mapping[str, Any] | None = None,
-) -> Deployment:
+) -> DeploymentRow:
     """Number a new deployment, which does not serve yet: `adapters` in the order of the estimator's labels.
 
     Raises:
@@ -210,27 +212,27 @@ def propose(
             f"deployment: found adapters for {labels} on {len(backbones)} backbones and an estimator for "
             f"{list(outputs.labels)}; expected equal labels and one backbone"
         )
-    number = (session.scalar(select(func.max(Deployment.number))) or 0) + 1
-    deployment = Deployment(
+    number = (session.scalar(select(func.max(DeploymentRow.number))) or 0) + 1
+    deployment = DeploymentRow(
         number=number, backbone_id=backbones.pop(), estimator=outputs, operation_id=operation_id, created=now(),
-        actor=who.actor, reason=who.reason, run_id=run_id,
+        actor=actor.name, reason=actor.reason, run_id=run_id,
     )  # fmt: skip
     session.add(deployment)
     session.flush()
     session.add_all(
-        Member(deployment_number=number, position=position, adapter_id=adapter.id, label=adapter.degradation)
+        MemberRow(deployment_number=number, position=position, adapter_id=adapter.id, label=adapter.degradation)
         for position, adapter in enumerate(adapters)
     )
     session.flush()
     told = {"labels": labels, **(detail or {})}
-    tell(session, who, action, subject, told, deployment=number, operation_id=operation_id)
+    record_event(session, actor, action, subject, told, deployment=number, operation_id=operation_id)
     return deployment
 
 
 def publish(
     session: Session,
-    deployment: Deployment,
-    who: Who,
+    deployment: DeploymentRow,
+    actor: Actor,
     *,
     action: str,
     subject: str,
@@ -238,35 +240,35 @@ def publish(
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Make a recorded deployment the live one; the plugins' states follow."""
-    row = session.get(Live, 1)
+    row = session.get(LiveRow, 1)
     before = row.deployment_number if row else None
     if row is None:
-        session.add(Live(id=1, deployment_number=deployment.number, since=now()))
+        session.add(LiveRow(id=1, deployment_number=deployment.number, since=now()))
     else:
         row.deployment_number, row.since = deployment.number, now()
     session.flush()
     session.expire_all()
     members = session.scalars(
-        select(Plugin.id)
-        .join(Release)
-        .join(Adapter)
-        .join(Member)
-        .where(Member.deployment_number == deployment.number)
+        select(PluginRow.id)
+        .join(ReleaseRow)
+        .join(AdapterRow)
+        .join(MemberRow)
+        .where(MemberRow.deployment_number == deployment.number)
         .distinct()
     )
     serving = set(members)
-    for found in session.scalars(select(Plugin)):
+    for found in session.scalars(select(PluginRow)):
         if found.id in serving:
             found.state, found.reason = "live", ""
         elif found.state == "live":
             found.state = "disabled"
     told = {"labels": deployment.labels, "before": before, **(detail or {})}
-    tell(session, who, action, subject, told, deployment=deployment.number, operation_id=operation_id)
+    record_event(session, actor, action, subject, told, deployment=deployment.number, operation_id=operation_id)
 
 
 def before(session: Session, number: int) -> int | None:
     """The deployment that served until this one first went live."""
-    for event in session.scalars(select(Event).where(Event.deployment_number == number).order_by(Event.id)):
+    for event in session.scalars(select(EventRow).where(EventRow.deployment_number == number).order_by(EventRow.id)):
         if "before" in event.detail:
             return None if event.detail["before"] is None else int(event.detail["before"])
     return None
@@ -274,14 +276,14 @@ def before(session: Session, number: int) -> int | None:
 
 def served(session: Session, number: int) -> bool:
     """Whether a deployment is or ever was live."""
-    told = session.scalars(select(Event).where(Event.deployment_number == number))
+    told = session.scalars(select(EventRow).where(EventRow.deployment_number == number))
     return any("before" in event.detail for event in told)
 
 
-def challenger(session: Session) -> Deployment | None:
+def challenger(session: Session) -> DeploymentRow | None:
     """The newest deployment that waits for review: it was proposed to follow the live one, and never served."""
-    row = session.get(Live, 1)
-    newest = session.scalars(select(Deployment).order_by(Deployment.number.desc()).limit(50))
+    row = session.get(LiveRow, 1)
+    newest = session.scalars(select(DeploymentRow).order_by(DeploymentRow.number.desc()).limit(50))
     for deployment in newest:
         if row is None or deployment.number <= row.deployment_number:
             return None
@@ -290,9 +292,9 @@ def challenger(session: Session) -> Deployment | None:
     return None
 
 
-def champion_of(session: Session, deployment: Deployment) -> int | None:
+def champion_of(session: Session, deployment: DeploymentRow) -> int | None:
     """The deployment that was live when this one was made, which its gates compared it with."""
-    query = select(Event).where(Event.deployment_number == deployment.number).order_by(Event.id).limit(1)
+    query = select(EventRow).where(EventRow.deployment_number == deployment.number).order_by(EventRow.id).limit(1)
     told = session.scalar(query)
     found = told.detail.get("champion") if told else None
     return None if found is None else int(found)
@@ -301,29 +303,29 @@ def champion_of(session: Session, deployment: Deployment) -> int | None:
 def keep_replay(session: Session, backbone_id: int, adapter_id: int | None, sha256: str) -> None:
     """Record what an adapter's label (or, without an adapter, undamaged photos) left behind; the newest counts."""
     if replays(session, backbone_id, [adapter_id]).get(adapter_id) != sha256:
-        session.add(Replay(backbone_id=backbone_id, adapter_id=adapter_id, sha256=sha256, created=now()))
+        session.add(ReplayRow(backbone_id=backbone_id, adapter_id=adapter_id, sha256=sha256, created=now()))
         session.flush()
 
 
 def replays(session: Session, backbone_id: int, adapters: Sequence[int | None]) -> dict[int | None, str]:
     """The SHA-256 of each adapter's newest replay, and under None that of undamaged photos, if it is asked for."""
-    rows = session.scalars(select(Replay).where(Replay.backbone_id == backbone_id).order_by(Replay.id))
+    rows = session.scalars(select(ReplayRow).where(ReplayRow.backbone_id == backbone_id).order_by(ReplayRow.id))
     return {row.adapter_id: row.sha256 for row in rows if row.adapter_id in adapters}
 
 
-def history(session: Session) -> list[tuple[Deployment, bool]]:
+def history(session: Session) -> list[tuple[DeploymentRow, bool]]:
     """All deployments with whether each is live, newest first."""
-    row = session.get(Live, 1)
+    row = session.get(LiveRow, 1)
     pointed = row.deployment_number if row else None
     listed = session.scalars(
-        select(Deployment).options(selectinload(Deployment.estimator)).order_by(Deployment.number.desc())
+        select(DeploymentRow).options(selectinload(DeploymentRow.estimator)).order_by(DeploymentRow.number.desc())
     )
     return [(deployment, deployment.number == pointed) for deployment in listed]
 
 
-def tell(
+def record_event(
     session: Session,
-    who: Who,
+    actor: Actor,
     action: str,
     subject: str,
     detail: dict[str, Any] | None = None,
@@ -333,12 +335,12 @@ def tell(
 ) -> None:
     """Add one event to the audit, in the transaction of what it tells of."""
     session.add(
-        Event(
+        EventRow(
             at=now(),
-            actor=who.actor,
+            actor=actor.name,
             action=action,
             subject=subject,
-            reason=who.reason,
+            reason=actor.reason,
             detail=detail or {},
             deployment_number=deployment,
             operation_id=operation_id,
@@ -347,9 +349,9 @@ def tell(
     session.flush()
 
 
-def events(session: Session, subject: str | None = None, limit: int = 100) -> list[Event]:
+def events(session: Session, subject: str | None = None, limit: int = 100) -> list[EventRow]:
     """The newest events, of one subject or of all, oldest of them first."""
-    query = select(Event).order_by(Event.id.desc()).limit(limit)
+    query = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
     if subject is not None:
-        query = query.where(Event.subject == subject)
+        query = query.where(EventRow.subject == subject)
     return list(session.scalars(query))[::-1]

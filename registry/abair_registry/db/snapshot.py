@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 from abair.errors import RegistryError
 from abair.labels import CLEAN
 from abair_registry.db import queries
-from abair_registry.db.models import Adapter, Deployment
+from abair_registry.db.models import AdapterRow, DeploymentRow
 
 
 @dataclass(frozen=True)
-class Part:
+class Member:
     """An adapter that serves, or shall: its label, its two blobs, where it is from, and its label's replay, if kept."""
 
     label: str
@@ -28,7 +28,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Serving:
+class DeploymentSnapshot:
     """What serves, or shall: backbone, adapters in the order of the labels, and the estimator that it begins with.
 
     `number` is the deployment's, or the one's that it shall follow; `replay` is that of undamaged photos.
@@ -39,49 +39,53 @@ class Serving:
     backbone_sha256: str
     fingerprint: str
     estimator_sha256: str
-    parts: tuple[Part, ...]
+    members: tuple[Member, ...]
     replay: str | None
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The parts' labels and, last, `clean`."""
-        return (*(part.label for part in self.parts), CLEAN)
+        return (*(member.label for member in self.members), CLEAN)
 
     @property
     def plugins(self) -> tuple[str, ...]:
         """The plugins' names, each once."""
-        return tuple(dict.fromkeys(part.plugin for part in self.parts))
+        return tuple(dict.fromkeys(member.plugin for member in self.members))
 
-    def without(self, plugin: str) -> Serving:
+    def without(self, plugin: str) -> DeploymentSnapshot:
         """The same less a plugin's parts."""
-        return replace(self, parts=tuple(part for part in self.parts if part.plugin != plugin))
+        return replace(self, members=tuple(member for member in self.members if member.plugin != plugin))
 
-    def with_parts(self, plugin: str, parts: Sequence[Part]) -> Serving:
+    def with_members(self, plugin: str, members: Sequence[Member]) -> DeploymentSnapshot:
         """The same with a plugin's parts: in the place of those of the same labels, or behind the others."""
-        given = {part.label: part for part in parts}
-        kept = [given.pop(part.label, part) for part in self.parts if part.plugin != plugin or part.label in given]
-        return replace(self, parts=(*kept, *given.values()))
+        given = {member.label: member for member in members}
+        kept = [
+            given.pop(member.label, member)
+            for member in self.members
+            if member.plugin != plugin or member.label in given
+        ]
+        return replace(self, members=(*kept, *given.values()))
 
 
-def serving(session: Session, deployment: Deployment) -> Serving:
+def take_snapshot(session: Session, deployment: DeploymentRow) -> DeploymentSnapshot:
     """A recorded deployment as plain values."""
     adapters = [member.adapter for member in deployment.members]
     kept = queries.replays(session, deployment.backbone_id, [None, *(adapter.id for adapter in adapters)])
-    return Serving(
+    return DeploymentSnapshot(
         number=deployment.number,
         backbone_id=deployment.backbone_id,
         backbone_sha256=deployment.backbone.sha256,
         fingerprint=deployment.backbone.fingerprint,
         estimator_sha256=deployment.estimator.sha256,
-        parts=parts_of(adapters, kept),
+        members=members_of(adapters, kept),
         replay=kept.get(None),
     )
 
 
-def parts_of(adapters: Iterable[Adapter], kept: dict[int | None, str]) -> tuple[Part, ...]:
+def members_of(adapters: Iterable[AdapterRow], kept: dict[int | None, str]) -> tuple[Member, ...]:
     """Recorded adapters as parts; `kept` are the replays by the adapters' ids."""
     return tuple(
-        Part(
+        Member(
             label=adapter.degradation,
             adapter_id=adapter.id,
             plugin=adapter.release.plugin.name,
@@ -95,7 +99,7 @@ def parts_of(adapters: Iterable[Adapter], kept: dict[int | None, str]) -> tuple[
     )
 
 
-def live(session: Session) -> Serving:
+def live_snapshot(session: Session) -> DeploymentSnapshot:
     """What serves.
 
     Raises:
@@ -104,4 +108,4 @@ def live(session: Session) -> Serving:
     deployment = queries.live(session)
     if deployment is None:
         raise RegistryError("registry: found no live deployment, expected one; run: abair-registry doctor")
-    return serving(session, deployment)
+    return take_snapshot(session, deployment)

@@ -12,7 +12,7 @@ from abair.errors import AdmissionError, RegistryError
 from abair.files import file_sha256
 from abair.text import near_misses
 from abair_registry.db import queries
-from abair_registry.db.models import Deployment, Plugin
+from abair_registry.db.models import DeploymentRow, PluginRow
 from abair_registry.plugins import installed
 from abair_registry.registry import Registry
 from abair_registry.storage import publish
@@ -23,7 +23,7 @@ REPLAY: Final = "replay"
 
 
 @dataclass(frozen=True)
-class AdapterRow:
+class AdapterStatus:
     """An adapter of a listed plugin."""
 
     backbone: str
@@ -32,7 +32,7 @@ class AdapterRow:
 
 
 @dataclass(frozen=True)
-class PluginRow:
+class PluginStatus:
     """One line of the list; the field names are those of its JSON."""
 
     name: str
@@ -41,11 +41,11 @@ class PluginRow:
     installed_version: str | None
     state: str
     live: bool
-    adapters: tuple[AdapterRow, ...]
+    adapters: tuple[AdapterStatus, ...]
     problem: str | None
 
 
-def plugin_rows(registry: Registry) -> list[PluginRow]:
+def plugin_rows(registry: Registry) -> list[PluginStatus]:
     """All plugins that are recorded or installed, by name; hashes no file."""
     points = installed.installed_plugins()
     by_name: dict[str, list[installed.Installed]] = {}
@@ -64,8 +64,8 @@ def plugin_rows(registry: Registry) -> list[PluginRow]:
 
 
 def _recorded_row(
-    found: Plugin, points: Sequence[installed.Installed], deployment: Deployment | None, blobs: Blobs
-) -> PluginRow:
+    found: PluginRow, points: Sequence[installed.Installed], deployment: DeploymentRow | None, blobs: Blobs
+) -> PluginStatus:
     if found.state == "removed":
         return _available_row(points)
     members = [] if deployment is None else [m.adapter for m in deployment.members]
@@ -78,20 +78,20 @@ def _recorded_row(
     if missing:
         state = "broken"
         problem = f"blobs of {missing[0].degradation} are missing; run: abair-registry verify"
-    return PluginRow(
+    return PluginStatus(
         name=found.name,
         distribution=found.distribution,
         version=release.version if release else None,
         installed_version=installed,
         state=state,
         live=bool(mine),
-        adapters=tuple(AdapterRow(a.backbone.size, a.weights_sha256, a.parameters) for a in adapters),
+        adapters=tuple(AdapterStatus(a.backbone.size, a.weights_sha256, a.parameters) for a in adapters),
         problem=problem or found.reason or None,
     )
 
 
 def _difference(
-    found: Plugin, version: str | None, points: Sequence[installed.Installed], installed: str | None
+    found: PluginRow, version: str | None, points: Sequence[installed.Installed], installed: str | None
 ) -> str | None:
     if installed is None and points:
         return f"the name is installed by distribution {points[0].distribution}, recorded for {found.distribution}"
@@ -102,11 +102,11 @@ def _difference(
     return None
 
 
-def _available_row(points: Sequence[installed.Installed]) -> PluginRow:
+def _available_row(points: Sequence[installed.Installed]) -> PluginStatus:
     first = points[0]
     others = sorted({p.distribution for p in points})
     problem = f"installed by distributions {', '.join(others)}; uninstall all but one" if len(others) > 1 else None
-    return PluginRow(
+    return PluginStatus(
         name=first.name,
         distribution=first.distribution,
         version=None,
@@ -174,12 +174,12 @@ def _changed(recorded: dict[str, str], point: installed.Installed) -> list[str]:
     return sorted(name for name in recorded.keys() | now.keys() if recorded.get(name) != now.get(name))
 
 
-def _live_plugins(session: Session, deployment: Deployment | None) -> list[Plugin]:
+def _live_plugins(session: Session, deployment: DeploymentRow | None) -> list[PluginRow]:
     serving = {m.adapter.release.plugin_id for m in deployment.members} if deployment else set()
     return [found for found in queries.plugins(session) if found.id in serving]
 
 
-def named_files(deployment: Deployment) -> list[tuple[str, str]]:
+def named_files(deployment: DeploymentRow) -> list[tuple[str, str]]:
     """The files of a deployment: what each is, and its SHA-256."""
     files = [("backbone", deployment.backbone.sha256), ("estimator", deployment.estimator.sha256)]
     for member in deployment.members:

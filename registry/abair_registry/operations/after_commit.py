@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from abair.errors import RegistryError
 from abair_registry.plugins import calls
-from abair_registry.plugins.calls import Trusted
+from abair_registry.plugins.calls import VerifiedPlugins
 from abair_registry.registry import Registry, sync_live_file
 from abair_registry.storage import publish
 from abair_registry.tracking import sync
 from abair_registry.tracking.mlflow_client import Runs
 
 
-def follow(registry: Registry, runs: Runs, plugins: Trusted | None, warn: Callable[[str], None]) -> None:
+def follow(registry: Registry, runs: Runs, plugins: VerifiedPlugins | None, warn: Callable[[str], None]) -> None:
     """After a commit: write the file that serves, tell MLflow, tell plugins. None of them can undo what is live."""
     sync_live_file(registry)
     try:
@@ -21,5 +21,5 @@ def follow(registry: Registry, runs: Runs, plugins: Trusted | None, warn: Callab
     except (RegistryError, OSError) as error:
         warn(f"{error}; what is live is live; later run: abair-registry doctor")
     if plugins is not None and publish.published(registry.settings.home) is not None:
-        for wrong in calls.announce(plugins, registry.settings.home):
+        for wrong in calls.send_notices(plugins, registry.settings.home):
             warn(wrong)

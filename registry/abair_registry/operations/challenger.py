@@ -24,7 +24,7 @@ from abair.labels import CLEAN
 from abair.model.backbone import Backbone, load_backbone
 from abair.model.estimator import Estimator, load_estimator
 from abair.model.lora import Adapter, read_adapter_files
-from abair_registry.db.snapshot import Part, Serving
+from abair_registry.db.snapshot import DeploymentSnapshot, Member
 from abair_registry.plugins import calls
 from abair_registry.plugins.worker.run_jobs import Damaged, MakeEstimator, MakeReplay, Point, Trained
 from abair_registry.storage.blobs import Blobs
@@ -67,39 +67,39 @@ class Photos:
         return {"photos": train.digest(), "photos held out": held_out.digest()}
 
 
-def chained_with(champion: Serving, label: str) -> tuple[Part, ...]:
+def chained_with(champion: DeploymentSnapshot, label: str) -> tuple[Member, ...]:
     """The live parts whose damage can be made again, to put that of a new label over it.
 
     These are the ones whose plugins are installed as they are recorded; the others' mixtures with it are not learnt,
     nor those of two labels that come together.
     """
-    others = [part for part in champion.parts if part.label != label]
-    there = {point.name for point in calls.trusted(others).points}
-    known = [part for part in others if part.plugin in there]
+    others = [member for member in champion.members if member.label != label]
+    there = {point.name for point in calls.verify_plugins(others).points}
+    known = [member for member in others if member.plugin in there]
     return tuple(_spread(known, CHAINED_WITH))
 
 
 def make_replay(
-    blobs: Blobs, champion: Serving, part: Part, photos: Photos, seed: int, tell: Callable[[], object]
+    blobs: Blobs, champion: DeploymentSnapshot, member: Member, photos: Photos, seed: int, tell: Callable[[], object]
 ) -> str:
     """What a new label leaves behind, made in a process of its own and kept as a blob; returns its SHA-256.
 
     Raises:
         TrainingError: the synthesiser failed, or what it left is no replay of the label.
     """
-    label = part.label
-    others = [other for other in champion.parts if other.label != label and other.replay]
+    label = member.label
+    others = [other for other in champion.members if other.label != label and other.replay]
     chosen = _spread(others, MIXED_WITH)
     known = chained_with(champion, label)
     with blobs.writing() as path:
-        calls.make(
+        calls.run_job(
             MakeReplay,
             calls.SAMPLING,
             tell,
-            points=_points([part, *known]),
+            points=_points([member, *known]),
             threads=torch.get_num_threads(),
             label=label,
-            adapter=_files(blobs, part),
+            adapter=_files(blobs, member),
             known=tuple(Trained(label=other.label, files=_files(blobs, other)) for other in known),
             backbone=blobs.path(champion.backbone_sha256),
             photos=photos.folder,
@@ -127,30 +127,30 @@ def make_replay(
         return blobs.add(path)
 
 
-def _spread(parts: Sequence[Part], most: int) -> list[Part]:
+def _spread(members: Sequence[Member], most: int) -> list[Member]:
     """So many of the parts at most, spread evenly over them: of the same parts always the same."""
-    count = min(most, len(parts))
-    return [parts[place * len(parts) // count] for place in range(count)]
+    count = min(most, len(members))
+    return [members[place * len(members) // count] for place in range(count)]
 
 
-def _files(blobs: Blobs, part: Part) -> tuple[Path, Path]:
-    return blobs.path(part.config_sha256), blobs.path(part.weights_sha256)
+def _files(blobs: Blobs, member: Member) -> tuple[Path, Path]:
+    return blobs.path(member.config_sha256), blobs.path(member.weights_sha256)
 
 
-def _points(parts: Sequence[Part]) -> tuple[Point, ...]:
+def _points(members: Sequence[Member]) -> tuple[Point, ...]:
     """The plugins of the parts.
 
     Raises:
         TrainingError: one of them is not installed as it is recorded.
     """
-    trusted = calls.trusted(parts)
+    trusted = calls.verify_plugins(members)
     if trusted.left_out:
         name, why = next(iter(trusted.left_out.items()))
         raise TrainingError(f"plugin {name}: {why}; expected it installed as it is recorded; install that version")
     return trusted.points
 
 
-def replay_count(champion: Serving, label: str) -> int:
+def replay_count(champion: DeploymentSnapshot, label: str) -> int:
     """How often `make_replay` tells at most: once a sample."""
     return 2 * TRAINED + 2 * JUDGED + (CHAINED if chained_with(champion, label) else 0)
 
@@ -160,15 +160,15 @@ class Trainer:
     """One proposal against the champion that it would follow. `fresh` are the labels whose damage is new."""
 
     blobs: Blobs
-    champion: Serving
-    proposal: Serving
+    champion: DeploymentSnapshot
+    proposal: DeploymentSnapshot
     fresh: tuple[str, ...]
     photos: Photos
     seed: int
     cache: Path
     samples: int = 1500
     _loaded: dict[str, Replay] = field(default_factory=dict)
-    _read: dict[Part, Adapter] = field(default_factory=dict)
+    _read: dict[Member, Adapter] = field(default_factory=dict)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -191,15 +191,15 @@ class Trainer:
 
     def missing(self) -> list[str]:
         """The labels that left nothing behind, so that nothing can be fitted to them, nor judged by them."""
-        kept = {part.label: part.replay for part in self.proposal.parts} | {CLEAN: self.proposal.replay}
+        kept = {member.label: member.replay for member in self.proposal.members} | {CLEAN: self.proposal.replay}
         return [label for label, sha256 in kept.items() if sha256 is None]
 
     def fits(self) -> tuple[Fit, ...]:
         """The ways to refit to features, in the order in which they are to be tried."""
         if not self.fresh:
             return ("alone",)
-        fresh = [part for part in self.proposal.parts if part.label in self.fresh and part.replay]
-        chained = any(self._replay(part.replay).chains for part in fresh)
+        fresh = [member for member in self.proposal.members if member.label in self.fresh and member.replay]
+        chained = any(self._replay(member.replay).chains for member in fresh)
         return ("with chains", "alone", "whole") if chained else ("alone", "whole")
 
     def by_features(self, watch: Watch, *, fit: Fit = "alone") -> Estimator:
@@ -217,13 +217,13 @@ class Trainer:
             raise TrainingError(
                 f"label {missing[0]}: found no features of earlier samples; expected some; --route full"
             )
-        new = [part for part in self.proposal.parts if part.label in self.fresh]
+        new = [member for member in self.proposal.members if member.label in self.fresh]
         known: list[Features] = []
         for replay in map(self._replay, self._old()):
             known.append(replay.features)
             if replay.chains and set(self.fresh).isdisjoint(replay.chains.features.labels):
                 known.append(replay.chains.features)
-        fresh = [self._replay(part.replay) for part in new]
+        fresh = [self._replay(member.replay) for member in new]
         return refit(
             self.outputs,
             self.champion.fingerprint,
@@ -247,14 +247,14 @@ class Trainer:
         folder = self.cache / "estimator"
         folder.mkdir(parents=True, exist_ok=True)
         made = folder / "estimator.safetensors"
-        calls.make(
+        calls.run_job(
             MakeEstimator,
             calls.TRAINING,
-            points=_points(self.proposal.parts),
+            points=_points(self.proposal.members),
             threads=torch.get_num_threads(),
             labels=self.proposal.labels,
             backbone=self.blobs.path(self.champion.backbone_sha256),
-            adapters=tuple(_files(self.blobs, part) for part in self.proposal.parts),
+            adapters=tuple(_files(self.blobs, member) for member in self.proposal.members),
             photos=self.photos.folder,
             seed=self.seed,
             trained=FULL_STEPS,
@@ -283,31 +283,33 @@ class Trainer:
         """The proposal with an estimator, ready to restore."""
         return self._contender(self.proposal, estimator, known or Measured())
 
-    def _contender(self, of: Serving, estimator: Estimator, known: Measured) -> Contender:
-        marks = {part.label: part.weights_sha256 for part in of.parts} | {CLEAN: of.fingerprint}
+    def _contender(self, of: DeploymentSnapshot, estimator: Estimator, known: Measured) -> Contender:
+        marks = {member.label: member.weights_sha256 for member in of.members} | {CLEAN: of.fingerprint}
         return Contender(self.backbone, estimator, self._adapters(of), marks, known)
 
-    def _adapters(self, of: Serving) -> dict[str, Adapter]:
+    def _adapters(self, of: DeploymentSnapshot) -> dict[str, Adapter]:
         """Those of a deployment; challenger and champion share most, so each is read once."""
-        for part in of.parts:
-            if part not in self._read:
-                self._read[part] = read_adapter_files(
-                    *_files(self.blobs, part), self.backbone, of.fingerprint, part.label
+        for member in of.members:
+            if member not in self._read:
+                self._read[member] = read_adapter_files(
+                    *_files(self.blobs, member), self.backbone, of.fingerprint, member.label
                 )
-        return {part.label: self._read[part] for part in of.parts}
+        return {member.label: self._read[member] for member in of.members}
 
     def _held_out(self) -> list[HeldOut]:
         """Of each label its own, of mixtures those that every replay holds; fewer of the older ones."""
         samples: list[HeldOut] = []
-        for part in self.proposal.parts:
-            own = _singles(self._replay(part.replay), part.label)
-            samples += own if part.label in self.fresh else own[:REMEMBERED]
+        for member in self.proposal.members:
+            own = _singles(self._replay(member.replay), member.label)
+            samples += own if member.label in self.fresh else own[:REMEMBERED]
         samples += _singles(self._replay(self.proposal.replay), CLEAN)[:REMEMBERED]
-        for part in self.proposal.parts:
-            if part.label in self.fresh:
-                samples += _singles(self._replay(part.replay), CLEAN)
+        for member in self.proposal.members:
+            if member.label in self.fresh:
+                samples += _singles(self._replay(member.replay), CLEAN)
         known = set(self.proposal.labels)
-        later = {part.replay for part in self.proposal.parts if part.label not in self.fresh} - {self.proposal.replay}
+        later = {member.replay for member in self.proposal.members if member.label not in self.fresh} - {
+            self.proposal.replay
+        }
         for sha256 in self._shas():
             mixtures = [s for s in self._replay(sha256).held_out if len(s.labels) > 1 and set(s.labels) <= known]
             kinds = list(dict.fromkeys(sample.labels for sample in mixtures))
@@ -319,10 +321,10 @@ class Trainer:
         return list({sample.mark + str(sample.labels): sample for sample in samples}.values())
 
     def _old(self) -> list[str]:
-        return self._shas(lambda part: part.label not in self.fresh)
+        return self._shas(lambda member: member.label not in self.fresh)
 
-    def _shas(self, wanted: Callable[[Part], bool] = lambda part: True) -> list[str]:
-        shas = [self.proposal.replay, *(part.replay for part in self.proposal.parts if wanted(part))]
+    def _shas(self, wanted: Callable[[Member], bool] = lambda member: True) -> list[str]:
+        shas = [self.proposal.replay, *(member.replay for member in self.proposal.members if wanted(member))]
         return list(dict.fromkeys(sha256 for sha256 in shas if sha256 is not None))
 
     def _replay(self, sha256: str | None) -> Replay:

@@ -27,7 +27,7 @@ UNSEEN: Final = 50.0
 """dB from which on nobody sees a difference, an error of less than one grey level; clean photos count up to it."""
 
 
-def judge(report: Report, thresholds: Thresholds) -> list[Verdict]:
+def evaluate_gates(report: Report, thresholds: Thresholds) -> list[Verdict]:
     """All verdicts: on the new labels, on what was live, on mixtures, on undamaged photos."""
     verdicts = []
     for label in report.new:

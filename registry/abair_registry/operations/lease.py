@@ -24,8 +24,8 @@ from sqlalchemy.orm import Session
 from abair.errors import AbairError, RegistryError
 from abair_registry.db import queries
 from abair_registry.db.engine import Database
-from abair_registry.db.models import PUBLISHED, Operation, now
-from abair_registry.db.queries import Who
+from abair_registry.db.models import PUBLISHED, OperationRow, now
+from abair_registry.db.queries import Actor
 
 HEARTBEAT: Final = 5.0
 """Seconds between two renewals."""
@@ -76,14 +76,14 @@ class Work:
             session.flush()
 
     @contextmanager
-    def session(self) -> Iterator[tuple[Session, Operation]]:
+    def session(self) -> Iterator[tuple[Session, OperationRow]]:
         """One transaction in which the operation is certainly still ours.
 
         Raises:
             RegistryError: somebody took the lease, because it was not renewed in time.
         """
         with self._database.write() as session:
-            operation = session.get(Operation, self.id)
+            operation = session.get(OperationRow, self.id)
             if operation is None or operation.state != "running" or operation.process != os.getpid():
                 raise RegistryError(
                     f"operation {self.id}: the lease was lost (found state "
@@ -115,7 +115,7 @@ def working(
     database: Database,
     kind: str,
     subject: str,
-    who: Who,
+    actor: Actor,
     *,
     arguments: Mapping[str, Any] | None = None,
     wait: bool = False,
@@ -128,7 +128,7 @@ def working(
     Raises:
         RegistryError: another one is running, and `wait` is false.
     """
-    number = _begin(database, kind, subject, who, dict(arguments or {}), wait=wait, waiting=waiting)
+    number = _begin(database, kind, subject, actor, dict(arguments or {}), wait=wait, waiting=waiting)
     try:
         with Work(database, number) as work:
             yield work
@@ -144,7 +144,7 @@ def working(
 def end(database: Database, number: int, state: str, error: str | None = None) -> None:
     """Close an operation that is running; one that is closed already stays as it is."""
     with database.write() as session:
-        operation = session.get(Operation, number)
+        operation = session.get(OperationRow, number)
         if operation is not None and operation.state == "running":
             _close(session, operation, state, error)
 
@@ -162,16 +162,16 @@ def expect_nobody(database: Database) -> None:
         raise _busy(other)
 
 
-def interrupted(session: Session) -> Operation | None:
+def interrupted(session: Session) -> OperationRow | None:
     """The newest operation that got anywhere, if it was killed, stopped or failed, and can be done again."""
-    begun = select(Operation).where(Operation.step != "").order_by(Operation.id.desc())
+    begun = select(OperationRow).where(OperationRow.step != "").order_by(OperationRow.id.desc())
     newest = session.scalar(begun.limit(1))
     return newest if newest is not None and newest.state in ("undone", "failed") else None
 
 
 def running(session: Session) -> Running | None:
     """The operation that is being done, or was when its process was killed."""
-    operation = session.scalar(select(Operation).where(Operation.state == "running"))
+    operation = session.scalar(select(OperationRow).where(OperationRow.state == "running"))
     return None if operation is None else _seen(operation)
 
 
@@ -185,7 +185,7 @@ def recover(database: Database) -> list[Running]:
         if running(session) is None:
             return dead
     with database.write() as session:
-        for operation in session.scalars(select(Operation).where(Operation.state == "running")).all():
+        for operation in session.scalars(select(OperationRow).where(OperationRow.state == "running")).all():
             if not _alive(operation, _moment(session)):
                 dead.append(_seen(operation))
                 where = f"process {operation.process} on {operation.host}"
@@ -197,7 +197,7 @@ def _begin(
     database: Database,
     kind: str,
     subject: str,
-    who: Who,
+    actor: Actor,
     arguments: dict[str, Any],
     *,
     wait: bool,
@@ -210,8 +210,8 @@ def _begin(
             other = running(session)
             if other is None:
                 moment = _moment(session)
-                operation = Operation(
-                    kind=kind, subject=subject, state="running", actor=who.actor, reason=who.reason,
+                operation = OperationRow(
+                    kind=kind, subject=subject, state="running", actor=actor.name, reason=actor.reason,
                     host=socket.gethostname(), process=os.getpid(), started=moment, heartbeat=moment,
                     detail={"arguments": arguments, "place": _place()},
                 )  # fmt: skip
@@ -230,7 +230,7 @@ def _busy(other: Running) -> RegistryError:
     return RegistryError(f"registry: {other}; expected nobody; wait for it with --wait, or try again later")
 
 
-def _close(session: Session, operation: Operation, state: str, error: str | None) -> None:
+def _close(session: Session, operation: OperationRow, state: str, error: str | None) -> None:
     if operation.step == PUBLISHED:
         state = "done"  # whatever came after cannot take that back
     operation.state, operation.error, operation.finished = state, error, _moment(session)
@@ -238,11 +238,11 @@ def _close(session: Session, operation: Operation, state: str, error: str | None
         found = queries.plugin(session, operation.subject)
         if found is not None and found.state == "candidate":
             found.state, found.reason = before  # a plugin that was known is again what it was
-    who, action = Who(operation.actor, error or operation.reason), f"{operation.kind} {state}"
-    queries.tell(session, who, action, operation.subject, {"step": operation.step}, operation_id=operation.id)
+    actor, action = Actor(operation.actor, error or operation.reason), f"{operation.kind} {state}"
+    queries.record_event(session, actor, action, operation.subject, {"step": operation.step}, operation_id=operation.id)
 
 
-def _alive(operation: Operation, moment: datetime) -> bool:
+def _alive(operation: OperationRow, moment: datetime) -> bool:
     """Whether its lease holds; a process of this place is looked for as well, so that nobody waits for a dead one."""
     if moment - operation.heartbeat > LEASE:
         return False
@@ -273,7 +273,7 @@ def _moment(session: Session) -> datetime:
     return now()
 
 
-def _seen(operation: Operation) -> Running:
+def _seen(operation: OperationRow) -> Running:
     return Running(
         operation.id, operation.kind, operation.subject, operation.step, operation.actor, operation.host,
         operation.process, operation.started,

@@ -24,17 +24,17 @@ from abair.model.backbone import fingerprint
 from abair.model.estimator import Estimator, save_estimator
 from abair.report import Verdict
 from abair_registry.db import queries
-from abair_registry.db.models import CONCLUSION, PUBLISHED, Adapter, Operation
-from abair_registry.db.queries import Who
-from abair_registry.db.snapshot import Serving, live, parts_of
+from abair_registry.db.models import CONCLUSION, PUBLISHED, AdapterRow, OperationRow
+from abair_registry.db.queries import Actor
+from abair_registry.db.snapshot import DeploymentSnapshot, live_snapshot, members_of
 from abair_registry.operations import lease, run_report
 from abair_registry.operations.after_commit import follow
 from abair_registry.operations.challenger import Fit, Photos, Trainer, make_replay, replay_count
-from abair_registry.operations.gates import GAIN, judge
+from abair_registry.operations.gates import GAIN, evaluate_gates
 from abair_registry.operations.lease import Work
 from abair_registry.operations.progress import Steps, Terminal
 from abair_registry.plugins import calls
-from abair_registry.plugins.calls import Trusted
+from abair_registry.plugins.calls import VerifiedPlugins
 from abair_registry.registry import Registry
 from abair_registry.settings import Thresholds
 from abair_registry.storage import publish
@@ -60,7 +60,7 @@ class _Attempt:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class OperationOptions:
     """How an operation shall be done; `force` publishes what gates refuse, `review` publishes nothing."""
 
     route: Route = "auto"
@@ -72,7 +72,7 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Result:
+class OperationResult:
     """How an operation ended."""
 
     operation: int
@@ -91,14 +91,14 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Change:
+class Proposal:
     """What an operation proposes: the parts that shall serve, the labels that are new in it, and what it is about.
 
     `settle_states` writes the plugin's state in the transaction that publishes.
     """
 
     subject: str
-    proposal: Serving
+    proposal: DeploymentSnapshot
     fresh: tuple[str, ...] = ()
     settle_states: Callable[[Session], None] = lambda session: None
     on_refusal: Callable[[Session, str], None] = lambda session, reason: None
@@ -108,11 +108,11 @@ def run(
     registry: Registry,
     kind: str,
     subject: str,
-    who: Who,
-    wishes: Wishes,
-    prepare: Callable[[Work, Steps], Change | None],
+    actor: Actor,
+    options: OperationOptions,
+    prepare: Callable[[Work, Steps], Proposal | None],
     terminal: Terminal,
-) -> Result:
+) -> OperationResult:
     """Do an operation that makes a challenger: `prepare` says what it proposes, or that there is nothing to do.
 
     Raises:
@@ -120,18 +120,18 @@ def run(
         RegistryError: another operation is running, and nobody wanted to wait.
     """
     began = time.monotonic()
-    asked = asdict(wishes) | {"thresholds": wishes.thresholds.model_dump()}
+    asked = asdict(options) | {"thresholds": options.thresholds.model_dump()}
     working = lease.working(
-        registry.database, kind, subject, who, arguments=asked, wait=wishes.wait, waiting=terminal.waiting
+        registry.database, kind, subject, actor, arguments=asked, wait=options.wait, waiting=terminal.waiting
     )
     with working as work, terminal.steps as steps:
         change = prepare(work, steps)
         if change is None:
             with registry.database.read() as session:
-                result = _Done("live", live(session).number, None, None, [])
+                result = _Done("live", live_snapshot(session).number, None, None, [])
         else:
-            result = _Operation(registry, work, kind, who, wishes, change, terminal).do()
-    return Result(
+            result = _Operation(registry, work, kind, actor, options, change, terminal).do()
+    return OperationResult(
         operation=work.id,
         outcome=result.outcome,
         deployment=result.deployment,
@@ -159,15 +159,15 @@ class _Operation:
         registry: Registry,
         work: Work,
         kind: str,
-        who: Who,
-        wishes: Wishes,
-        change: Change,
+        actor: Actor,
+        options: OperationOptions,
+        change: Proposal,
         terminal: Terminal,
     ) -> None:
-        self.registry, self.work, self.kind, self.who, self.wishes = registry, work, kind, who, wishes
+        self.registry, self.work, self.kind, self.actor, self.options = registry, work, kind, actor, options
         self.change, self.steps, self.warn = change, terminal.steps, terminal.warn
         with registry.database.read() as session:
-            self.champion = live(session)
+            self.champion = live_snapshot(session)
         self.photos = Photos(registry.settings.clean_dir)
         self.runs = Runs(registry.settings)
         self.trainer = Trainer(
@@ -176,7 +176,7 @@ class _Operation:
             proposal=change.proposal,
             fresh=change.fresh,
             photos=self.photos,
-            seed=wishes.seed,
+            seed=options.seed,
             cache=registry.settings.home / "cache",
             samples=registry.settings.samples,
         )
@@ -184,7 +184,7 @@ class _Operation:
     def do(self) -> _Done:
         """Train, evaluate, gate, publish."""
         with self._tracked() as run_id:
-            plugins = calls.trusted(self.change.proposal.parts)
+            plugins = calls.verify_plugins(self.change.proposal.members)
             for name, why in plugins.left_out.items():
                 if why != calls.NOT_INSTALLED:
                     self.warn(f"plugin {name}: {why}; its own gate and notice are left out")
@@ -195,9 +195,9 @@ class _Operation:
             self.runs.tags(run_id, {"abair.route": route, "abair.route.why": why, "abair.frozen": frozen})
             refused = [verdict.name for verdict in verdicts if not verdict.passed]
             outcome: Way = "live"
-            if refused and not self.wishes.force:
+            if refused and not self.options.force:
                 outcome = "rejected"
-            elif self.wishes.review:
+            elif self.options.review:
                 outcome = "challenger"
             run_report.evidence(
                 self.runs, run_id, self.change, evaluation, verdicts, self.trainer.contender(estimator),
@@ -208,17 +208,17 @@ class _Operation:
         return _Done(outcome, number, run_id, route, verdicts)
 
     def _challenger(
-        self, run_id: str, plugins: Trusted
+        self, run_id: str, plugins: VerifiedPlugins
     ) -> tuple[Estimator, str, str, Evaluation | None, list[Verdict]]:
         """The estimator by the route that was asked for, or else by features first and in full if gates refuse that."""
-        if self.trainer.missing() and not self.change.fresh and self.wishes.route != "full":
+        if self.trainer.missing() and not self.change.fresh and self.options.route != "full":
             # nothing is known of what serves: its outputs stay as they are, as the bundle's makers trained them
             return self.trainer.by_features(lambda *_: None), "features", "no samples to judge by", None, []
-        if self.wishes.route != "full":
-            why = "asked for" if self.wishes.route == "features" else "first choice"
+        if self.options.route != "full":
+            why = "asked for" if self.options.route == "features" else "first choice"
             best, how = self._by_features(run_id, plugins)
             why = "; ".join([why, *how])
-            if not best.refused or self.wishes.route == "features":
+            if not best.refused or self.options.route == "features":
                 return best.estimator, "features", why, best.evaluation, best.verdicts
             if lost := self._lost(best.refused) or self._not_installed(plugins):
                 why = f"{why}; not in full, because {lost}"
@@ -232,7 +232,7 @@ class _Operation:
         evaluation, verdicts = self._judge(estimator, plugins)
         return estimator, "full", why, evaluation, verdicts
 
-    def _by_features(self, run_id: str, plugins: Trusted) -> tuple[_Attempt, list[str]]:
+    def _by_features(self, run_id: str, plugins: VerifiedPlugins) -> tuple[_Attempt, list[str]]:
         """The first fit that no gate refuses, or else the one that fewest refuse; and how it came to that."""
         made: list[_Attempt] = []
         for fit in self.trainer.fits():
@@ -262,14 +262,14 @@ class _Operation:
 
         return make(watch)
 
-    def _judge(self, estimator: Estimator, plugins: Trusted) -> tuple[Evaluation, list[Verdict]]:
+    def _judge(self, estimator: Estimator, plugins: VerifiedPlugins) -> tuple[Evaluation, list[Verdict]]:
         self.work.step("evaluate")
         self.steps.begin("evaluate on held-out samples")
         evaluation = self.trainer.judge(estimator)
         self.work.step("gate")
         return evaluation, [
-            *judge(evaluation.report, self.wishes.thresholds),
-            *calls.verdicts(plugins, evaluation.report),
+            *evaluate_gates(evaluation.report, self.options.thresholds),
+            *calls.ask_gates(plugins, evaluation.report),
         ]
 
     def _lost(self, refused: Sequence[Verdict]) -> str | None:
@@ -280,7 +280,7 @@ class _Operation:
             return "a plugin's own gate refused"
         return None
 
-    def _not_installed(self, plugins: Trusted) -> str | None:
+    def _not_installed(self, plugins: VerifiedPlugins) -> str | None:
         """Why the synthesisers of all labels cannot be had."""
         return "; ".join(f"plugin {name}: {why}" for name, why in plugins.left_out.items()) or None
 
@@ -290,7 +290,7 @@ class _Operation:
         """One transaction: the deployment, live or waiting for review, or the refusal; returns its number."""
         refused = [verdict.name for verdict in verdicts if not verdict.passed]
 
-        def concluded(operation: Operation, number: int, **detail: Any) -> None:
+        def concluded(operation: OperationRow, number: int, **detail: Any) -> None:
             title = f"{self.kind} {self.change.subject}"
             conclusion = run_report.conclusion(title, outcome, number, verdicts, forced=bool(refused))
             operation.step = PUBLISHED
@@ -304,7 +304,7 @@ class _Operation:
         told: dict[str, Any] = {"champion": self.champion.number, "route": route}
         if refused:
             told["refused"] = list(refused)
-        if refused and self.wishes.force:
+        if refused and self.options.force:
             told["forced"] = True
         with self.work.session() as (session, operation):
             if publish.live_number(session) != self.champion.number:
@@ -315,36 +315,38 @@ class _Operation:
             if outcome == "rejected":
                 reason = f"refused by {', '.join(refused)}"
                 self.change.on_refusal(session, reason)
-                queries.tell(session, self.who, "reject", self.change.subject, told, operation_id=operation.id)
+                queries.record_event(
+                    session, self.actor, "reject", self.change.subject, told, operation_id=operation.id
+                )
                 concluded(operation, self.champion.number)
                 return self.champion.number
-            adapters = [session.get_one(Adapter, part.adapter_id) for part in self.change.proposal.parts]
+            adapters = [session.get_one(AdapterRow, member.adapter_id) for member in self.change.proposal.members]
             outputs = queries.estimator(session, sha256, list(self.change.proposal.labels))
             deployment = queries.propose(
-                session, adapters, outputs, self.who, action="propose", subject=self.change.subject,
+                session, adapters, outputs, self.actor, action="propose", subject=self.change.subject,
                 operation_id=operation.id, run_id=run_id, detail=told,
             )  # fmt: skip
             if outcome == "live":
                 queries.publish(
-                    session, deployment, self.who, action=self.kind, subject=self.change.subject,
+                    session, deployment, self.actor, action=self.kind, subject=self.change.subject,
                     operation_id=operation.id, detail=told,
                 )  # fmt: skip
                 self.change.settle_states(session)
             concluded(operation, deployment.number, deployment=deployment.number, outcome=outcome)
             return deployment.number
 
-    def _follow(self, plugins: Trusted, outcome: Way) -> None:
+    def _follow(self, plugins: VerifiedPlugins, outcome: Way) -> None:
         """What follows from the registry: the file that serves, MLflow's versions and aliases, the plugins' notices."""
         follow(self.registry, self.runs, plugins if outcome == "live" else None, self.warn)
 
     def _frozen(self) -> str:
         """One hash over the backbone and all adapters that serve or shall."""
         digest = hashlib.sha256(fingerprint(self.trainer.backbone).encode())
-        for part in (*self.champion.parts, *self.change.proposal.parts):
-            for sha256 in (part.config_sha256, part.weights_sha256):
+        for member in (*self.champion.members, *self.change.proposal.members):
+            for sha256 in (member.config_sha256, member.weights_sha256):
                 problem = self.registry.blobs.problem(sha256)
                 if problem:
-                    raise RegistryError(f"adapter {part.label}: {problem}; run: abair-registry doctor")
+                    raise RegistryError(f"adapter {member.label}: {problem}; run: abair-registry doctor")
                 digest.update(sha256.encode())
         return digest.hexdigest()
 
@@ -356,7 +358,7 @@ class _Operation:
             started = operation.started.isoformat()
         data = self.photos.digests() if self.change.fresh else {}
         run_id = run_report.begin(
-            self.runs, self.kind, self.work.id, started, self.who, self.wishes, self.change, self.champion, data
+            self.runs, self.kind, self.work.id, started, self.actor, self.options, self.change, self.champion, data
         )
         self.work.step("track", run_id=run_id)
         try:
@@ -376,7 +378,7 @@ class _Operation:
     def _concluded(self, run_id: str) -> bool:
         """End the run as it is recorded that the operation ended; whether that is."""
         with self.registry.database.read() as session:
-            conclusion = session.get_one(Operation, self.work.id).detail.get(CONCLUSION)
+            conclusion = session.get_one(OperationRow, self.work.id).detail.get(CONCLUSION)
         if conclusion is not None:
             self.runs.conclude(run_id, **conclusion)
         return conclusion is not None
@@ -386,7 +388,9 @@ def _names(verdicts: Sequence[Verdict]) -> str:
     return ", ".join(verdict.name for verdict in verdicts)
 
 
-def remember(registry: Registry, champion: Serving, adapters: Sequence[int], wishes: Wishes, steps: Steps) -> None:
+def remember(
+    registry: Registry, champion: DeploymentSnapshot, adapters: Sequence[int], options: OperationOptions, steps: Steps
+) -> None:
     """Make and keep the replay of each adapter's label, unless it is kept already.
 
     Raises:
@@ -394,10 +398,10 @@ def remember(registry: Registry, champion: Serving, adapters: Sequence[int], wis
     """
     with registry.database.read() as session:
         kept = queries.replays(session, champion.backbone_id, list(adapters))
-        new = parts_of([session.get_one(Adapter, number) for number in adapters if number not in kept], kept)
+        new = members_of([session.get_one(AdapterRow, number) for number in adapters if number not in kept], kept)
     photos = Photos(registry.settings.clean_dir)
-    for part in new:
-        steps.begin(f"{part.label}: damage clean photos and look at them", replay_count(champion, part.label))
-        sha256 = make_replay(registry.blobs, champion, part, photos, wishes.seed, steps.advance)
+    for member in new:
+        steps.begin(f"{member.label}: damage clean photos and look at them", replay_count(champion, member.label))
+        sha256 = make_replay(registry.blobs, champion, member, photos, options.seed, steps.advance)
         with registry.database.write() as session:
-            queries.keep_replay(session, champion.backbone_id, part.adapter_id, sha256)
+            queries.keep_replay(session, champion.backbone_id, member.adapter_id, sha256)

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
 from abair_registry.db import queries
-from abair_registry.db.models import PUBLISHED, Deployment
-from abair_registry.db.queries import Who
-from abair_registry.db.snapshot import live, serving
+from abair_registry.db.models import PUBLISHED, DeploymentRow
+from abair_registry.db.queries import Actor
+from abair_registry.db.snapshot import live_snapshot, take_snapshot
 from abair_registry.maintenance import integrity
 from abair_registry.operations import lease
 from abair_registry.operations.after_commit import follow
@@ -27,7 +27,7 @@ from abair_registry.tracking.mlflow_client import Runs
 
 
 @dataclass(frozen=True)
-class Moved:
+class PointerMove:
     """Where the pointer went: the field names are those of its JSON."""
 
     operation: int
@@ -37,16 +37,16 @@ class Moved:
 
 
 def promote(
-    registry: Registry, number: int | None, who: Who, *, force: bool = False, wait: bool = False,
+    registry: Registry, number: int | None, actor: Actor, *, force: bool = False, wait: bool = False,
     terminal: Terminal | None = None,
-) -> Moved:  # fmt: skip
+) -> PointerMove:  # fmt: skip
     """Let a challenger serve: the newest that waits for review, or the one of this number.
 
     Raises:
         RegistryError: there is none, it serves already, or (without `force`) another was its champion.
     """
 
-    def target(session: Session, champion: int) -> Deployment:
+    def target(session: Session, champion: int) -> DeploymentRow:
         if number is None:
             waiting = queries.challenger(session)
             if waiting is None:
@@ -64,19 +64,19 @@ def promote(
             )
         return found
 
-    return _move(registry, "promote", who, target, {"number": number, "force": force}, wait, terminal or quiet())
+    return _move(registry, "promote", actor, target, {"number": number, "force": force}, wait, terminal or quiet())
 
 
 def rollback(
-    registry: Registry, to: int | None, who: Who, *, wait: bool = False, terminal: Terminal | None = None
-) -> Moved:
+    registry: Registry, to: int | None, actor: Actor, *, wait: bool = False, terminal: Terminal | None = None
+) -> PointerMove:
     """Let an earlier deployment serve again: the one before the live one, or the one of this number.
 
     Raises:
         RegistryError: there is none, or it never served.
     """
 
-    def target(session: Session, champion: int) -> Deployment:
+    def target(session: Session, champion: int) -> DeploymentRow:
         earlier = queries.before(session, champion) if to is None else to
         if earlier is None:
             raise RegistryError(
@@ -90,22 +90,22 @@ def rollback(
             )
         return found
 
-    return _move(registry, "rollback", who, target, {"to": to}, wait, terminal or quiet())
+    return _move(registry, "rollback", actor, target, {"to": to}, wait, terminal or quiet())
 
 
 def _move(
     registry: Registry,
     kind: str,
-    who: Who,
-    target: Callable[[Session, int], Deployment],
+    actor: Actor,
+    target: Callable[[Session, int], DeploymentRow],
     arguments: dict[str, Any],
     wait: bool,
     terminal: Terminal,
-) -> Moved:
+) -> PointerMove:
     """Point at a recorded deployment: one transaction, then what follows from it."""
 
-    def chosen(session: Session) -> tuple[int, Deployment]:
-        champion = live(session).number
+    def chosen(session: Session) -> tuple[int, DeploymentRow]:
+        champion = live_snapshot(session).number
         deployment = target(session, champion)
         if deployment.number == champion:
             raise RegistryError(
@@ -124,7 +124,7 @@ def _move(
         with registry.database.read() as session:
             chosen(session)
     working = lease.working(
-        registry.database, kind, "deployment", who, arguments=arguments, wait=wait, waiting=terminal.waiting
+        registry.database, kind, "deployment", actor, arguments=arguments, wait=wait, waiting=terminal.waiting
     )
     with working as work:
         work.step("publish")
@@ -132,20 +132,20 @@ def _move(
             champion, deployment = chosen(session)
             number = deployment.number
             queries.publish(
-                session, deployment, who, action=kind, subject=f"deployment {number}", operation_id=operation.id,
+                session, deployment, actor, action=kind, subject=f"deployment {number}", operation_id=operation.id,
                 detail={"forced": True} if arguments.get("force") else None,
             )  # fmt: skip
-            parts = serving(session, deployment).parts
+            members = take_snapshot(session, deployment).members
             operation.step = PUBLISHED
             operation.detail = operation.detail | {"deployment": number}
         runs = Runs(registry.settings, patient=False)
-        follow(registry, runs, calls.trusted(parts), terminal.warn)
-        return Moved(work.id, "live", number, champion)
+        follow(registry, runs, calls.verify_plugins(members), terminal.warn)
+        return PointerMove(work.id, "live", number, champion)
 
 
-def _deployment(session: Session, number: int) -> Deployment:
-    found = session.get(Deployment, number)
+def _deployment(session: Session, number: int) -> DeploymentRow:
+    found = session.get(DeploymentRow, number)
     if found is None:
-        newest = session.scalar(select(Deployment.number).order_by(Deployment.number.desc()).limit(1))
+        newest = session.scalar(select(DeploymentRow.number).order_by(DeploymentRow.number.desc()).limit(1))
         raise RegistryError(f"deployment {number}: there is none; expected 1 to {newest}; see: abair-registry history")
     return found

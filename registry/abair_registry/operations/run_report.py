@@ -14,13 +14,13 @@ import abair
 from abair.continual.compare import Contender, Evaluation
 from abair.labels import CLEAN
 from abair.report import Group, Verdict
-from abair_registry.db.snapshot import Serving
+from abair_registry.db.snapshot import DeploymentSnapshot
 from abair_registry.operations import charts
 from abair_registry.tracking.mlflow_client import Runs
 
 if TYPE_CHECKING:
-    from abair_registry.db.queries import Who
-    from abair_registry.operations.pipeline import Change, Wishes
+    from abair_registry.db.queries import Actor
+    from abair_registry.operations.pipeline import OperationOptions, Proposal
 
 _OUTCOMES = {
     "live": "Deployment {number} is live.",
@@ -34,38 +34,38 @@ def begin(
     kind: str,
     operation: int,
     started: str,
-    who: Who,
-    wishes: Wishes,
-    change: Change,
-    champion: Serving,
+    actor: Actor,
+    options: OperationOptions,
+    change: Proposal,
+    champion: DeploymentSnapshot,
     data: Mapping[str, str],
 ) -> str:
     """Start the operation's run with what is known before: parameters and lineage; returns its id."""
     tags = {
-        "mlflow.user": who.actor,
+        "mlflow.user": actor.name,
         "mlflow.source.name": f"abair-registry {kind} {change.subject}",
         "abair.kind": kind,
         "abair.subject": change.subject,
         "abair.operation": str(operation),
         "abair.started": started,
-        "abair.actor": who.actor,
-        "abair.asked": who.reason,
+        "abair.actor": actor.name,
+        "abair.asked": actor.reason,
         "abair.champion": str(champion.number),
         "abair.backbone": champion.fingerprint,
     }
-    for part in change.proposal.parts:
+    for part in change.proposal.members:
         tags[f"abair.release.{part.label}"] = f"{part.distribution}=={part.version} {part.weights_sha256}"
     params: dict[str, object] = {
         "labels": ", ".join(change.proposal.labels),
         "new": ", ".join(change.fresh) or "none",
-        "seed": wishes.seed,
-        "route asked": wishes.route,
-        "review": wishes.review,
-        "force": wishes.force,
+        "seed": options.seed,
+        "route asked": options.route,
+        "review": options.review,
+        "force": options.force,
         "abair": abair.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        **{f"gate {name}": value for name, value in wishes.thresholds.model_dump().items()},
+        **{f"gate {name}": value for name, value in options.thresholds.model_dump().items()},
         **{f"SHA-256 of {name}": value for name, value in data.items()},
     }
     return runs.begin(f"{kind} {change.subject}", tags=tags, params=params)
@@ -96,12 +96,12 @@ def conclusion(title: str, outcome: str, number: int, verdicts: Sequence[Verdict
 def evidence(
     runs: Runs,
     run_id: str,
-    change: Change,
+    change: Proposal,
     evaluation: Evaluation | None,
     verdicts: Sequence[Verdict],
     contender: Contender,
     *,
-    champion: Serving,
+    champion: DeploymentSnapshot,
     route: str,
     why: str,
 ) -> None:
@@ -146,7 +146,12 @@ def _headline(outcome: str, verdicts: Sequence[Verdict], *, forced: bool = False
 
 
 def _description(
-    champion: Serving, change: Change, route: str, why: str, evaluation: Evaluation | None, verdicts: Sequence[Verdict]
+    champion: DeploymentSnapshot,
+    change: Proposal,
+    route: str,
+    why: str,
+    evaluation: Evaluation | None,
+    verdicts: Sequence[Verdict],
 ) -> str:
     """The text of a run's page; its first line is another when it is known how the operation ended."""
     parts = [_headline("Judged; not published yet.", verdicts)]

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from abair.errors import RegistryError, TrainingError
 from abair.report import Report, Verdict
 from abair.text import quote_foreign
-from abair_registry.db.snapshot import Part
+from abair_registry.db.snapshot import Member
 from abair_registry.plugins import installed
 from abair_registry.plugins.installed import normalised
 from abair_registry.plugins.worker.run_jobs import Errand, Gates, Making, Notices, Point
@@ -47,35 +47,35 @@ TRAINING: Final = Limits(seconds=4 * 3600, memory_mib=16384, largest_file=1024**
 
 
 @dataclass(frozen=True)
-class Trusted:
+class VerifiedPlugins:
     """The plugins of some parts that may run, and why the others may not, by the plugins' names."""
 
     points: tuple[Point, ...]
     left_out: dict[str, str]
 
 
-def trusted(parts: Iterable[Part]) -> Trusted:
+def verify_plugins(members: Iterable[Member]) -> VerifiedPlugins:
     """Which plugins are installed as they are recorded; nothing is imported."""
     found = installed.installed_plugins()
     points, left_out = [], {}
-    for part in {part.plugin: part for part in parts}.values():
-        named = [point for point in found if point.name == part.plugin]
-        same = [point for point in named if normalised(point.distribution) == normalised(part.distribution)]
+    for member in {member.plugin: member for member in members}.values():
+        named = [point for point in found if point.name == member.plugin]
+        same = [point for point in named if normalised(point.distribution) == normalised(member.distribution)]
         if not named:
-            left_out[part.plugin] = NOT_INSTALLED
+            left_out[member.plugin] = NOT_INSTALLED
         elif len(named) > 1 or not same:
             others = ", ".join(quote_foreign(point.distribution, 60) for point in named)
-            left_out[part.plugin] = f"installed by distribution {others}, recorded for {part.distribution}"
-        elif same[0].version != part.version:
-            left_out[part.plugin] = (
-                f"version {quote_foreign(same[0].version, 60)} is installed, {part.version} is recorded"
+            left_out[member.plugin] = f"installed by distribution {others}, recorded for {member.distribution}"
+        elif same[0].version != member.version:
+            left_out[member.plugin] = (
+                f"version {quote_foreign(same[0].version, 60)} is installed, {member.version} is recorded"
             )
         else:
-            points.append(Point(name=part.plugin, module=same[0].module, distribution=same[0].distribution))
-    return Trusted(tuple(points), left_out)
+            points.append(Point(name=member.plugin, module=same[0].module, distribution=same[0].distribution))
+    return VerifiedPlugins(tuple(points), left_out)
 
 
-def verdicts(plugins: Trusted, report: Report) -> list[Verdict]:
+def ask_gates(plugins: VerifiedPlugins, report: Report) -> list[Verdict]:
     """What each plugin's `abair_gates` says; one that raises, or returns something else, refuses with its name.
 
     Where the process itself ends before its time, whoever ended it, all of them refuse.
@@ -106,7 +106,7 @@ def verdicts(plugins: Trusted, report: Report) -> list[Verdict]:
     return given
 
 
-def announce(plugins: Trusted, deployment: Path) -> list[str]:
+def send_notices(plugins: VerifiedPlugins, deployment: Path) -> list[str]:
     """Tell each plugin's `abair_deployed` of the deployment in a folder; what went wrong, which changes nothing."""
     if not plugins.points:
         return []
@@ -122,7 +122,7 @@ def announce(plugins: Trusted, deployment: Path) -> list[str]:
     ]
 
 
-def make(kind: type[Making], limits: Limits, tell: Callable[[], object] = lambda: None, **given: Any) -> None:
+def run_job(kind: type[Making], limits: Limits, tell: Callable[[], object] = lambda: None, **given: Any) -> None:
     """Have synthesisers run: what is made is written where the errand says; `tell` hears of each part.
 
     Raises:

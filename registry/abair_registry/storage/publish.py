@@ -24,12 +24,12 @@ from abair.deployment import Deployment as Bundle
 from abair.errors import DeploymentError, RegistryError
 from abair.model.safetensors_io import read_header
 from abair_registry.db import queries
-from abair_registry.db.models import Deployment, Live
-from abair_registry.db.queries import NewAdapter, NewRelease, Who
+from abair_registry.db.models import DeploymentRow, LiveRow
+from abair_registry.db.queries import Actor, NewAdapter, NewRelease
 from abair_registry.storage.blobs import Blobs
 
 
-def bundle(deployment: Deployment, blobs: Blobs) -> Bundle:
+def bundle(deployment: DeploymentRow, blobs: Blobs) -> Bundle:
     """A recorded deployment as the bundle that restoring reads; its files are blobs.
 
     Raises:
@@ -99,7 +99,7 @@ def settle(session: Session, blobs: Blobs) -> bool:
     return True
 
 
-def import_factory(session: Session, blobs: Blobs, who: Who, factory: Path = FACTORY) -> Deployment:
+def import_factory(session: Session, blobs: Blobs, actor: Actor, factory: Path = FACTORY) -> DeploymentRow:
     """Record the bundle in the wheel as deployment 1, so that history starts with what is really served.
 
     Raises:
@@ -131,17 +131,17 @@ def import_factory(session: Session, blobs: Blobs, who: Who, factory: Path = FAC
                 )
             ],
         )
-        adapters += queries.record(session, new, who).adapters
+        adapters += queries.record(session, new, actor).adapters
     if source.replay is not None:
         for adapter_id in (None, *(adapter.id for adapter in adapters)):
             queries.keep_replay(session, backbone.id, adapter_id, source.replay.sha256)
     outputs = queries.estimator(session, source.estimator.sha256, source.labels)
-    deployment = queries.propose(session, adapters, outputs, who, action="record", subject="factory")
-    queries.publish(session, deployment, who, action="import", subject="factory")
+    deployment = queries.propose(session, adapters, outputs, actor, action="record", subject="factory")
+    queries.publish(session, deployment, actor, action="import", subject="factory")
     return deployment
 
 
 def live_number(session: Session) -> int | None:
     """The number of the live deployment."""
-    row = session.get(Live, 1)
+    row = session.get(LiveRow, 1)
     return row.deployment_number if row else None

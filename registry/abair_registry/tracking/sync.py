@@ -18,7 +18,7 @@ from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import BACKBONE_FILE, ESTIMATOR_FILE, FileRef, write_deployment
 from abair.deployment import Deployment as Bundle
 from abair_registry.db import queries
-from abair_registry.db.models import CONCLUSION, Deployment, Operation
+from abair_registry.db.models import CONCLUSION, DeploymentRow, OperationRow
 from abair_registry.registry import Registry
 from abair_registry.storage import publish
 from abair_registry.storage.blobs import Blobs
@@ -27,7 +27,7 @@ from abair_registry.tracking.mlflow_client import Alias, Runs, Status, Version
 RETIRED: Final = "retired"
 _IMPORT: Final = "import"
 """The kind of a run that holds a deployment which no operation made."""
-Row = TypeVar("Row", Deployment, Operation)
+Row = TypeVar("Row", DeploymentRow, OperationRow)
 _STATUS: Final[dict[str, Status]] = {"done": "FINISHED", "undone": "KILLED", "failed": "FAILED"}
 
 
@@ -39,7 +39,7 @@ def agree(opened: Registry, runs: Runs) -> list[str]:
     """
     done = []
     with opened.database.read() as session:
-        wanted: dict[Alias, Deployment | None] = {
+        wanted: dict[Alias, DeploymentRow | None] = {
             "champion": queries.live(session),
             "challenger": queries.challenger(session),
         }
@@ -108,7 +108,7 @@ def export(bundle: Bundle, blobs: Blobs, folder: Path) -> Bundle:
     return whole
 
 
-def _register(runs: Runs, blobs: Blobs, deployment: Deployment, bundle: Bundle, mark: str) -> Version:
+def _register(runs: Runs, blobs: Blobs, deployment: DeploymentRow, bundle: Bundle, mark: str) -> Version:
     """A version of the model for a deployment; one that no run made gets a short run of its own to hold it."""
     run_id = deployment.run_id
     own = run_id is None or not runs.exists(run_id)
@@ -143,11 +143,11 @@ def _ended(session: Session, runs: Runs) -> list[tuple[str, Status, str, dict[st
     left: list[tuple[str, Status, str, dict[str, Any]]] = []
     for run_id, tags in runs.running():
         if tags.get("abair.kind") == _IMPORT:
-            imported = _named(session, Deployment, tags.get("abair.deployment", ""))
+            imported = _named(session, DeploymentRow, tags.get("abair.deployment", ""))
             if imported is not None and imported.created.isoformat() == tags.get("abair.started"):
                 left.append((run_id, "KILLED", "stopped before the bundle was kept; another run holds it", {}))
             continue
-        operation = _named(session, Operation, tags.get("abair.operation", ""))
+        operation = _named(session, OperationRow, tags.get("abair.operation", ""))
         if operation is None or operation.started.isoformat() != tags.get("abair.started"):
             continue  # another registry's, which shares the server
         if operation.state == "running":

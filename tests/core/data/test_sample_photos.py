@@ -33,7 +33,7 @@ def test_sample_photos_are_colour_photographs_in_8_bit() -> None:
 
 def test_reading_them_imports_neither_scikit_image_nor_a_downloader() -> None:
     code = (
-        "import sys; from abair.samples import sample_photos; sample_photos(); "
+        "import sys; from abair.data.sample_photos import sample_photos; sample_photos(); "
         "sys.exit(', '.join(sorted({'skimage', 'pooch', 'requests'} & set(sys.modules))) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -50,7 +50,7 @@ def test_tensors_come_as_float32_and_no_others(file: Path) -> None:
 
 def test_the_header_is_read_without_torch(file: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from abair.tensorfile import read_header\n"
+        "import sys; from pathlib import Path; from abair.model.safetensors_io import read_header\n"
         "read_header(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
     )
     root = str(Path(safetensors_io.__file__).parents[2])

@@ -165,7 +165,7 @@ def test_the_schemas_commands(run: Run) -> None:
 
 def test_another_schema_stops_every_command_with_what_to_do(run: Run, settings: Settings) -> None:
     run("list")
-    with abair_registry.open_registry(settings) as registry, registry.database.write() as session:
+    with abair_registry.registry.open_registry(settings) as registry, registry.database.write() as session:
         session.execute(text("UPDATE abair_alembic_version SET version_num = '9999'"))
     for command in (("list",), ("history",), ("show", "rain"), ("verify",), ("doctor",), ("disable", "rain", "--yes")):
         code, out, err = run(*command)
@@ -224,7 +224,7 @@ def test_a_home_that_is_no_folder_is_one_line(run: Run, monkeypatch: pytest.Monk
 
 LIST = """
 import sys
-from abair_registry.cli import run
+from abair_registry.cli.app import run
 code = run(["list", "--json"])
 heavy = sorted({"torch", "mlflow", "alembic", "numpy", "peft"} & set(sys.modules))
 print(heavy, file=sys.stderr)

@@ -15,20 +15,20 @@ from abair_registry.db import models, queries
 from abair_registry.db.models import (
     APPEND_ONLY,
     Base,
-    Deployment,
-    Estimator,
-    Event,
-    Live,
-    Member,
-    Operation,
-    Plugin,
+    DeploymentRow,
+    EstimatorRow,
+    EventRow,
+    LiveRow,
+    MemberRow,
+    OperationRow,
+    PluginRow,
     now,
 )
-from abair_registry.db.queries import NewAdapter, NewRelease, Who
+from abair_registry.db.queries import Actor, NewAdapter, NewRelease
 from abair_registry.maintenance import integrity
 from abair_registry.registry import Registry
 
-ME = Who("me", "because")
+ME = Actor("me", "because")
 
 
 def release(session: Session, name: str = "snow", version: str = "1.0", **changes: Any) -> NewRelease:
@@ -59,13 +59,13 @@ def test_a_new_registry_starts_with_the_factory_deployment(registry: Registry) -
 
 def test_a_moment_keeps_its_zone(registry: Registry) -> None:
     with registry.database.read() as session:
-        created = session.scalars(select(Deployment.created)).one()
+        created = session.scalars(select(DeploymentRow.created)).one()
     assert created.tzinfo is not None
     assert abs((now() - created).total_seconds()) < 600
 
 
 def test_a_moment_without_a_zone_is_refused(registry: Registry) -> None:
-    wrong = Estimator(sha256="e" * 64, labels=[], created=datetime(2026, 1, 1))
+    wrong = EstimatorRow(sha256="e" * 64, labels=[], created=datetime(2026, 1, 1))
     with pytest.raises(StatementError, match="without a time zone"), registry.database.write() as session:
         session.add(wrong)
 
@@ -105,7 +105,7 @@ def test_a_list_asks_as_many_questions_for_sixty_plugins_as_for_three(registry: 
         for index in range(60):
             queries.record(session, release(session, f"snow-{index}"), ME)
             for _ in range(5):
-                queries.tell(session, ME, "look", f"snow-{index}")
+                queries.record_event(session, ME, "look", f"snow-{index}")
     assert len(integrity.plugin_rows(registry)) >= 63
     assert statements() == few
     assert few <= 15
@@ -149,7 +149,7 @@ def test_a_deployment_whose_labels_are_not_the_estimators_is_refused(registry: R
         with pytest.raises(RegistryError, match="expected equal labels and one backbone"):
             queries.propose(session, adapters[::-1], live.estimator, ME, action="propose", subject="x")
     with registry.database.read() as session:
-        assert session.scalar(select(func.count(Deployment.number))) == 1
+        assert session.scalar(select(func.count(DeploymentRow.number))) == 1
 
 
 def test_pointing_back_changes_the_plugins_states(registry: Registry) -> None:
@@ -165,7 +165,7 @@ def test_pointing_back_changes_the_plugins_states(registry: Registry) -> None:
     with registry.database.read() as session:
         assert {p.name: p.state for p in queries.plugins(session)}["low-light"] == "disabled"
     with registry.database.write() as session:
-        first = session.get(Deployment, 1)
+        first = session.get(DeploymentRow, 1)
         assert first is not None
         queries.publish(session, first, ME, action="rollback", subject="deployment 1")
         assert (
@@ -180,59 +180,61 @@ def wrong_rows() -> dict[str, Any]:
     """Rows that no registry may hold, each made for the session of a new registry."""
     moment = now()
 
-    def operation(**changes: Any) -> Operation:
+    def operation(**changes: Any) -> OperationRow:
         values: dict[str, Any] = {
             "kind": "add", "subject": "x", "state": "running", "actor": "me", "host": "h", "process": 1,
             "started": moment, "heartbeat": moment,
         }  # fmt: skip
-        return Operation(**(values | changes))
+        return OperationRow(**(values | changes))
 
-    def plugin(**changes: Any) -> Plugin:
+    def plugin(**changes: Any) -> PluginRow:
         values: dict[str, Any] = {"name": "x", "distribution": "x", "state": "live", "created": moment}
-        return Plugin(**(values | changes))
+        return PluginRow(**(values | changes))
 
-    def adapter(**changes: Any) -> models.Adapter:
+    def adapter(**changes: Any) -> models.AdapterRow:
         values: dict[str, Any] = {
             "release_id": 1, "backbone_id": 1, "degradation": "x", "title": "x", "rank": 4, "parameters": 4,
             "config_sha256": "a" * 64, "weights_sha256": "b" * 64,
         }  # fmt: skip
-        return models.Adapter(**(values | changes))
+        return models.AdapterRow(**(values | changes))
 
     return {
-        "a second live row": [Live(id=2, deployment_number=1, since=moment)],
-        "live, pointing nowhere": [Live(id=1, deployment_number=99, since=moment)],
+        "a second live row": [LiveRow(id=2, deployment_number=1, since=moment)],
+        "live, pointing nowhere": [LiveRow(id=1, deployment_number=99, since=moment)],
         "a plugin's name twice": [plugin(name="noise")],
         "a plugin without a name": [plugin(name="")],
         "a plugin in an unknown state": [plugin(state="perhaps")],
         "a version twice": [
-            models.Release(plugin_id=1, version="0.1.0", module="m", files={}, declared={}, created=moment)
+            models.ReleaseRow(plugin_id=1, version="0.1.0", module="m", files={}, declared={}, created=moment)
         ],
         "a release of no plugin": [
-            models.Release(plugin_id=99, version="1", module="m", files={}, declared={}, created=moment)
+            models.ReleaseRow(plugin_id=99, version="1", module="m", files={}, declared={}, created=moment)
         ],
         "an adapter of rank 0": [adapter(rank=0)],
         "an adapter for clean": [adapter(degradation="clean")],
         "an adapter with half a hash": [adapter(weights_sha256="b" * 32)],
         "an adapter twice": [adapter(degradation="y"), adapter(degradation="y")],
         "an adapter of no release": [adapter(release_id=99)],
-        "an estimator twice": [Estimator(sha256="e" * 64, labels=[], created=moment) for _ in range(2)],
+        "an estimator twice": [EstimatorRow(sha256="e" * 64, labels=[], created=moment) for _ in range(2)],
         "a backbone's fingerprint twice": [
-            models.Backbone(size="x", fingerprint="f" * 64, sha256=sha * 64, created=moment) for sha in "ab"
+            models.BackboneRow(size="x", fingerprint="f" * 64, sha256=sha * 64, created=moment) for sha in "ab"
         ],
-        "a deployment 0": [Deployment(number=0, backbone_id=1, estimator_id=1, created=moment, actor="a", reason="")],
+        "a deployment 0": [
+            DeploymentRow(number=0, backbone_id=1, estimator_id=1, created=moment, actor="a", reason="")
+        ],
         "a deployment twice": [
-            Deployment(number=1, backbone_id=1, estimator_id=1, created=moment, actor="a", reason="")
+            DeploymentRow(number=1, backbone_id=1, estimator_id=1, created=moment, actor="a", reason="")
         ],
-        "a member at a place that is taken": [Member(deployment_number=1, position=0, adapter_id=2, label="z")],
-        "a member's label twice": [Member(deployment_number=1, position=7, adapter_id=1, label="noise")],
-        "a member called clean": [Member(deployment_number=1, position=7, adapter_id=1, label="clean")],
+        "a member at a place that is taken": [MemberRow(deployment_number=1, position=0, adapter_id=2, label="z")],
+        "a member's label twice": [MemberRow(deployment_number=1, position=7, adapter_id=1, label="noise")],
+        "a member called clean": [MemberRow(deployment_number=1, position=7, adapter_id=1, label="clean")],
         "two running operations": [operation(), operation()],
         "a running operation that is finished": [operation(finished=moment)],
         "a finished operation without an end": [operation(state="done")],
         "an operation of an unknown kind": [operation(kind="dance")],
-        "an event of nobody": [Event(at=moment, actor="", action="x", subject="x", reason="", detail={})],
+        "an event of nobody": [EventRow(at=moment, actor="", action="x", subject="x", reason="", detail={})],
         "an event about no deployment": [
-            Event(at=moment, actor="a", action="x", subject="x", reason="", detail={}, deployment_number=99)
+            EventRow(at=moment, actor="a", action="x", subject="x", reason="", detail={}, deployment_number=99)
         ],
     }
 
@@ -260,7 +262,7 @@ def test_finished_operations_do_not_keep_others_from_running(registry: Registry)
     with registry.database.write() as session:
         for state, finished in (("done", moment), ("failed", moment), ("running", None)):
             session.add(
-                Operation(
+                OperationRow(
                     kind="add",
                     subject="x",
                     state=state,

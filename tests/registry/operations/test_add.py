@@ -153,9 +153,9 @@ def test_a_live_plugin_that_is_upgraded_or_uninstalled_is_served_as_before(
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-import abair_registry.catalogue as catalogue
-from abair_registry.cli import run
-catalogue.FACTORY = Path(sys.argv[1])
+import abair_registry.registry
+from abair_registry.cli.app import run
+abair_registry.registry.FACTORY = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 sys.exit(run(sys.argv[3:]))
 """

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from abair.report import Group, Report, Verdict
-from abair_registry.operations.gates import Thresholds, judge, loss_interval
+from abair_registry.operations.gates import Thresholds, evaluate_gates, loss_interval
 
 COUNT = 20
 SPREAD = np.random.default_rng(0).normal(0, 2, COUNT)
@@ -36,11 +36,11 @@ def report(**changed: Group) -> Report:
 
 
 def refused(given: Report, thresholds: Thresholds | None = None) -> list[str]:
-    return [verdict.name for verdict in judge(given, thresholds or Thresholds()) if not verdict.passed]
+    return [verdict.name for verdict in evaluate_gates(given, thresholds or Thresholds()) if not verdict.passed]
 
 
 def test_a_good_candidate_passes_seven_gates() -> None:
-    verdicts = judge(report(), Thresholds())
+    verdicts = evaluate_gates(report(), Thresholds())
     assert [verdict.name for verdict in verdicts] == [
         "snow: gain of the adapter",
         "snow: soft weights below Oracle",
@@ -115,7 +115,7 @@ def test_a_few_samples_that_are_ruined_are_no_scatter(losses: tuple[float, ...])
 
 
 def test_a_loss_is_told_with_its_interval_and_the_count_of_samples() -> None:
-    (loss,) = [verdict for verdict in judge(report(), Thresholds()) if verdict.name.startswith("noise")]
+    (loss,) = [verdict for verdict in evaluate_gates(report(), Thresholds()) if verdict.name.startswith("noise")]
     assert loss.detail.endswith(f"n={COUNT}")
     assert " to " in loss.detail
 

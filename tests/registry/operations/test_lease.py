@@ -18,18 +18,18 @@ from sqlalchemy import select
 
 from abair.errors import RegistryError
 from abair_registry.db import queries
-from abair_registry.db.models import Operation, now
-from abair_registry.db.queries import Who
+from abair_registry.db.models import OperationRow, now
+from abair_registry.db.queries import Actor
 from abair_registry.operations import lease
 from abair_registry.registry import Registry, open_registry
 from abair_registry.settings import Settings
 
-ME, OTHER = Who("ada", "because"), Who("bob")
+ME, OTHER = Actor("ada", "because"), Actor("bob")
 
 
 def rows(registry: Registry) -> list[tuple[str, str, str, str | None]]:
     with registry.database.read() as session:
-        found = session.scalars(select(Operation).order_by(Operation.id))
+        found = session.scalars(select(OperationRow).order_by(OperationRow.id))
         return [(operation.kind, operation.state, operation.step, operation.error) for operation in found]
 
 
@@ -108,7 +108,7 @@ def test_the_lease_is_renewed_while_a_step_takes_long(registry: Registry, monkey
 
     def heartbeat() -> object:
         with registry.database.read() as session:
-            return session.scalars(select(Operation.heartbeat)).one()
+            return session.scalars(select(OperationRow.heartbeat)).one()
 
     with lease.working(registry.database, "add", "snow", ME):
         first = heartbeat()
@@ -131,7 +131,7 @@ def test_an_operation_elsewhere_is_left_alone_until_its_lease_runs_out(
 
     with lease.working(registry.database, "add", "snow", ME) as work:
         with registry.database.write() as session:
-            operation = session.get(Operation, work.id)
+            operation = session.get(OperationRow, work.id)
             assert operation is not None
             for name, value in elsewhere.items():
                 setattr(operation, name, value)
@@ -140,7 +140,7 @@ def test_an_operation_elsewhere_is_left_alone_until_its_lease_runs_out(
             patched.setattr(os, "kill", gone)
             assert lease.recover(registry.database) == []
         with registry.database.write() as session:
-            operation = session.get(Operation, work.id)
+            operation = session.get(OperationRow, work.id)
             assert operation is not None
             operation.heartbeat = now() - lease.LEASE - timedelta(seconds=1)
         (dead,) = lease.recover(registry.database)
@@ -165,11 +165,11 @@ def test_a_host_whose_clock_is_wrong_takes_no_lease_of_a_shared_database(
 
 KILLED = """
 import sys, time
-from abair_registry import operations
-from abair_registry.database import Database
+from abair_registry.db.engine import Database
+from abair_registry.db.queries import Actor
+from abair_registry.operations import lease
 from abair_registry.settings import Settings
-from abair_registry.store import Who
-with operations.working(Database(Settings()), "add", "snow", Who("ada")) as work:
+with lease.working(Database(Settings()), "add", "snow", Actor("ada")) as work:
     work.step("train")
     print("training", flush=True)
     time.sleep(600)

@@ -16,15 +16,15 @@ from abair import Restorer
 from abair.deployment import read_deployment
 from abair.errors import RegistryError
 from abair_registry.db import queries
-from abair_registry.db.queries import NewAdapter, NewRelease, Who
+from abair_registry.db.queries import Actor, NewAdapter, NewRelease
 from abair_registry.maintenance import integrity, remote
 from abair_registry.operations import lease, lifecycle, promotion
-from abair_registry.operations.pipeline import Wishes
-from abair_registry.registry import Registry, live_file_is_stale, open_registry, sync_live_file
+from abair_registry.operations.pipeline import OperationOptions
+from abair_registry.registry import SYSTEM, Registry, live_file_is_stale, open_registry, sync_live_file
 from abair_registry.settings import Settings
 
 Open = Callable[[], AbstractContextManager[Registry]]
-ME = Who("me", "a reason")
+ME = Actor("me", "a reason")
 
 
 def labels(registry: Registry) -> tuple[int, list[str]]:
@@ -54,7 +54,7 @@ def test_a_disabled_plugin_is_served_no_more_and_the_rest_shares_its_weight(
     assert after == pytest.approx({label: weight / sum(left.values()) for label, weight in left.items()}, abs=1e-6)
     history = integrity.history_rows(registry)
     assert [(row["deployment"], row["live"], row["actor"], row["reason"]) for row in history] == [
-        (2, True, "me", "a reason"), (1, False, "abair", registry.SYSTEM.reason),
+        (2, True, "me", "a reason"), (1, False, "abair", SYSTEM.reason),
     ]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_a_plugin_that_is_enabled_again_is_served_as_before(registry: Registry, 
     before = Restorer.load(registry.settings.home)(photo).image
     lifecycle.disable(registry, "rain", ME)
     # an untrained network may do better without it, which is not what is looked at
-    assert lifecycle.enable(registry, "rain", ME, Wishes(route="features", force=True)).deployment == 3
+    assert lifecycle.enable(registry, "rain", ME, OperationOptions(route="features", force=True)).deployment == 3
     assert labels(registry) == (3, ["noise", "rain", "low-light", "clean"])
     assert np.array_equal(Restorer.load(registry.settings.home)(photo).image, before)
 
@@ -158,7 +158,7 @@ def test_a_plugin_whose_operation_was_stopped_is_again_what_it_was(registry: Reg
 
 @pytest.mark.parametrize("action", [lifecycle.disable, lifecycle.enable, lifecycle.remove])
 def test_a_name_that_was_never_added_is_told_with_near_misses(
-    registry: Registry, action: Callable[[Registry, str, Who], object]
+    registry: Registry, action: Callable[[Registry, str, Actor], object]
 ) -> None:
     with pytest.raises(RegistryError, match="plugin rian: never added; did you mean rain"):
         action(registry, "rian", ME)
@@ -268,13 +268,13 @@ WRITERS = """
 import sys
 from pathlib import Path
 from abair_registry.db import queries as store
-from abair_registry.registry import open_registry
+from abair_registry.registry import SYSTEM, open_registry
 from abair_registry.settings import Settings
 writer, count, bundle = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 with open_registry(Settings(), bundle) as registry:
     for number in range(count):
         with registry.database.write() as session:
-            store.tell(session, store.Who(writer), "write", f"{writer}-{number}")
+            store.record_event(session, store.Actor(writer), "write", f"{writer}-{number}")
 """
 
 

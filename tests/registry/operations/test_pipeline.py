@@ -23,7 +23,7 @@ from abair.deployment import read_deployment
 from abair.errors import RegistryError
 from abair.report import Report, Verdict
 from abair_registry.db import snapshot
-from abair_registry.db.snapshot import Part
+from abair_registry.db.snapshot import Member
 from abair_registry.operations import challenger, pipeline
 from abair_registry.plugins import calls
 from abair_registry.registry import opened
@@ -353,21 +353,21 @@ def test_retrain_trains_the_whole_estimator_anew_and_nothing_else(
 def test_a_new_label_learns_how_it_blends_with_those_whose_plugins_are_there_and_work(
     broken: bool, run: Run, team: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = calls.trusted
+    real = calls.verify_plugins
 
-    def without_rain(parts: Iterable[Part]) -> calls.Trusted:
+    def without_rain(parts: Iterable[Member]) -> calls.VerifiedPlugins:
         there = real(part for part in parts if part.plugin != "rain" or broken)
         points = [
             point.model_copy(update={"module": "nowhere.at_all"}) if point.name == "rain" else point
             for point in there.points
         ]
-        return calls.Trusted(tuple(points), {})
+        return calls.VerifiedPlugins(tuple(points), {})
 
     monkeypatch.setattr(calls, "trusted", without_rain)
     code, (told,), err = run("add", "frost")
     assert (code, told["outcome"]) == (0, "live"), err
     with opened(settings) as catalogue, catalogue.database.read() as session:
-        part = snapshot.live(session).parts[-1]
+        part = snapshot.live_snapshot(session).members[-1]
         chains = Replay.load(catalogue.blobs.path(str(part.replay))).chains
     assert part.label == "frost"
     assert chains is not None

@@ -16,7 +16,7 @@ from tests.support.hostile import FAMILY, GOOD, HEAD, SYNTHESIS, Plugin, Tiny, d
 from abair.errors import AdmissionError, DeploymentError
 from abair.model import lora
 from abair_registry.plugins.admission import Limits, probe
-from abair_registry.plugins.installed import Candidate, find, installed
+from abair_registry.plugins.installed import Candidate, find, installed_plugins
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_an_open_file_of_the_caller_is_not_inherited(site: Path, tiny: Tiny, tmp
 def test_finding_and_listing_run_nothing_of_a_plugin(site: Path, tiny: Tiny) -> None:
     mark = site / "it-ran"
     Plugin(module=f"open({str(mark)!r}, 'w').close()\nraise RuntimeError").make(site, tiny)
-    assert "frost" in {plugin.name for plugin in installed()}
+    assert "frost" in {plugin.name for plugin in installed_plugins()}
     assert find("frost").module == "abair_frost"
     assert not mark.exists()
     assert "abair_frost" not in sys.modules
@@ -137,7 +137,7 @@ def test_finding_and_listing_run_nothing_of_a_plugin(site: Path, tiny: Tiny) -> 
 
 def test_finding_needs_neither_torch_nor_sqlalchemy() -> None:
     program = (
-        "import sys, abair_registry.admission, abair_registry.candidates as c; c.installed(); "
+        "import sys, abair_registry.plugins.admission, abair_registry.plugins.installed as c; c.installed_plugins(); "
         "print(sorted({'torch', 'numpy', 'sqlalchemy', 'alembic', 'mlflow'} & set(sys.modules)))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -179,7 +179,7 @@ def test_an_editable_plugins_files_are_those_of_its_folder(
 
 
 def test_our_own_plugins_are_found() -> None:
-    ours = {plugin.name for plugin in installed() if plugin.distribution == f"abair-{plugin.name}"}
+    ours = {plugin.name for plugin in installed_plugins() if plugin.distribution == f"abair-{plugin.name}"}
     assert ours >= {"noise", "rain", "haze", "blur", "low-light"}
     for name in ours:
         found = find(name)
@@ -217,7 +217,10 @@ def test_one_name_in_two_distributions_is_refused_naming_both(site: Path, tiny: 
     for name in ("frost", "abair-hoar"):
         with pytest.raises(AdmissionError, match=r"abair-frost 1\.0, abair-hoar 1\.0; expected one"):
             find(name)
-    assert [plugin.distribution for plugin in installed() if plugin.name == "frost"] == ["abair-frost", "abair-hoar"]
+    assert [plugin.distribution for plugin in installed_plugins() if plugin.name == "frost"] == [
+        "abair-frost",
+        "abair-hoar",
+    ]
 
 
 def test_a_distribution_with_several_plugins_lists_them(site: Path, tiny: Tiny) -> None:
@@ -331,7 +334,8 @@ def test_a_probe_whose_caller_was_killed_ends_by_itself(site: Path, tiny: Tiny) 
     runs = site / "it-runs"
     Plugin(module=HEAD + f"Path({str(runs)!r}).touch()\ntime.sleep(600)").make(site, tiny)
     program = (
-        "from pathlib import Path; from abair_registry.admission import *; from abair_registry.candidates import *; "
+        "from pathlib import Path; from abair_registry.plugins.admission import *; "
+        "from abair_registry.plugins.installed import *; "
         f"probe(find('frost'), Path({str(tiny.path)!r}), {{}}, Limits(seconds=1))"
     )
     # what a killed caller cannot clean up lies in its temporary folder

@@ -12,10 +12,10 @@ import pytest
 from tests.support.hostile import GOOD, Plugin, Tiny
 
 from abair.report import Group, Report, Verdict
-from abair_registry.db.snapshot import Part
+from abair_registry.db.snapshot import Member
 from abair_registry.operations import gates
 from abair_registry.plugins import calls
-from abair_registry.plugins.calls import Limits, Trusted
+from abair_registry.plugins.calls import Limits, VerifiedPlugins
 
 HEARS = """
 import json
@@ -30,14 +30,14 @@ def abair_gates(report):
 """
 
 
-def part(name: str = "frost", distribution: str = "abair-frost", version: str = "1.0") -> Part:
+def part(name: str = "frost", distribution: str = "abair-frost", version: str = "1.0") -> Member:
     """A part of what serves, as the registry has it."""
-    return Part(name, 1, name, distribution, version, "0" * 64, "0" * 64, None)
+    return Member(name, 1, name, distribution, version, "0" * 64, "0" * 64, None)
 
 
-def trusted(*names: str) -> Trusted:
+def trusted(*names: str) -> VerifiedPlugins:
     """These plugins, which are installed as they are recorded."""
-    found = calls.trusted([part(name, f"abair-{name}") for name in names])
+    found = calls.verify_plugins([part(name, f"abair-{name}") for name in names])
     assert found.left_out == {}
     return found
 
@@ -54,12 +54,12 @@ def report() -> Report:
 def gate(site: Path, tmp_path: Path, body: str) -> list[Verdict]:
     """What is heard of a plugin with this gate."""
     Plugin(module=GOOD + GATE.format(body=body)).make(site, Tiny.make(tmp_path))
-    return calls.verdicts(trusted("frost"), report())
+    return calls.ask_gates(trusted("frost"), report())
 
 
 def test_a_plugin_hears_which_deployment_went_live(site: Path, bundle: Path, tmp_path: Path) -> None:
     folder = Plugin(module=GOOD + HEARS).make(site, Tiny.make(tmp_path))
-    assert calls.announce(trusted("frost"), bundle) == []
+    assert calls.send_notices(trusted("frost"), bundle) == []
     assert json.loads((folder / "heard.json").read_text()) == ["tiny-bundle", ["noise", "rain", "low-light", "clean"]]
 
 
@@ -67,7 +67,7 @@ def test_a_notice_that_fails_is_told_and_the_others_hear_theirs(site: Path, bund
     tiny = Tiny.make(tmp_path)
     Plugin(module=GOOD + "\n@hookimpl\ndef abair_deployed(deployment):\n    sys.exit(3)\n").make(site, tiny)
     other = Plugin(module=GOOD + HEARS).make(site, tiny, name="frostbite", distribution="abair-frostbite")
-    (wrong,) = calls.announce(trusted("frost", "frostbite"), bundle)
+    (wrong,) = calls.send_notices(trusted("frost", "frostbite"), bundle)
     assert wrong == "plugin frost: its notice of the deployment failed (SystemExit: 3)"
     assert (other / "heard.json").is_file()
 
@@ -78,7 +78,7 @@ def test_a_plugin_that_hangs_when_it_is_told_costs_its_time_and_a_line(
     Plugin(module="import time\ntime.sleep(600)\n" + GOOD).make(site, Tiny.make(tmp_path))
     monkeypatch.setattr(calls, "ASKING", Limits(seconds=2))
     began = time.monotonic()
-    (wrong,) = calls.announce(trusted("frost"), bundle)
+    (wrong,) = calls.send_notices(trusted("frost"), bundle)
     assert "did not finish within 2 s" in wrong
     assert time.monotonic() - began < 20
 
@@ -110,12 +110,13 @@ def test_a_gate_sees_no_secret_and_cannot_change_what_judges(
 ) -> None:
     monkeypatch.setenv("ABAIR_REGISTRY_URL", "postgresql://ada:secret@host/db")
     body = (
-        "import os; from abair_registry.operations import gates; gates.judge = None; from abair import Verdict; "
+        "import os; from abair_registry.operations import gates; gates.evaluate_gates = None; "
+        "from abair import Verdict; "
         "return [Verdict(name=os.environ.get('ABAIR_REGISTRY_URL', 'nothing'), passed=True, measured=1, threshold=0)]"
     )
     (verdict,) = gate(site, tmp_path, body)
     assert verdict.name == "plugin frost: nothing"
-    assert gates.judge is not None
+    assert gates.evaluate_gates is not None
     assert "abair_frost" not in sys.modules
 
 
@@ -128,14 +129,14 @@ def test_a_gate_sees_no_secret_and_cannot_change_what_judges(
     ],
 )
 def test_what_is_not_installed_as_it_is_recorded_never_runs(
-    site: Path, bundle: Path, tmp_path: Path, recorded: Part, why: str
+    site: Path, bundle: Path, tmp_path: Path, recorded: Member, why: str
 ) -> None:
     ran = tmp_path / "ran"
     Plugin(module=f"open({os.fspath(ran)!r}, 'w')\n" + GOOD).make(site, Tiny.make(tmp_path))
-    found = calls.trusted([recorded])
+    found = calls.verify_plugins([recorded])
     assert (found.points, found.left_out) == ((), {recorded.plugin: why})
-    assert calls.announce(found, bundle) == []
-    assert calls.verdicts(found, report()) == []
+    assert calls.send_notices(found, bundle) == []
+    assert calls.ask_gates(found, report()) == []
     assert not ran.exists()
-    assert calls.announce(trusted("frost"), bundle) == []
+    assert calls.send_notices(trusted("frost"), bundle) == []
     assert ran.exists()

@@ -34,7 +34,7 @@ def check(
     """Calls the command with `--json` in this process, the tiny bundle as factory; (exit code, object, stderr)."""
     monkeypatch.setenv("ABAIR_CLEAN_DIR", str(clean_dir))
     monkeypatch.setattr("abair.cli.plugin._checker", lambda: plugin_check.check)
-    for module in (check, abair.plugin_kit.adapter_report):
+    for module in (plugin_check, abair.plugin_kit.adapter_report):
         monkeypatch.setattr(module, "FACTORY", bundle)
 
     def call(target: str | Path) -> tuple[int, dict[str, Any], str]:
@@ -78,7 +78,7 @@ def test_a_good_plugin_passes_every_check_and_nothing_is_installed(check: Check,
 def test_a_package_as_the_kit_makes_it_passes_every_check_with_the_factorys_network(
     check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (check, abair.plugin_kit.adapter_report):
+    for module in (plugin_check, abair.plugin_kit.adapter_report):
         monkeypatch.setattr(module, "FACTORY", FACTORY)
     monkeypatch.delenv("ABAIR_CLEAN_DIR")
     monkeypatch.setattr(efficacy, "COUNT", 6)
@@ -116,7 +116,7 @@ def test_without_an_adapter_it_says_how_to_train_one(check: Check, project: Path
 
 def test_a_wheel_that_holds_more_than_its_package_is_refused(check: Check, project: Path, tmp_path: Path) -> None:
     tell: list[str] = []
-    wheel = check._built(project, tmp_path / "wheels", check.Checked("frost"), tell.append)
+    wheel = plugin_check._built(project, tmp_path / "wheels", plugin_check.Checked("frost"), tell.append)
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("abair_frost/tests/test_frost.py", "")
         archive.writestr("abair_frost/adapters/old.pt", b"\x80")

@@ -151,7 +151,7 @@ def refuse(self, address):
     raise OSError("no network in this test")
 socket.socket.connect = refuse
 socket.getaddrinfo = lambda *a, **k: asked.append(a) or (_ for _ in ()).throw(OSError("no names in this test"))
-from abair_registry.runs import Runs
+from abair_registry.tracking.mlflow_client import Runs
 from abair_registry.settings import Settings
 runs = Runs(Settings(home=Path(sys.argv[1]), tracking_uri=None))
 run = runs.begin("quiet", tags={}, params={})
