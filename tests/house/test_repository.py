@@ -132,7 +132,7 @@ def test_a_command_that_does_not_exist_is_noticed() -> None:
 
 
 def test_every_link_in_the_pages_leads_somewhere(root: Path) -> None:
-    pages = [root / "README.md", root / "CHANGELOG.md", *(root / "docs").glob("*.md")]
+    pages = [root / "README.md", root / "CHANGELOG.md", *(root / "docs").rglob("*.md")]
     links = [
         (page, link)
         for page in pages
@@ -148,7 +148,7 @@ def test_the_figures_on_the_pages_are_those_of_the_weights_that_ship(root: Path)
     from abair.evaluation.benchmark import weights_hash
 
     mark = weights_hash(read_deployment(FACTORY))
-    for page in ("README.md", "docs/results.md", "docs/additions.md"):
+    for page in ("README.md", "docs/results/index.md", "docs/results/additions.md"):
         assert mark[:16] in (root / page).read_text(encoding="utf-8"), (
-            f"{page}: other weights; measure anew: abair bench quality --results docs/results.md, abair-registry bench"
+            f"{page}: other weights; rerun abair bench quality --results docs/results/index.md, abair-registry bench"
         )
