@@ -2,7 +2,7 @@
 
 On the linear and ungrouped convolution layers; what it learns from is said in `abair.training.adapter_data`. The
 paper's best rank of 4, 8, 16 was 4, for a backbone of 26 million weights; for `nano`, a tenth of that, 16 is better
-(docs/training-log.md).
+(docs/experiments/phase-2-rank.md).
 """
 
 from __future__ import annotations
