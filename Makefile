@@ -1,6 +1,7 @@
 # The commands of the README. Every target sets up what it needs: a virtual environment in VENV, with the checkout in it.
 #   make demo      restore damaged sample photos: a table and a contact sheet in demo/
-#   make test      the tests               make lint     format, lint, types, arrows
+#   make test      the tests               make test-fast   those that take no time
+#   make lint      format, lint, types, imports
 #   make bench     speed, the cost of the fiftieth plugin, 250 kills; with DATA=folder the quality tables on the test sets, too
 # VENV=folder puts the environment elsewhere; PYTHON=program makes it with that Python; WORKERS=n tests in n processes.
 
@@ -17,7 +18,7 @@ STATE = $(CURDIR) $(shell cat pyproject.toml $(PROJECTS) | cksum)
 STAMP = $(VENV)/.abair-installed
 
 # The build tool goes in first and is used as it is: an isolated environment for each of the distributions takes a minute.
-.PHONY: install demo test lint bench
+.PHONY: install demo test test-fast lint bench
 
 install:
 	@test "$$(cat "$(STAMP)" 2>/dev/null)" = "$(STATE)" && "$(VENV)/bin/python" -c '' 2>/dev/null && exit 0; set -e; \
@@ -38,6 +39,9 @@ demo: install
 
 test: install
 	$(RUN) pytest -n $(WORKERS) --dist loadgroup
+
+test-fast: install
+	$(RUN) pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 lint: install
 	$(RUN) ruff format --check .
