@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from abair.data.file_artifacts import filed
+from abair.data.seeds import Stream, generator_for, generator_from
 from abair.errors import ImageError, TrainingError
 from abair.images import photo_file
 from abair.images.pixels import to_8_bit as to_8_bit_array
@@ -42,15 +43,6 @@ TONES: Final = (0.55, 1.8)
 """Exponents by which photos are made paler or darker, as exposures and editors do."""
 
 Pixels = NDArray[np.uint8]
-
-
-def generator_for(*key: int) -> torch.Generator:
-    """A generator seeded by all of `key` (integers from 0 to 2**32 - 1): the same key, the same random numbers.
-
-    Streams have keys of one length: a key and the same key with a 0 behind it seed the same generator.
-    """
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    return torch.Generator().manual_seed(seed)
 
 
 class CleanPhotos:
@@ -177,7 +169,7 @@ def clean_photos(folder: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
     photos = sorted(sample_photos().items())
     held = [photo for name, photo in photos if name in HELD_OUT_SAMPLES]
     train = [photo for name, photo in photos if name not in HELD_OUT_SAMPLES]
-    leaves = [dead_leaves(generator_for(0, index), 320) for index in range(24)]
+    leaves = [dead_leaves(generator_from(0, index), 320) for index in range(24)]
     return CleanPhotos(train + leaves, SAMPLES), CleanPhotos(held, f"{SAMPLES} (held out)")
 
 
@@ -244,7 +236,7 @@ class Degrader:
         digest = hashlib.sha256()
         for name, degrade in self.synthesizers.items():
             for seed in range(4):
-                damaged = to_8_bit(degrade(picture.clone(), generator_for(seed, 18)))
+                damaged = to_8_bit(degrade(picture.clone(), generator_for(seed, Stream.DEGRADER_DIGEST)))
                 digest.update(name.encode() + damaged.mul(255).round_().to(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
