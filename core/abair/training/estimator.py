@@ -24,13 +24,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from abair.continual.replay import seen_in
-from abair.data.degrade import CleanPhotos, Degrader, Recipe, to_8_bit
+from abair.data.degrade import CleanPhotos, Degrader, Recipe, SampleKind, to_8_bit
 from abair.data.file_artifacts import filed
 from abair.data.seeds import Stream, generator_for
 from abair.files import atomic_write
 from abair.model import views
 from abair.model.backbone import Backbone, fingerprint
-from abair.model.blend_cost import Costs, is_chain, logarithm_of_error
+from abair.model.blend_cost import Costs, logarithm_of_error
 from abair.model.estimator import Estimator, feature_count
 from abair.training.loop import Batch
 from abair.training.settings import Settings
@@ -125,7 +125,7 @@ class EstimateTask:
         sample = self.degrader.sample(self.photos.scene(generator, self.settings.crop), generator)
         shares = sample.types.mean((1, 2))  # halves for two in a chain, shares of the area where regions differ
         called, costs = self._costs(sample) if self._costs else (shares, torch.zeros(len(shares), len(shares)))
-        return seen_in(self.backbone, sample.degraded), called, costs, is_chain(shares)
+        return seen_in(self.backbone, sample.degraded), called, costs, torch.tensor(sample.kind is SampleKind.MIXTURE)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy with what the samples are called, and the restoration's error."""

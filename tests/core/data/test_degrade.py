@@ -16,6 +16,7 @@ from abair.data.degrade import (
     CleanPhotos,
     Degrader,
     Recipe,
+    SampleKind,
     clean_photos,
     load_photos,
     photos_in,
@@ -279,6 +280,39 @@ def test_doubles_are_two_different_degradations() -> None:
     assert pairs == {(0, 1), (0, 2), (1, 2)}
 
 
+@pytest.mark.parametrize(
+    ("recipe", "kind", "count"),
+    [
+        (Recipe(cutmix=0, double=0, clean=1), SampleKind.CLEAN, 0),
+        (Recipe(cutmix=0, double=0, clean=0), SampleKind.SINGLE, 1),
+        (Recipe(cutmix=0, double=1, clean=0), SampleKind.MIXTURE, 2),
+        (Recipe(cutmix=1, double=0, clean=0), SampleKind.REGIONS, 2),
+    ],
+)
+def test_a_sample_says_how_it_was_made(recipe: Recipe, kind: SampleKind, count: int) -> None:
+    degrader = Degrader({"halve": _halve, "invert": _invert, "shift": _shift}, recipe)
+    counts = set()
+    for index in range(30):
+        sample = degrader.sample(to_8_bit(torch.rand(3, 16, 16)), generator_from(index))
+        assert sample.kind is kind
+        present = {degrader.labels[place] for place in sample.types.amax((1, 2)).nonzero().flatten().tolist()}
+        assert present == set(sample.labels)
+        assert len(sample.labels) == len(present)
+        counts.add(len(present - {"clean"}))
+    assert max(counts) == count
+
+
+def test_a_region_of_half_the_area_is_no_mixture() -> None:
+    degrader = Degrader({"halve": _halve, "invert": _invert}, Recipe(cutmix=1, double=0, clean=0))
+    clean, halves = torch.ones(3, 6, 8), 0  # 4 x 6 of them are half
+    for index in range(600):
+        sample = degrader.sample(clean, generator_from(index))
+        halves += sample.types.mean((1, 2)).tolist() == [0.5, 0.5, 0.0]
+        assert sample.kind is SampleKind.REGIONS
+    assert halves > 0
+    assert degrader.chain(clean, ("invert", "halve"), generator_from(0)).labels == ("invert", "halve")
+
+
 def test_single_does_what_was_named() -> None:
     degrader, clean = _painter(), to_8_bit(torch.rand(3, 4, 4))
     for position, name in enumerate(degrader.labels):
@@ -286,6 +320,8 @@ def test_single_does_what_was_named() -> None:
         expected = clean if name == "clean" else torch.full_like(clean, CODES[name])
         assert torch.allclose(sample.degraded, expected, atol=1e-6)
         assert torch.equal(sample.types.argmax(0), torch.full((4, 4), position))
+        assert sample.labels == (name,)
+        assert sample.kind is (SampleKind.CLEAN if name == "clean" else SampleKind.SINGLE)
 
 
 def test_the_kinds_come_in_the_shares_of_the_recipe() -> None:
