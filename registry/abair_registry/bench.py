@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from abair.deployment import FACTORY, FILE_NAME, Deployment, read_deployment
 from abair.errors import RegistryError
 from abair.evaluation.benchmark import evaluate, weights_hash
-from abair.evaluation.datasets.find import SAVED, FoundSets, find_sets
+from abair.evaluation.datasets.find import FoundSets, find_sets
+from abair.evaluation.datasets.paper import RESAVED
 from abair.evaluation.policies import Policy
 from abair.evaluation.results import QualityReport
 from abair.files import atomic_write, write_text
@@ -24,6 +25,7 @@ from abair.inference.restorer import Restorer
 from abair.model.backbone import load_backbone
 from abair.model.estimator import load_estimator
 from abair.model.lora import read_adapter_files
+from abair.text import markdown_table
 from abair_registry.db.queries import Actor
 from abair_registry.operations import lifecycle
 from abair_registry.operations.challenger import Photos
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 SETS: Final = (
     "CBSD68_s25", "Rain100L", "SOTS_indoor", "GoPro", "LOL_eval15",
     "CBSD68_jpeg20", "CBSD68_4bit", "CBSD68_snow",
-    "mix_blur_noise", "mix_blur_jpeg", "mix_haze_snow", *SAVED, "clean",
+    "mix_blur_noise", "mix_blur_jpeg", "mix_haze_snow", *RESAVED, "clean",
 )  # fmt: skip
 PAPER: Final = {"CBSD68_jpeg20": 1.36, "CBSD68_4bit": 3.71, "CBSD68_snow": 5.35}
 """What SW gained in the paper from the new degradation's adapter, in dB (table 4)."""
@@ -89,34 +91,39 @@ class Experiment(BaseModel):
         sets = {one.key: one.title for one in self.reports[0].sets}
         last = len(self.reports) - 1
         lines = ["# Plugins added one after the other", "", "Mean PSNR in dB by SW, blind, after each addition.", ""]
-        lines += _head(["set", "input", *stages, "last less first"])
+        rows = []
         for key, title in sets.items():
             scores = [self.score(stage, key) for stage in range(last + 1)]
-            change = self._change(key)
-            lines.append(_row([title, _cell(self.score(0, key, "input")), *map(_cell, scores), f"{change:+.2f}"]))
+            rows.append([title, _cell(self.score(0, key, "input")), *map(_cell, scores), f"{self._change(key):+.2f}"])
+        lines.append(markdown_table(["set", "input", *stages, "change"], rows))
         lost = [sets[key] for key in sets if key not in PAPER and self._change(key) < -LOST]
         lines += ["", f"Lost more than {LOST:.2f} dB from first to last: {'; '.join(lost) or 'none'}."]
         lines += ["", "## The new degradations", ""]
-        lines += _head(["set", "input", "SW before", "SW after", "OH after", "Oracle", "gain", "in the paper", ""])
+        rows = []
         for key in (key for key in PAPER if key in sets):
             before, after = self.score(0, key), self.score(last, key)
             others = [self.score(last, key, policy) for policy in ("OH", "Oracle")]
             gain = (after or 0) - (before or 0)
             row = [sets[key], _cell(self.score(0, key, "input")), _cell(before), _cell(after), *map(_cell, others)]
             reached = "reached" if gain >= PAPER[key] else "short"
-            lines.append(_row([*row, f"{gain:+.2f}", f"{PAPER[key]:+.2f}", reached]))
-        lines += ["", "## Mixtures, at the end", "", *_head(["set", "input", "OH", "SW", "Oracle", "SW less OH"])]
-        for key in (key for key in sets if key.startswith("mix_") or key in SAVED):
+            rows.append([*row, f"{gain:+.2f}", f"{PAPER[key]:+.2f}", reached])
+        columns = ["set", "input", "SW before", "SW after", "OH after", "Oracle", "gain", "gain in the paper", "goal"]
+        lines += [markdown_table(columns, rows), "", "## Mixtures, at the end", ""]
+        rows = []
+        for key in (key for key in sets if key.startswith("mix_") or key in RESAVED):
             cells = [self.score(last, key, policy) for policy in ("input", "OH", "SW", "Oracle")]
             ahead = (cells[2] or 0) - (cells[1] or 0)
-            lines.append(_row([sets[key], *map(_cell, cells), f"{ahead:+.2f}"]))
+            rows.append([sets[key], *map(_cell, cells), f"{ahead:+.2f}"])
+        lines.append(markdown_table(["set", "input", "OH", "SW", "Oracle", "SW - OH"], rows))
         lines += ["", "## What each addition cost", ""]
-        lines += _head(["plugin", "outcome", "route", "seconds", "adapter's parameters", "estimator's parameters"])
+        rows = []
         for one in self.additions:
             refused = [gate["name"] for gate in one.gates if not gate["passed"]]
             outcome = one.outcome + (f" ({', '.join(refused)})" if refused else "")
             numbers = [f"{one.seconds:.0f}", f"{one.adapter_parameters:,}", f"{one.estimator_parameters:,}"]
-            lines.append(_row([one.plugin, outcome, one.route or "-", *numbers]))
+            rows.append([one.plugin, outcome, one.route or "-", *numbers])
+        columns = ["plugin", "outcome", "route", "seconds", "adapter's parameters", "estimator's parameters"]
+        lines.append(markdown_table(columns, rows, left=(0, 1, 2)))
         lines += ["", "Protocol", "", *(f"- {line}" for line in self.reports[-1].protocol)]
         asked = {f"{gate} {value:g}" for one in self.additions for gate, value in one.thresholds.items()}
         lines.append(f"- thresholds of the gates: {', '.join(sorted(asked)) or '-'}")
@@ -237,14 +244,6 @@ def _measured(
     report = evaluate(Restorer.load(live.folder), found.sets, missing=found.missing, weights_sha256=mark)
     write_text(path, report.model_dump_json(indent=1) + "\n")
     return report
-
-
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_row(cells), "|---|" + "---:|" * (len(cells) - 1)]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _cell(value: float | None) -> str:

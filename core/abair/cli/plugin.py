@@ -47,10 +47,10 @@ def list_plugins() -> None:
             cells = (one_line(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
             print("  ".join(cells).rstrip(), flush=True)
         if not plugins.found:
-            reporter.say("found no usable plugin; install one, for example: pip install abair-noise")
+            reporter.log("found no usable plugin; install one, for example: pip install abair-noise")
         for problem in plugins.problems:
             reporter.failures += 1
-            reporter.say(str(problem))
+            reporter.log(str(problem))
 
 
 def _author(author: str | None) -> str | None:
@@ -128,7 +128,7 @@ def preview(
             pixels = sheet_of(plugins.found[name], synthesizer, photos, seeds, progress)
         sheet = photo_file.Photo(pixels, alpha=None, grey=False, format="PNG", exif=None, icc_profile=None)
         photo_file.write(out, sheet, pixels, overwrite=overwrite)
-        reporter.say(f"written: {out}")
+        reporter.log(f"written: {out}")
 
 
 @app.command()
@@ -144,7 +144,7 @@ def check(
     installed; its code runs as yours does.
     """
     with reporting() as reporter:
-        checked = _checker()(target, (lambda text: None) if json else reporter.say)
+        checked = _checker()(target, (lambda text: None) if json else reporter.log)
         if json:
             reporter.result(checked.as_json())
         else:
@@ -187,7 +187,7 @@ def _photos(paths: list[str] | None, max_megapixels: float, reporter: Reporter) 
     photos: dict[str, NDArray[np.uint8]] = {}
     for found in inputs.find_inputs(paths, reporter):
         if len(photos) == MOST_PHOTOS:
-            reporter.say(f"warning: the sheet holds the first {MOST_PHOTOS} photos; name others to see them")
+            reporter.log(f"warning: the sheet holds the first {MOST_PHOTOS} photos; name others to see them")
             break
         with reporter.guard(str(found.path)):
             pixels = photo_file.read(found.path, max_megapixels=max_megapixels).pixels
@@ -202,7 +202,7 @@ def _warn_of_namesakes(name: str, reporter: Reporter) -> None:
     for point in installed_points([]):
         if point.name == name:
             distribution = " ".join(distribution_of(point))
-            reporter.say(
+            reporter.log(
                 f"warning: plugin {name} is installed already (distribution {distribution}); of two plugins of one "
                 "name neither is used, so choose another name or uninstall that one"
             )

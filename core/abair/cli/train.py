@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from abair.cli.console import reporting
-from abair.cli.options import PLAIN, Device, names_in
+from abair.cli.options import PLAIN, Device, parse_names
 
 app = typer.Typer(help="Train: backbone, adapter, estimator.", **PLAIN)
 
@@ -154,18 +154,18 @@ def adapter(
 
         done = train(
             name=name, data=data, pairs=pairs, backbone=backbone, out=out, run=run, settings_file=settings,
-            device=device, track=track, say=reporter.say, steps=steps, minutes=_minutes(time_budget), patience=patience,
+            device=device, track=track, say=reporter.log, steps=steps, minutes=_minutes(time_budget), patience=patience,
             batch=batch, crop=crop, learning_rate=learning_rate, seed=seed, precision=precision and precision.value,
             workers=workers, decay=decay, rank=rank, start=start, adapters=adapters, mean_with=mean_with,
-            beside=names_in(beside, "--beside") if beside is not None else None,
+            beside=parse_names(beside, "--beside") if beside is not None else None,
         )  # fmt: skip
         if done is not None:
             print(done.efficacy.markdown(), flush=True)
-            reporter.say(f"written: {done.adapter}; curves and pictures: {done.evidence}")
+            reporter.log(f"written: {done.adapter}; curves and pictures: {done.evidence}")
             if done.card is not None:
-                reporter.say(f"written: the figures in {done.card}")
+                reporter.log(f"written: the figures in {done.card}")
             if done.run_id is not None:
-                reporter.say(f"run {done.run_id}; see it with: abair-registry ui")
+                reporter.log(f"run {done.run_id}; see it with: abair-registry ui")
 
 
 @app.command()
@@ -219,7 +219,7 @@ def estimator(
 
 
 def _names(labels: str | None) -> tuple[str, ...]:
-    return names_in(labels, "--labels") if labels is not None else ()
+    return parse_names(labels, "--labels") if labels is not None else ()
 
 
 def _minutes(time: str | None) -> float | None:

@@ -25,6 +25,7 @@ from abair.model.lora import Adapter, read_adapter, read_adapter_files
 from abair.plugin_kit import readme
 from abair.plugin_kit.efficacy import COUNT, SIDE, Efficacy, measure
 from abair.plugin_kit.tracking import Tracker, tracker
+from abair.text import markdown_table
 from abair.training import distributed
 from abair.training.loop import HISTORY
 from abair.training.run import photos_of, train_adapter
@@ -207,9 +208,9 @@ def _fill(degradation: Degradation, text: str, data: Path | None, say: Callable[
         return None
     photos = photos_of(data)[0]
     terms = "say here what they allow" if photos.source != SAMPLES else "public domain, CC0 and similar, by photo"
-    rows = ["| set | photos | SHA-256 of their pixels | terms |", "|---|---|---|---|"]
-    rows.append(f"| {_called(photos.source)} | {len(photos)} | {photos.digest()[:12]} | {terms} |")
-    readme.fill(card, readme.DATA, "\n".join(rows))  # who has a table of their own has no marks
+    row = [_called(photos.source), str(len(photos)), photos.digest()[:12], terms]
+    table = markdown_table(["set", "photos", "SHA-256 of their pixels", "terms"], [row], left=range(4))
+    readme.fill(card, readme.DATA, table)  # who has a table of their own has no marks
     if not readme.fill(card, readme.FIGURES, text):
         begin, end = readme.marks(readme.FIGURES)
         say(f"warning: {card}: its figures were not filled: found no {begin} and {end}; expected both")

@@ -19,6 +19,7 @@ from abair.data.seeds import Stream, generator_for
 from abair.metrics import psnr, ssim
 from abair.model.backbone import Backbone
 from abair.model.lora import Adapter, Blender
+from abair.text import markdown_table
 
 COUNT: Final = 20
 SIDE: Final = 192
@@ -55,12 +56,12 @@ class Efficacy:
         return max(others, key=lambda name: self.means[name][0]) if others else None
 
     def markdown(self) -> str:
-        """A table."""
-        rows = ["| restored by | PSNR in dB | SSIM |", "|---|---:|---:|"]
-        for name, (decibels, similarity) in self.means.items():
-            shown = f"**{name}**" if name == self.own else name
-            rows.append(f"| {shown} | {decibels:.2f} | {similarity:.3f} |")
-        return "\n".join(rows)
+        """Return a table with one row per network."""
+        rows = [
+            [f"**{name}**" if name == self.own else name, f"{decibels:.2f}", f"{similarity:.3f}"]
+            for name, (decibels, similarity) in self.means.items()
+        ]
+        return markdown_table(["restored by", "PSNR in dB", "SSIM"], rows)
 
 
 def measure(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from abair.cli.console import reporting
-from abair.cli.options import names_in
+from abair.cli.options import parse_names
 from abair_registry.cli.common import Json, acting_user
 
 app = typer.Typer()
@@ -30,18 +30,18 @@ def bench(
 
     What was done before is not done again. Example: abair-registry bench --data testsets --out additions
     """
-    names = names_in(plugins, "--plugins")
+    names = parse_names(plugins, "--plugins")
     with reporting(json_lines=json) as reporter:
         from abair.cli.loading import load_synthesizers
         from abair_registry import bench
 
         done = bench.run(
             data, out, names, load_synthesizers(reporter), acting_user(None, "the continual-addition experiment"),
-            limit=limit, say=reporter.say,
+            limit=limit, say=reporter.log,
         )  # fmt: skip
         if json:
             for one in done.additions:
                 reporter.result(one.model_dump(mode="json"))
         else:
             print(done.markdown(), flush=True)
-        reporter.say(f"written to {out}: additions.md, additions.json, additions.png")
+        reporter.log(f"written to {out}: additions.md, additions.json, additions.png")

@@ -246,10 +246,10 @@ def _session(json: bool) -> Iterator[tuple[Reporter, Any, Terminal]]:
         from abair_registry.operations.progress import Steps, Terminal
 
         def waiting(other: Running) -> None:
-            reporter.say(f"waiting: {other}")
+            reporter.log(f"waiting: {other}")
 
         def warn(text: str) -> None:
-            reporter.say(f"warning: {text}")
+            reporter.log(f"warning: {text}")
 
         yield reporter, registry, Terminal(Steps(), waiting, warn)
 
@@ -268,9 +268,9 @@ def _show(reporter: Reporter, result: OperationResult, json: bool) -> None:
     if rows:
         table(("verdict", "gate", "measured", "interval", "threshold"), rows, result=False)
     if result.run_id is None:
-        reporter.say("nothing was to be done")
+        reporter.log("nothing was to be done")
     else:
-        reporter.say(f"run {result.run_id}, {result.seconds:.0f} s; to look at it: abair-registry ui")
+        reporter.log(f"run {result.run_id}, {result.seconds:.0f} s; to look at it: abair-registry ui")
     if json:
         reporter.result(result.as_json())
     else:

@@ -74,7 +74,7 @@ def registry_for(reporter: Reporter, *, settle: bool = True) -> Iterator[Registr
             try:
                 sync_live_file(it)
             except RegistryError as error:
-                reporter.say(f"warning: {error}")
+                reporter.log(f"warning: {error}")
         yield it
 
 

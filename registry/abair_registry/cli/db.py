@@ -67,5 +67,5 @@ def _migrate(revision: str, *, up: bool) -> None:
 
         backup = (migrate.upgrade if up else migrate.downgrade)(found.engine, revision)
         if backup is not None:
-            reporter.say(f"the database was backed up to {backup}")
+            reporter.log(f"the database was backed up to {backup}")
         print(f"the schema's revision is {migrate.current(found.engine) or 'none'}", flush=True)

@@ -24,4 +24,4 @@ def ui(
         from abair_registry.settings import Settings
         from abair_registry.tracking import ui
 
-        ui.serve(Settings(), port, reporter.say, browser=browser)
+        ui.serve(Settings(), port, reporter.log, browser=browser)

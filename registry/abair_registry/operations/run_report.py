@@ -14,6 +14,7 @@ import abair
 from abair.continual.compare import Contender, Evaluation
 from abair.labels import CLEAN
 from abair.report import Group, Verdict
+from abair.text import markdown_table
 from abair_registry.db.snapshot import DeploymentSnapshot
 from abair_registry.operations import charts
 from abair_registry.tracking.mlflow_client import Runs
@@ -135,9 +136,9 @@ def verdict_table(given: Sequence[Verdict]) -> str:
     for v in given:
         verdict, advice = ("passed", "") if v.passed else ("**refused**", v.advice)
         measured = f"{v.measured:.2f} {v.unit}" + (f" ({v.detail})" if v.detail else "")
-        rows.append(f"| {verdict} | {v.name} | {measured} | {v.threshold:g} {v.unit} | {advice} |")
-    head = ["| verdict | gate | measured | threshold | what to do |", "|---|---|---|---|---|"]
-    return "\n".join([*head, *rows]) if rows else "No gate was asked."
+        rows.append([verdict, v.name, measured, f"{v.threshold:g} {v.unit}", advice])
+    columns = ["verdict", "gate", "measured", "threshold", "what to do"]
+    return markdown_table(columns, rows, left=range(5)) if rows else "No gate was asked."
 
 
 def _headline(outcome: str, verdicts: Sequence[Verdict], *, forced: bool = False) -> str:
@@ -172,16 +173,16 @@ def _description(
 
 
 def _results(evaluation: Evaluation) -> str:
-    head = "| damage | n | input | bare backbone | OH | SW | Oracle | champion (SW) | recall |"
-    rows = [head, "|---|---|---|---|---|---|---|---|---|"]
+    rows = []
     new = evaluation.report.new
     for group in sorted(evaluation.report.groups, key=lambda g: (not _is_new(g, new), len(g.labels))):
         figures_of: list[Any] = [group.mean(way) for way in ("input", "backbone", "OH", "SW", "Oracle")]
         cells = [f"{value:.2f}" for value in figures_of]
         cells.append(f"{group.mean('champion'):.2f}" if "champion" in group.psnr else "")
         name = f"**{group.name}**" if _is_new(group, new) else group.name
-        rows.append(f"| {name} | {len(group.top)} | {' | '.join(cells)} | {group.recall:.2f} |")
-    return "\n".join(rows)
+        rows.append([name, str(len(group.top)), *cells, f"{group.recall:.2f}"])
+    columns = ["damage", "n", "input", "bare backbone", "OH", "SW", "Oracle", "champion (SW)", "recall"]
+    return markdown_table(columns, rows)
 
 
 def _is_new(group: Group, new: Sequence[str]) -> bool:
