@@ -128,13 +128,13 @@ def estimate(
 
     The weights of the degradations that are known, as bars or as JSON.
     """
-    from abair.images import photo_file
+    from abair import images
 
     with reporting(json_lines=json) as reporter:
         sources = []
         for found in inputs.find_inputs(paths, reporter, recursive=recursive):
             with reporter.guard(str(found.path)):
-                photo_file.probe(found.path)
+                images.probe(found.path)
                 sources.append(str(found.path))
         restorer = _load(reporter, sources, deployment, device, Precision.float32)
         if restorer is None:
@@ -143,7 +143,7 @@ def estimate(
             for done, source in enumerate(sources, 1):
                 seen: dict[str, float] = {}
                 with reporter.guard(source):
-                    seen = restorer.estimate(photo_file.read(Path(source), max_megapixels=max_megapixels).pixels)
+                    seen = restorer.estimate(images.read(Path(source), max_megapixels=max_megapixels).pixels)
                 if seen and json:
                     reporter.result({"input": source, "weights": _rounded(seen)})
                 elif seen:
@@ -191,11 +191,11 @@ def _restored(
     pictures: gallery.Page | None,
 ) -> dict[str, Any]:
     """Restore one file; a function of its own, so that nothing of one photo is kept while the next is read."""
-    from abair.images import photo_file
+    from abair import images
 
-    photo = photo_file.read(job.source, max_megapixels=max_megapixels)
+    photo = images.read(job.source, max_megapixels=max_megapixels)
     restored = restorer(photo.pixels, **options)
-    photo_file.write(job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format)
+    images.write(job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format)
     if pictures is not None:
         pictures.add(str(job.source), photo, restored.image, restored.weights)
     return {

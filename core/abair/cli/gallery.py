@@ -19,7 +19,7 @@ from abair.text import one_line
 if TYPE_CHECKING:
     import numpy as np
 
-    from abair.images.photo_file import Photo
+    from abair.images import Photo
 
 LONGEST: Final = 1200
 """Longest side of a picture on the page in pixels; larger photos are reduced."""

@@ -78,7 +78,7 @@ def output_is_folder(out: str, paths: Sequence[str]) -> bool:
     Raises:
         typer.BadParameter: it is a file, but there are several inputs.
     """
-    from abair.images.photo_file import SUFFIXES
+    from abair.images import SUFFIXES
 
     if not out:
         raise typer.BadParameter("found an empty name, expected a file or a folder", param_hint="-o")
@@ -116,7 +116,7 @@ def ready(jobs: Sequence[Job], out: str, reporter: Reporter, *, folder: bool, ov
 
     Each of the others is reported.
     """
-    from abair.images import photo_file
+    from abair import images
 
     if folder and jobs:
         try:
@@ -127,7 +127,7 @@ def ready(jobs: Sequence[Job], out: str, reporter: Reporter, *, folder: bool, ov
     possible = []
     for job in jobs:
         with reporter.guard(str(job.source)):
-            photo_file.probe(job.source)
+            images.probe(job.source)
             if folder:
                 _make(job.target.parent)
             if not overwrite and job.target.exists() and job.target.samefile(job.source):
@@ -135,7 +135,7 @@ def ready(jobs: Sequence[Job], out: str, reporter: Reporter, *, folder: bool, ov
                     f"{job.source}: found the input itself as its output, expected another file; "
                     "choose another -o, or use --overwrite to replace the input"
                 )
-            photo_file.check_output(job.target, overwrite=overwrite)
+            images.check_output(job.target, overwrite=overwrite)
             possible.append(job)
     return possible
 
@@ -178,7 +178,7 @@ def check_labels(weights: dict[str, float], labels: Sequence[str]) -> None:
 
 def _photos(folder: Path, recursive: bool, leave_out: Path | None, reporter: Reporter) -> Iterator[Path]:
     """The photos of a folder in the order of their names, sub-folders after the files."""
-    from abair.images.photo_file import SUFFIXES
+    from abair.images import SUFFIXES
 
     def unreadable(error: OSError) -> None:
         if Path(error.filename) == folder:

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from abair import images
 from abair.data.degrade import generator_for
 from abair.errors import AbairError, ImageError
 from abair.files import file_sha256
-from abair.images import photo_file
 from abair.metrics import to_8_bit
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def degrade(clean: Float, synthesizers: Sequence[Synthesizer], generator: torch.
 
 def read_pixels(path: Path) -> Float:
     """A picture file as (H, W, 3) in [0, 1]. Raises ImageError."""
-    pixels = photo_file.read(path).pixels
+    pixels = images.read(path).pixels
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 

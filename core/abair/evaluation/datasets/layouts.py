@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from abair import images
 from abair.errors import ImageError
-from abair.images import photo_file
 
 _NAME: Final = "(?P<name>[^/]+)"
 DEEPEST: Final = 3
@@ -215,7 +215,7 @@ def _pictures(folder: Path, deepest: int = DEEPEST) -> dict[str, Path]:
     for below, names in _walk(folder, deepest):
         for name in names:
             path = folder / below / name
-            if path.suffix.lower() in photo_file.SUFFIXES:
+            if path.suffix.lower() in images.SUFFIXES:
                 found[f"{below}/{path.stem}" if below else path.stem] = path
     return found
 
