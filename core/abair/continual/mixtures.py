@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from abair.continual.replay import LONGEST, Chains, Features, seen_in
-from abair.data.degrade import CleanPhotos, Degrader, generator_for, toned
+from abair.data.degrade import CleanPhotos, Degrader, toned
+from abair.data.seeds import Stream, generator_for
 from abair.labels import CLEAN
 from abair.model.backbone import Backbone, fingerprint
 from abair.model.blend_cost import Costs, logarithm_of_error
@@ -48,8 +49,8 @@ def chains_of(
         degrader = Degrader({name: synthesizers[name], new: synthesizers[new]})
         costs = Costs(Blender(backbone, [adapters[name], adapters[new]]))
         for index in range(place, count, len(known)):
-            scene = photos.scene(generator_for(seed, 22, index // len(known)), LONGEST)
-            generator = generator_for(seed, 23, index)
+            scene = photos.scene(generator_for(seed, Stream.MIXTURE_SCENE, index // len(known)), LONGEST)
+            generator = generator_for(seed, Stream.MIXTURE_DAMAGE, index)
             if chance(generator, TONED):
                 scene = toned(scene, generator)
             sample = degrader.chain(scene, (name, new), generator)

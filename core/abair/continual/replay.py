@@ -18,7 +18,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from abair.data.degrade import CleanPhotos, Degrader, generator_for, to_8_bit
+from abair.data.degrade import CleanPhotos, Degrader, to_8_bit
+from abair.data.seeds import Stream, generator_for
 from abair.errors import TrainingError
 from abair.labels import CLEAN
 from abair.model import views
@@ -235,7 +236,10 @@ def features_of(
     undamaged = torch.tensor([float(label == CLEAN) for label in degrader.labels])
     clean = []
     for index in range(count):
-        scene, generator = photos.scene(generator_for(seed, 10, index), LONGEST), generator_for(seed, 15, index)
+        scene, generator = (
+            photos.scene(generator_for(seed, Stream.REPLAY_SCENE, index), LONGEST),
+            generator_for(seed, Stream.REPLAY_DAMAGE, index),
+        )
         sample = degrader.sample(scene, generator)
         seen.append(seen_in(backbone, sample.degraded).float().mean(0))
         targets.append(sample.types.mean((1, 2)))
@@ -273,12 +277,12 @@ def held_out_of(
     numbered from `first` on: each number has random numbers of its own.
     """
     samples = []
-    order = torch.randperm(len(photos), generator=generator_for(seed, 19)).tolist()
+    order = torch.randperm(len(photos), generator=generator_for(seed, Stream.HELD_OUT_ORDER)).tolist()
     for index in range(count):
         which = order[index % len(order)]
-        clean = photos.scene(generator_for(seed, 12, index), LONGEST, smallest=0.6, which=which)
+        clean = photos.scene(generator_for(seed, Stream.HELD_OUT_SCENE, index), LONGEST, smallest=0.6, which=which)
         for kind, labels in enumerate(kinds, first):
-            generator = generator_for(seed, 13, index, kind)
+            generator = generator_for(seed, Stream.HELD_OUT_DAMAGE, index, kind)
             made = degrader.single(clean, CLEAN, generator) if labels == (CLEAN,) else degrader.chain(
                 clean, labels, generator
             )  # fmt: skip
@@ -295,7 +299,9 @@ def damaged_further(
     """Held-out samples of other labels with the damage of one more; their parts are taken for whole scenes."""
     further = []
     for index, sample in enumerate(samples):
-        degraded = to_8_bit(degrader.synthesizers[label](sample.degraded, generator_for(seed, 14, index)))
+        degraded = to_8_bit(
+            degrader.synthesizers[label](sample.degraded, generator_for(seed, Stream.FURTHER_DAMAGE, index))
+        )
         seen = seen_in(backbone, degraded).float().mean(0)
         view = views.whole(degraded.permute(1, 2, 0).numpy())
         further.append(HeldOut.of((*sample.labels, label), seen, view, degraded, sample.clean))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from abair import images
 from abair.data.file_artifacts import filed
+from abair.data.seeds import Stream, generator_for, generator_from
 from abair.errors import ImageError, TrainingError
 from abair.images.pixels import reduce_to_8_bit
 from abair.labels import CLEAN
@@ -42,15 +44,6 @@ TONES: Final = (0.55, 1.8)
 """Exponents by which photos are made paler or darker, as exposures and editors do."""
 
 Pixels = NDArray[np.uint8]
-
-
-def generator_for(*key: int) -> torch.Generator:
-    """A generator seeded by all of `key` (integers from 0 to 2**32 - 1): the same key, the same random numbers.
-
-    Streams have keys of one length: a key and the same key with a 0 behind it seed the same generator.
-    """
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    return torch.Generator().manual_seed(seed)
 
 
 class CleanPhotos:
@@ -175,7 +168,7 @@ def clean_photos(folder: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
     photos = sorted(sample_photos().items())
     held = [photo for name, photo in photos if name in HELD_OUT_SAMPLES]
     train = [photo for name, photo in photos if name not in HELD_OUT_SAMPLES]
-    leaves = [dead_leaves(generator_for(0, index), 320) for index in range(24)]
+    leaves = [dead_leaves(generator_from(0, index), 320) for index in range(24)]
     return CleanPhotos(train + leaves, SAMPLES), CleanPhotos(held, f"{SAMPLES} (held out)")
 
 
@@ -205,13 +198,32 @@ class Recipe:
     emphasis: tuple[tuple[str, float], ...] = ()
 
 
+class SampleKind(StrEnum):
+    """How the damage of a sample was put on."""
+
+    CLEAN = "clean"
+    """None at all."""
+    SINGLE = "single"
+    """One degradation over the whole image."""
+    MIXTURE = "mixture"
+    """Several degradations over the whole image, one after the other."""
+    REGIONS = "regions"
+    """A rectangle that holds another degradation, or none, than the rest (Degradation CutMix)."""
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One training pair and what was done to it: `types` (L, H, W) is each pixel's distribution over the labels."""
+    """One training pair (3, H, W) in [0, 1] and how it was made.
+
+    `types` (L, H, W) is each pixel's distribution over the degrader's labels. `labels` are those that occur, each once,
+    in the order of the damage: `clean` alone for an undamaged sample, the rectangle's last for regions.
+    """
 
     degraded: Tensor
     clean: Tensor
     types: Tensor
+    labels: tuple[str, ...]
+    kind: SampleKind
 
 
 class Degrader:
@@ -242,7 +254,7 @@ class Degrader:
         digest = hashlib.sha256()
         for name, degrade in self.synthesizers.items():
             for seed in range(4):
-                damaged = to_8_bit(degrade(picture.clone(), generator_for(seed, 18)))
+                damaged = to_8_bit(degrade(picture.clone(), generator_for(seed, Stream.DEGRADER_DIGEST)))
                 digest.update(name.encode() + damaged.mul(255).round_().to(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
@@ -251,15 +263,16 @@ class Degrader:
         kind = uniform(generator, 0.0, 1.0)
         if self.recipe.toned and chance(generator, self.recipe.toned):
             clean = toned(clean, generator)
-        degraded, types = self._drawn(clean, generator, kind)
+        sample = self._drawn(clean, generator, kind)
         if self.recipe.filed and chance(generator, self.recipe.filed):
-            degraded = filed(degraded, generator)
-        return Sample(to_8_bit(degraded), clean, types)
+            sample = replace(sample, degraded=filed(sample.degraded, generator))
+        return replace(sample, degraded=to_8_bit(sample.degraded))
 
     def single(self, clean: Tensor, name: str, generator: torch.Generator) -> Sample:
         """Damage a clean crop by one named degradation (or leave it, for `clean`)."""
         degraded = clean if name == CLEAN else self.synthesizers[name](clean, generator)
-        return Sample(to_8_bit(degraded), clean, self._types(clean, name))
+        kind = SampleKind.CLEAN if name == CLEAN else SampleKind.SINGLE
+        return Sample(to_8_bit(degraded), clean, self._types(clean, name), (name,), kind)
 
     def chain(self, clean: Tensor, names: Sequence[str], generator: torch.Generator) -> Sample:
         """Apply several degradations one after the other."""
@@ -267,18 +280,18 @@ class Degrader:
         for name in names:
             degraded = self.synthesizers[name](degraded, generator)
         types = torch.stack([self._types(clean, name) for name in names]).mean(0)
-        return Sample(to_8_bit(degraded), clean, types)
+        return Sample(to_8_bit(degraded), clean, types, tuple(names), SampleKind.MIXTURE)
 
-    def _drawn(self, clean: Tensor, generator: torch.Generator, kind: float) -> tuple[Tensor, Tensor]:
+    def _drawn(self, clean: Tensor, generator: torch.Generator, kind: float) -> Sample:
         recipe = self.recipe
         names = list(self.synthesizers)
         if kind < recipe.clean:
-            return clean, self._types(clean, CLEAN)
+            return Sample(clean, clean, self._types(clean, CLEAN), (CLEAN,), SampleKind.CLEAN)
         first, second = self._two(generator)
         if kind < recipe.clean + recipe.double and len(names) > 1:
-            pair = self.chain(clean, (names[first], names[second]), generator)
-            return pair.degraded, pair.types
-        degraded, types = self.synthesizers[names[first]](clean, generator), self._types(clean, names[first])
+            return self.chain(clean, (names[first], names[second]), generator)
+        name = names[first]
+        degraded, types = self.synthesizers[name](clean, generator), self._types(clean, name)
         if kind < recipe.clean + recipe.double + recipe.cutmix:
             other = self.labels[int(torch.randint(len(self.labels), (), generator=generator))]
             patch = clean if other == CLEAN else self.synthesizers[other](clean, generator)
@@ -286,7 +299,9 @@ class Degrader:
             degraded = degraded.clone()
             degraded[:, rows, columns] = patch[:, rows, columns]
             types[:, rows, columns] = self._types(clean, other)[:, rows, columns]
-        return degraded, types
+            labels = (name,) if other == name else (name, other)
+            return Sample(degraded, clean, types, labels, SampleKind.REGIONS)
+        return Sample(degraded, clean, types, (name,), SampleKind.SINGLE)
 
     def _two(self, generator: torch.Generator) -> tuple[int, int]:
         """Two degradations by their positions: different ones, where there are two."""

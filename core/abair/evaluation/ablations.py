@@ -19,7 +19,8 @@ from torch import Tensor
 
 from abair.continual.refit import refit
 from abair.continual.replay import Features, HeldOut, replay_of
-from abair.data.degrade import CleanPhotos, Degrader, Recipe, generator_for
+from abair.data.degrade import CleanPhotos, Degrader, Recipe
+from abair.data.seeds import Stream, generator_for
 from abair.evaluation.training_cost import Effort, spent
 from abair.model import compression_features
 from abair.model.backbone import SIZES, Backbone, freeze, load_backbone
@@ -208,7 +209,7 @@ class _Bench:
         for name, recipe in kinds.items():
             degrader, values = Degrader(self.degrader.synthesizers, recipe), []
             for item in range(MIXED):
-                generator = generator_for(0, 17, item)
+                generator = generator_for(0, Stream.ABLATION, item)
                 sample = degrader.sample(self.held_out.crop(generator, VALIDATION_SIDE), generator)
                 values.append(psnr(network(sample.degraded[None])[0].clamp(0, 1), sample.clean))
             figures[name] = sum(values) / len(values)

@@ -19,7 +19,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from abair.data.degrade import Sample
+from abair.data.degrade import Sample, SampleKind
 from abair.model import views
 from abair.model.backbone import Backbone
 from abair.model.lora import Blender
@@ -63,7 +63,7 @@ class Costs:
         """What the sample is best called (L,), and its products (L, L), symmetric.
 
         On their diagonal are the mean squared errors of each label alone. A sample is called by its labels' shares; a
-        chain by the one of its restored blends that has the least error.
+        mixture of two by the one of its restored blends that has the least error.
         """
         degraded, clean, view = part(sample, self.side)
 
@@ -74,7 +74,7 @@ class Costs:
         errors = torch.stack([*map(error, self._networks), (degraded - clean).flatten()])
         products = errors @ errors.T / errors.shape[1]
         called = sample.types.mean((1, 2))
-        if not is_chain(called):
+        if sample.kind is not SampleKind.MIXTURE or len(sample.labels) != 2:
             return called, products
         one, other = called.topk(2).indices.tolist()
         blends = torch.zeros(BLENDS + 1, len(called))
@@ -102,14 +102,6 @@ def logarithm_of_error(weights: Tensor, costs: Tensor) -> Tensor:
     """Blends (B, L) and their samples' products (B, L, L) to log10 of the mean squared errors (B,), minus PSNR / 10."""
     error = torch.einsum("bi,bij,bj->b", weights, costs, weights)
     return error.clamp_min(0).add(GOOD_ENOUGH).log10()
-
-
-def is_chain(shares: Tensor) -> Tensor:
-    """Whether shares of labels (..., L) are those of two in a chain, both everywhere: one half of each.
-
-    A region of exactly half the area would pass for one.
-    """
-    return (shares[..., :-1] == 0.5).sum(-1) == 2
 
 
 def part(sample: Sample, longest: int = RESTORED) -> tuple[Tensor, Tensor, Tensor]:

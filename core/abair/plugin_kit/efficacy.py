@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from abair.data.degrade import CleanPhotos, Degrader, generator_for, to_8_bit
+from abair.data.degrade import CleanPhotos, Degrader, to_8_bit
+from abair.data.seeds import Stream, generator_for
 from abair.metrics import psnr, ssim
 from abair.model.backbone import Backbone
 from abair.model.lora import Adapter, Blender
@@ -82,7 +83,7 @@ def measure(
     scores: dict[str, list[tuple[float, float]]] = {name: [] for name in (INPUT, *networks)}
     pictures = []
     for item in range(COUNT):
-        generator = generator_for(0, 16, item)
+        generator = generator_for(0, Stream.ADAPTER_EFFICACY, item)
         sample = degrader.single(photos.crop(generator, SIDE), own.name, generator)
         clean, made = _pixels(sample.clean), {INPUT: _pixels(sample.degraded)}
         made |= {name: _restored(network, sample.degraded) for name, network in networks.items()}

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
-from abair.data.degrade import CleanPhotos, Degrader, generator_for, pixels_digest
+from abair.data.degrade import CleanPhotos, Degrader, pixels_digest
+from abair.data.seeds import Stream, generator_for
 from abair.errors import MissingExtraError, TrainingError
 from abair.model.backbone import Backbone, fingerprint, freeze
 from abair.model.lora import Adapter, adaptable_layers, backbone_reference
@@ -110,11 +111,11 @@ class AdaptTask:
         """
         mixed, place, share = self._mixed(index), 0, 1.0
         if mixed:
-            drawn = generator_for(self.settings.seed, 21, index)
+            drawn = generator_for(self.settings.seed, Stream.ADAPTER_MIXTURE, index)
             place, share = int(torch.randint(len(self.beside), (), generator=drawn)), uniform(drawn, *SHARES)
         chosen = []
         for item in range(self.settings.batch):
-            generator = generator_for(self.settings.seed, 2, index, item)
+            generator = generator_for(self.settings.seed, Stream.ADAPTER_SAMPLE, index, item)
             if self.pairs is not None and item < self._real_ones:
                 chosen.append(self._real(self.pairs[0], generator))
             else:
@@ -205,7 +206,7 @@ class AdaptTask:
             sets["scene_"] = held_out_pairs(self.degrader, self.held_out, self.degradation, scene=self.settings.scene)
         samples = {prefix: [(d, c, view_of(d)) for d, c in pairs] for prefix, pairs in sets.items()}
         if self.pairs is not None:
-            generator = generator_for(0, 8)
+            generator = generator_for(0, Stream.ADAPTER_VALIDATION_REAL)
             samples["real_"] = [self._real(self.pairs[1], generator) for _ in range(VALIDATION_CROPS)]
         return samples
 

@@ -20,7 +20,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from abair.data.degrade import CleanPhotos, Degrader, Sample, generator_for, to_8_bit
+from abair.data.degrade import CleanPhotos, Degrader, Sample, to_8_bit
+from abair.data.seeds import Stream, generator_for
 from abair.model.backbone import global_view
 from abair.physics import chance, uniform
 from abair.training.backbone import VALIDATION_CROPS, VALIDATION_SIDE
@@ -68,7 +69,7 @@ def held_out_pairs(
     """
     pairs = []
     for item in range(2 * VALIDATION_CROPS):
-        generator = generator_for(0, 7, item)
+        generator = generator_for(0, Stream.ADAPTER_VALIDATION, item)
         clean = photos.scene(generator, scene, NARROWEST) if scene else photos.crop(generator, VALIDATION_SIDE)
         other = others[item % len(others)] if others else None
         sample = _damaged(degrader, clean, degradation, other, generator)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from abair.data.degrade import CleanPhotos, Degrader, generator_for
+from abair.data.degrade import CleanPhotos, Degrader
+from abair.data.seeds import Stream, generator_for
 from abair.model.backbone import Backbone, global_view
 from abair.training.loop import Batch
 from abair.training.settings import Settings
@@ -71,7 +72,7 @@ class PretrainTask:
         """(degraded, clean, types at half resolution)."""
         samples = []
         for item in range(self.settings.batch):
-            generator = generator_for(self.settings.seed, 1, index, item)
+            generator = generator_for(self.settings.seed, Stream.BACKBONE_SAMPLE, index, item)
             samples.append(self.degrader.sample(self.photos.crop(generator, self.settings.crop), generator))
         types = torch.stack([sample.types for sample in samples])
         return (
@@ -96,7 +97,7 @@ class PretrainTask:
         for position, name in enumerate(self.degrader.labels):
             values = []
             for item in range(VALIDATION_CROPS):
-                generator = generator_for(0, 9, position, item)
+                generator = generator_for(0, Stream.BACKBONE_VALIDATION, position, item)
                 clean = self.held_out.crop(generator, VALIDATION_SIDE)
                 pair = self.degrader.single(clean, name, generator)
                 restored = self.module.backbone(pair.degraded[None].to(next(self.module.parameters()).device))

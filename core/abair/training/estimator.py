@@ -24,12 +24,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from abair.continual.replay import seen_in
-from abair.data.degrade import CleanPhotos, Degrader, Recipe, generator_for, to_8_bit
+from abair.data.degrade import CleanPhotos, Degrader, Recipe, SampleKind, to_8_bit
 from abair.data.file_artifacts import filed
+from abair.data.seeds import Stream, generator_for
 from abair.files import atomic_write
 from abair.model import views
 from abair.model.backbone import Backbone, fingerprint
-from abair.model.blend_cost import Costs, is_chain, logarithm_of_error
+from abair.model.blend_cost import Costs, logarithm_of_error
 from abair.model.estimator import Estimator, feature_count
 from abair.training.loop import Batch
 from abair.training.settings import Settings
@@ -114,17 +115,17 @@ class EstimateTask:
             epoch, turn = divmod(item, len(self._pool))
             place = int(_order(self.settings.seed, epoch, len(self._pool))[turn])
             crops, *others = self._pool.get(place) or self._pool.put(place, *self._made(place))
-            generator = generator_for(self.settings.seed, 4, epoch, place)
+            generator = generator_for(self.settings.seed, Stream.ESTIMATOR_CROPS, epoch, place)
             rows.append(crops[torch.randperm(len(crops), generator=generator)[:SEEN]].mean(0))
             rest.append(others)
         return torch.stack(rows), *(torch.stack(parts) for parts in zip(*rest, strict=True))
 
     def _made(self, place: int) -> Made:
-        generator = generator_for(self.settings.seed, 3, place)
+        generator = generator_for(self.settings.seed, Stream.ESTIMATOR_SAMPLE, place)
         sample = self.degrader.sample(self.photos.scene(generator, self.settings.crop), generator)
         shares = sample.types.mean((1, 2))  # halves for two in a chain, shares of the area where regions differ
         called, costs = self._costs(sample) if self._costs else (shares, torch.zeros(len(shares), len(shares)))
-        return seen_in(self.backbone, sample.degraded), called, costs, is_chain(shares)
+        return seen_in(self.backbone, sample.degraded), called, costs, torch.tensor(sample.kind is SampleKind.MIXTURE)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy with what the samples are called, and the restoration's error."""
@@ -162,7 +163,7 @@ class EstimateTask:
     def _filed(self) -> Tensor:
         rows = []
         for item in range(VALIDATION_SAMPLES):
-            generator = generator_for(0, 20, item)
+            generator = generator_for(0, Stream.FILE_ARTIFACT_VALIDATION, item)
             clean = self.held_out.scene(generator, VALIDATION_SIDE, smallest=1.0)
             rows.append(seen_in(self.backbone, to_8_bit(filed(clean, generator))).float().mean(0))
         return torch.stack(rows)
@@ -172,7 +173,7 @@ class EstimateTask:
         rows, target = [], []
         for position, label in enumerate(self.module.labels):
             for item in range(VALIDATION_SAMPLES):
-                generator = generator_for(0, 6, position, item)
+                generator = generator_for(0, Stream.ESTIMATOR_VALIDATION, position, item)
                 clean = self.held_out.scene(generator, VALIDATION_SIDE, smallest=1.0)
                 degraded = self.degrader.single(clean, label, generator).degraded
                 rows.append(seen_in(self.backbone, degraded).float().mean(0))
@@ -182,7 +183,7 @@ class EstimateTask:
 
 @lru_cache(maxsize=2)  # a batch may reach from one epoch into the next
 def _order(seed: int, epoch: int, count: int) -> Tensor:
-    return torch.randperm(count, generator=generator_for(seed, 5, epoch))
+    return torch.randperm(count, generator=generator_for(seed, Stream.ESTIMATOR_ORDER, epoch))
 
 
 Made = tuple[Tensor, Tensor, Tensor, Tensor]

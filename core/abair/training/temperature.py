@@ -12,7 +12,8 @@ from typing import Final
 import torch
 
 from abair.continual.replay import seen_in
-from abair.data.degrade import CleanPhotos, Degrader, generator_for
+from abair.data.degrade import CleanPhotos, Degrader
+from abair.data.seeds import Stream, generator_for
 from abair.labels import CLEAN
 from abair.model.backbone import Backbone
 from abair.model.blend_cost import GOOD_ENOUGH, part
@@ -32,7 +33,7 @@ def calibrate(
     """Choose the estimator's temperature and set it; returns it."""
     losses = dict.fromkeys(TEMPERATURES, 0.0)
     for index in range(SAMPLES):
-        generator = generator_for(0, 11, index)
+        generator = generator_for(0, Stream.TEMPERATURE, index)
         sample = degrader.sample(photos.scene(generator, VALIDATION_SIDE, smallest=1.0), generator)
         logits = estimator(seen_in(backbone, sample.degraded).float().mean(0, keepdim=True))[0]
         degraded, clean, view = part(sample)

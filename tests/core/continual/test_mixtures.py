@@ -10,7 +10,8 @@ from tests.conftest import SYNTHESIZERS, noise, pictures, rain, write_adapter
 
 from abair.continual.mixtures import chains_of
 from abair.continual.replay import LONGEST, Chains
-from abair.data.degrade import Degrader, generator_for, toned
+from abair.data.degrade import Degrader, toned
+from abair.data.seeds import Stream, generator_for
 from abair.model.backbone import Backbone, fingerprint, load_backbone
 from abair.model.blend_cost import GOOD_ENOUGH, part
 from abair.model.lora import Adapter, Blender, read_adapter
@@ -55,7 +56,10 @@ def test_a_chain_is_called_by_the_best_blend_and_its_stake_is_what_the_new_adapt
 ) -> None:
     blender = Blender(backbone, [adapters["noise"], adapters["rain"]])
     for turn in range(4):
-        scene, generator = PHOTOS.scene(generator_for(0, 22, turn), LONGEST), generator_for(0, 23, 2 * turn)
+        scene, generator = (
+            PHOTOS.scene(generator_for(0, Stream.MIXTURE_SCENE, turn), LONGEST),
+            generator_for(0, Stream.MIXTURE_DAMAGE, 2 * turn),
+        )
         scene = toned(scene, generator) if chance(generator, 0.5) else scene
         made = Degrader({"noise": noise, "rain": rain}).chain(scene, ("noise", "rain"), generator)
         degraded, clean, view = part(made)

@@ -16,13 +16,14 @@ from abair.data.degrade import (
     CleanPhotos,
     Degrader,
     Recipe,
+    SampleKind,
     clean_photos,
-    generator_for,
     load_photos,
     photos_in,
     split_photos,
     to_8_bit,
 )
+from abair.data.seeds import generator_from
 from abair.errors import TrainingError
 from abair.physics import uniform
 
@@ -62,18 +63,11 @@ def photos() -> CleanPhotos:
 # --- seeds
 
 
-def test_a_generator_depends_on_the_whole_key() -> None:
-    keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 2, 3), (3, 2, 1)]
-    draws = [torch.rand(4, generator=generator_for(*key)).tolist() for key in keys]
-    assert draws == [torch.rand(4, generator=generator_for(*key)).tolist() for key in keys]
-    assert len({tuple(draw) for draw in draws}) == len(keys)
-
-
 def test_a_sample_is_a_function_of_its_key_alone(photos: CleanPhotos) -> None:
     degrader = Degrader({"shift": _shift, "halve": _halve})
 
     def sample(index: int) -> degrade.Sample:
-        generator = generator_for(3, index)
+        generator = generator_from(3, index)
         return degrader.sample(photos.crop(generator, 24), generator)
 
     first = [sample(index) for index in range(12)]
@@ -92,7 +86,7 @@ def test_a_sample_is_a_function_of_its_key_alone(photos: CleanPhotos) -> None:
 @pytest.mark.parametrize("side", [1, 16, 40, 64, 200])
 def test_crops_have_the_side_asked_for_even_of_smaller_photos(photos: CleanPhotos, side: int) -> None:
     for index in range(8):
-        crop = photos.crop(generator_for(index), side)
+        crop = photos.crop(generator_from(index), side)
         assert crop.shape == (3, side, side)
         assert crop.dtype == torch.float32
         assert crop.is_contiguous()
@@ -103,14 +97,14 @@ def test_crops_have_the_side_asked_for_even_of_smaller_photos(photos: CleanPhoto
 def test_a_crop_of_a_flat_photo_is_flat(photos: CleanPhotos) -> None:
     flat = CleanPhotos([np.full((50, 70, 3), 51, dtype=np.uint8)], "flat")
     for index in range(8):
-        assert torch.allclose(flat.crop(generator_for(index), 20), torch.tensor(0.2))
+        assert torch.allclose(flat.crop(generator_from(index), 20), torch.tensor(0.2))
 
 
 def test_crops_come_from_everywhere_turned_and_mirrored() -> None:
     gradient = np.zeros((80, 80, 3), dtype=np.uint8)
     gradient[..., 0], gradient[..., 1] = np.arange(80)[:, None], np.arange(80)
     photos = CleanPhotos([gradient], "gradient")
-    crops = [photos.crop(generator_for(index), 16) for index in range(60)]
+    crops = [photos.crop(generator_from(index), 16) for index in range(60)]
     slopes = {
         tuple(torch.sign(crop[channel].mean(1 - axis).diff().mean()).item() for channel in (0, 1) for axis in (0, 1))
         for crop in crops
@@ -124,8 +118,8 @@ def test_crops_come_from_everywhere_turned_and_mirrored() -> None:
 def test_scenes_are_rectangles_of_a_photo_that_stay_within_the_longest_side(photos: CleanPhotos, longest: int) -> None:
     shapes = set()
     for index in range(24):
-        scene = photos.scene(generator_for(index), longest)
-        assert torch.equal(scene, photos.scene(generator_for(index), longest))
+        scene = photos.scene(generator_from(index), longest)
+        assert torch.equal(scene, photos.scene(generator_from(index), longest))
         assert scene.dtype == torch.float32
         assert scene.is_contiguous()
         assert scene.min() >= 0
@@ -232,7 +226,7 @@ def test_types_are_a_distribution_at_every_pixel_and_nothing_changes_the_clean_c
     clean = to_8_bit(torch.rand(3, side, side))
     kept = clean.clone()
     for index in range(60):
-        sample = degrader.sample(clean, generator_for(index))
+        sample = degrader.sample(clean, generator_from(index))
         assert sample.types.shape == (4, side, side)
         assert torch.allclose(sample.types.sum(0), torch.ones(side, side))
         assert sample.types.min() >= 0
@@ -242,7 +236,7 @@ def test_types_are_a_distribution_at_every_pixel_and_nothing_changes_the_clean_c
 
 def test_samples_hold_the_values_of_an_8_bit_file() -> None:
     degrader = Degrader({"shift": _shift})
-    degraded = degrader.single(torch.rand(3, 8, 8), "shift", generator_for(1)).degraded * 255
+    degraded = degrader.single(torch.rand(3, 8, 8), "shift", generator_from(1)).degraded * 255
     assert (degraded - degraded.round()).abs().max() < 1e-4
     assert to_8_bit(torch.tensor([-0.5, 0.4999, 1.7])).tolist() == pytest.approx([0, 127 / 255, 1])
 
@@ -253,7 +247,7 @@ def test_the_regions_of_cutmix_have_the_type_of_what_was_done_there() -> None:
     codes = torch.tensor([*CODES.values(), 1.0])
     mixed, seen = 0, set()
     for index in range(80):
-        sample = degrader.sample(clean, generator_for(index))
+        sample = degrader.sample(clean, generator_from(index))
         kind = sample.types.argmax(0)
         assert torch.equal(sample.types.amax(0), torch.ones(12, 20))
         assert torch.allclose(sample.degraded, codes[kind].expand(3, -1, -1), atol=1e-6)
@@ -267,7 +261,7 @@ def test_the_regions_of_cutmix_have_the_type_of_what_was_done_there() -> None:
 def test_a_chain_applies_one_after_the_other_and_shares_the_types() -> None:
     degrader = Degrader({"halve": _halve, "invert": _invert})
     clean = torch.full((3, 5, 6), 0.4)
-    generator = generator_for(0)
+    generator = generator_from(0)
     first = degrader.chain(clean, ("halve", "invert"), generator)
     second = degrader.chain(clean, ("invert", "halve"), generator)
     assert torch.allclose(first.degraded, torch.tensor(0.8), atol=1e-6)
@@ -280,19 +274,54 @@ def test_doubles_are_two_different_degradations() -> None:
     degrader = Degrader({"halve": _halve, "invert": _invert, "shift": _shift}, Recipe(cutmix=0, double=1, clean=0))
     pairs = set()
     for index in range(40):
-        types = degrader.sample(torch.rand(3, 4, 4), generator_for(index)).types[:, 0, 0]
+        types = degrader.sample(torch.rand(3, 4, 4), generator_from(index)).types[:, 0, 0]
         assert sorted(types.tolist()) == [0.0, 0.0, 0.5, 0.5]
         pairs.add(tuple(types.nonzero().flatten().tolist()))
     assert pairs == {(0, 1), (0, 2), (1, 2)}
 
 
+@pytest.mark.parametrize(
+    ("recipe", "kind", "count"),
+    [
+        (Recipe(cutmix=0, double=0, clean=1), SampleKind.CLEAN, 0),
+        (Recipe(cutmix=0, double=0, clean=0), SampleKind.SINGLE, 1),
+        (Recipe(cutmix=0, double=1, clean=0), SampleKind.MIXTURE, 2),
+        (Recipe(cutmix=1, double=0, clean=0), SampleKind.REGIONS, 2),
+    ],
+)
+def test_a_sample_says_how_it_was_made(recipe: Recipe, kind: SampleKind, count: int) -> None:
+    degrader = Degrader({"halve": _halve, "invert": _invert, "shift": _shift}, recipe)
+    counts = set()
+    for index in range(30):
+        sample = degrader.sample(to_8_bit(torch.rand(3, 16, 16)), generator_from(index))
+        assert sample.kind is kind
+        present = {degrader.labels[place] for place in sample.types.amax((1, 2)).nonzero().flatten().tolist()}
+        assert present == set(sample.labels)
+        assert len(sample.labels) == len(present)
+        counts.add(len(present - {"clean"}))
+    assert max(counts) == count
+
+
+def test_a_region_of_half_the_area_is_no_mixture() -> None:
+    degrader = Degrader({"halve": _halve, "invert": _invert}, Recipe(cutmix=1, double=0, clean=0))
+    clean, halves = torch.ones(3, 6, 8), 0  # 4 x 6 of them are half
+    for index in range(600):
+        sample = degrader.sample(clean, generator_from(index))
+        halves += sample.types.mean((1, 2)).tolist() == [0.5, 0.5, 0.0]
+        assert sample.kind is SampleKind.REGIONS
+    assert halves > 0
+    assert degrader.chain(clean, ("invert", "halve"), generator_from(0)).labels == ("invert", "halve")
+
+
 def test_single_does_what_was_named() -> None:
     degrader, clean = _painter(), to_8_bit(torch.rand(3, 4, 4))
     for position, name in enumerate(degrader.labels):
-        sample = degrader.single(clean, name, generator_for(0))
+        sample = degrader.single(clean, name, generator_from(0))
         expected = clean if name == "clean" else torch.full_like(clean, CODES[name])
         assert torch.allclose(sample.degraded, expected, atol=1e-6)
         assert torch.equal(sample.types.argmax(0), torch.full((4, 4), position))
+        assert sample.labels == (name,)
+        assert sample.kind is (SampleKind.CLEAN if name == "clean" else SampleKind.SINGLE)
 
 
 def test_the_kinds_come_in_the_shares_of_the_recipe() -> None:
@@ -300,7 +329,7 @@ def test_the_kinds_come_in_the_shares_of_the_recipe() -> None:
     clean, kinds = torch.ones(3, 4, 4), {"clean": 0, "double": 0, "cutmix": 0, "single": 0}
     singles: dict[int, int] = {}
     for index in range(count):
-        types = degrader.sample(clean, generator_for(9, index)).types
+        types = degrader.sample(clean, generator_from(9, index)).types
         if types.amax() < 1:
             kinds["double"] += 1
         elif types.flatten(1).amin(1).amax() < 1:
@@ -324,7 +353,7 @@ def test_the_kinds_come_in_the_shares_of_the_recipe() -> None:
 def test_one_degradation_alone_is_enough() -> None:
     degrader = Degrader({"halve": _halve})
     for index in range(30):
-        types = degrader.sample(torch.rand(3, 6, 6), generator_for(index)).types
+        types = degrader.sample(torch.rand(3, 6, 6), generator_from(index)).types
         assert set(types.flatten().tolist()) <= {0.0, 1.0}
 
 
@@ -332,8 +361,8 @@ def test_an_emphasised_degradation_is_drawn_more_often(photos: CleanPhotos) -> N
     def drawn(**emphasis: float) -> float:
         recipe = Recipe(cutmix=0, double=0, clean=0, emphasis=tuple(emphasis.items()))
         degrader = Degrader({"halve": _halve, "shift": _shift}, recipe)
-        clean = photos.crop(generator_for(0), 8)
-        types = [degrader.sample(clean, generator_for(index)).types[1, 0, 0] for index in range(300)]
+        clean = photos.crop(generator_from(0), 8)
+        types = [degrader.sample(clean, generator_from(index)).types[1, 0, 0] for index in range(300)]
         return float(torch.stack(types).mean())
 
     assert drawn() == pytest.approx(0.5, abs=0.1)

@@ -22,7 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from abair.data.degrade import CleanPhotos, Degrader, generator_for
+from abair.data.degrade import CleanPhotos, Degrader
+from abair.data.seeds import generator_from
 from abair.errors import TrainingError
 from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
 from abair.physics import uniform
@@ -52,7 +53,7 @@ class Toy:
     rates: list[float] = field(default_factory=list)
 
     def batch(self, index: int) -> Batch:
-        generator = generator_for(7, index)
+        generator = generator_from(7, index)
         x = torch.rand(4, 3, 6, 6, generator=generator)
         return x, x.flip(1)
 

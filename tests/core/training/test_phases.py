@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from abair import Restorer
 from abair.continual.replay import Replay
 from abair.contract import WEIGHTS_FILE
-from abair.data.degrade import CleanPhotos, Degrader, Recipe, Sample
+from abair.data.degrade import CleanPhotos, Degrader, Recipe, Sample, SampleKind
 from abair.discovery import Problem, discover
 from abair.errors import AdapterError, DeploymentError, PluginError, TrainingError
 from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone
@@ -355,6 +356,23 @@ def test_what_a_chain_is_called_is_learnt_as_blends_are_made(tmp_path: Path, mon
             )
         assert min(losses, key=losses.__getitem__) == best
         assert losses[best] == pytest.approx(entropy, abs=1e-4)
+
+
+def test_a_region_of_exactly_half_the_area_is_not_learnt_as_a_mixture(tmp_path: Path) -> None:
+    class Halves(Degrader):
+        def sample(self, clean: torch.Tensor, generator: torch.Generator) -> Sample:
+            sample = self.chain(clean, ("darker", "paler"), generator)
+            return replace(sample, kind=kind)
+
+    photos = CleanPhotos([np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)], "one")
+    degrader = Halves({"darker": lambda clean, _: clean * 0.5, "paler": lambda clean, _: clean * 0.5 + 0.5})
+    settings = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3)
+    network = Backbone(SIZES["tiny"])
+    for kind in (SampleKind.MIXTURE, SampleKind.REGIONS):
+        task = estimator.EstimateTask(network, degrader, photos, photos, settings, tmp_path / kind, samples=2)
+        _, target, _, mixtures = task.batch(0)
+        assert target.tolist() == [[0.5, 0.5, 0.0]] * 2
+        assert mixtures.tolist() == [kind is SampleKind.MIXTURE] * 2
 
 
 def test_what_costs_call_a_chain_is_kept_with_the_sample(tmp_path: Path) -> None:

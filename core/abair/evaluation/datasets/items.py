@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from abair import images
-from abair.data.degrade import generator_for
+from abair.data.seeds import generator_from
 from abair.errors import AbairError, ImageError
 from abair.files import file_sha256
 from abair.metrics import to_8_bit
@@ -78,7 +78,7 @@ class EvaluationSet:
 def picture_seed(*key: str) -> torch.Generator:
     """The generator of one picture in one set: a function of `SEED` and the names alone, not of any order."""
     digest = hashlib.sha256("/".join(key).encode()).digest()
-    return generator_for(SEED, int.from_bytes(digest[:8], "big"))
+    return generator_from(SEED, int.from_bytes(digest[:8], "big"))
 
 
 def degrade(clean: Float, synthesizers: Sequence[Synthesizer], generator: torch.Generator) -> Float:

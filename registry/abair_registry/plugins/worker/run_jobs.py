@@ -267,13 +267,15 @@ def _degradation(plugins: Plugins, name: str) -> Degradation:
 
 def _working(plugins: Plugins, labels: Sequence[str], photos: CleanPhotos) -> dict[str, Synthesizer]:
     """The labels' synthesisers, less those that do not work: a new label does not wait until an old one is mended."""
-    from abair.data.degrade import generator_for
+    from abair.data.seeds import Stream, generator_for
 
     working = {}
     for label in labels:
         try:
             degrade = _guarded(_degradation(plugins, label))
-            degrade(photos.crop(generator_for(0, 24), 64), generator_for(0, 24))
+            degrade(
+                photos.crop(generator_for(0, Stream.SYNTHESIZER_PROBE), 64), generator_for(0, Stream.SYNTHESIZER_PROBE)
+            )
         except (AbairError, Refusal):
             continue
         working[label] = degrade
