@@ -136,13 +136,13 @@ def estimate(
 
     Prints the weight of each known degradation as a bar, or as JSON.
     """
-    from abair.images import photo_file
+    from abair import images
 
     with reporting(json_lines=json) as reporter:
         sources = []
         for found in inputs.find_inputs(paths, reporter, recursive=recursive):
             with reporter.guard(str(found.path)):
-                photo_file.probe(found.path)
+                images.probe(found.path)
                 sources.append(str(found.path))
         restorer = _load_restorer(reporter, sources, deployment, device, Precision.float32)
         if restorer is None:
@@ -151,7 +151,7 @@ def estimate(
             for done, source in enumerate(sources, 1):
                 weights: dict[str, float] = {}
                 with reporter.guard(source):
-                    weights = restorer.estimate(photo_file.read(Path(source), max_megapixels=max_megapixels).pixels)
+                    weights = restorer.estimate(images.read(Path(source), max_megapixels=max_megapixels).pixels)
                 if weights and json:
                     reporter.result({"input": source, "weights": _round(weights)})
                 elif weights:
@@ -207,11 +207,11 @@ def _restore_file(
 
     A function of its own, so that no photo stays in memory while the next one is read.
     """
-    from abair.images import photo_file
+    from abair import images
 
-    photo = photo_file.read(job.source, max_megapixels=max_megapixels)
+    photo = images.read(job.source, max_megapixels=max_megapixels)
     restored = restorer(photo.pixels, **options)
-    photo_file.write(job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format)
+    images.write(job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format)
     if pictures is not None:
         pictures.add(str(job.source), photo, restored.image, restored.weights)
     return {

@@ -18,7 +18,7 @@ from abair.text import one_line
 if TYPE_CHECKING:
     import numpy as np
 
-    from abair.images.photo_file import Photo
+    from abair.images import Photo
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 LONGEST_SIDE: Final = 1200

@@ -82,7 +82,7 @@ def output_is_folder(out: str, paths: Sequence[str]) -> bool:
     Raises:
         typer.BadParameter: it names a file, but there are several inputs.
     """
-    from abair.images.photo_file import SUFFIXES
+    from abair.images import SUFFIXES
 
     if not out:
         raise typer.BadParameter("found an empty name, expected a file or a folder", param_hint="-o")
@@ -122,7 +122,7 @@ def check_jobs(jobs: Sequence[Job], out: str, reporter: Reporter, *, folder: boo
 
     Makes the folders, and reports each of the other jobs.
     """
-    from abair.images import photo_file
+    from abair import images
 
     if folder and jobs:
         try:
@@ -133,7 +133,7 @@ def check_jobs(jobs: Sequence[Job], out: str, reporter: Reporter, *, folder: boo
     possible = []
     for job in jobs:
         with reporter.guard(str(job.source)):
-            photo_file.probe(job.source)
+            images.probe(job.source)
             if folder:
                 _make_folder(job.target.parent)
             if not overwrite and job.target.exists() and job.target.samefile(job.source):
@@ -141,7 +141,7 @@ def check_jobs(jobs: Sequence[Job], out: str, reporter: Reporter, *, folder: boo
                     f"{job.source}: found the input itself as its output, expected another file; "
                     "choose another -o, or use --overwrite to replace the input"
                 )
-            photo_file.check_output(job.target, overwrite=overwrite)
+            images.check_output(job.target, overwrite=overwrite)
             possible.append(job)
     return possible
 
@@ -184,7 +184,7 @@ def check_labels(weights: dict[str, float], labels: Sequence[str]) -> None:
 
 def _find_photos(folder: Path, recursive: bool, leave_out: Path | None, reporter: Reporter) -> Iterator[Path]:
     """Yield the photos of a folder in the order of their names, those of sub-folders last."""
-    from abair.images.photo_file import SUFFIXES
+    from abair.images import SUFFIXES
 
     def on_error(error: OSError) -> None:
         if Path(error.filename) == folder:

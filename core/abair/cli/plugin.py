@@ -113,12 +113,12 @@ def preview(
     Clean photos, each beside damaged versions from mild to strong, with their seeds and PSNR.
     """
     with reporting() as reporter:
+        from abair import images
         from abair.data.synthesizers import load_synthesizer
         from abair.discovery import discover
-        from abair.images import photo_file
         from abair.plugin_kit.preview import preview as sheet_of
 
-        photo_file.check_output(out, overwrite=overwrite)
+        images.check_output(out, overwrite=overwrite)
         plugins = discover()
         synthesizer = load_synthesizer(plugins.get(name))
         photos = _photos(paths, max_megapixels, reporter)
@@ -126,8 +126,8 @@ def preview(
             return
         with reporter.progress("Damaging") as progress:
             pixels = sheet_of(plugins.found[name], synthesizer, photos, seeds, progress)
-        sheet = photo_file.Photo(pixels, alpha=None, grey=False, format="PNG", exif=None, icc_profile=None)
-        photo_file.write(out, sheet, pixels, overwrite=overwrite)
+        sheet = images.Photo(pixels, alpha=None, grey=False, format="PNG", exif=None, icc_profile=None)
+        images.write(out, sheet, pixels, overwrite=overwrite)
         reporter.log(f"written: {out}")
 
 
@@ -178,9 +178,9 @@ def _verdicts(checked: Any) -> list[str]:
 
 def _photos(paths: list[str] | None, max_megapixels: float, reporter: Reporter) -> dict[str, NDArray[np.uint8]]:
     """Photos (H, W, 3) uint8 by name; one that cannot be read is reported, and the others go on."""
+    from abair import images
     from abair.data.sample_photos import sample_photos
-    from abair.images import photo_file
-    from abair.images.pixels import to_8_bit
+    from abair.images.pixels import reduce_to_8_bit
 
     if not paths:
         return sample_photos()
@@ -190,8 +190,8 @@ def _photos(paths: list[str] | None, max_megapixels: float, reporter: Reporter) 
             reporter.log(f"warning: the sheet holds the first {MOST_PHOTOS} photos; name others to see them")
             break
         with reporter.guard(str(found.path)):
-            pixels = photo_file.read(found.path, max_megapixels=max_megapixels).pixels
-            photos[one_line(str(found.path))] = to_8_bit(pixels) if pixels.dtype.itemsize > 1 else pixels
+            pixels = images.read(found.path, max_megapixels=max_megapixels).pixels
+            photos[one_line(str(found.path))] = reduce_to_8_bit(pixels) if pixels.dtype.itemsize > 1 else pixels
     return photos
 
 

@@ -65,7 +65,7 @@ class Contender:
         if not samples:
             return []
         with torch.inference_mode():
-            spreads = self.estimator.spread(torch.stack([sample.seen for sample in samples])).tolist()
+            spreads = self.estimator.predict_weights(torch.stack([sample.seen for sample in samples])).tolist()
         return [dict(zip(self.estimator.labels, spread, strict=True)) for spread in spreads]
 
     def restore(self, sample: HeldOut, weights: Weights) -> Picture:

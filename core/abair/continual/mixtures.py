@@ -16,7 +16,7 @@ from abair.data.degrade import CleanPhotos, Degrader, toned
 from abair.data.seeds import Stream, generator_for
 from abair.labels import CLEAN
 from abair.model.backbone import Backbone, fingerprint
-from abair.model.blend_cost import Costs, logarithm_of_error
+from abair.model.blend_cost import BlendCosts, log_blend_error
 from abair.model.lora import Adapter, Blender
 from abair.physics import chance
 
@@ -47,7 +47,7 @@ def chains_of(
     values, targets, stakes = [], [], []
     for place, name in enumerate(known):
         degrader = Degrader({name: synthesizers[name], new: synthesizers[new]})
-        costs = Costs(Blender(backbone, [adapters[name], adapters[new]]))
+        costs = BlendCosts(Blender(backbone, [adapters[name], adapters[new]]))
         for index in range(place, count, len(known)):
             scene = photos.scene(generator_for(seed, Stream.MIXTURE_SCENE, index // len(known)), LONGEST)
             generator = generator_for(seed, Stream.MIXTURE_DAMAGE, index)
@@ -56,7 +56,7 @@ def chains_of(
             sample = degrader.chain(scene, (name, new), generator)
             best, products = costs(sample)
             ways = torch.stack([torch.tensor([0.0, 1.0, 0.0]), best])
-            alone, blended = logarithm_of_error(ways, products.expand(2, -1, -1))
+            alone, blended = log_blend_error(ways, products.expand(2, -1, -1))
             values.append(seen_in(backbone, sample.degraded).float().mean(0))
             called = torch.zeros(len(known) + 2)
             called[[place, -2, -1]] = best

@@ -101,9 +101,9 @@ def refit(
     if missing := [label for label, share in zip(labels, rows.truth.sum(0).tolist(), strict=True) if share == 0]:
         raise TrainingError(f"label {missing[0]}: found no features, expected some; train the estimator anew")
     generator = torch.Generator().manual_seed(seed)
-    teacher = champion.rearranged(labels)
+    teacher = champion.with_labels(labels)
     whole = whole or bool(rows.novel.all())
-    fitted = champion.rearranged(labels).requires_grad_(True) if whole else _Grown(teacher, rows, generator)
+    fitted = champion.with_labels(labels).requires_grad_(True) if whole else _Grown(teacher, rows, generator)
     parameters = [parameter for parameter in fitted.parameters() if parameter.requires_grad]
     blends = _Blends(labels, chains) if chains else None
     temperature = float(champion.temperature)
@@ -204,7 +204,7 @@ class _Grown(nn.Module):
     def joined(self) -> Estimator:
         """The same as one estimator, new labels taken back by what their part of the batches made them likelier."""
         weight = self.units.weight / self.spread
-        grown = self.old.grown(weight, self.units.bias - weight @ self.mean)
+        grown = self.old.with_hidden_units(weight, self.units.bias - weight @ self.mean)
         last: Any = grown.head[-1]
         last.weight[self.novel] = self.outputs.weight
         last.bias[self.novel] = self.outputs.bias - self.ahead

@@ -24,7 +24,7 @@ from abair.errors import TrainingError
 from abair.labels import CLEAN
 from abair.model import views
 from abair.model.backbone import GLOBAL_VIEW, Backbone, fingerprint
-from abair.model.estimator import look
+from abair.model.estimator import extract_features
 from abair.model.safetensors_io import read_header, read_tensors, write_tensors
 
 LONGEST: Final = 512
@@ -287,7 +287,7 @@ def held_out_of(
                 clean, labels, generator
             )  # fmt: skip
             seen = seen_in(backbone, made.degraded).float().mean(0)
-            view = views.whole(made.degraded.permute(1, 2, 0).numpy())
+            view = views.global_view(made.degraded.permute(1, 2, 0).numpy())
             samples.append(HeldOut.of(labels, seen, view, _part(made.degraded), _part(made.clean)))
             tell()
     return samples
@@ -303,7 +303,7 @@ def damaged_further(
             degrader.synthesizers[label](sample.degraded, generator_for(seed, Stream.FURTHER_DAMAGE, index))
         )
         seen = seen_in(backbone, degraded).float().mean(0)
-        view = views.whole(degraded.permute(1, 2, 0).numpy())
+        view = views.global_view(degraded.permute(1, 2, 0).numpy())
         further.append(HeldOut.of((*sample.labels, label), seen, view, degraded, sample.clean))
     return further
 
@@ -312,7 +312,7 @@ def damaged_further(
 def seen_in(backbone: Backbone, image: Tensor) -> Tensor:
     """What the backbone sees in an image (3, H, W), in 16 bits: (16, F)."""
     pixels = image.permute(1, 2, 0).numpy()
-    rows: Tensor = look(backbone, views.crops(pixels), views.whole(pixels)).half()
+    rows: Tensor = extract_features(backbone, views.crops(pixels), views.global_view(pixels)).half()
     return rows
 
 

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from abair import images
 from abair.data.file_artifacts import filed
 from abair.data.seeds import Stream, generator_for, generator_from
 from abair.errors import ImageError, TrainingError
-from abair.images import photo_file
-from abair.images.pixels import to_8_bit as to_8_bit_array
+from abair.images.pixels import reduce_to_8_bit
 from abair.labels import CLEAN
 from abair.physics import chance, log_uniform, uniform
 
@@ -125,13 +125,11 @@ def photos_in(folder: Path) -> list[Path]:
     paths = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in photo_file.SUFFIXES
+        if path.suffix.lower() in images.SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not paths:
-        raise TrainingError(
-            f"{folder}: found no photos; expected {', '.join(sorted(photo_file.SUFFIXES))} files below it"
-        )
+        raise TrainingError(f"{folder}: found no photos; expected {', '.join(sorted(images.SUFFIXES))} files below it")
     return paths
 
 
@@ -153,10 +151,10 @@ def load_photos(paths: Sequence[Path]) -> list[Pixels]:
     photos = []
     for path in paths:
         try:
-            pixels = photo_file.read(path).pixels
+            pixels = images.read(path).pixels
         except ImageError as error:
             raise TrainingError(f"{error}; or remove it from the training folder") from None
-        photos.append(pixels if pixels.dtype == np.uint8 else to_8_bit_array(pixels))
+        photos.append(pixels if pixels.dtype == np.uint8 else reduce_to_8_bit(pixels))
     return photos
 
 

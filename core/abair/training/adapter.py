@@ -85,7 +85,7 @@ class AdaptTask:
         self.module = _with_lora(backbone, self.fingerprint, settings.rank)
         layers = adaptable_layers(self._bare)
         self._adapted = {name: self.module.get_base_model().get_submodule(name) for name in layers}
-        self._partners = {one.name: {layer: one.change(layer) for layer in one.layers} for one in partners}
+        self._partners = {one.name: {layer: one.weight_delta(layer) for layer in one.layers} for one in partners}
         self._blended_with = ", ".join(f"{one.name} {one.digest[:16]}" for one in partners)
         self._start = "" if start is None else start.digest
         if start is not None:

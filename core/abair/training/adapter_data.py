@@ -22,7 +22,7 @@ from torch import Tensor
 
 from abair.data.degrade import CleanPhotos, Degrader, Sample, to_8_bit
 from abair.data.seeds import Stream, generator_for
-from abair.model.backbone import global_view
+from abair.model.backbone import pool_global_view
 from abair.physics import chance, uniform
 from abair.training.backbone import VALIDATION_CROPS, VALIDATION_SIDE
 from abair.training.settings import Settings
@@ -79,7 +79,7 @@ def held_out_pairs(
 
 def view_of(image: Tensor) -> Tensor:
     """The global view (3, 64, 64) of one image (3, H, W)."""
-    return global_view(image[None])[0]
+    return pool_global_view(image[None])[0]
 
 
 def _damaged(

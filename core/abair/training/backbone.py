@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from abair.data.degrade import CleanPhotos, Degrader
 from abair.data.seeds import Stream, generator_for
-from abair.model.backbone import Backbone, global_view
+from abair.model.backbone import Backbone, pool_global_view
 from abair.training.loop import Batch
 from abair.training.settings import Settings
 
@@ -85,7 +85,7 @@ class PretrainTask:
         """Decibels plus weighted cross-entropy."""
         degraded, clean, types = batch
         degraded = degraded.contiguous(memory_format=torch.channels_last)
-        restored, logits = self.module(degraded, global_view(degraded))
+        restored, logits = self.module(degraded, pool_global_view(degraded))
         image = decibel_loss(restored.float(), clean)
         kind = F.cross_entropy(logits.float(), types)
         return image + self._type_weight * kind, {"image": float(image.detach()), "type": float(kind.detach())}

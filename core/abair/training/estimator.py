@@ -30,7 +30,7 @@ from abair.data.seeds import Stream, generator_for
 from abair.files import atomic_write
 from abair.model import views
 from abair.model.backbone import Backbone, fingerprint
-from abair.model.blend_cost import Costs, logarithm_of_error
+from abair.model.blend_cost import BlendCosts, log_blend_error
 from abair.model.estimator import Estimator, feature_count
 from abair.training.loop import Batch
 from abair.training.settings import Settings
@@ -75,7 +75,7 @@ class EstimateTask:
         settings: Settings,
         folder: Path,
         samples: int = POOL,
-        costs: Costs | None = None,
+        costs: BlendCosts | None = None,
         start: Estimator | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
@@ -106,7 +106,7 @@ class EstimateTask:
         network = fingerprint(self.backbone)
         of = {"backbone": network, "labels": labels, "photos": self.photos.digest(), "recipe": recipe}
         of["damage"] = self.degrader.digest
-        return of | ({"adapters": self._costs.mark} if self._costs else {})
+        return of | ({"adapters": self._costs.digest} if self._costs else {})
 
     def batch(self, index: int) -> Batch:
         """(features (B, F), target (B, L), costs (B, L, L), which are chains (B,))."""
@@ -134,7 +134,7 @@ class EstimateTask:
         named = F.cross_entropy(torch.where(chains[:, None], logits / SHARP, logits), target)
         if self._costs is None:
             return named, {}
-        restored = logarithm_of_error((logits / SHARP).softmax(1), costs).mean()
+        restored = log_blend_error((logits / SHARP).softmax(1), costs).mean()
         return named + DECIBELS * restored, {"named": float(named.detach()), "restored": float(restored.detach())}
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from abair.deployment import BACKBONE_FILE, FACTORY, Deployment, read_deployment
 from abair.discovery import Found, Plugins, discover
 from abair.errors import AdapterError, PluginError, TrainingError
 from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
-from abair.model.blend_cost import Costs
+from abair.model.blend_cost import BlendCosts
 from abair.model.estimator import HIDDEN, Estimator, load_estimator, save_estimator
 from abair.model.lora import Adapter, Blender, read_adapter
 from abair.training import distributed
@@ -150,7 +150,7 @@ def train_estimator(
     blender = Blender(network, adapters_read)
     made = run / "estimator.safetensors"
     _expect_elsewhere(mean_with, made, out / made.name)
-    task = EstimateTask(network, degrader, photos, held_out, settings, run, costs=Costs(blender), start=begun)
+    task = EstimateTask(network, degrader, photos, held_out, settings, run, costs=BlendCosts(blender), start=begun)
     state = train(task, settings, run, device=device)
     if distributed.is_first():
         if averaged is not None:

@@ -16,7 +16,7 @@ from abair.data.degrade import CleanPhotos, Degrader
 from abair.data.seeds import Stream, generator_for
 from abair.labels import CLEAN
 from abair.model.backbone import Backbone
-from abair.model.blend_cost import GOOD_ENOUGH, part
+from abair.model.blend_cost import ERROR_FLOOR, centre_crop
 from abair.model.estimator import Estimator
 from abair.model.lora import Blender
 from abair.training.estimator import VALIDATION_SIDE
@@ -36,12 +36,12 @@ def calibrate(
         generator = generator_for(0, Stream.TEMPERATURE, index)
         sample = degrader.sample(photos.scene(generator, VALIDATION_SIDE, smallest=1.0), generator)
         logits = estimator(seen_in(backbone, sample.degraded).float().mean(0, keepdim=True))[0]
-        degraded, clean, view = part(sample)
+        degraded, clean, view = centre_crop(sample)
         for temperature in TEMPERATURES:
             weights = dict(zip(estimator.labels, (logits / temperature).softmax(0).tolist(), strict=True))
             keep = weights.pop(CLEAN)
             restored = blender.blend(list(weights.values()), keep=keep)(degraded[None], view)[0].clamp(0, 1)
-            losses[temperature] += float((restored - clean).square().mean().add(GOOD_ENOUGH).log10())
+            losses[temperature] += float((restored - clean).square().mean().add(ERROR_FLOOR).log10())
     best = min(losses, key=losses.__getitem__)
     estimator.temperature.fill_(best)
     return best

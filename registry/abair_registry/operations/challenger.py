@@ -212,7 +212,7 @@ class Trainer:
             TrainingError: a label left nothing behind.
         """
         if not self.fresh:
-            return self.start.rearranged(self.proposal.labels)
+            return self.start.with_labels(self.proposal.labels)
         if missing := self.missing():
             raise TrainingError(
                 f"label {missing[0]}: found no features of earlier samples; expected some; --route full"

@@ -60,14 +60,14 @@ def test_the_same_photo_named_twice_is_restored_once(abair, restorer) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_pixels_are_handed_over_in_their_own_depth(abair, restorer, dtype: type) -> None:
-    from abair.images import photo_file
+    from abair import images
 
     values = np.arange(4 * 3 * 3).reshape(4, 3, 3).astype(dtype) * 7
-    like = photo_file.Photo(values, None, False, "PNG", None, None)
-    photo_file.write(Path("in.png"), like, values)
+    like = images.Photo(values, None, False, "PNG", None, None)
+    images.write(Path("in.png"), like, values)
     assert abair("restore", "in.png", "-o", "out.png").code == 0
     assert restorer.calls[0]["pixels"].dtype == dtype
-    assert (photo_file.read(Path("out.png")).pixels == np.iinfo(dtype).max - values).all()
+    assert (images.read(Path("out.png")).pixels == np.iinfo(dtype).max - values).all()
 
 
 def test_an_existing_output_is_replaced_only_with_overwrite(abair, restorer) -> None:
@@ -121,10 +121,10 @@ def test_restoring_says_nothing_on_stdout_and_nothing_without_a_terminal(abair, 
 
 
 def test_a_warning_of_the_log_is_one_line_on_stderr(abair, restorer) -> None:
-    from abair.images import photo_file
+    from abair import images
 
     values = np.zeros((4, 3, 3), np.uint16)
-    photo_file.write(Path("a.png"), photo_file.Photo(values, None, False, "PNG", None, None), values)
+    images.write(Path("a.png"), images.Photo(values, None, False, "PNG", None, None), values)
     done = abair("restore", "a.png", "-o", "b.jpg", "--json")
     assert done.code == 0
     assert len(done.records) == len(done.err) == 1

@@ -112,7 +112,7 @@ def test_what_is_new_is_also_restored_by_a_champion_that_does_not_know_it(bundle
     samples = [*samples, replace(rain, labels=("noise", "rain")), replace(noise, labels=("noise", "rain"))]
     champion, challenger = contender(bundle, known), contender(bundle, known)
     knows = [label for label in champion.estimator.labels if label != "rain"]
-    champion.estimator = champion.estimator.rearranged(knows)
+    champion.estimator = champion.estimator.with_labels(knows)
     said = champion.weights(samples)
     assert all("rain" not in weights for weights in said)
     report = evaluate(challenger, champion, samples, ("rain",)).report

@@ -13,7 +13,7 @@ from abair.continual.replay import LONGEST, Chains
 from abair.data.degrade import Degrader, toned
 from abair.data.seeds import Stream, generator_for
 from abair.model.backbone import Backbone, fingerprint, load_backbone
-from abair.model.blend_cost import GOOD_ENOUGH, part
+from abair.model.blend_cost import ERROR_FLOOR, centre_crop
 from abair.model.lora import Adapter, Blender, read_adapter
 from abair.physics import chance
 
@@ -62,7 +62,7 @@ def test_a_chain_is_called_by_the_best_blend_and_its_stake_is_what_the_new_adapt
         )
         scene = toned(scene, generator) if chance(generator, 0.5) else scene
         made = Degrader({"noise": noise, "rain": rain}).chain(scene, ("noise", "rain"), generator)
-        degraded, clean, view = part(made)
+        degraded, clean, view = centre_crop(made)
         errors = {}
         for weight in (0.0, 0.25, 0.5, 0.75, 1.0):
             with torch.inference_mode():
@@ -70,7 +70,7 @@ def test_a_chain_is_called_by_the_best_blend_and_its_stake_is_what_the_new_adapt
             errors[weight] = float((restored - clean).square().mean())
         best = min(errors, key=errors.__getitem__)
         assert chains.features.targets[turn].tolist() == pytest.approx([best, 0, 1 - best, 0])
-        lost = 10 * torch.tensor([errors[0.0] + GOOD_ENOUGH, errors[best] + GOOD_ENOUGH]).log10()
+        lost = 10 * torch.tensor([errors[0.0] + ERROR_FLOOR, errors[best] + ERROR_FLOOR]).log10()
         assert float(chains.stakes[turn]) == pytest.approx(float(lost[0] - lost[1]), abs=0.3)  # the blend's is a fit
 
 

@@ -143,7 +143,7 @@ def test_a_new_label_gains_little_by_being_shown_more_often(monkeypatch: pytest.
 def test_old_features_teach_what_the_champion_says_even_where_it_is_wrong(
     whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
-    swapped = champion.rearranged(("noise", "dark", "clean"))
+    swapped = champion.with_labels(("noise", "dark", "clean"))
     swapped.labels = champion.labels  # it takes dark for noise, and noise for dark
     new = made(backbone, photos, 2, paired=True, red=red)
     challenger = refit(swapped, fingerprint(backbone), LABELS, [old], [new], 0, whole=whole)
@@ -186,7 +186,7 @@ def test_blends_are_learnt_from_chains_as_much_as_is_at_stake(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(refits, "FARTHEST", 0.0)
-    cold = champion.rearranged(champion.labels)
+    cold = champion.with_labels(champion.labels)
     cold.temperature.fill_(0.2)
     new = made(backbone, photos, 2, paired=True, red=red)
     both, held_out = blended(backbone, photos, 7), blended(backbone, photos, 8)
@@ -197,7 +197,7 @@ def test_blends_are_learnt_from_chains_as_much_as_is_at_stake(
         fitted = refit(cold, fingerprint(backbone), LABELS, [old], [new], 0, chains=chains, whole=whole)
         assert right(fitted, made(backbone, photos, 4, red=red)) >= 0.9
         with torch.inference_mode():
-            said = fitted.spread(held_out.values)
+            said = fitted.predict_weights(held_out.values)
         return float((said - torch.tensor([0.25, 0.0, 0.75, 0.0])).abs().sum(1).mean())
 
     without, much, nothing = away(None), away(10.0), away(0.0)
@@ -224,7 +224,7 @@ def test_a_new_label_gives_up_what_it_can_bear_where_it_is_alone(
     firm = fitted()
     with torch.inference_mode():
         before, after = firm(both.values), lowered(both.values)
-        own = [estimator.spread(new.values[:COUNT])[:, 2].mean() for estimator in (firm, lowered)]
+        own = [estimator.predict_weights(new.values[:COUNT])[:, 2].mean() for estimator in (firm, lowered)]
     by = before[:, 2] - after[:, 2]
     assert torch.allclose(by, by[0].expand(COUNT), atol=1e-5)
     assert float(by[0]) >= refits.STEP / 2
@@ -237,7 +237,7 @@ def test_chains_with_a_label_that_is_asked_for_no_more_teach_nothing(
     backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
     both, new = blended(backbone, photos, 7), made(backbone, photos, 2, paired=True, red=red)
-    gone = champion.rearranged(("noise", "clean"))
+    gone = champion.with_labels(("noise", "clean"))
     marks = [
         fingerprint(
             refit(

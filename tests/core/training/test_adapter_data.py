@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from abair.data.degrade import CleanPhotos, Degrader
-from abair.model.backbone import SIZES, Backbone, global_view
+from abair.model.backbone import SIZES, Backbone, pool_global_view
 from abair.model.lora import Adapter, Blender, adaptable_layers
 from abair.training.adapter import SCALE, AdaptTask
 from abair.training.adapter_data import SHARES, held_out_pairs
@@ -139,13 +139,13 @@ def test_the_part_that_is_mixed_is_the_one_asked_for_of_what_is_synthetic(
 def test_samples_of_phase_two_are_cut_from_scenes_and_know_the_whole() -> None:
     degrader = Degrader({"halve": lambda clean, _: clean * 0.5})
     degraded, clean, views, _ = _task(degrader).batch(0)
-    assert torch.allclose(views, global_view(degraded))
+    assert torch.allclose(views, pool_global_view(degraded))
     assert torch.equal(degraded, (clean * 0.5 * 255).round() / 255)
     task = _task(degrader, scene=100)
     degraded, clean, views, _ = task.batch(0)
     assert degraded.shape == clean.shape == (40, 3, 32, 32)
     assert torch.equal(degraded, (clean * 0.5 * 255).round() / 255)
-    own = [torch.allclose(view, global_view(crop[None])[0]) for view, crop in zip(views, degraded, strict=True)]
+    own = [torch.allclose(view, pool_global_view(crop[None])[0]) for view, crop in zip(views, degraded, strict=True)]
     assert sum(own) / len(own) == pytest.approx(0.4, abs=0.2)
     assert "scene_psnr" in task.validate()
 
@@ -175,7 +175,7 @@ def test_phase_two_trains_on_what_pefts_own_network_says() -> None:
     loss.backward()
     trained = {name: p.grad.clone() for name, p in task.module.named_parameters() if p.requires_grad}
     task.module.zero_grad()
-    own = decibel_loss(task.module(batch[0], global_view(batch[0])), batch[1])
+    own = decibel_loss(task.module(batch[0], pool_global_view(batch[0])), batch[1])
     own.backward()
     assert float(loss.detach()) == pytest.approx(float(own.detach()), abs=1e-5)
     assert trained

@@ -25,7 +25,7 @@ from abair.data.degrade import CleanPhotos, Degrader, Recipe, Sample, SampleKind
 from abair.discovery import Problem, discover
 from abair.errors import AdapterError, DeploymentError, PluginError, TrainingError
 from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone
-from abair.model.blend_cost import Costs
+from abair.model.blend_cost import BlendCosts
 from abair.model.estimator import Estimator, feature_count, load_estimator, save_estimator
 from abair.model.lora import read_adapter
 from abair.model.safetensors_io import read_header
@@ -385,7 +385,7 @@ def test_what_costs_call_a_chain_is_kept_with_the_sample(tmp_path: Path) -> None
     photos = CleanPhotos([np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)], "one")
     damage = {"darker": lambda clean, _: clean * 0.5, "paler": lambda clean, _: clean * 0.5 + 0.5}
     degrader = Degrader(damage, Recipe(cutmix=0, double=1, clean=0))
-    settings, costs = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3), cast("Costs", Telling())
+    settings, costs = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3), cast("BlendCosts", Telling())
     task = estimator.EstimateTask(
         Backbone(SIZES["tiny"]), degrader, photos, photos, settings, tmp_path, samples=2, costs=costs
     )
@@ -417,7 +417,7 @@ def test_an_estimator_that_grew_is_none_to_begin_from(
 ) -> None:
     grown, features = tmp_path / "grown.safetensors", feature_count(SIZES["tiny"])
     whole = Estimator((*DEGRADATIONS, "clean"), features)
-    save_estimator(whole.grown(torch.zeros(16, features), torch.zeros(16)), grown)
+    save_estimator(whole.with_hidden_units(torch.zeros(16, features), torch.zeros(16)), grown)
     for option in ("start", "mean_with"):
         with pytest.raises(TrainingError, match=r"grown.safetensors: found 112 hidden units, expected 96"):
             train_estimator(

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from abair import images
 from abair.data.seeds import generator_from
 from abair.errors import AbairError, ImageError
 from abair.files import file_sha256
-from abair.images import photo_file
 from abair.metrics import to_8_bit
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def read_pixels(path: Path) -> Float:
     Raises:
         ImageError: the file cannot be read as a photo.
     """
-    pixels = photo_file.read(path).pixels
+    pixels = images.read(path).pixels
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 

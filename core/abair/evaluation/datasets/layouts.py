@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from abair import images
 from abair.errors import ImageError
-from abair.images import photo_file
 
 _NAME: Final = "(?P<name>[^/]+)"
 MAX_DEPTH: Final = 3
@@ -217,7 +217,7 @@ def _pictures(folder: Path, max_depth: int = MAX_DEPTH) -> dict[str, Path]:
     for below, names in _walk(folder, max_depth):
         for name in names:
             path = folder / below / name
-            if path.suffix.lower() in photo_file.SUFFIXES:
+            if path.suffix.lower() in images.SUFFIXES:
                 found[f"{below}/{path.stem}" if below else path.stem] = path
     return found
 

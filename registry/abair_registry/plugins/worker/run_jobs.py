@@ -224,7 +224,7 @@ def estimator(errand: MakeEstimator) -> None:
     """The whole estimator, from samples of all labels, written to `out`; checkpoints and history in `folder`."""
     from abair.data.degrade import Degrader, clean_photos
     from abair.model.backbone import fingerprint, load_backbone
-    from abair.model.blend_cost import Costs
+    from abair.model.blend_cost import BlendCosts
     from abair.model.estimator import save_estimator
     from abair.model.lora import Blender, read_adapter_files
     from abair.training.estimator import RECIPE, EstimateTask
@@ -246,7 +246,9 @@ def estimator(errand: MakeEstimator) -> None:
         update={"steps": steps, "seed": errand.seed, "workers": 0, "validate_every": max(1, steps // 12)}
     )
     blender = Blender(backbone, adapters)
-    task = EstimateTask(backbone, degrader, photos, held_out, settings, folder, errand.samples, costs=Costs(blender))
+    task = EstimateTask(
+        backbone, degrader, photos, held_out, settings, folder, errand.samples, costs=BlendCosts(blender)
+    )
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # the samples are what takes long; they are kept
     train(task, settings, folder, quiet=True)
     made = task.module.requires_grad_(False).eval()

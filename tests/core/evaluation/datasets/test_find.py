@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from abair import images
 from abair.errors import AbairError, ImageError
 from abair.evaluation.datasets.find import ALL_SETS, STANDARD_SETS, find_sets
 from abair.evaluation.datasets.items import EvaluationSet, Item, degrade, picture_generator
 from abair.evaluation.datasets.synthetic import compress_jpeg
-from abair.images import photo_file
 from abair.metrics import psnr
 
 SIDE = 40
@@ -166,13 +166,13 @@ def test_damaged_unpaired_and_unequal_files_cost_one_error_each_and_the_rest_goe
 
 def test_files_are_read_only_when_their_turn_comes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    real = photo_file.read
+    real = images.read
 
-    def watching(path: Path) -> photo_file.Photo:
+    def watching(path: Path) -> images.Photo:
         read.append(path)
         return real(path)
 
-    monkeypatch.setattr(photo_file, "read", watching)
+    monkeypatch.setattr(images, "read", watching)
     turn = _sets(data)["Rain100L"].iterate(lambda problem: None)
     assert read == []
     next(turn)
