@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "ABAIR"
 author = "The ABAIR authors"
-copyright = "2026, the ABAIR authors"  # noqa: A001 - the name that Sphinx reads
+copyright = "2026, the ABAIR authors"
 release = version = abair.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "abair_docs"]

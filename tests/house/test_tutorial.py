@@ -1,6 +1,7 @@
-"""`docs/tutorial/write-a-plugin.md` does what it says: its snippets are run in order, in an environment made of wheels alone.
+"""`docs/tutorial/write-a-plugin.md` does what it says: its snippets are run in order.
 
-So a package from outside the repository, installed from its wheel beside the platform's, goes the whole way to live.
+The environment is made of wheels alone. So a package from outside the repository, installed
+from its wheel beside the platform's, goes the whole way to live.
 The network in the platform's wheel is exchanged for the tiny one, which is trained in seconds.
 """
 

@@ -1,6 +1,7 @@
 """Replaces a line `<!-- generated: NAME -->` of a page by Markdown that is made from the code.
 
-So the reference cannot differ from the program. An unknown NAME is a warning, which `make docs` treats as an error.
+So the reference cannot differ from the program. An unknown NAME is a warning, which `make docs`
+treats as an error.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 MARK: Final = re.compile(r"^<!-- generated: ([a-z_-]+) -->$", re.MULTILINE)
 MERMAID: Final = re.compile(r"^```mermaid\nerDiagram\n.*?^```$", re.MULTILINE | re.DOTALL)
-"""The tables' diagram, which forges draw from its text; the site shows the tables' columns instead."""
+"""The diagram of the tables, which forges draw; the site shows the columns instead."""
 
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "abair": partial(command_line.reference, "abair"),
@@ -54,7 +55,9 @@ def _replace(_app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = MERMAID.sub(lambda _: models.tables(), MARK.sub(part, source[0]))
 
 
-def _outdated(_app: Sphinx, env: BuildEnvironment, _added: set[str], _changed: set[str], _removed: set[str]) -> list[str]:
+def _outdated(
+    _app: Sphinx, env: BuildEnvironment, _added: set[str], _changed: set[str], _removed: set[str]
+) -> list[str]:
     """Return the pages that depend on the code, which Sphinx does not watch."""
     found = []
     for page in env.found_docs:

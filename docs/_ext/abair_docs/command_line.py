@@ -1,11 +1,11 @@
-"""The command lines as Markdown: every command, argument, option and default, from the Typer apps."""
+"""The command lines as Markdown: every command, argument, option and default."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Protocol, cast
 
 import typer
 
@@ -16,9 +16,45 @@ from abair_registry.cli import app as registry
 APPS = {"abair": core.app, "abair-registry": registry.app}
 
 
+class Context(Protocol):
+    """What is read of Click's context.
+
+    Typer may bring a Click of its own, so Click's classes are not imported.
+    """
+
+    command_path: str
+
+
+class Parameter(Protocol):
+    """What is read of Click's parameter."""
+
+    name: str | None
+
+    def get_help_record(self, ctx: Context) -> tuple[str, str] | None:
+        """Return the names and the help text, None for a hidden one."""
+
+
+class Command(Protocol):
+    """What is read of Click's command."""
+
+    help: str | None
+    hidden: bool
+
+    def make_context(
+        self, info_name: str, args: list[str], parent: Context | None = None, *, resilient_parsing: bool
+    ) -> Context:
+        """Return the context of a call."""
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        """Return the words of the usage line."""
+
+    def get_params(self, ctx: Context) -> list[Parameter]:
+        """Return arguments and options."""
+
+
 def reference(name: str) -> str:
     """Return a section for each command of one program, in the order of its help."""
-    command: Any = typer.main.get_command(APPS[name])
+    command = cast("Command", typer.main.get_command(APPS[name]))
     context = command.make_context(name, [], resilient_parsing=True)
     return "\n\n".join(_sections(command, context, top=True))
 
@@ -29,7 +65,7 @@ def exit_codes() -> str:
     return "\n".join(lines[1:]).strip()
 
 
-def _sections(command: Any, context: Any, *, top: bool = False) -> Iterator[str]:
+def _sections(command: Command, context: Context, *, top: bool = False) -> Iterator[str]:
     children = getattr(command, "commands", None) or {}
     path = context.command_path
     if not top:
@@ -48,8 +84,8 @@ def _paragraphs(text: str) -> str:
     return _escape(inspect.cleandoc(text))
 
 
-def _parameter(parameter: Any, context: Any) -> str:
-    """Return one parameter as an item of a definition list; empty for those that are hidden, and `--help`."""
+def _parameter(parameter: Parameter, context: Context) -> str:
+    """Return one parameter as an item of a definition list; empty for hidden ones and `--help`."""
     if getattr(parameter, "hidden", False) or parameter.name == "help":
         return ""
     record = parameter.get_help_record(context)
@@ -60,5 +96,5 @@ def _parameter(parameter: Any, context: Any) -> str:
 
 
 def _escape(text: str) -> str:
-    """Keep Markdown from reading a help text's own characters as markup; code in backticks stays code."""
+    """Escape what Markdown would read as markup; code in backticks stays code."""
     return re.sub(r"([*_<>\[\]|])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""The layers of both packages as a drawing and as a table, from the contracts in pyproject.toml that hold them."""
+"""The layers of both packages as a drawing and a table, from the contracts in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 from abair_docs.tables import code, sentence, table
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WIDTH, HEIGHT, GAP = 700, 34, 10
 """Of the drawing, of a layer, and between layers, in pixels."""
 
@@ -26,7 +26,7 @@ def _contracts() -> dict[str, list[list[str]]]:
 
 
 def layers() -> str:
-    """Return one drawing a package: what lies higher may import what lies lower, never the other way round."""
+    """Return one drawing per package; a module may import what lies lower."""
     drawn = []
     for package, found in _contracts().items():
         height = len(found) * (HEIGHT + GAP) + 30

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from abair_docs.tables import code, fields, paragraphs, table
-
 from abair.deployment import FACTORY, AdapterRef, BackboneRef, Deployment, FileRef, read_deployment
 from abair.model.safetensors_io import Header, read_header
+from abair_docs.tables import code, fields, paragraphs, table
 
 KINDS = frozenset({"U8", "F16", "F32", "BF16"})
 
@@ -58,4 +57,6 @@ def _tensors(path: Path, first: int) -> str:
     names = sorted(header.shapes)
     rows = [[code(name), header.dtypes[name], code(list(header.shapes[name]))] for name in names[:first]]
     text = table(["tensor", "dtype", "shape"], rows)
-    return text if len(names) <= first else f"{text}\n\n{len(names)} tensors in all; the first {first} by name are shown."
+    return (
+        text if len(names) <= first else f"{text}\n\n{len(names)} tensors in all; the first {first} by name are shown."
+    )

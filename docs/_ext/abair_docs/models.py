@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sqlalchemy import Column, Table
-from abair_docs.tables import code, table
 
+from abair_docs.tables import code, table
 from abair_registry.db.models import Base
 
 

@@ -1,4 +1,4 @@
-"""Settings, thresholds and gates as Markdown, from the pydantic classes and from the gates themselves."""
+"""Settings, thresholds and gates as Markdown, from the pydantic classes and the gates."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import inspect
 from typing import Final
 
 from pydantic import BaseModel
-from abair_docs.tables import bounds, code, default, fields, kind, paragraphs, table
 
 import abair.training.settings as training_settings
 from abair.labels import CLEAN
-from abair.report import Group, Report
+from abair.report import Group, Report, Way
+from abair_docs.tables import bounds, code, default, fields, kind, paragraphs, table
 from abair_registry.operations.gates import evaluate_gates
 from abair_registry.settings import Settings, Thresholds
 
-WAYS: Final = ("input", "backbone", "OH", "SW", "Oracle", "champion")
+WAYS: Final[tuple[Way, ...]] = ("input", "backbone", "OH", "SW", "Oracle", "champion")
 
 
 def training() -> str:
@@ -61,13 +61,15 @@ def thresholds() -> str:
 
 
 def gates() -> str:
-    """Return every verdict that the gates give on a report with a new label, live ones, mixtures and clean photos."""
+    """Return all verdicts on a report with a new label, live ones, mixtures and clean photos."""
     marked = Thresholds(**{name: 0.5 + place / 100 for place, name in enumerate(Thresholds.model_fields)})
     names = {getattr(marked, name): name for name in Thresholds.model_fields}
     rows = []
     for verdict in evaluate_gates(_report(), marked):
         default_value = getattr(Thresholds(), names[verdict.threshold])
-        rows.append([verdict.name, code(names[verdict.threshold]), f"{default_value} {verdict.unit}".strip(), verdict.advice])
+        rows.append(
+            [verdict.name, code(names[verdict.threshold]), f"{default_value} {verdict.unit}".strip(), verdict.advice]
+        )
     return table(["verdict", "threshold", "default", "advice where it is refused"], rows)
 
 
@@ -76,7 +78,7 @@ def _report() -> Report:
 
     def group(*labels: str, new: bool = False) -> Group:
         ways = WAYS[:-1] if new else WAYS
-        return Group(labels=labels, psnr={way: (30.0, 31.0) for way in ways}, top=(labels[0],) * 2)
+        return Group(labels=labels, psnr=dict.fromkeys(ways, (30.0, 31.0)), top=(labels[0],) * 2)
 
     groups = (group("snow"), group("noise"), group("noise", "rain"), group("noise", "snow"), group(CLEAN))
     return Report(new=("snow",), groups=groups)

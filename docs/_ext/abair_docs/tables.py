@@ -25,8 +25,8 @@ def code(value: object) -> str:
 
 def kind(model: type[BaseModel], name: str) -> str:
     """Return the type of a field, as it is written in the source."""
-    owner = next(c for c in model.__mro__ if name in c.__dict__.get("__annotations__", {}))
-    return str(owner.__annotations__[name])
+    owner = next(c for c in model.__mro__ if name in inspect.get_annotations(c))
+    return str(inspect.get_annotations(owner)[name])
 
 
 def bounds(field: FieldInfo) -> str:
@@ -34,7 +34,9 @@ def bounds(field: FieldInfo) -> str:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "a multiple of"}
     found = []
     for rule in field.metadata:
-        found += [f"{sign} {getattr(rule, name)}" for name, sign in signs.items() if getattr(rule, name, None) is not None]
+        found += [
+            f"{sign} {getattr(rule, name)}" for name, sign in signs.items() if getattr(rule, name, None) is not None
+        ]
     return ", ".join(found)
 
 
@@ -44,9 +46,9 @@ def default(field: FieldInfo) -> str:
         return "required"
     if field.default is not PydanticUndefined:
         return "-" if field.default is None else code(repr(field.default))
-    made = field.default_factory
-    if made in (dict, list, tuple):
-        return code(made())  # type: ignore[misc, call-arg]
+    made: Any = field.default_factory
+    if made in {dict, list, tuple}:
+        return code(made())
     return f"computed by {code(f'{made.__module__}.{made.__qualname__}')}"
 
 
@@ -56,7 +58,7 @@ def sentence(thing: object) -> str:
     return text.split(". ")[0].rstrip(".")
 
 
-def paragraphs(thing: Any) -> str:
+def paragraphs(thing: object) -> str:
     """Return a docstring as it is, its indentation removed."""
     return inspect.getdoc(thing) or ""
 
