@@ -25,6 +25,7 @@ suppress_warnings = ["myst.header"]  # pages written by commands may skip a leve
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_default_options = {"exclude-members": "model_config"}
 python_use_unqualified_type_names = True
 napoleon_google_docstring = True
 

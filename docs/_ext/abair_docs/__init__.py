@@ -6,15 +6,17 @@ treats as an error.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pydantic import BaseModel
 from sphinx.util import logging
 
-from abair_docs import command_line, diagrams, files, models, settings
+from abair_docs import command_line, diagrams, files, models, settings, tables
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -67,8 +69,18 @@ def _outdated(
     return found
 
 
+def _signature(
+    _app: Sphinx, _what: str, _name: str, thing: object, _options: object, _given: str, _returns: str
+) -> tuple[str, None] | None:
+    """Return a model's fields as they are written, without what pydantic adds to their types."""
+    if not (inspect.isclass(thing) and issubclass(thing, BaseModel)):
+        return None
+    return f"({', '.join(f'{name}: {tables.kind(thing, name)}' for name in thing.model_fields)})", None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("source-read", _replace)
     app.connect("env-get-outdated", _outdated)
+    app.connect("autodoc-process-signature", _signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

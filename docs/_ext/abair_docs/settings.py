@@ -31,11 +31,12 @@ def training() -> str:
 
 
 def _training_table(model: type[BaseModel], made: dict[str, BaseModel]) -> str:
-    heads = ["setting", "type", *(made or ["default"]), "limits", "meaning"]
+    heads = ["setting", "type", *(made or ["default"]), "meaning"]
     rows = []
     for name, field in model.model_fields.items():
         values = [code(repr(getattr(instance, name))) for instance in made.values()] or [default(field)]
-        rows.append([code(name), code(kind(model, name)), *values, bounds(field), field.description or ""])
+        limits = ", ".join(filter(None, [code(kind(model, name)), bounds(field)]))
+        rows.append([code(name), limits, *values, field.description or ""])
     return table(heads, rows)
 
 
