@@ -48,7 +48,8 @@ class Settings(BaseSettings):
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise RegistryError(
-                f"settings: {wrong}; expected values as docs/registry.md names them; look at the variables ABAIR_*"
+                f"settings: {wrong}; expected values as docs/reference/settings.md names them; "
+                "look at the variables ABAIR_*"
             ) from None
 
     home: Path = Field(default_factory=home)
