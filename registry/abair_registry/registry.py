@@ -9,11 +9,12 @@ from pathlib import Path
 
 from abair.deployment import FACTORY
 from abair_registry.db import migrate, queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
-from abair_registry.db.queries import Actor
 from abair_registry.settings import Settings
 from abair_registry.storage import publish
 from abair_registry.storage.blobs import Blobs
+from abair_registry.storage.factory import import_factory
 
 SYSTEM = Actor("abair", "first use: the deployment that comes with the package")
 
@@ -42,12 +43,12 @@ def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[R
         with database.telling():
             migrate.ensure(database.engine)
         with database.read() as session:
-            number = publish.live_number(session)
+            number = queries.live_number(session)
         if number is None:
             with database.write() as session:
                 # another process may have been faster
-                if publish.live_number(session) is None:
-                    publish.import_factory(session, blobs, SYSTEM, factory or FACTORY)
+                if queries.live_number(session) is None:
+                    import_factory(session, blobs, SYSTEM, factory or FACTORY)
         yield Registry(settings, database, blobs)
     finally:
         database.close()

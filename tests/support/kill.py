@@ -24,7 +24,7 @@ import abair.continual.refit
 from abair import Restorer
 from abair.deployment import read_deployment
 from abair_registry.db import queries
-from abair_registry.db.queries import Actor
+from abair_registry.db.audit import Actor
 from abair_registry.maintenance import integrity
 from abair_registry.operations import challenger, charts, lease, lifecycle, promotion
 from abair_registry.operations.pipeline import OperationOptions

@@ -12,7 +12,7 @@ import typer
 from abair.cli.console import Reporter
 
 if TYPE_CHECKING:
-    from abair_registry.db.queries import Actor
+    from abair_registry.db.audit import Actor
     from abair_registry.registry import Registry
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
@@ -33,7 +33,7 @@ Name = Annotated[str, typer.Argument(help="Of a plugin, or of its distribution."
 
 def acting_user(actor: str | None, reason: str) -> Actor:
     """Who does it, for the audit."""
-    from abair_registry.db.queries import Actor, this_user
+    from abair_registry.db.audit import Actor, this_user
 
     return Actor(actor or this_user(), reason)
 

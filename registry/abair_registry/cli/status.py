@@ -21,9 +21,9 @@ def list_plugins(json: Json = False) -> None:
     Example: abair-registry list --json
     """
     with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
-        from abair_registry.maintenance import integrity
+        from abair_registry.maintenance import status
 
-        rows = integrity.plugin_rows(registry)
+        rows = status.plugin_rows(registry)
         if json:
             for row in rows:
                 reporter.result(asdict(row))
@@ -51,9 +51,9 @@ def show(name: Name, json: Json = False) -> None:
     Example: abair-registry show noise
     """
     with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
-        from abair_registry.maintenance import integrity
+        from abair_registry.maintenance import status
 
-        told = integrity.plugin_story(registry, name)
+        told = status.plugin_story(registry, name)
         if json:
             reporter.result(told)
             return
@@ -81,9 +81,9 @@ def history(json: Json = False) -> None:
     Example: abair-registry history --json
     """
     with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
-        from abair_registry.maintenance import integrity
+        from abair_registry.maintenance import status
 
-        rows = integrity.history_rows(registry)
+        rows = status.history_rows(registry)
         if json:
             for row in rows:
                 reporter.result(row)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +11,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from abair.errors import RegistryError
 from abair.labels import CLEAN
+from abair_registry.db.audit import Actor, record_event
 from abair_registry.db.models import (
     AdapterRow,
     BackboneRow,
@@ -26,22 +25,6 @@ from abair_registry.db.models import (
     ReplayRow,
     now,
 )
-
-
-@dataclass(frozen=True)
-class Actor:
-    """Who does something, and why: goes into the audit."""
-
-    name: str
-    reason: str = ""
-
-
-def this_user() -> str:
-    """The login name; `unknown` where the system has none."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
 @dataclass(frozen=True)
@@ -188,6 +171,12 @@ def live(session: Session) -> DeploymentRow | None:
     return None if row is None else row.deployment
 
 
+def live_number(session: Session) -> int | None:
+    """The number of the live deployment."""
+    row = session.get(LiveRow, 1)
+    return row.deployment_number if row else None
+
+
 def propose(
     session: Session,
     adapters: Sequence[AdapterRow],
@@ -321,37 +310,3 @@ def history(session: Session) -> list[tuple[DeploymentRow, bool]]:
         select(DeploymentRow).options(selectinload(DeploymentRow.estimator)).order_by(DeploymentRow.number.desc())
     )
     return [(deployment, deployment.number == pointed) for deployment in listed]
-
-
-def record_event(
-    session: Session,
-    actor: Actor,
-    action: str,
-    subject: str,
-    detail: dict[str, Any] | None = None,
-    *,
-    deployment: int | None = None,
-    operation_id: int | None = None,
-) -> None:
-    """Add one event to the audit, in the transaction of what it tells of."""
-    session.add(
-        EventRow(
-            at=now(),
-            actor=actor.name,
-            action=action,
-            subject=subject,
-            reason=actor.reason,
-            detail=detail or {},
-            deployment_number=deployment,
-            operation_id=operation_id,
-        )
-    )
-    session.flush()
-
-
-def events(session: Session, subject: str | None = None, limit: int = 100) -> list[EventRow]:
-    """The newest events, of one subject or of all, oldest of them first."""
-    query = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
-    if subject is not None:
-        query = query.where(EventRow.subject == subject)
-    return list(session.scalars(query))[::-1]

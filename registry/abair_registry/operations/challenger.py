@@ -26,7 +26,7 @@ from abair.model.estimator import Estimator, load_estimator
 from abair.model.lora import Adapter, read_adapter_files
 from abair_registry.db.snapshot import DeploymentSnapshot, Member
 from abair_registry.plugins import calls
-from abair_registry.plugins.worker.run_jobs import Damaged, MakeEstimator, MakeReplay, Point, Trained
+from abair_registry.plugins.worker.jobs import Damaged, MakeEstimator, MakeReplay, Point, Trained
 from abair_registry.storage.blobs import Blobs
 
 TRAINED: Final = 160

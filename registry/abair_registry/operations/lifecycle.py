@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
 from abair.text import near_misses
-from abair_registry.db import queries
+from abair_registry.db import audit, queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.models import AdapterRow, DeploymentRow, PluginRow
-from abair_registry.db.queries import Actor, NewAdapter, NewRelease
+from abair_registry.db.queries import NewAdapter, NewRelease
 from abair_registry.db.snapshot import DeploymentSnapshot, live_snapshot, members_of
 from abair_registry.operations import lease, pipeline, promotion
 from abair_registry.operations.lease import Work
@@ -249,7 +250,7 @@ def _leave(
         if proposal.members == champion.members:  # it does not serve: there is nothing to make
             with work.session() as (session, operation):
                 settle_states(session)
-                queries.record_event(session, actor, kind, subject, operation_id=operation.id)
+                audit.record_event(session, actor, kind, subject, operation_id=operation.id)
             return None
         return Proposal(subject, proposal, settle_states=settle_states)
 

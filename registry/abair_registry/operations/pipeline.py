@@ -23,9 +23,9 @@ from abair.errors import RegistryError, TrainingError
 from abair.model.backbone import fingerprint
 from abair.model.estimator import Estimator, save_estimator
 from abair.report import Verdict
-from abair_registry.db import queries
+from abair_registry.db import audit, queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.models import CONCLUSION, PUBLISHED, AdapterRow, OperationRow
-from abair_registry.db.queries import Actor
 from abair_registry.db.snapshot import DeploymentSnapshot, live_snapshot, members_of
 from abair_registry.operations import lease, run_report
 from abair_registry.operations.after_commit import follow
@@ -37,7 +37,6 @@ from abair_registry.plugins import calls
 from abair_registry.plugins.calls import VerifiedPlugins
 from abair_registry.registry import Registry
 from abair_registry.settings import Thresholds
-from abair_registry.storage import publish
 from abair_registry.tracking.mlflow_client import Runs
 
 Route = Literal["auto", "features", "full"]
@@ -307,7 +306,7 @@ class _Operation:
         if refused and self.options.force:
             told["forced"] = True
         with self.work.session() as (session, operation):
-            if publish.live_number(session) != self.champion.number:
+            if queries.live_number(session) != self.champion.number:
                 raise RegistryError(
                     f"deployment {self.champion.number}: is no longer live; expected it to stay while a challenger was "
                     "made; nothing was published; run the command again"
@@ -315,9 +314,7 @@ class _Operation:
             if outcome == "rejected":
                 reason = f"refused by {', '.join(refused)}"
                 self.change.on_refusal(session, reason)
-                queries.record_event(
-                    session, self.actor, "reject", self.change.subject, told, operation_id=operation.id
-                )
+                audit.record_event(session, self.actor, "reject", self.change.subject, told, operation_id=operation.id)
                 concluded(operation, self.champion.number)
                 return self.champion.number
             adapters = [session.get_one(AdapterRow, member.adapter_id) for member in self.change.proposal.members]

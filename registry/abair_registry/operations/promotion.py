@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
 from abair_registry.db import queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.models import PUBLISHED, DeploymentRow
-from abair_registry.db.queries import Actor
 from abair_registry.db.snapshot import live_snapshot, take_snapshot
 from abair_registry.maintenance import integrity
 from abair_registry.operations import lease

@@ -31,7 +31,7 @@ from abair.model.safetensors_io import read_header
 from abair.text import describe_error, quote_foreign
 from abair_registry.plugins.installed import PLAIN_NAME, Candidate, hash_of, normalised, refused
 from abair_registry.plugins.worker.probe import Checked, Request
-from abair_registry.plugins.worker.runtime import Message, Refusal
+from abair_registry.plugins.worker.protocol import Message, Refusal
 from abair_registry.plugins.worker.supervisor import ask
 
 LARGEST_CONFIG: Final = 64 * 1024

@@ -21,8 +21,8 @@ from abair.text import quote_foreign
 from abair_registry.db.snapshot import Member
 from abair_registry.plugins import installed
 from abair_registry.plugins.installed import normalised
-from abair_registry.plugins.worker.run_jobs import Errand, Gates, Making, Notices, Point
-from abair_registry.plugins.worker.runtime import Refusal
+from abair_registry.plugins.worker.jobs import Errand, Gates, Making, Notices, Point
+from abair_registry.plugins.worker.protocol import Refusal
 from abair_registry.plugins.worker.supervisor import ask
 
 _VERDICTS = TypeAdapter(list[Verdict])

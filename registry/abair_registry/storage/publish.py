@@ -6,14 +6,11 @@ whole; the next command writes the file (`settle`).
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from abair.deployment import (
-    FACTORY,
     AdapterRef,
     BackboneRef,
     FileRef,
@@ -22,10 +19,8 @@ from abair.deployment import (
 )
 from abair.deployment import Deployment as Bundle
 from abair.errors import DeploymentError, RegistryError
-from abair.model.safetensors_io import read_header
 from abair_registry.db import queries
-from abair_registry.db.models import DeploymentRow, LiveRow
-from abair_registry.db.queries import Actor, NewAdapter, NewRelease
+from abair_registry.db.models import DeploymentRow
 from abair_registry.storage.blobs import Blobs
 
 
@@ -97,51 +92,3 @@ def settle(session: Session, blobs: Blobs) -> bool:
             f"({error.strerror or error}); what served before still serves; mend it, then run: abair-registry doctor"
         ) from None
     return True
-
-
-def import_factory(session: Session, blobs: Blobs, actor: Actor, factory: Path = FACTORY) -> DeploymentRow:
-    """Record the bundle in the wheel as deployment 1, so that history starts with what is really served.
-
-    Raises:
-        DeploymentError: the factory's files are not those that it names.
-        RegistryError: its files cannot be stored.
-    """
-    source = read_deployment(factory)
-    for file in source.files():
-        blobs.add(source.find(file), file.sha256)
-    backbone = queries.backbone(session, source.backbone.size, source.backbone.fingerprint, source.backbone.file.sha256)
-    adapters = []
-    for ref in source.adapters:
-        shapes = read_header(source.find(ref.weights)).shapes.values()
-        new = NewRelease(
-            name=ref.degradation,
-            distribution=ref.distribution,
-            version=ref.version,
-            module=ref.distribution.replace("-", "_"),
-            declared={ref.degradation: {"title": ref.title}},
-            adapters=[
-                NewAdapter(
-                    degradation=ref.degradation,
-                    title=ref.title,
-                    backbone_id=backbone.id,
-                    rank=int(json.loads(source.find(ref.config).read_text(encoding="utf-8"))["r"]),
-                    parameters=sum(math.prod(shape) for shape in shapes),
-                    config_sha256=ref.config.sha256,
-                    weights_sha256=ref.weights.sha256,
-                )
-            ],
-        )
-        adapters += queries.record(session, new, actor).adapters
-    if source.replay is not None:
-        for adapter_id in (None, *(adapter.id for adapter in adapters)):
-            queries.keep_replay(session, backbone.id, adapter_id, source.replay.sha256)
-    outputs = queries.estimator(session, source.estimator.sha256, source.labels)
-    deployment = queries.propose(session, adapters, outputs, actor, action="record", subject="factory")
-    queries.publish(session, deployment, actor, action="import", subject="factory")
-    return deployment
-
-
-def live_number(session: Session) -> int | None:
-    """The number of the live deployment."""
-    row = session.get(LiveRow, 1)
-    return row.deployment_number if row else None

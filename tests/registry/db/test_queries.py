@@ -11,7 +11,8 @@ from sqlalchemy.exc import DatabaseError, StatementError
 from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
-from abair_registry.db import models, queries
+from abair_registry.db import audit, models, queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.models import (
     APPEND_ONLY,
     Base,
@@ -24,8 +25,8 @@ from abair_registry.db.models import (
     PluginRow,
     now,
 )
-from abair_registry.db.queries import Actor, NewAdapter, NewRelease
-from abair_registry.maintenance import integrity
+from abair_registry.db.queries import NewAdapter, NewRelease
+from abair_registry.maintenance import status
 from abair_registry.registry import Registry
 
 ME = Actor("me", "because")
@@ -77,7 +78,7 @@ def test_a_recorded_release_is_a_candidate_with_an_event(registry: Registry) -> 
         found = queries.plugin(session, "snow")
         assert found is not None
         assert (found.state, [r.version for r in found.releases]) == ("candidate", ["1.0"])
-        told = queries.events(session, "snow")
+        told = audit.events(session, "snow")
         assert [(e.actor, e.action, e.reason) for e in told] == [("me", "record", "because")]
 
 
@@ -97,7 +98,7 @@ def test_a_list_asks_as_many_questions_for_sixty_plugins_as_for_three(registry: 
 
     def statements() -> int:
         asked.clear()
-        assert integrity.plugin_rows(registry)
+        assert status.plugin_rows(registry)
         return len(asked)
 
     few = statements()
@@ -105,8 +106,8 @@ def test_a_list_asks_as_many_questions_for_sixty_plugins_as_for_three(registry: 
         for index in range(60):
             queries.record(session, release(session, f"snow-{index}"), ME)
             for _ in range(5):
-                queries.record_event(session, ME, "look", f"snow-{index}")
-    assert len(integrity.plugin_rows(registry)) >= 63
+                audit.record_event(session, ME, "look", f"snow-{index}")
+    assert len(status.plugin_rows(registry)) >= 63
     assert statements() == few
     assert few <= 15
     assert not any("FROM event" in statement for statement in asked)
@@ -121,7 +122,7 @@ def test_a_version_with_other_files_is_refused_and_nothing_is_stored(registry: R
     ):
         queries.record(session, release(session, files={"a.py": "d" * 64}), ME)
     with registry.database.read() as session:
-        assert len(queries.events(session, "snow")) == 1
+        assert len(audit.events(session, "snow")) == 1
 
 
 def test_a_name_that_belongs_to_another_distribution_is_refused(registry: Registry) -> None:

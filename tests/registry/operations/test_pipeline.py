@@ -14,7 +14,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 from tests.registry.conftest import FROST, Run, complaints
-from tests.support.hostile import GOOD, Plugin, Tiny
+from tests.support.plugin_package import GOOD, Plugin, Tiny
 
 from abair import Restorer
 from abair.continual.replay import Replay

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.hostile import GOOD, Plugin, Tiny
+from tests.support.plugin_package import GOOD, Plugin, Tiny
 
 from abair.report import Group, Report, Verdict
 from abair_registry.db.snapshot import Member

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.registry.conftest import FROST
-from tests.support.hostile import Tiny
+from tests.support.plugin_package import Tiny
 
 import abair.plugin_kit.adapter_report
 from abair.cli import app

@@ -1,4 +1,4 @@
-"""The probe's own process, `python -m abair_registry.probe`: what runs in it.
+"""The probe's own process, `python -m abair_registry.plugins.worker.probe`: what runs in it.
 
 There are two runs, so that nothing a plugin does can touch the verdict on its adapters:
 
@@ -23,7 +23,8 @@ from abair.data.synthesizers import load_synthesizer
 from abair.discovery import discover
 from abair.errors import AdapterError, PluginError
 from abair.text import describe_error
-from abair_registry.plugins.worker.runtime import Asked, Refusal, Send, answer, confine, refuse_processes
+from abair_registry.plugins.worker.protocol import Asked, Refusal, Send
+from abair_registry.plugins.worker.runtime import answer, confine, refuse_processes
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

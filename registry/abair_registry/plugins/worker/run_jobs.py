@@ -1,4 +1,4 @@
-"""What plugins do for an operation, in a process of their own: `python -m abair_registry.errands`.
+"""What plugins do for an operation, in a process of their own: `python -m abair_registry.plugins.worker.run_jobs`.
 
 Their gates are asked, their notices given, their synthesisers run, here and nowhere else: the process that trains,
 judges and publishes imports no plugin. What comes back is data, which that process checks: verdicts, a replay, an
@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from abair.contract import GROUP, Degradation
 from abair.data.synthesizers import load_synthesizer
@@ -22,7 +22,18 @@ from abair.discovery import Plugins, discover
 from abair.errors import AbairError
 from abair.report import Report, Verdict
 from abair.text import describe_error
-from abair_registry.plugins.worker.runtime import Asked, Refusal, Send, answer, confine
+from abair_registry.plugins.worker.jobs import (
+    REQUESTS,
+    Errand,
+    Gates,
+    MakeEstimator,
+    MakeReplay,
+    Notices,
+    Request,
+    Trained,
+)
+from abair_registry.plugins.worker.protocol import Refusal, Send
+from abair_registry.plugins.worker.runtime import answer, confine
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -31,96 +42,6 @@ if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
 
 _VERDICTS = TypeAdapter(list[Verdict])
-
-
-class Point(BaseModel):
-    """A plugin by its entry point; `distribution` is the one whose metadata the asking process compared."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    module: str
-    distribution: str
-
-
-class Damaged(BaseModel):
-    """Held-out samples of one live label, which a new one damages further."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    label: str
-    replay: Path
-
-
-class Trained(BaseModel):
-    """A label's adapter: its configuration and its weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    label: str
-    files: tuple[Path, Path]
-
-
-class Errand(Asked):
-    """What each errand has: the plugins that it needs."""
-
-    points: tuple[Point, ...]
-
-
-class Gates(Errand):
-    """Ask each plugin's `abair_gates` about a report."""
-
-    task: Literal["gates"] = "gates"
-    report: Report
-
-
-class Notices(Errand):
-    """Tell each plugin's `abair_deployed` of the deployment in a folder."""
-
-    task: Literal["notices"] = "notices"
-    deployment: Path
-
-
-class Making(Errand):
-    """Run synthesisers on the photos of a folder, without one on those of scikit-image; `out` gets the result."""
-
-    threads: int
-    backbone: Path
-    photos: Path | None
-    seed: int
-    out: Path
-
-
-class MakeReplay(Making):
-    """Make what a new label leaves behind: `trained`, `judged` and `kept` samples, as `trainer` says.
-
-    And `chained` samples with its damage over that of the labels that are `known`, if there are any.
-    """
-
-    task: Literal["replay"] = "replay"
-    label: str
-    adapter: tuple[Path, Path]
-    known: tuple[Trained, ...]
-    others: tuple[Damaged, ...]
-    trained: int
-    judged: int
-    kept: int
-    chained: int
-
-
-class MakeEstimator(Making):
-    """Train the whole estimator, `trained` steps on `samples`; `adapters` are two files each, in `labels`' order."""
-
-    task: Literal["estimator"] = "estimator"
-    labels: tuple[str, ...]
-    adapters: tuple[tuple[Path, Path], ...]
-    trained: int
-    samples: int
-    folder: Path
-
-
-Request = Gates | Notices | MakeReplay | MakeEstimator
-REQUESTS: Final[TypeAdapter[Request]] = TypeAdapter(Annotated[Request, Field(discriminator="task")])
 
 
 def work(errand: Request, send: Send) -> tuple[str, object]:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
 
-from abair_registry.plugins.worker.runtime import Asked, Message, Refusal
+from abair_registry.plugins.worker.protocol import Asked, Message, Refusal
 
 LARGEST_ANSWER: Final = 1024**2
 """Bytes of an answer; five degradations with their cards take three thousand."""
