@@ -42,7 +42,7 @@ def add_plugins(registry: Registry, count: int) -> None:
                 name=name, distribution=f"abair-{name}", version="1.0", module="m", adapters=[same], files=files,
                 declared={},
             )  # fmt: skip
-            queries.record(session, release, ME)
+            queries.record_release(session, release, ME)
 
 
 def add_events(registry: Registry, count: int) -> None:

@@ -40,7 +40,7 @@ def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[R
     database = Database(settings)
     try:
         blobs = Blobs(settings.home)
-        with database.telling():
+        with database.translate_errors():
             migrate.ensure(database.engine)
         with database.read() as session:
             number = queries.live_number(session)
@@ -57,12 +57,12 @@ def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[R
 def sync_live_file(registry: Registry) -> bool:
     """Write the live deployment's file where it is missing or stale, one process at a time; says whether it was."""
     with registry.database.write() as session:
-        return publish.settle(session, registry.blobs)
+        return publish.write_live_file(session, registry.blobs)
 
 
 def live_file_is_stale(registry: Registry) -> bool:
     """Whether the file that serves names another deployment than the registry."""
     with registry.database.read() as session:
         deployment = queries.live(session)
-    served = publish.published(registry.settings.home)
+    served = publish.read_published(registry.settings.home)
     return deployment is not None and (served is None or served.name != str(deployment.number))

@@ -106,8 +106,8 @@ def forge():
         except OSError:
             pass
 """
-FORGED_DECLARATION = FORGED.replace("KIND", "declared").replace("BODY", "[]")
-FORGED_TRIAL = FORGED.replace("KIND", "tried").replace("BODY", '{"frost": 900.0}')
+FORGED_DECLARATION = FORGED.replace("KIND", "declarations").replace("BODY", "[]")
+FORGED_TRIAL = FORGED.replace("KIND", "speeds").replace("BODY", '{"frost": 900.0}')
 OVERWRITE = 'with open(HERE / "adapters/tiny/adapter_config.json", "a") as file: file.write(" ")'
 ORPHAN = 'subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session={new})'
 

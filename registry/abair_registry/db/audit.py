@@ -15,14 +15,14 @@ from abair_registry.db.models import EventRow, now
 
 @dataclass(frozen=True)
 class Actor:
-    """Who does something, and why: goes into the audit."""
+    """Who does something, and why, for the audit trail."""
 
     name: str
     reason: str = ""
 
 
 def this_user() -> str:
-    """The login name; `unknown` where the system has none."""
+    """Return the login name, or the user id where the system has no name."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
@@ -39,7 +39,7 @@ def record_event(
     deployment: int | None = None,
     operation_id: int | None = None,
 ) -> None:
-    """Add one event to the audit, in the transaction of what it tells of."""
+    """Add one event to the audit trail, in the transaction of the change that it describes."""
     session.add(
         EventRow(
             at=now(),
@@ -56,7 +56,7 @@ def record_event(
 
 
 def events(session: Session, subject: str | None = None, limit: int = 100) -> list[EventRow]:
-    """The newest events, of one subject or of all, oldest of them first."""
+    """Return the newest events, of one subject or of all, the oldest of them first."""
     query = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
     if subject is not None:
         query = query.where(EventRow.subject == subject)

@@ -26,7 +26,7 @@ class AdapterStatus:
 
 @dataclass(frozen=True)
 class PluginStatus:
-    """One line of the list; the field names are those of its JSON."""
+    """One line of `list`; its fields are those of the JSON."""
 
     name: str
     distribution: str
@@ -38,36 +38,36 @@ class PluginStatus:
     problem: str | None
 
 
-def plugin_rows(registry: Registry) -> list[PluginStatus]:
-    """All plugins that are recorded or installed, by name; hashes no file."""
-    points = installed.installed_plugins()
-    by_name: dict[str, list[installed.Installed]] = {}
-    for point in points:
+def plugin_statuses(registry: Registry) -> list[PluginStatus]:
+    """Return all plugins that are recorded or installed, by name; hashes no file."""
+    plugins = installed.installed_plugins()
+    by_name: dict[str, list[installed.InstalledPlugin]] = {}
+    for point in plugins:
         by_name.setdefault(point.name, []).append(point)
     with registry.database.read() as session:
         deployment = queries.live(session)
         recorded = {found.name: found for found in queries.plugins(session)}
         rows = [
-            _recorded_row(found, by_name.get(found.name, []), deployment, registry.blobs)
+            _recorded_status(found, by_name.get(found.name, []), deployment, registry.blobs)
             for found in recorded.values()
             if found.state != "removed" or found.name in by_name
         ]
-    rows += [_available_row(points) for name, points in by_name.items() if name not in recorded]
+    rows += [_available_status(plugins) for name, plugins in by_name.items() if name not in recorded]
     return sorted(rows, key=lambda row: row.name)
 
 
-def _recorded_row(
-    found: PluginRow, points: Sequence[installed.Installed], deployment: DeploymentRow | None, blobs: Blobs
+def _recorded_status(
+    found: PluginRow, plugins: Sequence[installed.InstalledPlugin], deployment: DeploymentRow | None, blobs: Blobs
 ) -> PluginStatus:
     if found.state == "removed":
-        return _available_row(points)
+        return _available_status(plugins)
     members = [] if deployment is None else [m.adapter for m in deployment.members]
     mine = [a for a in members if a.release.plugin_id == found.id]
     release = queries.release_of(found, mine)
-    installed = next((p.version for p in points if p.distribution == found.distribution), None)
+    installed = next((p.version for p in plugins if p.distribution == found.distribution), None)
     adapters = mine or (release.adapters if release else [])
     missing = [a for a in mine for sha in (a.config_sha256, a.weights_sha256) if not blobs.path(sha).is_file()]
-    state, problem = found.state, _difference(found, release.version if release else None, points, installed)
+    state, problem = found.state, _difference(found, release.version if release else None, plugins, installed)
     if missing:
         state = "broken"
         problem = f"blobs of {missing[0].degradation} are missing; run: abair-registry verify"
@@ -84,10 +84,10 @@ def _recorded_row(
 
 
 def _difference(
-    found: PluginRow, version: str | None, points: Sequence[installed.Installed], installed: str | None
+    found: PluginRow, version: str | None, plugins: Sequence[installed.InstalledPlugin], installed: str | None
 ) -> str | None:
-    if installed is None and points:
-        return f"the name is installed by distribution {points[0].distribution}, recorded for {found.distribution}"
+    if installed is None and plugins:
+        return f"the name is installed by distribution {plugins[0].distribution}, recorded for {found.distribution}"
     if installed is None:
         return "not installed; what is served does not need it" if found.state == "live" else "not installed"
     if version is not None and installed != version:
@@ -95,9 +95,9 @@ def _difference(
     return None
 
 
-def _available_row(points: Sequence[installed.Installed]) -> PluginStatus:
-    first = points[0]
-    others = sorted({p.distribution for p in points})
+def _available_status(plugins: Sequence[installed.InstalledPlugin]) -> PluginStatus:
+    first = plugins[0]
+    others = sorted({p.distribution for p in plugins})
     problem = f"installed by distributions {', '.join(others)}; uninstall all but one" if len(others) > 1 else None
     return PluginStatus(
         name=first.name,
@@ -111,8 +111,8 @@ def _available_row(points: Sequence[installed.Installed]) -> PluginStatus:
     )
 
 
-def history_rows(registry: Registry) -> list[dict[str, Any]]:
-    """All deployments as JSON objects, newest first."""
+def deployment_history(registry: Registry) -> list[dict[str, Any]]:
+    """Return all deployments as JSON objects, newest first."""
     with registry.database.read() as session:
         return [
             {
@@ -128,13 +128,13 @@ def history_rows(registry: Registry) -> list[dict[str, Any]]:
         ]
 
 
-def plugin_story(registry: Registry, name: str) -> dict[str, Any]:
-    """One plugin's row with its releases and the newest events about it.
+def describe_plugin(registry: Registry, name: str) -> dict[str, Any]:
+    """Return one plugin's status, cards, releases and newest events as a JSON object.
 
     Raises:
-        RegistryError: neither recorded nor installed; suggests near misses.
+        RegistryError: the plugin is neither recorded nor installed; the text names near misses.
     """
-    rows = {row.name: row for row in plugin_rows(registry)}
+    rows = {row.name: row for row in plugin_statuses(registry)}
     row = next((r for r in rows.values() if name in {r.name, r.distribution}), None)
     if row is None:
         near = near_misses(name, rows)
@@ -143,14 +143,14 @@ def plugin_story(registry: Registry, name: str) -> dict[str, Any]:
             + (f"did you mean {', '.join(near)}? " if near else "")
             + "see: abair-registry list"
         )
-    told: dict[str, Any] = {key: value for key, value in asdict(row).items() if key != "adapters"}
+    shown: dict[str, Any] = {key: value for key, value in asdict(row).items() if key != "adapters"}
     with registry.database.read() as session:
         found = queries.plugin(session, row.name)
         declared = found.releases[-1].declared if found and found.releases else {}
-        for label, said in declared.items():
-            if card := said.get("card"):
-                told[f"card {label}"] = f"{card['licence']}; trained on {card['training_data']}{_held_out(card)}"
-        told["releases"] = [
+        for label, declaration in declared.items():
+            if card := declaration.get("card"):
+                shown[f"card {label}"] = f"{card['licence']}; trained on {card['training_data']}{_held_out(card)}"
+        shown["releases"] = [
             {
                 "version": release.version,
                 "created": release.created.isoformat(timespec="seconds"),
@@ -164,7 +164,7 @@ def plugin_story(registry: Registry, name: str) -> dict[str, Any]:
             }
             for release in (found.releases if found else [])
         ]  # fmt: skip
-        told["events"] = [
+        shown["events"] = [
             {
                 "at": event.at.isoformat(timespec="seconds"), "actor": event.actor,
                 "action": event.action + (", forced" if event.detail.get("forced") else ""),
@@ -172,16 +172,16 @@ def plugin_story(registry: Registry, name: str) -> dict[str, Any]:
             }
             for event in audit.events(session, row.name)
         ]  # fmt: skip
-    return told
+    return shown
 
 
 def _held_out(card: Mapping[str, Any]) -> str:
-    """What the card's figures say of held-out samples: the bare backbone's and the adapter's PSNR, a backbone."""
+    """Return the PSNR of adapter and bare backbone on held-out samples, a backbone, as the card gives it."""
     figures = card.get("figures", {})
-    told = [
+    texts = [
         f"; {measure.removesuffix('/psnr')}: {figures[measure]:.2f} dB on held-out samples, bare backbone "
         f"{figures[bare]:.2f}"
         for measure in figures
         if measure.endswith("/psnr") and (bare := measure.removesuffix("psnr") + "bare") in figures
     ]
-    return "".join(told)
+    return "".join(texts)

@@ -318,7 +318,7 @@ class _Operation:
                 concluded(operation, self.champion.number)
                 return self.champion.number
             adapters = [session.get_one(AdapterRow, member.adapter_id) for member in self.change.proposal.members]
-            outputs = queries.estimator(session, sha256, list(self.change.proposal.labels))
+            outputs = queries.ensure_estimator(session, sha256, list(self.change.proposal.labels))
             deployment = queries.propose(
                 session, adapters, outputs, self.actor, action="propose", subject=self.change.subject,
                 operation_id=operation.id, run_id=run_id, detail=told,
@@ -394,11 +394,11 @@ def remember(
         TrainingError: a synthesiser failed.
     """
     with registry.database.read() as session:
-        kept = queries.replays(session, champion.backbone_id, list(adapters))
+        kept = queries.newest_replays(session, champion.backbone_id, list(adapters))
         new = members_of([session.get_one(AdapterRow, number) for number in adapters if number not in kept], kept)
     photos = Photos(registry.settings.clean_dir)
     for member in new:
         steps.begin(f"{member.label}: damage clean photos and look at them", replay_count(champion, member.label))
         sha256 = make_replay(registry.blobs, champion, member, photos, options.seed, steps.advance)
         with registry.database.write() as session:
-            queries.keep_replay(session, champion.backbone_id, member.adapter_id, sha256)
+            queries.record_replay(session, champion.backbone_id, member.adapter_id, sha256)

@@ -1,4 +1,4 @@
-"""Records the deployment that the package ships as number 1 of a new registry."""
+"""Record the deployment that the package ships as number 1 of a new registry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from abair_registry.storage.blobs import Blobs
 
 
 def import_factory(session: Session, blobs: Blobs, actor: Actor, factory: Path = FACTORY) -> DeploymentRow:
-    """Record the bundle in the wheel as deployment 1, so that history starts with what is really served.
+    """Record the shipped bundle as deployment 1, so that history begins with what is served.
 
     Raises:
         DeploymentError: the factory's files are not those that it names.
@@ -27,7 +27,9 @@ def import_factory(session: Session, blobs: Blobs, actor: Actor, factory: Path =
     source = read_deployment(factory)
     for file in source.files():
         blobs.add(source.find(file), file.sha256)
-    backbone = queries.backbone(session, source.backbone.size, source.backbone.fingerprint, source.backbone.file.sha256)
+    backbone = queries.ensure_backbone(
+        session, source.backbone.size, source.backbone.fingerprint, source.backbone.file.sha256
+    )
     adapters = []
     for ref in source.adapters:
         shapes = read_header(source.find(ref.weights)).shapes.values()
@@ -49,11 +51,11 @@ def import_factory(session: Session, blobs: Blobs, actor: Actor, factory: Path =
                 )
             ],
         )
-        adapters += queries.record(session, new, actor).adapters
+        adapters += queries.record_release(session, new, actor).adapters
     if source.replay is not None:
         for adapter_id in (None, *(adapter.id for adapter in adapters)):
-            queries.keep_replay(session, backbone.id, adapter_id, source.replay.sha256)
-    outputs = queries.estimator(session, source.estimator.sha256, source.labels)
+            queries.record_replay(session, backbone.id, adapter_id, source.replay.sha256)
+    outputs = queries.ensure_estimator(session, source.estimator.sha256, source.labels)
     deployment = queries.propose(session, adapters, outputs, actor, action="record", subject="factory")
     queries.publish(session, deployment, actor, action="import", subject="factory")
     return deployment

@@ -8,11 +8,11 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from abair.report import Report
-from abair_registry.plugins.worker.protocol import Asked
+from abair_registry.plugins.worker.protocol import WorkerRequest
 
 
-class Point(BaseModel):
-    """A plugin by its entry point; `distribution` is the one whose metadata the asking process compared."""
+class PluginRef(BaseModel):
+    """A plugin by its entry point; the caller compared `distribution` with the registry's record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,8 +21,8 @@ class Point(BaseModel):
     distribution: str
 
 
-class Damaged(BaseModel):
-    """Held-out samples of one live label, which a new one damages further."""
+class LabelReplay(BaseModel):
+    """The replay of one live label, whose held-out samples a new label damages further."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,7 +30,7 @@ class Damaged(BaseModel):
     replay: Path
 
 
-class Trained(BaseModel):
+class TrainedAdapter(BaseModel):
     """A label's adapter: its configuration and its weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,28 +39,36 @@ class Trained(BaseModel):
     files: tuple[Path, Path]
 
 
-class Errand(Asked):
-    """What each errand has: the plugins that it needs."""
+class Job(WorkerRequest):
+    """What every job has: the plugins that it needs."""
 
-    points: tuple[Point, ...]
+    plugins: tuple[PluginRef, ...]
 
 
-class Gates(Errand):
-    """Ask each plugin's `abair_gates` about a report."""
+class GatesJob(Job):
+    """Call each plugin's `abair_gates` with a report."""
 
     task: Literal["gates"] = "gates"
     report: Report
 
 
-class Notices(Errand):
-    """Tell each plugin's `abair_deployed` of the deployment in a folder."""
+class NoticesJob(Job):
+    """Call each plugin's `abair_deployed` with the deployment in a folder."""
 
     task: Literal["notices"] = "notices"
     deployment: Path
 
 
-class Making(Errand):
-    """Run synthesisers on the photos of a folder, without one on those of scikit-image; `out` gets the result."""
+class SynthesisJob(Job):
+    """Run synthesisers on photos and write the result to `out`.
+
+    Attributes:
+        threads: of torch.
+        backbone: the frozen network's file.
+        photos: a folder of clean photos; without one, those of scikit-image.
+        seed: of all samples.
+        out: the file that gets the result.
+    """
 
     threads: int
     backbone: Path
@@ -69,25 +77,41 @@ class Making(Errand):
     out: Path
 
 
-class MakeReplay(Making):
-    """Make what a new label leaves behind: `trained`, `judged` and `kept` samples, as `trainer` says.
+class ReplayJob(SynthesisJob):
+    """Make the replay of a new label.
 
-    And `chained` samples with its damage over that of the labels that are `known`, if there are any.
+    Attributes:
+        label: the new label.
+        adapter: its configuration and weights.
+        known: the adapters of the live labels that are mixed with the new one.
+        others: the replays of all live labels.
+        trained: how many training samples the replay gets.
+        judged: how many held-out samples it gets.
+        kept: how many held-out samples it gets of each mixture with a live label.
+        chained: how many samples it gets with the new damage over that of `known` labels, if there are any.
     """
 
     task: Literal["replay"] = "replay"
     label: str
     adapter: tuple[Path, Path]
-    known: tuple[Trained, ...]
-    others: tuple[Damaged, ...]
+    known: tuple[TrainedAdapter, ...]
+    others: tuple[LabelReplay, ...]
     trained: int
     judged: int
     kept: int
     chained: int
 
 
-class MakeEstimator(Making):
-    """Train the whole estimator, `trained` steps on `samples`; `adapters` are two files each, in `labels`' order."""
+class EstimatorJob(SynthesisJob):
+    """Train the whole estimator.
+
+    Attributes:
+        labels: of its outputs, `clean` last.
+        adapters: configuration and weights of each label but `clean`, in the order of `labels`.
+        trained: steps of the training.
+        samples: how many samples are made.
+        folder: where samples, checkpoints and history are kept.
+    """
 
     task: Literal["estimator"] = "estimator"
     labels: tuple[str, ...]
@@ -97,5 +121,5 @@ class MakeEstimator(Making):
     folder: Path
 
 
-Request = Gates | Notices | MakeReplay | MakeEstimator
-REQUESTS: Final[TypeAdapter[Request]] = TypeAdapter(Annotated[Request, Field(discriminator="task")])
+AnyJob = GatesJob | NoticesJob | ReplayJob | EstimatorJob
+JOBS: Final[TypeAdapter[AnyJob]] = TypeAdapter(Annotated[AnyJob, Field(discriminator="task")])
