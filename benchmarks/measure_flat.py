@@ -17,9 +17,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.conftest import make_bundle, pictures, write_adapter
-from tests.support.hostile import Plugin, Tiny
+from tests.support.plugin_package import Plugin, Tiny
 
-from abair_registry.db.queries import Actor
+from abair_registry.db.audit import Actor
 from abair_registry.operations import lifecycle
 from abair_registry.operations.pipeline import OperationOptions
 from abair_registry.registry import open_registry

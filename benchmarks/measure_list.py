@@ -15,8 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from abair_registry.db import queries
-from abair_registry.db.queries import Actor, NewAdapter, NewRelease
+from abair_registry.db import audit, queries
+from abair_registry.db.audit import Actor
+from abair_registry.db.queries import NewAdapter, NewRelease
 from abair_registry.registry import Registry, open_registry
 from abair_registry.settings import Settings
 
@@ -41,14 +42,14 @@ def add_plugins(registry: Registry, count: int) -> None:
                 name=name, distribution=f"abair-{name}", version="1.0", module="m", adapters=[same], files=files,
                 declared={},
             )  # fmt: skip
-            queries.record(session, release, ME)
+            queries.record_release(session, release, ME)
 
 
 def add_events(registry: Registry, count: int) -> None:
     """Fill the audit."""
     with registry.database.write() as session:
         for index in range(count):
-            queries.record_event(session, ME, "look", f"plugin-{index % 200:03}")
+            audit.record_event(session, ME, "look", f"plugin-{index % 200:03}")
 
 
 def seconds(home: Path) -> float:

@@ -26,7 +26,7 @@ from abair.model.backbone import load_backbone
 from abair.model.estimator import load_estimator
 from abair.model.lora import read_adapter_files
 from abair.text import markdown_table
-from abair_registry.db.queries import Actor
+from abair_registry.db.audit import Actor
 from abair_registry.operations import lifecycle
 from abair_registry.operations.challenger import Photos
 from abair_registry.operations.gates import UNSEEN

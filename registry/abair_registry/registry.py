@@ -9,11 +9,12 @@ from pathlib import Path
 
 from abair.deployment import FACTORY
 from abair_registry.db import migrate, queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
-from abair_registry.db.queries import Actor
 from abair_registry.settings import Settings
 from abair_registry.storage import publish
 from abair_registry.storage.blobs import Blobs
+from abair_registry.storage.factory import import_factory
 
 SYSTEM = Actor("abair", "first use: the deployment that comes with the package")
 
@@ -39,15 +40,15 @@ def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[R
     database = Database(settings)
     try:
         blobs = Blobs(settings.home)
-        with database.telling():
+        with database.translate_errors():
             migrate.ensure(database.engine)
         with database.read() as session:
-            number = publish.live_number(session)
+            number = queries.live_number(session)
         if number is None:
             with database.write() as session:
                 # another process may have been faster
-                if publish.live_number(session) is None:
-                    publish.import_factory(session, blobs, SYSTEM, factory or FACTORY)
+                if queries.live_number(session) is None:
+                    import_factory(session, blobs, SYSTEM, factory or FACTORY)
         yield Registry(settings, database, blobs)
     finally:
         database.close()
@@ -56,12 +57,12 @@ def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[R
 def sync_live_file(registry: Registry) -> bool:
     """Write the live deployment's file where it is missing or stale, one process at a time; says whether it was."""
     with registry.database.write() as session:
-        return publish.settle(session, registry.blobs)
+        return publish.write_live_file(session, registry.blobs)
 
 
 def live_file_is_stale(registry: Registry) -> bool:
     """Whether the file that serves names another deployment than the registry."""
     with registry.database.read() as session:
         deployment = queries.live(session)
-    served = publish.published(registry.settings.home)
+    served = publish.read_published(registry.settings.home)
     return deployment is not None and (served is None or served.name != str(deployment.number))

@@ -1,4 +1,4 @@
-"""Where the registry keeps its state and what its gates ask for: from the environment; the defaults need no server."""
+"""The registry's settings and its gates' thresholds, from the environment; the defaults need no server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATABASE: Final = "registry.db"
 
 
 class Thresholds(BaseModel):
-    """What a gate asks of a challenger: in dB but for `recall`, a share."""
+    """The gates' thresholds for a challenger, in dB; `recall` is a share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,12 +29,18 @@ class Thresholds(BaseModel):
 
 
 class Settings(BaseSettings):
-    """`ABAIR_HOME`, `ABAIR_REGISTRY_URL` and so on, and MLflow's own `MLFLOW_TRACKING_URI`.
+    """The variables `ABAIR_*` and MLflow's own `MLFLOW_TRACKING_URI`.
 
-    `registry_url` may hold a password, so it is never printed as it is. `shared_url` (`file:///...`) is a folder that
-    hosts with one PostgreSQL registry share; blobs are put there and fetched from there. `clean_dir` holds clean photos
-    that new damage is tried on (default: those of scikit-image's wheel, and drawn pictures); `samples` are what the
-    full route makes. A gate's threshold is set by `ABAIR_GATES__LOSS=0.2` and the like.
+    Attributes:
+        home: folder of the database, blobs and runs (`ABAIR_HOME`).
+        registry_url: the database; it may hold a password and is never printed as it is.
+        shared_url: a folder for blobs that hosts with one registry share, as `file:///...`,
+            `s3://...`, `gs://...` or any other URL that fsspec knows.
+        clean_dir: clean photos that new damage is applied to; without it, those of scikit-image's wheel
+            and drawn pictures.
+        samples: how many samples the full route makes.
+        gates: thresholds; `ABAIR_GATES__LOSS=0.2` sets one.
+        tracking_uri: MLflow's server or store (`MLFLOW_TRACKING_URI`).
     """
 
     model_config = SettingsConfigDict(
@@ -42,7 +48,11 @@ class Settings(BaseSettings):
     )
 
     def __init__(self, **given: Any) -> None:
-        """Raises RegistryError: a variable has a value that it cannot have."""
+        """Read the environment; `given` values come first.
+
+        Raises:
+            RegistryError: a variable has an invalid value.
+        """
         try:
             super().__init__(**given)
         except ValidationError as error:

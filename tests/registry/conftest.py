@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from tests.conftest import pictures
-from tests.support.hostile import Plugin, Tiny
+from tests.support.plugin_package import Plugin, Tiny
 
 import abair_registry.registry
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE

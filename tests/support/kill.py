@@ -24,7 +24,7 @@ import abair.continual.refit
 from abair import Restorer
 from abair.deployment import read_deployment
 from abair_registry.db import queries
-from abair_registry.db.queries import Actor
+from abair_registry.db.audit import Actor
 from abair_registry.maintenance import integrity
 from abair_registry.operations import challenger, charts, lease, lifecycle, promotion
 from abair_registry.operations.pipeline import OperationOptions
@@ -94,8 +94,8 @@ def examine(settings: Settings, bundle: Path, photo: np.ndarray) -> None:
         result = lifecycle.add(registry, "frost", ME, WISHES)
         assert result.outcome == "live", result
         runs = Runs(settings)
-        sync.agree(registry, runs)
-        assert sync.agree(registry, runs) == []
+        sync.reconcile(registry, runs)
+        assert sync.reconcile(registry, runs) == []
         assert runs.running() == []
         version = next(v for v in runs.versions() if v.number == runs.version("champion"))
         assert version.tags["abair.deployment"] == str(result.deployment)
@@ -116,7 +116,7 @@ def _invariants(registry: Registry) -> None:
             assert (plugin.id in serving) == (plugin.state == "live"), (plugin.name, plugin.state)
         numbers = [deployment.number for deployment, _ in queries.history(session)]
         assert numbers == list(range(len(numbers), 0, -1))
-        assert queries.served(session, live.number)
+        assert queries.was_live(session, live.number)
 
 
 def forked(work: Callable[[], None], kill_after: float | None = None) -> int:

@@ -17,9 +17,9 @@ def follow(registry: Registry, runs: Runs, plugins: VerifiedPlugins | None, warn
     """After a commit: write the file that serves, tell MLflow, tell plugins. None of them can undo what is live."""
     sync_live_file(registry)
     try:
-        sync.agree(registry, runs)
+        sync.reconcile(registry, runs)
     except (RegistryError, OSError) as error:
         warn(f"{error}; what is live is live; later run: abair-registry doctor")
-    if plugins is not None and publish.published(registry.settings.home) is not None:
+    if plugins is not None and publish.read_published(registry.settings.home) is not None:
         for wrong in calls.send_notices(plugins, registry.settings.home):
             warn(wrong)

@@ -26,7 +26,7 @@ from abair.model.estimator import Estimator, load_estimator
 from abair.model.lora import Adapter, read_adapter_files
 from abair_registry.db.snapshot import DeploymentSnapshot, Member
 from abair_registry.plugins import calls
-from abair_registry.plugins.worker.run_jobs import Damaged, MakeEstimator, MakeReplay, Point, Trained
+from abair_registry.plugins.worker.jobs import EstimatorJob, LabelReplay, PluginRef, ReplayJob, TrainedAdapter
 from abair_registry.storage.blobs import Blobs
 
 TRAINED: Final = 160
@@ -74,7 +74,7 @@ def chained_with(champion: DeploymentSnapshot, label: str) -> tuple[Member, ...]
     nor those of two labels that come together.
     """
     others = [member for member in champion.members if member.label != label]
-    there = {point.name for point in calls.verify_plugins(others).points}
+    there = {point.name for point in calls.verify_plugins(others).refs}
     known = [member for member in others if member.plugin in there]
     return tuple(_spread(known, CHAINED_WITH))
 
@@ -93,17 +93,17 @@ def make_replay(
     known = chained_with(champion, label)
     with blobs.writing() as path:
         calls.run_job(
-            MakeReplay,
-            calls.SAMPLING,
+            ReplayJob,
+            calls.REPLAY_LIMITS,
             tell,
-            points=_points([member, *known]),
+            plugins=_points([member, *known]),
             threads=torch.get_num_threads(),
             label=label,
             adapter=_files(blobs, member),
-            known=tuple(Trained(label=other.label, files=_files(blobs, other)) for other in known),
+            known=tuple(TrainedAdapter(label=other.label, files=_files(blobs, other)) for other in known),
             backbone=blobs.path(champion.backbone_sha256),
             photos=photos.folder,
-            others=tuple(Damaged(label=other.label, replay=blobs.path(str(other.replay))) for other in chosen),
+            others=tuple(LabelReplay(label=other.label, replay=blobs.path(str(other.replay))) for other in chosen),
             seed=seed,
             trained=TRAINED,
             judged=JUDGED,
@@ -137,7 +137,7 @@ def _files(blobs: Blobs, member: Member) -> tuple[Path, Path]:
     return blobs.path(member.config_sha256), blobs.path(member.weights_sha256)
 
 
-def _points(members: Sequence[Member]) -> tuple[Point, ...]:
+def _points(members: Sequence[Member]) -> tuple[PluginRef, ...]:
     """The plugins of the parts.
 
     Raises:
@@ -147,7 +147,7 @@ def _points(members: Sequence[Member]) -> tuple[Point, ...]:
     if trusted.left_out:
         name, why = next(iter(trusted.left_out.items()))
         raise TrainingError(f"plugin {name}: {why}; expected it installed as it is recorded; install that version")
-    return trusted.points
+    return trusted.refs
 
 
 def replay_count(champion: DeploymentSnapshot, label: str) -> int:
@@ -248,9 +248,9 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         made = folder / "estimator.safetensors"
         calls.run_job(
-            MakeEstimator,
-            calls.TRAINING,
-            points=_points(self.proposal.members),
+            EstimatorJob,
+            calls.TRAINING_LIMITS,
+            plugins=_points(self.proposal.members),
             threads=torch.get_num_threads(),
             labels=self.proposal.labels,
             backbone=self.blobs.path(self.champion.backbone_sha256),

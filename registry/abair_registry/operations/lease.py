@@ -22,10 +22,10 @@ from sqlalchemy import DateTime, func, select
 from sqlalchemy.orm import Session
 
 from abair.errors import AbairError, RegistryError
-from abair_registry.db import queries
+from abair_registry.db import audit, queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
 from abair_registry.db.models import PUBLISHED, OperationRow, now
-from abair_registry.db.queries import Actor
 
 HEARTBEAT: Final = 5.0
 """Seconds between two renewals."""
@@ -239,7 +239,7 @@ def _close(session: Session, operation: OperationRow, state: str, error: str | N
         if found is not None and found.state == "candidate":
             found.state, found.reason = before  # a plugin that was known is again what it was
     actor, action = Actor(operation.actor, error or operation.reason), f"{operation.kind} {state}"
-    queries.record_event(session, actor, action, operation.subject, {"step": operation.step}, operation_id=operation.id)
+    audit.record_event(session, actor, action, operation.subject, {"step": operation.step}, operation_id=operation.id)
 
 
 def _alive(operation: OperationRow, moment: datetime) -> bool:

@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
 from abair.text import near_misses
-from abair_registry.db import queries
+from abair_registry.db import audit, queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.models import AdapterRow, DeploymentRow, PluginRow
-from abair_registry.db.queries import Actor, NewAdapter, NewRelease
+from abair_registry.db.queries import NewAdapter, NewRelease
 from abair_registry.db.snapshot import DeploymentSnapshot, live_snapshot, members_of
 from abair_registry.operations import lease, pipeline, promotion
 from abair_registry.operations.lease import Work
@@ -44,10 +45,10 @@ def add(
     if not options.wait:
         lease.expect_nobody(registry.database)
 
-    def probed(steps: Steps) -> tuple[DeploymentSnapshot, admission.Probed]:
+    def probed(steps: Steps) -> tuple[DeploymentSnapshot, admission.ProbedPlugin]:
         with registry.database.read() as session:
             champion = live_snapshot(session)
-            taken = queries.taken(session, besides=candidate.name)
+            taken = queries.degradation_owners(session, besides=candidate.name)
         steps.begin(f"probe {candidate.name} {candidate.version}")
         return champion, admission.probe(candidate, registry.blobs.path(champion.backbone_sha256), taken, limits)
 
@@ -66,7 +67,7 @@ def add(
         work.step("record", **before)
         new = _release(registry, candidate, found, champion.backbone_id, size)
         with work.session() as (session, _):
-            release = queries.record(session, new, actor)
+            release = queries.record_release(session, new, actor)
             adapters = [a.id for a in release.adapters if a.backbone_id == champion.backbone_id]
         if set(adapters) == {member.adapter_id for member in champion.members if member.plugin == candidate.name}:
             return None  # it serves as it is
@@ -249,7 +250,7 @@ def _leave(
         if proposal.members == champion.members:  # it does not serve: there is nothing to make
             with work.session() as (session, operation):
                 settle_states(session)
-                queries.record_event(session, actor, kind, subject, operation_id=operation.id)
+                audit.record_event(session, actor, kind, subject, operation_id=operation.id)
             return None
         return Proposal(subject, proposal, settle_states=settle_states)
 
@@ -259,7 +260,7 @@ def _leave(
 
 
 def _release(
-    registry: Registry, candidate: installed.Candidate, probed: admission.Probed, backbone_id: int, size: str
+    registry: Registry, candidate: installed.Candidate, probed: admission.ProbedPlugin, backbone_id: int, size: str
 ) -> NewRelease:
     """What was probed, its adapters kept as blobs."""
     adapters = []
@@ -291,7 +292,7 @@ def _release(
 
 def _members(session: Session, adapters: list[int], champion: DeploymentSnapshot) -> Any:
     found = [session.get_one(AdapterRow, number) for number in adapters]
-    return members_of(found, queries.replays(session, champion.backbone_id, list(adapters)))
+    return members_of(found, queries.newest_replays(session, champion.backbone_id, list(adapters)))
 
 
 def _reject(session: Session, name: str, champion: DeploymentSnapshot, reason: str) -> None:
@@ -306,7 +307,7 @@ def _knew(session: Session, proposal: DeploymentSnapshot) -> DeploymentSnapshot 
     wanted = {member.adapter_id: member for member in proposal.members}
     for deployment in _newest_first(session):
         ids = [member.adapter_id for member in deployment.members]
-        if set(ids) == wanted.keys() and queries.served(session, deployment.number):
+        if set(ids) == wanted.keys() and queries.was_live(session, deployment.number):
             return DeploymentSnapshot(
                 number=proposal.number,
                 backbone_id=proposal.backbone_id,
@@ -324,7 +325,7 @@ def _last_of(session: Session, plugin: PluginRow) -> list[AdapterRow]:
     ids = {release.id for release in plugin.releases}
     for deployment in _newest_first(session):
         adapters = [m.adapter for m in deployment.members if m.adapter.release_id in ids]
-        if adapters and queries.served(session, deployment.number):
+        if adapters and queries.was_live(session, deployment.number):
             return adapters
     raise RegistryError(
         f"plugin {plugin.name}: was never live; expected one that served before; run: abair-registry add {plugin.name}"

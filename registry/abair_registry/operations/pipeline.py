@@ -23,9 +23,9 @@ from abair.errors import RegistryError, TrainingError
 from abair.model.backbone import fingerprint
 from abair.model.estimator import Estimator, save_estimator
 from abair.report import Verdict
-from abair_registry.db import queries
+from abair_registry.db import audit, queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.models import CONCLUSION, PUBLISHED, AdapterRow, OperationRow
-from abair_registry.db.queries import Actor
 from abair_registry.db.snapshot import DeploymentSnapshot, live_snapshot, members_of
 from abair_registry.operations import lease, run_report
 from abair_registry.operations.after_commit import follow
@@ -37,7 +37,6 @@ from abair_registry.plugins import calls
 from abair_registry.plugins.calls import VerifiedPlugins
 from abair_registry.registry import Registry
 from abair_registry.settings import Thresholds
-from abair_registry.storage import publish
 from abair_registry.tracking.mlflow_client import Runs
 
 Route = Literal["auto", "features", "full"]
@@ -307,7 +306,7 @@ class _Operation:
         if refused and self.options.force:
             told["forced"] = True
         with self.work.session() as (session, operation):
-            if publish.live_number(session) != self.champion.number:
+            if queries.live_number(session) != self.champion.number:
                 raise RegistryError(
                     f"deployment {self.champion.number}: is no longer live; expected it to stay while a challenger was "
                     "made; nothing was published; run the command again"
@@ -315,13 +314,11 @@ class _Operation:
             if outcome == "rejected":
                 reason = f"refused by {', '.join(refused)}"
                 self.change.on_refusal(session, reason)
-                queries.record_event(
-                    session, self.actor, "reject", self.change.subject, told, operation_id=operation.id
-                )
+                audit.record_event(session, self.actor, "reject", self.change.subject, told, operation_id=operation.id)
                 concluded(operation, self.champion.number)
                 return self.champion.number
             adapters = [session.get_one(AdapterRow, member.adapter_id) for member in self.change.proposal.members]
-            outputs = queries.estimator(session, sha256, list(self.change.proposal.labels))
+            outputs = queries.ensure_estimator(session, sha256, list(self.change.proposal.labels))
             deployment = queries.propose(
                 session, adapters, outputs, self.actor, action="propose", subject=self.change.subject,
                 operation_id=operation.id, run_id=run_id, detail=told,
@@ -397,11 +394,11 @@ def remember(
         TrainingError: a synthesiser failed.
     """
     with registry.database.read() as session:
-        kept = queries.replays(session, champion.backbone_id, list(adapters))
+        kept = queries.newest_replays(session, champion.backbone_id, list(adapters))
         new = members_of([session.get_one(AdapterRow, number) for number in adapters if number not in kept], kept)
     photos = Photos(registry.settings.clean_dir)
     for member in new:
         steps.begin(f"{member.label}: damage clean photos and look at them", replay_count(champion, member.label))
         sha256 = make_replay(registry.blobs, champion, member, photos, options.seed, steps.advance)
         with registry.database.write() as session:
-            queries.keep_replay(session, champion.backbone_id, member.adapter_id, sha256)
+            queries.record_replay(session, champion.backbone_id, member.adapter_id, sha256)

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
 from abair_registry.db import queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.models import PUBLISHED, DeploymentRow
-from abair_registry.db.queries import Actor
 from abair_registry.db.snapshot import live_snapshot, take_snapshot
 from abair_registry.maintenance import integrity
 from abair_registry.operations import lease
@@ -57,7 +57,7 @@ def promote(
             return waiting
         found = _deployment(session, number)
         made_for = queries.champion_of(session, found)
-        if not force and not queries.served(session, number) and made_for != champion:
+        if not force and not queries.was_live(session, number) and made_for != champion:
             raise RegistryError(
                 f"deployment {number}: was judged against deployment {made_for}, but {champion} is live now; add the "
                 "plugin again, or take --force with a --reason"
@@ -77,13 +77,13 @@ def rollback(
     """
 
     def target(session: Session, champion: int) -> DeploymentRow:
-        earlier = queries.before(session, champion) if to is None else to
+        earlier = queries.predecessor(session, champion) if to is None else to
         if earlier is None:
             raise RegistryError(
                 f"rollback: deployment {champion} is the first; expected an earlier one; see: abair-registry history"
             )
         found = _deployment(session, earlier)
-        if not queries.served(session, earlier):
+        if not queries.was_live(session, earlier):
             raise RegistryError(
                 f"deployment {earlier}: never served; expected one that did; to let it serve now, run: "
                 f"abair-registry promote {earlier}"
@@ -111,11 +111,11 @@ def _move(
             raise RegistryError(
                 f"deployment {champion}: is live already; expected another; see: abair-registry history"
             )
-        for what, sha256 in integrity.named_files(deployment):
-            if problem := registry.blobs.problem(sha256):
+        for file in integrity.deployment_files(deployment):
+            if problem := registry.blobs.problem(file.sha256):
                 raise RegistryError(
-                    f"deployment {deployment.number}: {what}: {problem}; expected a whole deployment; nothing was "
-                    "changed; bring it back from where it is whole: abair-registry pull"
+                    f"deployment {deployment.number}: {file.description}: {problem}; expected a whole deployment; "
+                    "nothing was changed; bring it back from where it is whole: abair-registry pull"
                 )
         return champion, deployment
 

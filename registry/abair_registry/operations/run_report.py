@@ -20,7 +20,7 @@ from abair_registry.operations import charts
 from abair_registry.tracking.mlflow_client import Runs
 
 if TYPE_CHECKING:
-    from abair_registry.db.queries import Actor
+    from abair_registry.db.audit import Actor
     from abair_registry.operations.pipeline import OperationOptions, Proposal
 
 _OUTCOMES = {

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 from tests.registry.conftest import Run, complaints
-from tests.support.hostile import FAMILY, Tiny, write_metadata
+from tests.support.hostile import FAMILY
+from tests.support.plugin_package import Tiny, write_metadata
 
 import abair_registry.db.models
 from abair import Restorer

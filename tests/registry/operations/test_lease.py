@@ -17,9 +17,9 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from abair.errors import RegistryError
-from abair_registry.db import queries
+from abair_registry.db import audit
+from abair_registry.db.audit import Actor
 from abair_registry.db.models import OperationRow, now
-from abair_registry.db.queries import Actor
 from abair_registry.operations import lease
 from abair_registry.registry import Registry, open_registry
 from abair_registry.settings import Settings
@@ -51,7 +51,7 @@ def test_steps_are_recorded_as_they_begin_and_the_end_with_them(registry: Regist
             assert operation.detail["route"] == "features"
     assert rows(registry) == [("add", "done", "train", None)]
     with registry.database.read() as session:
-        (told,) = queries.events(session, "snow")
+        (told,) = audit.events(session, "snow")
         assert (told.actor, told.action, told.reason, told.operation_id) == ("ada", "add done", "because", work.id)
 
 

@@ -15,9 +15,10 @@ from pydantic import SecretStr
 from abair import Restorer
 from abair.deployment import read_deployment
 from abair.errors import RegistryError
-from abair_registry.db import queries
-from abair_registry.db.queries import Actor, NewAdapter, NewRelease
-from abair_registry.maintenance import integrity, remote
+from abair_registry.db import audit, queries
+from abair_registry.db.audit import Actor
+from abair_registry.db.queries import NewAdapter, NewRelease
+from abair_registry.maintenance import integrity, remote, status
 from abair_registry.operations import lease, lifecycle, promotion
 from abair_registry.operations.pipeline import OperationOptions
 from abair_registry.registry import SYSTEM, Registry, live_file_is_stale, open_registry, sync_live_file
@@ -52,7 +53,7 @@ def test_a_disabled_plugin_is_served_no_more_and_the_rest_shares_its_weight(
     before, after = Restorer.load(bundle).estimate(photo), served.estimate(photo)
     left = {label: weight for label, weight in before.items() if label != "rain"}
     assert after == pytest.approx({label: weight / sum(left.values()) for label, weight in left.items()}, abs=1e-6)
-    history = integrity.history_rows(registry)
+    history = status.deployment_history(registry)
     assert [(row["deployment"], row["live"], row["actor"], row["reason"]) for row in history] == [
         (2, True, "me", "a reason"), (1, False, "abair", SYSTEM.reason),
     ]  # fmt: skip
@@ -75,7 +76,7 @@ def test_a_removed_plugin_leaves_the_list_but_not_the_history(registry: Registry
         found = queries.plugin(session, "rain")
         assert found is not None
         assert found.state == "removed"
-        assert [event.action for event in queries.events(session, "rain")] == [
+        assert [event.action for event in audit.events(session, "rain")] == [
             "record", "propose", "remove", "remove done",
         ]  # fmt: skip
     with pytest.raises(RegistryError, match="plugin rain: is removed already"):
@@ -122,21 +123,21 @@ def test_a_plugin_that_never_served_is_disabled_and_removed_without_a_new_deploy
             config_sha256=adapter.config_sha256, weights_sha256=adapter.weights_sha256,
         )  # fmt: skip
         new = NewRelease(name="sleet", distribution="abair-sleet", version="1", module="m", adapters=[same])
-        queries.record(session, new, ME)
-        assert queries.taken(session, besides="rain")["sleet"] == "abair-sleet"
+        queries.record_release(session, new, ME)
+        assert queries.degradation_owners(session, besides="rain")["sleet"] == "abair-sleet"
     for does, state in ((lifecycle.disable, "disabled"), (lifecycle.remove, "removed")):
         outcome = does(registry, "sleet", ME)
         assert (outcome.deployment, outcome.run_id, known(registry, "sleet")) == (1, None, (state, "a reason"))
     with registry.database.read() as session:
-        assert "sleet" not in queries.taken(session, besides="rain")
-    assert len(integrity.history_rows(registry)) == 1
+        assert "sleet" not in queries.degradation_owners(session, besides="rain")
+    assert len(status.deployment_history(registry)) == 1
 
 
 def test_a_name_is_taken_while_its_plugin_is_disabled(registry: Registry) -> None:
     lifecycle.disable(registry, "rain", ME)
     with registry.database.read() as session:
-        assert queries.taken(session, besides="frost")["rain"] == "abair-rain"
-        assert "rain" not in queries.taken(session, besides="rain")
+        assert queries.degradation_owners(session, besides="frost")["rain"] == "abair-rain"
+        assert "rain" not in queries.degradation_owners(session, besides="rain")
 
 
 def test_a_plugin_whose_operation_was_stopped_is_again_what_it_was(registry: Registry) -> None:
@@ -189,7 +190,7 @@ def test_verify_tells_a_changed_and_a_missing_blob_and_the_factory_mends_them(
 ) -> None:
     sync_live_file(registry)
     assert integrity.verify(registry) == (8, [])
-    named = dict(integrity.live_files(registry)[1])
+    named = {file.description: file.sha256 for file in integrity.live_files(registry)[1]}
     changed, missing = named["adapter noise, weights"], named["estimator"]
     registry.blobs.path(changed).chmod(0o644)
     registry.blobs.path(changed).write_bytes(b"something else")
@@ -199,8 +200,8 @@ def test_verify_tells_a_changed_and_a_missing_blob_and_the_factory_mends_them(
     assert len(problems) == 2
     assert f"estimator: {registry.blobs.path(missing)} is missing; expected SHA-256 {missing}" in problems[0]
     assert f"adapter noise, weights: {registry.blobs.path(changed)} was changed" in problems[1]
-    monkeypatch.setattr("abair.deployment.FACTORY", bundle)
-    assert integrity.mend(registry) == [
+    monkeypatch.setattr("abair_registry.maintenance.integrity.FACTORY", bundle)
+    assert integrity.repair(registry) == [
         "estimator: put back from the package", "adapter noise, weights: put back from the package",
     ]  # fmt: skip
     assert integrity.verify(registry) == (8, [])
@@ -255,26 +256,27 @@ def test_a_blob_that_is_damaged_in_the_shared_folder_is_not_taken(
     (tmp_path / "shared").mkdir()
     url = f"file://{tmp_path / 'shared'}"
     remote.push(registry, url)
-    _, named = integrity.live_files(registry)
-    damaged = tmp_path / "shared" / "blobs" / named[1][1][:2] / named[1][1]
+    _, files = integrity.live_files(registry)
+    sha256 = files[1].sha256
+    damaged = tmp_path / "shared" / "blobs" / sha256[:2] / sha256
     damaged.write_bytes(b"no estimator")
-    registry.blobs.path(named[1][1]).unlink()
+    registry.blobs.path(sha256).unlink()
     with pytest.raises(RegistryError, match=r"estimator: .* was changed: found SHA-256 .*; run on the host that made"):
         remote.pull(registry, url)
-    assert not registry.blobs.path(named[1][1]).exists()
+    assert not registry.blobs.path(sha256).exists()
 
 
 WRITERS = """
 import sys
 from pathlib import Path
-from abair_registry.db import queries as store
+from abair_registry.db import audit
 from abair_registry.registry import SYSTEM, open_registry
 from abair_registry.settings import Settings
 writer, count, bundle = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 with open_registry(Settings(), bundle) as registry:
     for number in range(count):
         with registry.database.write() as session:
-            store.record_event(session, store.Actor(writer), "write", f"{writer}-{number}")
+            audit.record_event(session, audit.Actor(writer), "write", f"{writer}-{number}")
 """
 
 
@@ -293,6 +295,6 @@ def test_eight_processes_write_two_hundred_times_each_and_nothing_is_lost(
     assert said == [""] * 8
     assert [writer.returncode for writer in writers] == [0] * 8
     with open_registry(settings, bundle) as registry, registry.database.read() as session:
-        written = [event.subject for event in queries.events(session, limit=10_000) if event.action == "write"]
+        written = [event.subject for event in audit.events(session, limit=10_000) if event.action == "write"]
         assert sorted(written) == sorted(f"writer{w}-{n}" for w in range(8) for n in range(200))
         assert len(queries.history(session)) == 1

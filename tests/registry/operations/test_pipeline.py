@@ -14,7 +14,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 from tests.registry.conftest import FROST, Run, complaints
-from tests.support.hostile import GOOD, Plugin, Tiny
+from tests.support.plugin_package import GOOD, Plugin, Tiny
 
 from abair import Restorer
 from abair.continual.replay import Replay
@@ -323,7 +323,7 @@ def test_the_same_seeds_make_the_same_bundle(
         shutil.copyfile(empty_store, tmp_path / home / "mlflow.db")
         monkeypatch.setenv("ABAIR_HOME", str(tmp_path / home))
         assert run("add", "frost", "--seed", "3")[0] == 0
-        marks.append(sync.content(read_deployment(tmp_path / home)))
+        marks.append(sync.bundle_digest(read_deployment(tmp_path / home)))
     assert marks[0] == marks[1]
 
 
@@ -359,7 +359,7 @@ def test_a_new_label_learns_how_it_blends_with_those_whose_plugins_are_there_and
         there = real(part for part in parts if part.plugin != "rain" or broken)
         points = [
             point.model_copy(update={"module": "nowhere.at_all"}) if point.name == "rain" else point
-            for point in there.points
+            for point in there.refs
         ]
         return calls.VerifiedPlugins(tuple(points), {})
 

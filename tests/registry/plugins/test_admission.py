@@ -11,7 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from tests.support.hostile import FAMILY, GOOD, HEAD, SYNTHESIS, Plugin, Tiny, declaring, write_metadata
+from tests.support.hostile import FAMILY
+from tests.support.plugin_package import GOOD, HEAD, SYNTHESIS, Plugin, Tiny, declaring, write_metadata
 
 from abair.errors import AdmissionError, DeploymentError
 from abair.model import lora

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.registry.conftest import FROST
-from tests.support.hostile import Tiny
+from tests.support.plugin_package import Tiny
 
 import abair.plugin_kit.adapter_report
 from abair.cli import app
@@ -116,7 +116,7 @@ def test_without_an_adapter_it_says_how_to_train_one(check: Check, project: Path
 
 def test_a_wheel_that_holds_more_than_its_package_is_refused(check: Check, project: Path, tmp_path: Path) -> None:
     tell: list[str] = []
-    wheel = plugin_check._built(project, tmp_path / "wheels", plugin_check.Checked("frost"), tell.append)
+    wheel = plugin_check._build_wheel(project, tmp_path / "wheels", plugin_check.PluginReport("frost"), tell.append)
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("abair_frost/tests/test_frost.py", "")
         archive.writestr("abair_frost/adapters/old.pt", b"\x80")
