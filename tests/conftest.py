@@ -65,8 +65,9 @@ LABELS = ("noise", "rain", "low-light")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Pages whose outputs are compared with the program's are rewritten only when that is asked for."""
+    """Pages and pictures that outputs are compared with are rewritten only when that is asked for."""
     parser.addoption("--update-docs", action="store_true", help="write the outputs on the pages in docs/ anew")
+    parser.addoption("--update-golden", action="store_true", help="write the pictures in tests/golden/ anew")
 
 
 def write_adapter(folder: Path, backbone: Backbone, seed: int, rank: int = 4) -> None:

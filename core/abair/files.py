@@ -13,11 +13,12 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Yield an empty file beside `path` to write to; at the end it is synced to disk and renamed to `path`.
+    """Yield an empty file beside `path` to write to; at the end it is renamed to `path`.
 
-    At every moment `path` is the complete new file or what it was before. After an exception the new file is deleted.
-    The folder is created if it is missing. The new file has the permissions of the file that it replaces, or those that
-    the umask gives. A symbolic link at `path` is replaced, not followed. With `replace=False` a file that is at
+    It is synced to disk before that. At every moment `path` is the complete new file or what it was
+    before. After an exception the new file is deleted. The folder is created if it is missing. The
+    new file has the permissions of the file that it replaces, or those that the umask gives. A
+    symbolic link at `path` is replaced, not followed. With `replace=False` a file that is at
     `path`, or appears there meanwhile, is never replaced.
 
     Raises:

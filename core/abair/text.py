@@ -13,12 +13,15 @@ LONGEST_FOREIGN: Final = 800
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line, with control characters and undecodable bytes made visible."""
+    """Return the text on one line, with control characters and undecodable bytes escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.splitlines()).strip())
 
 
 def quote_foreign(text: str, longest: int = LONGEST_FOREIGN) -> str:
-    """Return others' text on one line of at most `longest` characters, without escape sequences."""
+    """Return text by strangers on one line, without control characters.
+
+    A text longer than `longest` characters is cut and ends in `...`.
+    """
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * longest]).split())
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
@@ -29,7 +32,10 @@ def error_text(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return type and message of an error on one line, or all fields of a validation error."""
+    """Return type and message of an error on one line.
+
+    Of a validation error it is every field and what is wrong with it.
+    """
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
     try:
@@ -40,7 +46,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def near_misses(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Return up to `count` of the known names close to a mistyped `name`, the closest first."""
+    """Return up to `count` known names that a mistyped `name` may mean, the likeliest first."""
     return get_close_matches(name, list(known), n=count, cutoff=0.6)
 
 

@@ -1,7 +1,8 @@
-"""What Pillow lacks: 16-bit colour PNG and TIFF bit for bit, and compressed TIFF with an EXIF directory.
+"""What Pillow lacks: exact 16-bit colour PNG and TIFF, and compressed TIFF with EXIF.
 
-Pillow decodes 16-bit colours without their low byte. Reading therefore runs its decoder twice on the same open file,
-once for the high and once for the low byte of each sample. Writing builds the container here; zlib compresses.
+Pillow decodes 16-bit colours without their low byte. Reading therefore runs its decoder twice on
+the same open file, once for the high and once for the low byte of each sample. Writing builds the
+container here; zlib compresses.
 """
 
 from __future__ import annotations
@@ -26,22 +27,25 @@ _PNG_COLOUR_TYPE: Final = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels;
 
 
 def is_reduced(image: ImageFile.ImageFile) -> bool:
-    """Return whether Pillow keeps only the high byte of this image's samples; opened, not loaded."""
+    """Return whether Pillow keeps only the high byte of the samples; opened, not loaded."""
     if not image.tile or image.mode.startswith("I"):
         return False
     return _rawmode(image.tile[0]).endswith((";16B", ";16L", ";16N")) or _is_planar(image)
 
 
 def can_decode_16_bit(image: ImageFile.ImageFile) -> bool:
-    """Return whether `decode_16_bit` can read an image that `is_reduced`: no CMYK and no compressed planes."""
+    """Return whether `decode_16_bit` can read an image that `is_reduced`.
+
+    It can read neither CMYK nor compressed planes.
+    """
     return image.mode in {"RGB", "RGBA"} and not (_is_planar(image) and image.tile[0].codec_name == "libtiff")
 
 
 def decode_16_bit(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
     """Decode all 16 bits of `image`, which was opened on `file` and is not loaded yet.
 
-    Returns (H, W, C) uint16: C = 2 (grey, alpha), 3 or 4 (alpha not premultiplied). `image` is loaded afterwards, with
-    all its metadata. Pillow's errors pass through.
+    Returns (H, W, C) uint16: C = 2 (grey, alpha), 3 or 4 (alpha not premultiplied). `image` is
+    loaded afterwards, with all its metadata. Pillow's errors pass through.
     """
     rawmode = _rawmode(image.tile[0])
     if rawmode == "LA;16B":  # four bytes a pixel: as 8-bit RGBA Pillow passes them through
@@ -70,7 +74,10 @@ def _decode_bytes(image: ImageFile.ImageFile, *, low: bool) -> np.ndarray:
 def encode_png_16_bit(
     samples: np.ndarray, *, icc_profile: bytes | None, exif: bytes | None, dpi: tuple[float, float] | None
 ) -> bytes:
-    """Encode samples (H, W, C) uint16 as a PNG file, C = 1 (grey), 2 (with alpha), 3 (RGB) or 4 (RGBA). W3C PNG."""
+    """Encode samples (H, W, C) uint16 as a PNG file (W3C PNG).
+
+    C = 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA). `dpi` is in pixels per inch.
+    """
     height, width, channels = samples.shape
     parts = [b"\x89PNG\r\n\x1a\n"]
 
@@ -96,8 +103,8 @@ def encode_png_16_bit(
 def encode_tiff(samples: np.ndarray, tags: dict[int, object], *, icc_profile: bytes | None) -> bytes:
     """Encode samples (H, W, C), uint8 or uint16, as a little-endian deflated TIFF. TIFF 6.0.
 
-    C = 1 to 4 as in `encode_png_16_bit`. `tags` are descriptive ones (camera, dates, resolution); the values of the
-    EXIF and GPS directories are dictionaries.
+    C = 1 to 4 as in `encode_png_16_bit`. `tags` are descriptive ones (camera, dates, resolution);
+    the values of the EXIF and GPS directories are dictionaries.
     """
     height, width, channels = samples.shape
     rows = max(1, _STRIP_SAMPLES // (width * channels))
@@ -133,7 +140,8 @@ def encode_tiff(samples: np.ndarray, tags: dict[int, object], *, icc_profile: by
 def _filter_png_rows(samples: np.ndarray) -> Iterator[bytes]:
     """Filter rows of samples (H, W, C) uint16; yield the bytes of a strip of rows at a time.
 
-    Each row takes the one of the filters Sub, Up and Average that has the smallest sum of differences.
+    Each row takes the one of the filters Sub, Up and Average that has the smallest sum of
+    differences.
     """
     height, width, channels = samples.shape
     step = 2 * channels
@@ -166,7 +174,10 @@ def _with_rawmode(tile: ImageFile._Tile, rawmode: str) -> ImageFile._Tile:
 
 
 def _is_planar(image: ImageFile.ImageFile) -> bool:
-    """Return whether this is a 16-bit TIFF with one plane per channel; Pillow reads uncompressed ones as 8-bit."""
+    """Return whether this is a 16-bit TIFF with one plane per channel.
+
+    Pillow reads uncompressed ones as 8-bit.
+    """
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))
     return tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and set(bits) == {16}

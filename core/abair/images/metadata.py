@@ -1,6 +1,7 @@
 """The metadata of image files: EXIF, orientation, resolution, kind of compression.
 
-EXIF blocks are changed in place rather than parsed and rebuilt, so that maker notes and unknown tags survive.
+EXIF blocks are changed in place rather than parsed and rebuilt, so that maker notes and unknown
+tags survive.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from PIL import Image, ImageFile, TiffImagePlugin, TiffTags
 log = logging.getLogger("abair")
 
 _ORIENTATION: Final = 0x0112
-# Tags of a TIFF directory that describe the photo, not its storage. The last two are the EXIF and GPS directories.
+# Tags of a TIFF directory that describe the photo, not its storage. The last two are the EXIF and
+# GPS directories.
 _DESCRIPTIVE: Final = frozenset({270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853})
 
 
@@ -49,7 +51,8 @@ def _find_orientation(exif: bytes) -> tuple[int, int, str, int]:
     """Find the orientation in an EXIF block. EXIF 2.3, section 4.6.
 
     Returns:
-        Offset of the value or 0, the value or 1, `struct`'s byte order, offset of the thumbnail's link.
+        Offset of the value or 0, the value or 1, `struct`'s byte order, offset of the thumbnail's
+            link.
 
     Raises:
         ValueError: the block has no TIFF header.
@@ -75,8 +78,8 @@ def _find_orientation(exif: bytes) -> tuple[int, int, str, int]:
 def upright_exif(name: str, exif: bytes | None, *, turned: bool) -> bytes | None:
     """Return the EXIF block with orientation 1, or None with a warning if it is broken.
 
-    It is changed in place: nothing moves, so maker notes stay valid. The thumbnail of a turned photo would lie on its
-    side, so it is unlinked.
+    It is changed in place: nothing moves, so maker notes stay valid. The thumbnail of a turned
+    photo would lie on its side, so it is unlinked.
     """
     if exif is None:
         return None
@@ -94,7 +97,10 @@ def upright_exif(name: str, exif: bytes | None, *, turned: bool) -> bytes | None
 
 
 def exif_from_tiff(name: str, image: ImageFile.ImageFile) -> bytes | None:
-    """Return the descriptive tags of a TIFF's directory as an EXIF block, or None. The file must be open still."""
+    """Return the descriptive tags of a TIFF's directory as an EXIF block, or None.
+
+    The image must not be loaded yet.
+    """
     try:
         found, kept = image.getexif(), Image.Exif()
         for tag in _DESCRIPTIVE & set(found):
@@ -117,10 +123,7 @@ def tiff_tags(name: str, exif: bytes | None, dpi: tuple[float, float] | None) ->
             block.load(exif)
             for tag in sorted(_DESCRIPTIVE & set(block)):
                 tags[tag] = block.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else block[tag]
-            trial = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
-            for tag, value in tags.items():
-                trial[tag] = value
-            trial.tobytes(8)
+            _check_tags(tags)
         except Exception as error:  # as above
             log.warning("%s: its EXIF cannot be stored in a TIFF (%s) and is left out", name, error)
             tags = {}
@@ -130,8 +133,16 @@ def tiff_tags(name: str, exif: bytes | None, dpi: tuple[float, float] | None) ->
     return tags
 
 
+def _check_tags(tags: dict[int, object]) -> None:
+    """Encode tags once, so that those which Pillow cannot encode raise here."""
+    trial = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    for tag, value in tags.items():
+        trial[tag] = value
+    trial.tobytes(8)
+
+
 def resolution(image: Image.Image) -> tuple[float, float] | None:
-    """Return (horizontal, vertical) pixels per inch, or None where the file states nothing sensible."""
+    """Return (horizontal, vertical) pixels per inch; None if the file states nothing sensible."""
     if image.format == "TIFF" and TiffImagePlugin.X_RESOLUTION not in getattr(image, "tag_v2", {}):
         return None  # Pillow then says 1
     try:
@@ -143,7 +154,10 @@ def resolution(image: Image.Image) -> tuple[float, float] | None:
 
 
 def is_lossless(image: Image.Image, file: BinaryIO) -> bool:
-    """Return whether the compression of `image`, opened on `file`, loses nothing. Leaves the file's position alone."""
+    """Return whether the compression of `image`, opened on `file`, loses nothing.
+
+    The position in the file is kept.
+    """
     if image.format == "TIFF":
         return image.info.get("compression") not in {"jpeg", "tiff_jpeg", "webp"}
     if image.format != "WEBP":

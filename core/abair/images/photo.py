@@ -44,7 +44,8 @@ class Photo:
     icc_profile: bytes | None
     """The colour profile of `pixels`. A CMYK profile has been applied and is not kept."""
     dpi: tuple[float, float] | None = None
-    """Horizontal and vertical resolution in pixels per inch, or None if the file does not state it."""
+    """Horizontal and vertical resolution in pixels per inch, or None if the file does not state
+    it."""
     lossless: bool = True
     """True if the file was stored without loss; decides between lossless and lossy WebP."""
 

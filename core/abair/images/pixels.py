@@ -1,4 +1,4 @@
-"""Conversions between Pillow's modes and samples (H, W, C): layout, depth, colour and transparency."""
+"""Conversions between Pillow's modes and samples (H, W, C): layout, depth, colour, alpha."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ _STRIP_PIXELS: Final = 1 << 20  # pixels copied out of Pillow at a time, so that
 
 
 def to_samples(name: str, image: Image.Image) -> np.ndarray:
-    """Return the samples of a loaded image, (H, W, C) uint8 or uint16: C = 1 grey, 2 with alpha, 3 RGB, 4 RGBA.
+    """Return the samples of a loaded image, (H, W, C) uint8 or uint16.
+
+    C = 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA).
 
     Raises:
-        ImageError: the pixels are of a kind whose range is not known (floating point, CIE Lab, 32 bit).
+        ImageError: the pixels are of a kind whose range is not known (floating point, CIE Lab, 32
+            bit).
     """
     mode = image.mode
     if mode.startswith("I;16") or mode == "I":
@@ -39,7 +42,10 @@ def to_samples(name: str, image: Image.Image) -> np.ndarray:
 
 
 def _grey_16_bit(name: str, image: Image.Image) -> np.ndarray:
-    """Return 16-bit grey (H, W, 1) in the full range, also where a TIFF holds 12 bits or stores white as 0."""
+    """Return 16-bit grey (H, W, 1) in the full range.
+
+    A TIFF may hold 12 bits, or store white as 0.
+    """
     grey = np.asarray(image)[..., None]
     if grey.size and (grey.min() < 0 or grey.max() > 65535):
         raise ImageError(f"{name}: found 32-bit pixels, expected 8 or 16 bit; convert it to 16 bit")
@@ -53,7 +59,7 @@ def _grey_16_bit(name: str, image: Image.Image) -> np.ndarray:
 
 
 def add_colour_key(samples: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Add an alpha channel to 16-bit samples (H, W, C) if the PNG declares one colour transparent."""
+    """Add an alpha channel to 16-bit samples (H, W, C) if a PNG declares a colour transparent."""
     key = image.info.get("transparency")
     if key is None or samples.shape[2] not in {1, 3}:
         return samples
@@ -62,7 +68,10 @@ def add_colour_key(samples: np.ndarray, image: Image.Image) -> np.ndarray:
 
 
 def _cmyk_to_srgb(name: str, image: Image.Image) -> Image.Image:
-    """Convert CMYK to sRGB, through the image's profile if it has one. Pillow has already undone Adobe's inversion."""
+    """Convert CMYK to sRGB, through the image's profile if it has one.
+
+    Pillow has already undone Adobe's inversion.
+    """
     profile = image.info.get("icc_profile")
     if profile:
         from PIL import ImageCms
@@ -89,7 +98,10 @@ def to_numpy(image: Image.Image) -> np.ndarray:
 
 
 def reduce_to_8_bit(samples: np.ndarray) -> np.ndarray:
-    """Reduce uint16 samples to uint8, rounded to nearest: 65535 = 257 x 255. For floats see `metrics.to_8_bit`."""
+    """Reduce uint16 samples to uint8, rounded to nearest: 65535 = 257 x 255.
+
+    For floats see `metrics.to_8_bit`.
+    """
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 

@@ -1,7 +1,8 @@
 """Read image files: one open file, one header, one decode.
 
-Only JPEG, PNG, WebP, TIFF and BMP are ever decoded, and the size is checked on the header first. A photo keeps its
-depth, grey, alpha, ICC profile, EXIF and resolution; its EXIF orientation is applied once.
+Only JPEG, PNG, WebP, TIFF and BMP are ever decoded, and the size is checked on the header first. A
+photo keeps its depth, grey, alpha, ICC profile, EXIF and resolution; its EXIF orientation is
+applied once.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from abair.text import error_text
 
 log = logging.getLogger("abair")
 
-# Pillow reports broken tags as Python warnings of two lines each. The reader logs what matters of them in one line. A
-# filter for the length of a call would not be safe in threads.
+# Pillow reports broken tags as Python warnings of two lines each. The reader logs what matters of
+# them in one line. A filter for the length of a call would not be safe in threads.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 _EXPECTED: Final = "expected a JPEG, PNG, WebP, TIFF or BMP photo"
@@ -69,8 +70,9 @@ class _TiffImageFile(TiffImagePlugin.TiffImageFile):
         super().load_prepare()
 
 
-# The allow-list. These classes are called directly, because `Image.open` applies Pillow's global pixel limit (a warning
-# from 89 megapixels on, an error from 179) in place of ours. A phone's MPO is a JPEG with previews behind it.
+# The allow-list. These classes are called directly, because `Image.open` applies Pillow's global
+# pixel limit (a warning from 89 megapixels on, an error from 179) in place of ours. A phone's MPO
+# is a JPEG with previews behind it.
 _PILLOW_READERS: Final[tuple[tuple[Callable[[bytes], bool], type[ImageFile.ImageFile]], ...]] = (
     (lambda head: head.startswith(b"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
     (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
@@ -102,7 +104,7 @@ class PhotoFile:
 
     @property
     def orientation(self) -> int:
-        """1 to 8, as EXIF counts. A PNG may state it behind its pixels: final only after `decode`."""
+        """1 to 8, as EXIF counts; a PNG may state it behind its pixels, known after `decode`."""
         return metadata.orientation(self._image)
 
     def decode(self) -> Photo:
@@ -129,7 +131,7 @@ class PhotoFile:
         return Photo(pixels, alpha, grey, self.format, exif, icc, dpi, lossless)
 
     def _decode_samples(self) -> np.ndarray:
-        """Return the samples as stored, (H, W, C) uint8 or uint16: C = 1 grey, 2 with alpha, 3 RGB, 4 RGBA."""
+        """Return the samples as stored, (H, W, C) uint8 or uint16; C as in `to_samples`."""
         if codecs.is_reduced(self._image):
             if codecs.can_decode_16_bit(self._image):
                 return add_colour_key(codecs.decode_16_bit(self._image, self._file), self._image)
@@ -175,12 +177,13 @@ def probe(path: Path) -> tuple[int, int]:
 def read(path: Path, *, max_megapixels: float = 100.0) -> Photo:
     """Decode a photo.
 
-    Palettes become colours, CMYK becomes sRGB, 1-bit becomes 8-bit grey. Of a TIFF with several pages the first is
-    read, with a warning in the log. An animation is refused, because restoring one frame would lose the others.
+    Palettes become colours, CMYK becomes sRGB, 1-bit becomes 8-bit grey. Of a TIFF with several
+    pages the first is read, with a warning in the log. An animation is refused, because restoring
+    one frame would lose the others.
 
     Raises:
-        ImageError: the file is missing, unreadable, empty, damaged, no photo, larger than `max_megapixels`, or its
-            pixels have no known range (floating point, 32 bit).
+        ImageError: the file is missing, unreadable, empty, damaged, no photo, larger than
+            `max_megapixels`, or its pixels have no known range (floating point, 32 bit).
     """
     with open_photo(path) as file:
         width, height = file.stored_size

@@ -27,17 +27,19 @@ _WITH_16_BIT: Final = frozenset({"PNG", "TIFF"})
 
 
 def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = False, keep_format: bool = False) -> None:
-    """Write `pixels`, (H, W, 3) of the dtype and size of `photo.pixels`, with the alpha and metadata of `photo`.
+    """Write `pixels` with the alpha and the metadata of `photo`.
 
-    The suffix of `path` names the format: JPEG (quality 95, 4:4:4), PNG, WebP (lossless where the source was, else
-    quality 95), TIFF (deflate) or BMP. With `keep_format` the format is the one that was read, whatever the suffix.
-    What the format cannot hold is reduced, with a warning in the log: 16 bit to 8, alpha flattened on white.
-    At every moment the path holds the complete new file, or what it held before. Without `overwrite` an existing
-    file is never replaced.
+    `pixels` are (H, W, 3), of the dtype and size of `photo.pixels`.
+
+    The suffix of `path` names the format: JPEG (quality 95, 4:4:4), PNG, WebP (lossless where the
+    source was, else quality 95), TIFF (deflate) or BMP. With `keep_format` the format is the one
+    that was read, whatever the suffix. What the format cannot hold is reduced, with a warning in
+    the log: 16 bit to 8, alpha flattened on white. At every moment the path holds the complete new
+    file, or what it held before. Without `overwrite` an existing file is never replaced.
 
     Raises:
-        ImageError: the pixels do not fit the photo or the format, or the file cannot be written. Nothing has
-            changed then, and nothing is left behind.
+        ImageError: the pixels do not fit the photo or the format, or the file cannot be written.
+            Nothing has changed then, and nothing is left behind.
     """
     name = display_name(path)
     if pixels.shape != photo.pixels.shape or pixels.dtype != photo.pixels.dtype:
@@ -72,11 +74,11 @@ def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = Fal
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Check that `write` can succeed, so that a refusal comes before the restoring and not after it.
+    """Check that `write` can succeed, so that a refusal comes before the restoration.
 
     Raises:
-        ImageError: the suffix is unknown, the folder is missing or read-only, the path is a folder, device or
-            read-only file, or it exists and `overwrite` is False.
+        ImageError: the suffix is unknown, the folder is missing or read-only, the path is a folder,
+            device or read-only file, or it exists and `overwrite` is False.
     """
     name, folder = display_name(path), path.parent
     if path.suffix.lower() not in SUFFIXES:
@@ -133,7 +135,7 @@ def _encode(name: str, kind: str, photo: Photo, pixels: np.ndarray) -> bytes | m
 
 
 def _arrange_channels(name: str, kind: str, photo: Photo, pixels: np.ndarray) -> np.ndarray:
-    """Return the samples (H, W, C) that a file of format `kind` can hold: C = 1 grey, 2 with alpha, 3 RGB, 4 RGBA."""
+    """Return the samples (H, W, C) that a file of format `kind` can hold; C as in `to_samples`."""
     samples, alpha = pixels, photo.alpha
     if photo.grey:
         samples = ((pixels.sum(axis=2, keepdims=True, dtype=np.uint32) + 1) // 3).astype(pixels.dtype)

@@ -75,7 +75,7 @@ def quantize(result: np.ndarray[Any, np.dtype[np.float32]], dtype: np.dtype[Any]
 
 
 def from_pixels(pixels: Pixels, image: ImageLike) -> ImageLike:
-    """Convert restored pixels (H, W, 3) to the kind of `image`, with its grey mode and its alpha."""
+    """Convert restored pixels (H, W, 3) to the kind of `image`, with its grey mode and alpha."""
     if isinstance(image, Tensor):
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(image.device, image.dtype)
     if isinstance(image, np.ndarray):

@@ -213,7 +213,7 @@ class Restorer:
 
     @torch.inference_mode()
     def _restore(self, pixels: Pixels, weights: Mapping[str, float], tile: int | None) -> Pixels:
-        """Restore pixels (H, W, 3); the result has their dtype. The tile bounds all other memory."""
+        """Restore pixels (H, W, 3); the result has their dtype. The tile bounds other memory."""
         height, width = pixels.shape[:2]
         network = self._blender.blend(
             [weight for label, weight in weights.items() if label != CLEAN], keep=weights[CLEAN]

@@ -1,8 +1,8 @@
 """Division of a photo into overlapping tiles whose results join without seams.
 
-A tile is a core with a halo around it. Neighbouring cores meet at multiples of the network's stride,
-so that a tile is sampled as the whole photo would be. Neighbouring results cross-fade linearly in
-the middle of their overlap.
+A tile is a core with a halo around it. Neighbouring cores meet at multiples of the network's
+stride, so that a tile is sampled as the whole photo would be. Neighbouring results cross-fade
+linearly in the middle of their overlap.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 HALO: Final = 96
-"""Pixels around a core that are computed with it; the influence of pixels further away is not visible."""
+"""Pixels around a core that are computed with it; the influence of pixels further away is not
+visible."""
 SMALLEST_TILE: Final = 64
 """Side of a core in pixels; of smaller ones nearly all work would go into the overlap."""
 FADE: Final = 16
@@ -39,7 +40,8 @@ class Tile:
 def tiles(height: int, width: int, core: int, stride: int) -> Iterator[Tile]:
     """Yield the tiles of a photo, at least one.
 
-    Cores begin at multiples of `stride` and have about `core` pixels a side, at least `SMALLEST_TILE`.
+    Cores begin at multiples of `stride` and have about `core` pixels a side, at least
+    `SMALLEST_TILE`.
     """
     down, across = _spans(height, core, stride), _spans(width, core, stride)
     for rows, vertical in down:

@@ -40,7 +40,8 @@ GLOBAL_VIEW: Final = 64
 class BackboneSize:
     """Widths and depths of a network.
 
-    It has `encoder[i]` blocks at width `width * 2**i`, then `middle` blocks, then `decoder` back up.
+    It has `encoder[i]` blocks at width `width * 2**i`, then `middle` blocks, then `decoder` back
+    up.
     """
 
     name: str
@@ -83,7 +84,7 @@ class LayerNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """A NAFNet block: gated depthwise mixing, then gated channel mixing, each with a learnt scale."""
+    """A NAFNet block: gated depthwise, then gated channel mixing, each with a learnt scale."""
 
     def __init__(self, channels: int, context: int) -> None:
         super().__init__()
@@ -103,9 +104,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Map (B, C, H, W) and a context (B, K) to (B, C, H, W)."""
         a, b = self.spatial(self.expand(self.norm1(x))).chunk(2, dim=1)
-        x = x + self.beta * self.project(a * b * self.attend(context)[:, :, None, None])
-        a, b = self.widen(self.norm2(x)).chunk(2, dim=1)
-        y: Tensor = x + self.gamma * self.narrow(a * b)
+        mixed = x + self.beta * self.project(a * b * self.attend(context)[:, :, None, None])
+        a, b = self.widen(self.norm2(mixed)).chunk(2, dim=1)
+        y: Tensor = mixed + self.gamma * self.narrow(a * b)
         return y
 
 
@@ -152,7 +153,7 @@ class Backbone(nn.Module):
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def context(self, view: Tensor) -> Tensor:
-        """Encode a global view (B, 3, 64, 64) as a context (B, K), once per photo for all its tiles."""
+        """Encode a global view (B, 3, 64, 64) as a context (B, K), once for all tiles."""
         return self.encode_context(view)  # type: ignore[no-any-return]
 
     def features(self, x: Tensor, context: Tensor, encoder_maps: list[Tensor] | None = None) -> Tensor:
@@ -249,7 +250,8 @@ def load_backbone(path: Path) -> Backbone:
     """Read a network written by `save_backbone`; float32, frozen.
 
     Raises:
-        DeploymentError: not a safetensors file, no backbone in it, or keys, shapes or values that do not fit.
+        DeploymentError: not a safetensors file, no backbone in it, or keys, shapes or values that
+            do not fit.
     """
     header = read_header(path)
     description = header.metadata.get("abair.backbone")

@@ -104,9 +104,9 @@ def _fit_product(weights: Tensor, errors: Tensor) -> Tensor:
 
 
 def log_blend_error(weights: Tensor, costs: Tensor) -> Tensor:
-    """Return log10 of the mean squared errors (B,) of blends (B, L) of samples with products (B, L, L).
+    """Return log10 of the mean squared errors (B,) of blends (B, L).
 
-    This is -PSNR / 10, above `ERROR_FLOOR`.
+    `costs` (B, L, L) are the samples' products. This is -PSNR / 10, above `ERROR_FLOOR`.
     """
     error = torch.einsum("bi,bij,bj->b", weights, costs, weights)
     return error.clamp_min(0).add(ERROR_FLOOR).log10()

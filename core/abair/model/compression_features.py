@@ -28,7 +28,8 @@ SCALE: Final = 10
 NEAR_ZERO: Final = (0.75, 1.5)
 """Sizes in 8-bit steps below which a coefficient counts as 0; rounding moves one by about 0.3."""
 FREQUENCIES: Final = (3, 4, 5, 6)
-"""Sums of a coefficient's two frequencies that are used: lower ones are seldom 0, higher ones nearly always."""
+"""Sums of a coefficient's two frequencies that are used: lower ones are seldom 0, higher ones
+nearly always."""
 STATISTICS: Final = 2 + 2 * len(NEAR_ZERO) + 1
 """How many numbers `statistics` returns per crop."""
 
@@ -69,7 +70,7 @@ def _block_statistics(grey: Tensor) -> list[Tensor]:
 
 
 def _steps_across_columns(grey: Tensor) -> Tensor:
-    """Return how much each step between columns exceeds those beside it: (N, 1, H, W) to (N, H, W - 3)."""
+    """Return by how much each step between columns differs from its neighbours, (N, H, W - 3)."""
     return (grey[..., 3:] - 3 * grey[..., 2:-1] + 3 * grey[..., 1:-2] - grey[..., :-3]).abs()[:, 0].clamp_max(30)
 
 

@@ -1,4 +1,4 @@
-"""The estimator: weights the labels (degradations and `clean`) of a photo by the backbone's features.
+"""The estimator: weights for a photo's labels (degradations, `clean`) from backbone features.
 
 Sixteen crops at native resolution and one small global view go through the frozen backbone. Its
 features show what is wrong with a photo, because they were trained to undo it and to name it
@@ -24,7 +24,8 @@ from abair.model.backbone import Backbone, BackboneSize, freeze
 from abair.model.safetensors_io import read_header, read_tensors, write_tensors
 
 HIDDEN: Final = 96
-"""Hidden units of a newly trained estimator; `abair.continual.refit` may add more for a new label."""
+"""Hidden units of a newly trained estimator; `abair.continual.refit` may add more for a new
+label."""
 FIRST, LAST = "head.1", "head.3"
 """The head's linear layers, as its file names them."""
 

@@ -1,7 +1,7 @@
 """LoRA adapters: read from PEFT's files, stacked, and blended into the backbone for one image.
 
-For each adapted layer W' = W + sum_i w_i (alpha_i / r_i) B_i A_i (Hu et al., LoRA, 2022; weighted as
-in Serrano-Lozano et al., section 3.3). All A and all B of a layer are stacked, so a blend is one
+For each adapted layer W' = W + sum_i w_i (alpha_i / r_i) B_i A_i (Hu et al., LoRA, 2022; weighted
+as in Serrano-Lozano et al., section 3.3). All A and all B of a layer are stacked, so a blend is one
 small matrix product per layer for any number of adapters, and the network then runs as fast as
 without any. PEFT trains adapters; it does not serve them.
 """
@@ -53,7 +53,7 @@ class Adapter:
         return sum(a.numel() + b.numel() for a, b in self.layers.values())
 
     def weight_delta(self, layer: str) -> Tensor:
-        """Return what the adapter adds to a layer's weight, (outputs, inputs): alpha / r times B A."""
+        """Return what is added to a layer's weight, (outputs, inputs): alpha / r times B A."""
         down, up = self.layers[layer]
         return self.scaling * (up @ down)
 
@@ -87,8 +87,9 @@ def read_adapter(folder: Path, backbone: Backbone, fingerprint: str, name: str) 
     """Read and check an adapter in PEFT's format.
 
     Raises:
-        AdapterError: a pickle lies in the folder; a file is missing or damaged; the config is not a plain LoRA's;
-            keys, shapes, rank or values do not fit; or it was made for another backbone.
+        AdapterError: a pickle lies in the folder; a file is missing or damaged; the config is not a
+            plain LoRA's; keys, shapes, rank or values do not fit; or it was made for another
+            backbone.
     """
     pickles = (
         sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLES) if folder.is_dir() else []
@@ -112,7 +113,7 @@ def read_adapter_files(config: Path, weights: Path, backbone: Backbone, fingerpr
     expected: dict[str, tuple[int, ...]] = {}
     for key in read_header(weights, AdapterError).shapes:
         layer = key.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".lora_A").removesuffix(".lora_B")
-        if layer not in adaptable or key not in (f"{PREFIX}{layer}.lora_A.weight", f"{PREFIX}{layer}.lora_B.weight"):
+        if layer not in adaptable or key not in {f"{PREFIX}{layer}.lora_A.weight", f"{PREFIX}{layer}.lora_B.weight"}:
             raise AdapterError(
                 f"{weights}: found tensor {key}; expected {PREFIX}<layer>.lora_A.weight and .lora_B.weight of linear "
                 f"or ungrouped convolution layers of backbone {backbone.size.name}"
@@ -156,7 +157,8 @@ class Blender:
     def blend(self, weights: Sequence[float], keep: float = 0.0) -> Backbone:
         """Return a network with the adapters added by `weights`, its residual scaled by 1 - `keep`.
 
-        The backbone is not changed; the network shares with it every tensor that no adapter changes.
+        The backbone is not changed; the network shares with it every tensor that no adapter
+        changes.
 
         Raises:
             WeightsError: there is not one weight for each adapter.

@@ -76,7 +76,8 @@ def read_tensors(
     """Read exactly the `expected` tensors (name to shape), floating-point ones as float32.
 
     Raises:
-        error: a name is missing or unknown, a shape differs, the data is cut off, or a value is NaN or infinite.
+        error: a name is missing or unknown, a shape differs, the data is cut off, or a value is NaN
+            or infinite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -103,7 +104,8 @@ def read_tensors(
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise error(f"{path}: tensor {name}: found NaN or infinite values, expected finite numbers")
-    # a copy, because safetensors maps the file: overwriting it in place would change or crash a server
+    # a copy, because safetensors maps the file: overwriting it in place would change or crash a
+    # server
     return {
         name: tensor.to(float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
         for name, tensor in tensors.items()
