@@ -34,7 +34,8 @@ class Settings(BaseSettings):
     `registry_url` may hold a password, so it is never printed as it is. `shared_url` (`file:///...`) is a folder that
     hosts with one PostgreSQL registry share; blobs are put there and fetched from there. `clean_dir` holds clean photos
     that new damage is tried on (default: those of scikit-image's wheel, and drawn pictures); `samples` are what the
-    full route makes. A gate's threshold is set by `ABAIR_GATES__LOSS=0.2` and the like.
+    full route makes, `refit_steps` the training steps of the route by features. A gate's threshold is set by
+    `ABAIR_GATES__LOSS=0.2` and the like.
     """
 
     model_config = SettingsConfigDict(
@@ -56,5 +57,6 @@ class Settings(BaseSettings):
     shared_url: str | None = None
     clean_dir: Path | None = None
     samples: int = Field(default=1500, ge=100)
+    refit_steps: int = Field(default=1500, ge=1)
     gates: Thresholds = Thresholds()
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")

@@ -17,9 +17,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from abair.continual.refit import refit
-from abair.continual.replay import Features, HeldOut, replay_of
-from abair.data.degrade import CleanPhotos, Degrader, Recipe
+from abair.continual.collect import ReplayCounts, build_replay
+from abair.continual.refit import RefitConfig, refit
+from abair.continual.replay import Features, HeldOut
+from abair.data.degrade import Degrader, Recipe
+from abair.data.photos import CleanPhotos
 from abair.data.seeds import Stream, generator_for
 from abair.evaluation.training_cost import Effort, spent
 from abair.model import compression_features
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
 RANKS: Final = (2, 4, 8, 16)
 MIXED: Final = 24
 """Held-out samples of each kind of mixture."""
-LOOKED_AT: Final = 8
-"""Held-out samples a label and chain that an estimator is tried on."""
+REPLAY: Final = ReplayCounts(features=80, held_out=8, held_out_mixtures=8)
+"""Samples that an estimator is fitted to and tried on."""
+REFIT: Final = RefitConfig()
+"""How it is fitted."""
 ALL: Final = "all features"
 ENDLESS: Final = 1_000_000
 """Steps that are never done: time ends a run."""
@@ -202,8 +206,8 @@ class _Bench:
     def _mixtures(self, network: Backbone) -> dict[str, float]:
         """PSNR in dB on held-out chains of two, and on photos damaged by regions."""
         kinds = {
-            "chains": Recipe(cutmix=0.0, double=1.0, clean=0.0),
-            "regions": Recipe(cutmix=1.0, double=0.0, clean=0.0),
+            "chains": Recipe(cutmix=0.0, mixture=1.0, clean=0.0),
+            "regions": Recipe(cutmix=1.0, mixture=0.0, clean=0.0),
         }
         figures = {}
         for name, recipe in kinds.items():
@@ -217,7 +221,7 @@ class _Bench:
 
     def _top1(self, network: Backbone) -> dict[str, float]:
         """Share of held-out single degradations that an estimator names rightly, by the features that it is given."""
-        replay = replay_of(network, self.degrader, [self.photos], self.held_out, LOOKED_AT, 0)
+        replay = build_replay(network, self.degrader, [self.photos], self.held_out, REPLAY, 0)
         known, context = replay.features, network.size.context
         places = torch.arange(known.values.shape[1])
         network_sees = places.numel() - context - compression_features.STATISTICS
@@ -261,8 +265,8 @@ def _accuracy(known: Features, samples: Sequence[HeldOut], chosen: Tensor) -> fl
     features = replace(known, values=known.values[:, chosen])
     torch.manual_seed(0)
     untrained = Estimator(known.labels, features.values.shape[1])
-    estimator = refit(untrained, known.backbone, known.labels, [], [features], 0)
-    seen = torch.stack([sample.seen for sample in samples])[:, chosen]
+    estimator = refit(untrained, known.backbone, known.labels, [], [features], 0, config=REFIT)
+    seen = torch.stack([sample.features for sample in samples])[:, chosen]
     with torch.inference_mode():
         said = estimator(seen).argmax(1).tolist()
     right: list[bool] = [known.labels[place] == sample.labels[0] for place, sample in zip(said, samples, strict=True)]

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from abair.data.degrade import CleanPhotos, Degrader
+from abair.data.degrade import Degrader
+from abair.data.photos import CleanPhotos
 from abair.data.seeds import Stream, generator_for, generator_from
 from abair.physics import uniform
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from tests.conftest import pictures
 
-import abair.continual.refit
-import abair.continual.replay
 from abair.cli import app
+from abair.continual.collect import ReplayCounts
+from abair.continual.refit import RefitConfig
 from abair.evaluation import ablations
 from abair.training import adapter_data, backbone
 
@@ -20,12 +20,11 @@ from abair.training import adapter_data, backbone
 def small(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command on little of everything."""
     monkeypatch.setattr(ablations, "MIXED", 2)
-    monkeypatch.setattr(ablations, "LOOKED_AT", 2)
+    monkeypatch.setattr(ablations, "REPLAY", ReplayCounts(features=8, held_out=2, held_out_mixtures=2))
+    monkeypatch.setattr(ablations, "REFIT", RefitConfig(steps=50))
     monkeypatch.setattr(ablations, "RANKS", (2, 4))
     for module in (ablations, adapter_data, backbone):
         monkeypatch.setattr(module, "VALIDATION_SIDE", 64)
-    monkeypatch.setattr(abair.continual.replay, "TRAINED", 8)
-    monkeypatch.setattr(abair.continual.refit, "STEPS", 50)
     for name in ("PRETRAINING", "ADAPTING"):
         quick = getattr(ablations, name).model_copy(update={"crop": 32, "batch": 2, "workers": 0})
         monkeypatch.setattr(ablations, name, quick)

@@ -27,7 +27,7 @@ from abair_registry.plugins.worker.runtime import Asked, Refusal, Send, answer, 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from abair.data.degrade import CleanPhotos
+    from abair.data.photos import CleanPhotos
     from abair.data.synthesizers import Synthesizer
 
 _VERDICTS = TypeAdapter(list[Verdict])
@@ -176,16 +176,18 @@ def notices(plugins: Plugins, deployment: Path) -> dict[str, object]:
 
 def replay(errand: MakeReplay, send: Send) -> None:
     """What a new label leaves behind, written to `out`; a part is done with each sample."""
-    from abair.continual.mixtures import chains_of
-    from abair.continual.replay import HeldOut, Replay, damaged_further, held_out_of, replay_of
-    from abair.data.degrade import Degrader, Recipe, clean_photos
+    from abair.continual.collect import ReplayCounts, add_damage, build_held_out, build_replay
+    from abair.continual.mixtures import build_mixtures
+    from abair.continual.replay import HeldOut, Replay
+    from abair.data.degrade import Degrader, Recipe
+    from abair.data.photos import load_clean_photos
     from abair.model.backbone import fingerprint, load_backbone
     from abair.model.lora import read_adapter_files
 
     # over the whole scene or over a part of it; each sample is kept with its scene undamaged
-    recipe = Recipe(cutmix=0.25, double=0.0, clean=0.0, toned=0.35)
+    recipe = Recipe(cutmix=0.25, mixture=0.0, clean=0.0, gamma=0.35)
     backbone = load_backbone(errand.backbone)
-    train_on, held_out = clean_photos(errand.photos)
+    train_on, held_out = load_clean_photos(errand.photos)
     others = [(other, Replay.load(other.replay)) for other in errand.others]
     adapters = {
         one.label: read_adapter_files(*one.files, backbone, fingerprint(backbone), one.label)
@@ -199,9 +201,9 @@ def replay(errand: MakeReplay, send: Send) -> None:
     def tell() -> None:
         send("one", None)
 
-    made = replay_of(
-        backbone, degrader, [train_on], held_out, errand.judged, errand.seed, trained=errand.trained, paired=True,
-        tell=tell,
+    made = build_replay(
+        backbone, degrader, [train_on], held_out, ReplayCounts(errand.trained, errand.judged, errand.kept), errand.seed,
+        paired=True, on_progress=tell,
     )  # fmt: skip
     known = _working(plugins, [one.label for one in errand.known], train_on)
     mixed: list[HeldOut] = []
@@ -209,20 +211,23 @@ def replay(errand: MakeReplay, send: Send) -> None:
         if other.label in known:
             over = Degrader({other.label: known[other.label], errand.label: synthesizer})
             pair = [(other.label, errand.label)]
-            mixed += held_out_of(backbone, over, held_out, pair, errand.kept, errand.seed, first=1 + place)
+            mixed += build_held_out(backbone, over, held_out, pair, errand.kept, errand.seed, first_kind=1 + place)
         else:  # what is left of it has to do: parts of scenes that show its damage
             samples = [sample for sample in kept.held_out if sample.labels == (other.label,)][: errand.kept]
-            mixed += damaged_further(backbone, degrader, errand.label, samples, errand.seed)
+            mixed += add_damage(backbone, degrader, errand.label, samples, errand.seed)
     chains = None
     if known:
         both = {**known, errand.label: synthesizer}
-        chains = chains_of(backbone, both, adapters, errand.label, train_on, errand.chained, errand.seed, tell=tell)
+        chains = build_mixtures(
+            backbone, both, adapters, errand.label, train_on, errand.chained, errand.seed, on_progress=tell
+        )
     Replay(made.features, (*made.held_out, *mixed), chains).save(errand.out)
 
 
 def estimator(errand: MakeEstimator) -> None:
     """The whole estimator, from samples of all labels, written to `out`; checkpoints and history in `folder`."""
-    from abair.data.degrade import Degrader, clean_photos
+    from abair.data.degrade import Degrader
+    from abair.data.photos import load_clean_photos
     from abair.model.backbone import fingerprint, load_backbone
     from abair.model.blend_cost import Costs
     from abair.model.estimator import save_estimator
@@ -237,7 +242,7 @@ def estimator(errand: MakeEstimator) -> None:
     adapters = [
         read_adapter_files(*files, backbone, mark, name) for files, name in zip(errand.adapters, names, strict=True)
     ]
-    photos, held_out = clean_photos(errand.photos)
+    photos, held_out = load_clean_photos(errand.photos)
     confine(errand)
     plugins = _usable(errand)
     degrader = Degrader({name: _guarded(_degradation(plugins, name)) for name in names}, RECIPE)
