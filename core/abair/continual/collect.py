@@ -21,7 +21,7 @@ from abair.model.estimator import extract_features
 LONGEST: Final = 512
 """Longest side in pixels of the scenes that samples are made of, as in phase III."""
 PART_SIDE: Final = 96
-"""Side in pixels of the part of a held-out scene that is kept and restored; features are those of the whole scene."""
+"""Side in pixels of the part of a held-out scene that is kept; features are of the whole scene."""
 
 OnProgress = Callable[[], object]
 """Called after each sample."""
@@ -56,9 +56,9 @@ def build_replay(
 ) -> Replay:
     """Build the replay of all labels of a degrader.
 
-    Features are computed from each source. Held out are samples of each label, `clean` included, and
-    of each mixture of two labels that are neighbours in the degrader's order. `paired` features need a
-    single source.
+    Features are computed from each source. Held out are samples of each label, `clean` included,
+    and of each mixture of two labels that are neighbours in the degrader's order. `paired` features
+    need a single source.
     """
     names = list(degrader.synthesizers)
     pairs = sorted({tuple(sorted((name, names[i - 1]))) for i, name in enumerate(names) if len(names) > 1})
@@ -124,10 +124,11 @@ def build_held_out(
     first_kind: int = 0,
     on_progress: OnProgress = ignore_progress,
 ) -> list[HeldOut]:
-    """Make `count` samples of each kind of damage (one label, or several for a mixture), all of the same scenes.
+    """Make `count` samples of each kind of damage: one label, or several for a mixture.
 
-    A photo is used again only after all others, because two scenes of one photo are nearly the same
-    evidence. Kinds are numbered from `first_kind`: each number has random numbers of its own.
+    The scenes are the same for all kinds. A photo is used again only after all others, because two
+    scenes of one photo are nearly the same evidence. Kinds are numbered from `first_kind`: each
+    number has random numbers of its own.
     """
     samples = []
     order = torch.randperm(len(photos), generator=generator_for(seed, Stream.HELD_OUT_ORDER)).tolist()
@@ -153,7 +154,7 @@ def build_held_out(
 def add_damage(
     backbone: Backbone, degrader: Degrader, label: str, samples: Sequence[HeldOut], seed: int
 ) -> list[HeldOut]:
-    """Put the damage of one more label on held-out samples of others; their parts serve as whole scenes."""
+    """Put one more label's damage on held-out samples, whose parts serve as whole scenes."""
     damaged = []
     for index, sample in enumerate(samples):
         generator = generator_for(seed, Stream.FURTHER_DAMAGE, index)
@@ -165,7 +166,7 @@ def add_damage(
 
 
 def _cut_part(image: Tensor) -> Tensor:
-    """Return the middle (3, `PART_SIDE`, `PART_SIDE`) of an image (3, H, W); a smaller one is mirrored outwards."""
+    """Cut the middle, `PART_SIDE` a side, of an image (3, H, W), mirrored outwards if needed."""
     height, width = image.shape[1:]
     rows, columns = (_middle(length, image.device) for length in (height, width))
     return image[:, rows][:, :, columns]

@@ -3,10 +3,10 @@
 Scores are cached. For the cache, weights are rounded to hundredths: that changes a restored sample
 invisibly, and then many samples are restored alike by both.
 
-The cost of an evaluation does not grow with the number of labels. Of the samples without a new label,
-both restore the `BUDGET` whose weights moved farthest from the champion's. The others count as no
-better and no worse than before: with both, they get the cached scores of the nearest weights. At most
-another `BUDGET` of those cached scores, the ones with the farthest weights, are renewed.
+The cost of an evaluation does not grow with the number of labels. Of the samples without a new
+label, both restore the `BUDGET` whose weights moved farthest from the champion's. The others count
+as no better and no worse than before: with both, they get the cached scores of the nearest weights.
+At most another `BUDGET` of those cached scores, the ones with the farthest weights, are renewed.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ Picture = NDArray[np.float32]
 class Contender:
     """An estimator and the adapters of its labels, in the labels' order.
 
-    `digests` identify the adapters by label, and the backbone by `clean`. Scores are looked up in the
-    `cache` and added to it.
+    `digests` identify the adapters by label, and the backbone by `clean`. Scores are looked up in
+    the `cache` and added to it.
     """
 
     def __init__(
@@ -86,7 +86,10 @@ class Contender:
         return self._cache.add(key, named, _compute_scores(self.restore(sample, rounded), to_picture(sample.clean)))
 
     def nearest_score(self, sample: HeldOut, weights: Weights) -> tuple[float, Scores | None]:
-        """Return the distance to the nearest weights with cached scores, and these; infinity and None without."""
+        """Return the distance to the nearest weights with cached scores, and the scores.
+
+        Without any, these are infinity and None.
+        """
         key = self._key(sample)
         away, named = self._cache.nearest(key, self._named(weights)) or (float("inf"), {})
         return away, self._cache.find(key, named)
@@ -132,7 +135,7 @@ def evaluate(
     budget: int = BUDGET,
     near: float = NEAR,
 ) -> Evaluation:
-    """Score the samples of labels that the challenger knows, as restored by it and by the champion."""
+    """Score the samples whose labels the challenger knows, restored by it and the champion."""
     known = [sample for sample in samples if set(sample.labels) <= set(challenger.estimator.labels)]
     weights = challenger.weights(known)
     before = champion.weights(known) if champion is not None else [None] * len(known)
@@ -177,9 +180,10 @@ def _find_unmoved(
     budget: int,
     near: float,
 ) -> dict[int, Scores]:
-    """Return the scores, by place, of the samples that count as unmoved: all old ones but the `budget` that moved most.
+    """Return the scores, by place, of the samples that count as unmoved.
 
-    The same number of cached scores is renewed at most, those with the farthest weights beyond `near` first.
+    These are all old ones but the `budget` that moved most. As many cached scores are renewed at
+    most, those with the farthest weights beyond `near` first.
     """
     if champion is None:
         return {}

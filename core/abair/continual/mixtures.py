@@ -1,8 +1,8 @@
-"""Mixtures of a new label with known ones: samples that teach the estimator how to blend two adapters.
+"""Mixtures of a new label with known ones: samples that teach how to blend two adapters.
 
-A hazy photo that was saved as JPEG needs a blend of two adapters, or one of them alone. Which is best
-does not show in samples of either damage alone. So mixtures are made, restored by several blends of
-the two labels' adapters, and labelled with the best blend.
+A hazy photo that was saved as JPEG needs a blend of two adapters, or one of them alone. Which is
+best does not show in samples of either damage alone. So mixtures are made, restored by several
+blends of the two labels' adapters, and labelled with the best blend.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def build_mixtures(
     *,
     on_progress: OnProgress = ignore_progress,
 ) -> Mixtures:
-    """Make `count` samples with a known label's damage and then the `new` one's, as many of each known label.
+    """Make `count` samples with a known label's damage, then the `new` one's.
 
-    `synthesizers` and `adapters` are by label, the new one included. The scenes are the same for each
-    known label.
+    `synthesizers` and `adapters` are by label, the new one included. The scenes are the same for
+    each known label.
     """
     known = [name for name in synthesizers if name != new]
     values, targets, stakes = [], [], []

@@ -1,6 +1,7 @@
-"""Refits the estimator on features alone: to a new label, or to the remaining ones when a label goes.
+"""Refits the estimator on features alone: to a new label, or to the rest when a label goes.
 
-With the labels' replays, neither their plugins nor their photos are needed (see `abair.continual.replay`).
+With the labels' replays, neither their plugins nor their photos are needed (see
+`abair.continual.replay`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from abair.model.backbone import freeze
 from abair.model.estimator import Estimator
 
 LEAST_DEVIATION: Final = 1e-3
-"""Lower bound of a feature's deviation after the layer norm: a feature that never varies carries no information."""
+"""Lower bound of a feature's deviation after the layer norm: constant features tell nothing."""
 WHOLE: Final = 0.99
 """Share of a sample above which it counts as all of it."""
 SHIFT_STEP: Final = 0.05
@@ -47,15 +48,15 @@ class RefitConfig:
     moved_share: float = 0.5
     """Share of the new samples whose change is put on another scene; see `refit`."""
     mixup_share: float = 0.25
-    """Share of a batch that is the mean of two samples, for mixtures of which there are no samples."""
+    """Share of a batch that is the mean of two samples; it stands for mixtures without samples."""
     mixture_share: float = 0.25
     """Mixtures in a step besides the batch, as a share of it."""
     full_stake: float = 3.0
     """Stake in dB from which a mixture counts fully."""
     jitter: float = 0.7
-    """Noise on the features of mixtures and of what is learnt with them, in deviations: there are few of them."""
+    """Noise on the few mixtures' features, and on those learnt with them, in deviations."""
     tolerated_loss: float = 0.03
-    """Mean weight that a new label may lose where it is alone, to leave more to others where it is not."""
+    """Mean weight that a new label may lose where it is alone, for others' sake elsewhere."""
     largest_shift: float = 1.0
     """Largest amount by which its logit is lowered for that."""
 
@@ -67,38 +68,38 @@ def refit(
     known: Sequence[Features],
     new: Sequence[Features],
     seed: int,
-    on_step: OnStep = lambda step, metrics: None,
+    on_step: OnStep = lambda _step, _metrics: None,
     *,
     mixtures: Sequence[Mixtures] = (),
     whole: bool = False,
     config: RefitConfig | None = None,
 ) -> Estimator:
-    """Fit the champion for `labels` (`clean` last) to features of the `backbone`; return a frozen estimator.
+    """Fit the champion, for `labels` with `clean` last, to features; return a frozen estimator.
 
     `new` features teach the truth. `known` ones teach the champion's output, right or wrong (Li,
     Hoiem, "Learning without Forgetting", 2016).
 
     A new label gets hidden units and an output of its own, and only these are fitted, as in
-    *progressive networks* (Rusu et al., 2016). So the logits of known labels do not change, and known
-    labels can lose to the new one only. New photos are few. Therefore a share `moved_share` of the new
-    samples show the change that the new damage made to one scene's features on another scene's
-    features.
+    *progressive networks* (Rusu et al., 2016). So the logits of known labels do not change, and
+    known labels can lose to the new one only. New photos are few. Therefore a share `moved_share`
+    of the new samples show the change that the new damage made to one scene's features on another
+    scene's features.
 
     The new label is shown more often than any old one. In the end its logit is lowered to what it
-    would be at an equal share (*logit adjustment*, Menon et al., 2021), or it would win against labels
-    that it resembles.
+    would be at an equal share (*logit adjustment*, Menon et al., 2021), or it would win against
+    labels that it resembles.
 
     A softmax that separates single labels does not give the best blend of two. That is learnt from
-    `mixtures`, at the estimator's temperature, each weighted by its stake. Samples of the new damage
-    alone are learnt with them, or the new label would lose to those that it was mixed with.
+    `mixtures`, at the estimator's temperature, each weighted by its stake. Samples of the new
+    damage alone are learnt with them, or the new label would lose to those that it was mixed with.
 
     To take another label's damage for the new one may cost many decibels. Where the new damage is
-    alone and plain, a little less weight costs little. So in the end each new logit is lowered until
-    the label's own samples lose `tolerated_loss` of their weight.
+    alone and plain, a little less weight costs little. So in the end each new logit is lowered
+    until the label's own samples lose `tolerated_loss` of their weight.
 
-    Some damage cannot be learnt in this way, because its effect depends on the scene and other labels
-    claim it. If `whole`, all parameters are fitted, no change is moved to other scenes and no logit is
-    lowered. The same holds if there are no known features.
+    Some damage cannot be learnt in this way, because its effect depends on the scene and other
+    labels claim it. If `whole`, all parameters are fitted, no change is moved to other scenes and
+    no logit is lowered. The same holds if there are no known features.
 
     The temperature stays. The same arguments give the same estimator.
 
@@ -142,7 +143,7 @@ def refit(
                 mixed, best, weight = blends.batch(generator, x[alone], truth[alone])
                 mixed_logits = student.adjusted(mixed) if isinstance(student, _Grown) else student(mixed)
                 blend_loss = F.cross_entropy(mixed_logits / temperature, best, reduction="none")
-                loss = loss + temperature * (weight * blend_loss).mean()  # unscaled, a cold softmax would dominate
+                loss += temperature * (weight * blend_loss).mean()  # unscaled, a cold softmax would dominate
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -178,10 +179,11 @@ def _lower_logits(estimator: Estimator, rows: _Rows, config: RefitConfig) -> Non
 
 
 class _Grown(nn.Module):
-    """A frozen estimator with trainable hidden units for novel labels, and outputs that read all units.
+    """A frozen estimator with trainable hidden units and outputs for novel labels.
 
-    The new units read each feature less its mean and over its deviation. Otherwise the faint features
-    that identify a new kind of damage would hardly be learnt from few samples.
+    The outputs read all units. The new units read each feature less its mean and over its
+    deviation. Otherwise the faint features that identify a new kind of damage would hardly be
+    learnt from few samples.
     """
 
     def __init__(self, estimator: Estimator, rows: _Rows, units: int, generator: torch.Generator) -> None:
@@ -214,7 +216,7 @@ class _Grown(nn.Module):
     def adjusted(self, features: Tensor) -> Tensor:
         """Map features (B, F) to the logits (B, L) of the joined estimator."""
         logits: Tensor = self(features)
-        logits[:, self.novel] = logits[:, self.novel] - self.adjustment
+        logits[:, self.novel] -= self.adjustment
         return logits
 
     @torch.no_grad()
@@ -229,7 +231,7 @@ class _Grown(nn.Module):
 
 
 class _Rows:
-    """All features with their truth over `labels`, their probability in a batch, and which labels are novel."""
+    """All features with their truth over `labels` and their probability in a batch."""
 
     def __init__(
         self, labels: Sequence[str], known: Sequence[Features], new: Sequence[Features], config: RefitConfig
@@ -275,7 +277,7 @@ class _Rows:
 
 
 class _Blends:
-    """Mixtures with the blends over `labels` that restore them best, and the weight of each in the loss."""
+    """Mixtures with the blends that restore them best, and the weight of each in the loss."""
 
     def __init__(self, labels: Sequence[str], mixtures: Sequence[Mixtures], config: RefitConfig) -> None:
         self.config = config
@@ -287,19 +289,19 @@ class _Blends:
         self.deviation = self.values.std(0)
 
     def batch(self, generator: torch.Generator, alone: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw features (B, F), best blends (B, L) and weights (B,): mixtures, then what is damaged `alone`."""
+        """Draw features (B, F), blends (B, L), weights (B,): mixtures, then those `alone`."""
         count = round(self.config.mixture_share * self.config.batch)
         chosen = torch.randint(len(self.values), (count,), generator=generator)
         values = torch.cat([self.values[chosen], alone])
         noise = torch.randn(values.shape, generator=generator)
         weights = torch.cat([self.weights[chosen], torch.ones(len(alone))])
-        values = values + self.config.jitter * self.deviation * noise
+        values += self.config.jitter * self.deviation * noise
         return values, torch.cat([self.targets[chosen], truth]), weights
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute in one thread: faster for products this small, and the result does not depend on the cores."""
+    """Compute in one thread: faster for small products, and the same result on any machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -309,7 +311,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _reorder(features: Features, labels: Sequence[str]) -> Tensor:
-    """Return the targets (N, L) over `labels`; labels that features lack are 0, others are dropped."""
+    """Return the targets (N, L) over `labels`; absent ones are 0, others are dropped."""
     targets = torch.zeros((len(features.targets), len(labels)))
     for position, label in enumerate(features.labels):
         if label in labels:

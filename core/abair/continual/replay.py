@@ -1,9 +1,9 @@
-"""Replays: what labels leave behind, so that later estimators need neither their plugins nor any photos.
+"""Replays: what labels leave behind for later estimators, without plugins or photos.
 
 A *replay* holds features and held-out samples. Features are what the frozen backbone computed of
 damaged photos; estimators are fitted to them (*feature replay*). Held-out samples, each with its
-undamaged original, are for evaluation. A replay is made once, when a label is added. That of a label
-that joined others may also hold mixtures: features of samples that show both kinds of damage.
+undamaged original, are for evaluation. A replay is made once, when a label is added. That of a
+label that joined others may also hold mixtures: features of samples that show both kinds of damage.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from abair.errors import TrainingError
 from abair.model.backbone import GLOBAL_VIEW
-from abair.model.safetensors_io import read_header, read_tensors, write_tensors
+from abair.model.safetensors_io import Header, read_header, read_tensors, write_tensors
 
 _DTYPES: Final = frozenset({"U8", "F16", "F32"})
 _METADATA: Final = "abair.replay"
@@ -29,9 +29,11 @@ _METADATA: Final = "abair.replay"
 
 @dataclass(frozen=True)
 class Features:
-    """Features of N samples by the backbone of this fingerprint: `values` (N, F), `targets` (N, L) over `labels`.
+    """Features of N samples: `values` (N, F), `targets` (N, L) over `labels`.
 
-    If they are `paired`, the second half are the scenes of the first half, undamaged and in the same order.
+    `backbone` is the fingerprint of the network that computed them.
+    If they are `paired`, the second half are the scenes of the first half, undamaged and in the
+    same order.
     """
 
     backbone: str
@@ -43,8 +45,9 @@ class Features:
 
 @dataclass(frozen=True)
 class Mixtures:
-    """Features of N samples with a new label's damage over another's; their targets are the blends that restore best.
+    """Features of N samples with a new label's damage over another's.
 
+    Their targets are the blends of the two that restore best.
     `stakes` (N,) are the decibels that each loses if the new label's adapter restores it alone.
     """
 
@@ -56,8 +59,8 @@ class Mixtures:
 class HeldOut:
     """A sample for evaluation, with its true labels in the order of the damage.
 
-    `features` (F,) are those of the whole scene. Pixels are held in 8 bits, as they are stored, because
-    there may be thousands of samples, few of which are used.
+    `features` (F,) are those of the whole scene. Pixels are held in 8 bits, as they are stored,
+    because there may be thousands of samples, few of which are used.
     """
 
     labels: tuple[str, ...]
@@ -70,7 +73,10 @@ class HeldOut:
     def from_images(
         cls, labels: tuple[str, ...], features: Tensor, view: Tensor, degraded: Tensor, clean: Tensor
     ) -> HeldOut:
-        """Make a sample of a global view (1, 3, 64, 64), a part (3, S, S) and its undamaged original, all in [0, 1]."""
+        """Make a sample of images in [0, 1].
+
+        These are a global view (1, 3, 64, 64), and a part (3, S, S) with its undamaged original.
+        """
         return cls(labels, features, _to_bytes(view), _to_bytes(degraded), _to_bytes(clean))
 
     @property
@@ -104,7 +110,7 @@ class Replay:
     mixtures: Mixtures | None = None
 
     def save(self, path: Path) -> None:
-        """Write numbers in 16 bits and pixels in 8; a part that several samples share is stored once.
+        """Write numbers in 16 bits and pixels in 8; parts that samples share are stored once.
 
         Raises:
             OSError: The file cannot be written.
@@ -144,45 +150,68 @@ class Replay:
         """
         header = read_header(path, TrainingError, _DTYPES)
         try:
-            document = json.loads(header.metadata[_METADATA])
-            backbone, labels = str(document["backbone"]), tuple(map(str, document["labels"]))
-            paired = bool(document["paired"])
-            named = [(tuple(map(str, names)), int(place)) for names, place in document["held_out"]]
-            mixed_labels = tuple(map(str, document.get("chained", ())))
-            (count, features), (parts, _, side, _) = header.shapes["values"], header.shapes["clean"]
-            if not all(0 <= place < parts for _, place in named):
-                raise ValueError("no such part")
-            mixture_count = header.shapes["chain_stakes"][0] if mixed_labels else 0
+            layout = _parse_header(header)
         except (KeyError, ValueError, TypeError, IndexError):
             raise TrainingError(
                 f"{path}: found no replay; expected features and held-out samples of labels; train the estimator anew"
             ) from None
-        shapes = {
-            "values": (count, features),
-            "targets": (count, len(labels)),
-            "seen": (len(named), features),
-            "views": (len(named), 3, GLOBAL_VIEW, GLOBAL_VIEW),
-            "degraded": (len(named), 3, side, side),
-            "clean": (parts, 3, side, side),
-        }
-        if mixed_labels:
-            shapes |= {
-                "chain_values": (mixture_count, features),
-                "chain_targets": (mixture_count, len(mixed_labels)),
-                "chain_stakes": (mixture_count,),
-            }
-        tensors = read_tensors(path, shapes, TrainingError, _DTYPES)
+        tensors = read_tensors(path, layout.shapes, TrainingError, _DTYPES)
         held_out = tuple(
             HeldOut(
                 names, tensors["seen"][i], tensors["views"][i : i + 1], tensors["degraded"][i], tensors["clean"][place]
             )
-            for i, (names, place) in enumerate(named)
+            for i, (names, place) in enumerate(layout.held_out)
         )
         mixtures = None
-        if mixed_labels:
-            mixed = Features(backbone, mixed_labels, tensors["chain_values"], tensors["chain_targets"])
+        if layout.mixed_labels:
+            mixed = Features(layout.backbone, layout.mixed_labels, tensors["chain_values"], tensors["chain_targets"])
             mixtures = Mixtures(mixed, tensors["chain_stakes"])
-        return cls(Features(backbone, labels, tensors["values"], tensors["targets"], paired), held_out, mixtures)
+        features = Features(layout.backbone, layout.labels, tensors["values"], tensors["targets"], layout.paired)
+        return cls(features, held_out, mixtures)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What a replay file's header says, with the shapes that its tensors must have."""
+
+    backbone: str
+    labels: tuple[str, ...]
+    paired: bool
+    held_out: tuple[tuple[tuple[str, ...], int], ...]
+    """Each sample's labels, and the place of its undamaged part."""
+    mixed_labels: tuple[str, ...]
+    """Labels of the mixtures; none if there are no mixtures."""
+    shapes: dict[str, tuple[int, ...]]
+
+
+def _parse_header(header: Header) -> _Layout:
+    """Parse the header of a replay file.
+
+    Raises:
+        KeyError, ValueError, TypeError, IndexError: It is none.
+    """
+    document = json.loads(header.metadata[_METADATA])
+    labels, mixed_labels = tuple(map(str, document["labels"])), tuple(map(str, document.get("chained", ())))
+    held_out = tuple((tuple(map(str, names)), int(place)) for names, place in document["held_out"])
+    (count, features), (parts, _, side, _) = header.shapes["values"], header.shapes["clean"]
+    if not all(0 <= place < parts for _, place in held_out):
+        raise ValueError("no such part")
+    shapes: dict[str, tuple[int, ...]] = {
+        "values": (count, features),
+        "targets": (count, len(labels)),
+        "seen": (len(held_out), features),
+        "views": (len(held_out), 3, GLOBAL_VIEW, GLOBAL_VIEW),
+        "degraded": (len(held_out), 3, side, side),
+        "clean": (parts, 3, side, side),
+    }
+    if mixed_labels:
+        mixtures = header.shapes["chain_stakes"][0]
+        shapes |= {
+            "chain_values": (mixtures, features),
+            "chain_targets": (mixtures, len(mixed_labels)),
+            "chain_stakes": (mixtures,),
+        }
+    return _Layout(str(document["backbone"]), labels, bool(document["paired"]), held_out, mixed_labels, shapes)
 
 
 def concatenate(parts: Sequence[Features]) -> Features:

@@ -39,7 +39,7 @@ class ScoreCache:
         return scores
 
     def nearest(self, key: str, weights: NamedWeights) -> tuple[float, NamedWeights] | None:
-        """Return the distance to the nearest weights with scores, and these weights; None without any."""
+        """Return the distance to the nearest weights with scores, and these; None without any."""
         distances = ((distance(weights, dict(known)), known) for known in self._scores.get(key, {}))
         return next(((away, dict(known)) for away, known in sorted(distances)), None)
 
@@ -52,7 +52,7 @@ class ScoreCache:
 
     @classmethod
     def read(cls, path: Path) -> ScoreCache:
-        """Read a file that `write` wrote; without one, or with a damaged one, the cache is empty."""
+        """Read a file that `write` wrote; if it is absent or damaged, the cache is empty."""
         cache = cls()
         try:
             for key, rows in json.loads(path.read_text(encoding="utf-8"))["measured"].items():
@@ -79,7 +79,7 @@ class ScoreCache:
 
 @contextmanager
 def open_score_cache(path: Path) -> Iterator[ScoreCache]:
-    """Read the cache of a file, and write what was used back when the block ends without an error."""
+    """Read a file's cache, and write used entries back when the block ends without an error."""
     cache = ScoreCache.read(path)
     yield cache
     cache.write(path)

@@ -76,8 +76,8 @@ class SampleKind(StrEnum):
 class Sample:
     """One training pair (3, H, W) in [0, 1] and how it was made.
 
-    `types` (L, H, W) is each pixel's distribution over the degrader's labels. `labels` are those that
-    occur, each once, in the order of the damage: `clean` alone for an undamaged sample, the
+    `types` (L, H, W) is each pixel's distribution over the degrader's labels. `labels` are those
+    that occur, each once, in the order of the damage: `clean` alone for an undamaged sample, the
     rectangle's last for regions.
     """
 
@@ -91,8 +91,8 @@ class Sample:
 class Degrader:
     """Applies degradations to clean photos.
 
-    `labels` are the degradations' names in the order given and, last, `clean`. This is the order of a
-    sample's `types`.
+    `labels` are the degradations' names in the order given and, last, `clean`. This is the order of
+    a sample's `types`.
 
     Raises:
         TrainingError: There are no synthesisers, or the recipe weights an unknown degradation or by
@@ -116,7 +116,7 @@ class Degrader:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over names and what the synthesisers make of a small picture: identifies the damage."""
+        """SHA-256 over names and what the synthesisers make of a small picture."""
         rows, columns = torch.linspace(0, 1, 48)[:, None], torch.linspace(0, 1, 64)[None]
         picture = torch.stack([rows.expand(48, 64), columns.expand(48, 64), rows * columns])
         digest = hashlib.sha256()
@@ -191,15 +191,15 @@ class Degrader:
 
 
 def apply_gamma(clean: Tensor, generator: torch.Generator) -> Tensor:
-    """Brighten or darken a photo (3, H, W) in [0, 1] by a random exponent in `GAMMAS`; round to 8 bits.
+    """Brighten or darken a photo (3, H, W) in [0, 1] by a random exponent in `GAMMAS`.
 
-    Users' photos vary in tone more than curated training photos do.
+    The result has 8-bit values. Users' photos vary in tone more than curated training photos do.
     """
     return to_8_bit(clean ** log_uniform(generator, *GAMMAS))
 
 
 def to_8_bit(image: Tensor) -> Tensor:
-    """Round to the values in [0, 1] that an 8-bit file can hold, because networks are given files."""
+    """Round to the values in [0, 1] that 8-bit files hold, because networks are given files."""
     return image.clamp(0.0, 1.0).mul(255).round_().div_(255)
 
 

@@ -1,10 +1,10 @@
 """File artifacts: what lossy files do to photos, damaged or not, before a user opens them here.
 
 Most photos carry JPEG compression of ordinary quality, or have lost a few bits. This is no
-degradation of its own, and no reason to take a photo for hazy or dark. An estimator learns that from
-samples with these artifacts. The ranges overlap a little with the damage of plugins for JPEG and bit
-depth, so that values beyond them are not strange either. Where such a label is trained too, its own
-samples are several times as many in that range.
+degradation of its own, and no reason to take a photo for hazy or dark. An estimator learns that
+from samples with these artifacts. The ranges overlap a little with the damage of plugins for JPEG
+and bit depth, so that values beyond them are not strange either. Where such a label is trained too,
+its own samples are several times as many in that range.
 """
 
 from __future__ import annotations

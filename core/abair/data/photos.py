@@ -23,7 +23,7 @@ from abair.physics import chance, uniform
 HELD_OUT: Final = 0.05
 """Share of the photos of a folder that training never sees."""
 HELD_OUT_SAMPLES: Final = frozenset({"astronaut", "coffee"})
-"""Sample photos that training never sees: photographs, because drawn images are not evaluated on."""
+"""Sample photos that training never sees; drawn images are not evaluated on."""
 SAMPLE_SOURCE: Final = "scikit-image's photos and dead leaves"
 """The source of the photos that are used when no folder is given."""
 
@@ -48,15 +48,15 @@ class CleanPhotos:
         return len(self.photos)
 
     def digest(self) -> str:
-        """Return the SHA-256 over sizes and pixels, which identifies the photos wherever they are stored."""
+        """Return the SHA-256 over sizes and pixels: it identifies the photos in any folder."""
         return pixels_digest(self.photos)
 
     def crop(self, generator: torch.Generator, side: int) -> Tensor:
         """Return a crop (3, side, side) in [0, 1], randomly rotated and mirrored.
 
         Half of the crops come from a photo reduced up to three times. These show more of the scene
-        (haze and darkness are visible at large scale only), and are cleaner than their source, whose
-        compression would be learnt as detail. A photo smaller than `side` is enlarged.
+        (haze and darkness are visible at large scale only), and are cleaner than their source,
+        whose compression would be learnt as detail. A photo smaller than `side` is enlarged.
         """
         photo = self.photos[int(torch.randint(len(self.photos), (), generator=generator))]
         height, width = photo.shape[:2]
@@ -77,9 +77,9 @@ class CleanPhotos:
         """Return a rectangle (3, H, W) in [0, 1] of a photo, at most `longest` pixels a side.
 
         It stands for a whole small photo. Each side is a random share, at least `smallest`, of
-        `longest`. A third of the scenes are reduced up to three times. Another third are enlarged up to
-        1.6 times, because many undamaged photos are soft without being blurred. The photo is drawn
-        unless its `index` is given.
+        `longest`. A third of the scenes are reduced up to three times. Another third are enlarged
+        up to 1.6 times, because many undamaged photos are soft without being blurred. The photo is
+        drawn unless its `index` is given.
         """
         drawn = int(torch.randint(len(self.photos), (), generator=generator))  # drawn in any case: seeds stay the same
         photo = self.photos[drawn if index is None else index]
@@ -139,7 +139,7 @@ def find_photos(folder: Path) -> list[Path]:
 
 
 def split_photos(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Split photos into those to train on and those held out, a share of `HELD_OUT`, at least one each.
+    """Split photos into those to train on and a share of `HELD_OUT`, at least one each.
 
     A hash of the file name decides, so the split stays when photos are added.
     """
@@ -176,7 +176,7 @@ def pixels_digest(photos: Sequence[Pixels]) -> str:
 
 
 def _turn(patch: Pixels, generator: torch.Generator) -> Tensor:
-    """Rotate by a multiple of 90 degrees and mirror (H, W, 3) at random; return (3, H, W) in [0, 1]."""
+    """Rotate by right angles and mirror (H, W, 3) at random; return (3, H, W) in [0, 1]."""
     patch = np.rot90(patch, int(torch.randint(4, (), generator=generator)))
     if chance(generator, 0.5):
         patch = patch[:, ::-1]

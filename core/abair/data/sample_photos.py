@@ -1,4 +1,4 @@
-"""Clean pictures that need no download: scikit-image's photographs, and procedural dead-leaves images."""
+"""Clean pictures without a download: scikit-image's photographs, and dead-leaves images."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ PHOTOS: Final[dict[str, str]] = {
     "retina": "retina.jpg",
     "rocket": "rocket.jpg",
 }
-"""Colour photographs in scikit-image's wheel, without its Hubble picture, whose stars look like noise."""
+"""Colour photographs in scikit-image's wheel, but the Hubble one: stars look like noise."""
 
 SMALLEST_RADIUS: Final = 4.5
-"""Of a leaf, in pixels. Smaller leaves are noise rather than shapes, which a network should not learn to keep."""
+"""Of a leaf, in pixels. Smaller leaves are noise, which a network should not learn to keep."""
 
 _SUPERSAMPLING: Final = 2
 _TEXTURES: Final = 5
 
 
 def sample_photos() -> dict[str, NDArray[np.uint8]]:
-    """Read the photographs of `PHOTOS` from scikit-image's installed files, each (H, W, 3) uint8 RGB.
+    """Read `PHOTOS` from scikit-image's installed files, each (H, W, 3) uint8 RGB.
 
     scikit-image itself is not imported, and nothing is downloaded.
 
@@ -61,13 +61,13 @@ def sample_photos() -> dict[str, NDArray[np.uint8]]:
 
 
 def dead_leaves(generator: torch.Generator, side: int) -> NDArray[np.uint8]:
-    """Draw a picture (side, side, 3) uint8 of overlapping textured shapes with the statistics of photographs.
+    """Draw textured shapes that overlap, with the statistics of photographs: (side, side, 3) uint8.
 
-    Radii follow r^-3, so that statistics are the same at every scale, like those of photographs (Lee,
-    Mumford, Huang, "Occlusion Models for Natural Images", IJCV 2001). Leaves are ellipses and
+    Radii follow r^-3, so that statistics are the same at every scale, like those of photographs
+    (Lee, Mumford, Huang, "Occlusion Models for Natural Images", IJCV 2001). Leaves are ellipses and
     rectangles, each with a texture and a shading (after Madhusudana et al., "Revisiting Dead Leaves
-    Model", 2022). The picture is drawn at twice the size and averaged, so that edges are as soft as a
-    camera's. The same generator state gives the same picture.
+    Model", 2022). The picture is drawn at twice the size and averaged, so that edges are as soft as
+    a camera's. The same generator state gives the same picture.
 
     Raises:
         ValueError: `side` is less than 1.
@@ -131,7 +131,7 @@ def _draw_leaf(
 
 
 def _palette(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Draw colours (12, 3): mostly muted, a few strong, dark and light ones; most photographs have few hues."""
+    """Draw colours (12, 3): mostly muted, few hues, as in most photographs."""
     light = rng.beta(1.2, 1.4, (12, 1))
     tint = rng.normal(0, 1, (12, 3))
     chroma = rng.gamma(1.2, 0.06, (12, 1))
@@ -140,7 +140,7 @@ def _palette(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _texture(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
-    """Draw a texture (side, side) of mean 0 and deviation 1: 1/f^s noise, s from 0.6 to 1.6, or bent stripes."""
+    """Draw 1/f^s noise, s in [0.6, 1.6], or bent stripes (side, side); mean 0, deviation 1."""
     rows, columns = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
     frequency = np.hypot(rows, columns)
     frequency[0, 0] = 1.0

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # plugins are discovered where torch must not be imported
     from torch import Generator, Tensor
 
     Synthesizer = Callable[[Tensor, Generator], Tensor]
-    """`degrade(clean, generator)`: (3, H, W) float32 in [0, 1] in and out, all randomness from the generator."""
+    """`degrade(clean, generator)`: (3, H, W) float32 in [0, 1], randomness from the generator."""
 
 
 def load_synthesizer(degradation: Degradation) -> Synthesizer:

@@ -1,4 +1,4 @@
-"""What replays are made of: the same scenes for each label, alone and in mixtures, damaged and not."""
+"""What replays are made of: the same scenes for each label, in mixtures, and undamaged."""
 
 from __future__ import annotations
 

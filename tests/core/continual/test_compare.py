@@ -1,4 +1,4 @@
-"""Held-out samples restored by a challenger and a champion: scores are cached, and few are computed anew."""
+"""Held-out samples restored by challenger and champion: scores are cached, few are renewed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def samples(bundle: Path) -> list[HeldOut]:
 
 
 def contender(bundle: Path, known: ScoreCache, turn: float = 0.0) -> Counting:
-    """The bundle's, its estimator's outputs turned away by `turn`."""
+    """Load the bundle's contender, its estimator's parameters scaled by 1 - `turn`."""
     deployment = read_deployment(bundle)
     backbone = load_backbone(bundle / "backbone.safetensors")
     estimator: Estimator = load_estimator(bundle / "estimator.safetensors", LABELS, backbone.size)

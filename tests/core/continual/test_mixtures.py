@@ -1,4 +1,4 @@
-"""Mixtures of a new label with those that are known: made, restored, and called by the blend that restores best."""
+"""Mixtures of a new label with known ones: made, restored, labelled with the best blend."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ from abair.data.photos import CleanPhotos
 from abair.errors import TrainingError
 from abair.model.backbone import SIZES, Backbone, fingerprint
 from abair.model.estimator import Estimator, feature_count, load_estimator, save_estimator
+
+if TYPE_CHECKING:
+    from abair.data.synthesizers import Synthesizer
 
 COUNT = 60
 QUICK = RefitConfig(steps=400)
@@ -54,7 +58,12 @@ def backbone() -> Backbone:
 
 
 def made(
-    backbone: Backbone, photos: CleanPhotos, seed: int, clean: float = 0.0, paired: bool = False, **synthesizers
+    backbone: Backbone,
+    photos: CleanPhotos,
+    seed: int,
+    clean: float = 0.0,
+    paired: bool = False,
+    **synthesizers: Synthesizer,
 ) -> Features:
     recipe = Recipe(cutmix=0, mixture=0, clean=clean)
     return compute_features(backbone, Degrader(synthesizers, recipe), photos, COUNT, seed, paired=paired)
@@ -94,7 +103,7 @@ def test_a_new_label_is_learnt_from_features_and_the_old_ones_stay(
         [old],
         [new],
         0,
-        lambda step, metrics: told.append(step),
+        lambda step, _: told.append(step),
         whole=whole,
         config=QUICK,
     )
@@ -198,7 +207,7 @@ def test_the_number_of_threads_does_not_change_what_comes_out(
 
 
 def blended(backbone: Backbone, photos: CleanPhotos, seed: int) -> Features:
-    """What is dark and then red; a quarter dark is said to restore it best."""
+    """Make features of dark and then red scenes, whose best blend is taken to be a quarter dark."""
     degrader = Degrader({"dark": darker, "red": red}, Recipe(cutmix=0, mixture=1, clean=0))
     made = compute_features(backbone, degrader, photos, COUNT, seed)
     return Features(made.backbone, made.labels, made.values, torch.tensor([[0.25, 0.75, 0.0]] * COUNT))

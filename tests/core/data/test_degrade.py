@@ -1,4 +1,4 @@
-"""Training samples: seeded, in the shares of the recipe, and with the types of what was really done."""
+"""Training samples: seeded, in the shares of the recipe, with the types of what was done."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
 
 CODES = {"a": 0.2, "b": 0.4, "c": 0.6}
-"""Each of these degradations paints the whole image in its own grey, so a pixel says what was done to it."""
+"""Each degradation paints the image in its own grey, so a pixel tells what was done to it."""
 
 
 def _paint(grey: float) -> Synthesizer:

@@ -31,7 +31,7 @@ def test_crops_have_the_side_asked_for_even_of_smaller_photos(photos: CleanPhoto
         assert crop.max() <= 1
 
 
-def test_a_crop_of_a_flat_photo_is_flat(photos: CleanPhotos) -> None:
+def test_a_crop_of_a_flat_photo_is_flat() -> None:
     flat = CleanPhotos([np.full((50, 70, 3), 51, dtype=np.uint8)], "flat")
     for index in range(8):
         assert torch.allclose(flat.crop(generator_from(index), 20), torch.tensor(0.2))
