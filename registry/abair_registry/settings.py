@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         clean_dir: clean photos that new damage is applied to; without it, those of scikit-image's wheel
             and drawn pictures.
         samples: how many samples the full route makes.
+        refit_steps: training steps of the route by features.
         gates: thresholds; `ABAIR_GATES__LOSS=0.2` sets one.
         tracking_uri: MLflow's server or store (`MLFLOW_TRACKING_URI`).
     """
@@ -67,5 +68,6 @@ class Settings(BaseSettings):
     shared_url: str | None = None
     clean_dir: Path | None = None
     samples: int = Field(default=1500, ge=100)
+    refit_steps: int = Field(default=1500, ge=1)
     gates: Thresholds = Thresholds()
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import abair.continual.refit
 from abair import Restorer
 from abair.deployment import read_deployment
 from abair_registry.db import queries
@@ -45,7 +44,7 @@ FRESH = 25
 def make_small() -> None:
     """As little work as has all the steps: what is killed is the bookkeeping, not the training."""
     torch.set_num_threads(1)
-    abair.continual.refit.STEPS, abair.continual.refit.EPOCH = 120, 40
+    os.environ["ABAIR_REFIT_STEPS"] = "120"
     challenger.TRAINED, challenger.CHAINED, challenger.JUDGED, challenger.FULL_STEPS = 20, 8, 6, 40
     for name in ("bars", "confusion", "histograms", "sheet"):
         setattr(charts, name, _small_figure)

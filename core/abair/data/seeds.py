@@ -1,7 +1,7 @@
 """Named random streams: every random number of a sample depends on its key alone.
 
-A key is (seed, stream, indices...). A resumed run therefore sees the samples that it would have seen, and several
-workers or processes share the work without talking to each other.
+A key is (seed, stream, indices...). A resumed run therefore sees the samples that it would have
+seen, and several workers or processes share the work without talking to each other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 @unique
 class Stream(IntEnum):
-    """What random numbers are for. A value is part of every seed: never change one or use it again."""
+    """What random numbers are for. Values are part of seeds: never change or reuse one."""
 
     BACKBONE_SAMPLE = 1
     """Phase I: a training crop and its damage, by batch and item."""
@@ -67,7 +67,7 @@ class Stream(IntEnum):
 
 
 def generator_for(seed: int, stream: Stream, *indices: int) -> torch.Generator:
-    """Return the generator of one item of a stream; the same arguments give the same random numbers.
+    """Return the generator of one item of a stream; equal arguments give equal numbers.
 
     Give all items of a stream equally many indices: trailing zeros do not change the seed.
     """
@@ -75,9 +75,10 @@ def generator_for(seed: int, stream: Stream, *indices: int) -> torch.Generator:
 
 
 def generator_from(*key: int) -> torch.Generator:
-    """Return a generator seeded by a whole key of non-negative integers; samples take theirs from `generator_for`.
+    """Return a generator seeded by a key of non-negative integers.
 
-    It remains for keys from before streams had names: made pictures, whose pixels would change with their keys.
+    Samples take theirs from `generator_for`. This is for keys from before streams had names: made
+    pictures, whose pixels would change with their keys.
     """
     seed = int(np.random.SeedSequence([int(part) for part in key]).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return torch.Generator().manual_seed(seed)

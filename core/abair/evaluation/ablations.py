@@ -10,7 +10,7 @@ run continues from its checkpoint.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,9 +18,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from abair.continual.refit import refit
-from abair.continual.replay import Features, HeldOut, replay_of
-from abair.data.degrade import CleanPhotos, Degrader, Recipe
+from abair.continual.collect import ReplayCounts, build_replay
+from abair.continual.refit import RefitConfig, refit
+from abair.continual.replay import Features, HeldOut
+from abair.data.degrade import Degrader, Recipe
+from abair.data.photos import CleanPhotos
 from abair.data.seeds import Stream, generator_for
 from abair.evaluation.training_cost import COST_COLUMNS, TrainingCost, training_cost
 from abair.model import compression_features
@@ -45,15 +47,14 @@ NO_STEP_LIMIT: Final = 1_000_000
 class AblationConfig:
     """The size of the experiment.
 
-    `mixture_count`: held-out samples of each kind of mixture. `estimator_count`: held-out samples
-    per label and chain that an estimator is evaluated on; `replay_count`: samples per label that it
-    is fitted to (None: the default of `replay_of`).
+    `mixture_count`: held-out samples of each kind of mixture. `replay`: the samples that an
+    estimator is fitted to and evaluated on. `refit`: how it is fitted.
     """
 
     ranks: tuple[int, ...] = (2, 4, 8, 16)
     mixture_count: int = 24
-    estimator_count: int = 8
-    replay_count: int | None = None
+    replay: ReplayCounts = field(default_factory=lambda: ReplayCounts(80, 8, 8))
+    refit: RefitConfig = field(default_factory=RefitConfig)
     pretraining: Settings = PRETRAINING
     adapting: Settings = ADAPTING
 
@@ -212,8 +213,8 @@ class _Experiment:
     def _mixture_psnr(self, network: Backbone) -> dict[str, float]:
         """Return the PSNR in dB on held-out chains of two and on photos damaged by regions."""
         kinds = {
-            "chains": Recipe(cutmix=0.0, double=1.0, clean=0.0),
-            "regions": Recipe(cutmix=1.0, double=0.0, clean=0.0),
+            "chains": Recipe(cutmix=0.0, mixture=1.0, clean=0.0),
+            "regions": Recipe(cutmix=1.0, mixture=0.0, clean=0.0),
         }
         metrics = {}
         for name, recipe in kinds.items():
@@ -227,10 +228,7 @@ class _Experiment:
 
     def _top1_by_features(self, network: Backbone) -> dict[str, float]:
         """Return the accuracy in [0, 1] on single degradations, by selection of features."""
-        replay = replay_of(
-            network, self.degrader, [self.photos], self.held_out, self.config.estimator_count, 0,
-            trained=self.config.replay_count,
-        )  # fmt: skip
+        replay = build_replay(network, self.degrader, [self.photos], self.held_out, self.config.replay, 0)
         known, context = replay.features, network.size.context
         columns = torch.arange(known.values.shape[1])
         compression = columns.numel() - context - compression_features.STATISTICS
@@ -241,7 +239,7 @@ class _Experiment:
             "global view alone": columns[-context:],
         }
         samples = [sample for sample in replay.held_out if len(sample.labels) == 1]
-        return {name: _accuracy(known, samples, chosen) for name, chosen in selections.items()}
+        return {name: _accuracy(known, samples, chosen, self.config.refit) for name, chosen in selections.items()}
 
     def _settings(self, defaults: Settings, times: int = 1) -> Settings:
         limits = {
@@ -270,13 +268,13 @@ def _sum(costs: Sequence[TrainingCost]) -> TrainingCost:
     )
 
 
-def _accuracy(known: Features, samples: Sequence[HeldOut], columns: Tensor) -> float:
+def _accuracy(known: Features, samples: Sequence[HeldOut], columns: Tensor, config: RefitConfig) -> float:
     """Fit an estimator to the chosen columns of the features; return its accuracy on `samples`."""
     features = replace(known, values=known.values[:, columns])
     torch.manual_seed(0)
     untrained = Estimator(known.labels, features.values.shape[1])
-    estimator = refit(untrained, known.backbone, known.labels, [], [features], 0)
-    seen = torch.stack([sample.seen for sample in samples])[:, columns]
+    estimator = refit(untrained, known.backbone, known.labels, [], [features], 0, config=config)
+    seen = torch.stack([sample.features for sample in samples])[:, columns]
     with torch.inference_mode():
         predicted = estimator(seen).argmax(1).tolist()
     correct: list[bool] = [known.labels[i] == sample.labels[0] for i, sample in zip(predicted, samples, strict=True)]

@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from abair.contract import RECORD_FILE
-from abair.data.degrade import CleanPhotos, Degrader
+from abair.data.degrade import Degrader
+from abair.data.photos import CleanPhotos
 from abair.data.synthesizers import load_synthesizer
 from abair.discovery import Found
 from abair.errors import TrainingError

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from abair.errors import DeploymentError
-from abair.model import compression_features
+from abair.model import compression_features, views
 from abair.model.backbone import Backbone, BackboneSize, freeze
 from abair.model.safetensors_io import read_header, read_tensors, write_tensors
 
@@ -50,6 +50,14 @@ def extract_features(backbone: Backbone, crops: Tensor, view: Tensor) -> Tensor:
     maps.append(backbone.features(crops, context.expand(len(crops), -1), maps))
     statistics = [values for x in maps for values in (x.mean((2, 3)), x.amax((2, 3)), x.std((2, 3)))]
     return torch.cat([*statistics, compression_features.statistics(crops), context.expand(len(crops), -1)], dim=1)
+
+
+@torch.inference_mode()
+def extract_image_features(backbone: Backbone, image: Tensor) -> Tensor:
+    """Return the features (16, F) float16 of an image (3, H, W) in [0, 1], one row a crop."""
+    pixels = image.permute(1, 2, 0).numpy()
+    rows: Tensor = extract_features(backbone, views.crops(pixels), views.global_view(pixels)).half()
+    return rows
 
 
 class Estimator(nn.Module):

@@ -15,7 +15,8 @@ import torch
 
 from abair import __version__
 from abair.contract import RECORD_FILE, Degradation
-from abair.data.degrade import SAMPLES, Degrader
+from abair.data.degrade import Degrader
+from abair.data.photos import SAMPLE_SOURCE
 from abair.data.synthesizers import load_synthesizer
 from abair.deployment import FACTORY, read_deployment
 from abair.discovery import discover
@@ -207,7 +208,7 @@ def _fill(degradation: Degradation, text: str, data: Path | None, say: Callable[
     if card is None:
         return None
     photos = photos_of(data)[0]
-    terms = "say here what they allow" if photos.source != SAMPLES else "public domain, CC0 and similar, by photo"
+    terms = "say here what they allow" if photos.source != SAMPLE_SOURCE else "public domain, CC0 and similar, by photo"
     row = [_called(photos.source), str(len(photos)), photos.digest()[:12], terms]
     table = markdown_table(["set", "photos", "SHA-256 of their pixels", "terms"], [row], left=range(4))
     readme.fill(card, readme.DATA, table)  # who has a table of their own has no marks

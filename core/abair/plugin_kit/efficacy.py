@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from abair.data.degrade import CleanPhotos, Degrader, to_8_bit
+from abair.data.degrade import Degrader, to_8_bit
+from abair.data.photos import CleanPhotos
 from abair.data.seeds import Stream, generator_for
 from abair.metrics import psnr, ssim
 from abair.model.backbone import Backbone

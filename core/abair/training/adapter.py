@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
-from abair.data.degrade import CleanPhotos, Degrader, pixels_digest
+from abair.data.degrade import Degrader
+from abair.data.photos import CleanPhotos, pixels_digest
 from abair.data.seeds import Stream, generator_for
 from abair.errors import MissingExtraError, TrainingError
 from abair.model.backbone import Backbone, fingerprint, freeze

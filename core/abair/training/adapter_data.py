@@ -20,7 +20,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from abair.data.degrade import CleanPhotos, Degrader, Sample, to_8_bit
+from abair.data.degrade import Degrader, Sample, to_8_bit
+from abair.data.photos import CleanPhotos
 from abair.data.seeds import Stream, generator_for
 from abair.model.backbone import pool_global_view
 from abair.physics import chance, uniform
@@ -89,4 +90,4 @@ def _damaged(
     if other is None:
         return degrader.single(clean, degradation, generator)
     names = (degradation, other) if chance(generator, 0.5) else (other, degradation)
-    return degrader.chain(clean, names, generator)
+    return degrader.mixture(clean, names, generator)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from abair.data.degrade import CleanPhotos, Degrader
+from abair.data.degrade import Degrader
+from abair.data.photos import CleanPhotos
 from abair.data.seeds import Stream, generator_for
 from abair.model.backbone import Backbone, pool_global_view
 from abair.training.loop import Batch

@@ -23,19 +23,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from abair.continual.replay import seen_in
-from abair.data.degrade import CleanPhotos, Degrader, Recipe, SampleKind, to_8_bit
-from abair.data.file_artifacts import filed
+from abair.data.degrade import Degrader, Recipe, SampleKind, to_8_bit
+from abair.data.file_artifacts import apply_file_artifacts
+from abair.data.photos import CleanPhotos
 from abair.data.seeds import Stream, generator_for
 from abair.files import atomic_write
 from abair.model import views
 from abair.model.backbone import Backbone, fingerprint
 from abair.model.blend_cost import BlendCosts, log_blend_error
-from abair.model.estimator import Estimator, feature_count
+from abair.model.estimator import Estimator, extract_image_features, feature_count
 from abair.training.loop import Batch
 from abair.training.settings import Settings
 
-RECIPE: Final = Recipe(cutmix=0.1, double=0.2, clean=0.24, filed=0.25, toned=0.25)
+RECIPE: Final = Recipe(cutmix=0.1, mixture=0.2, clean=0.24, file_artifacts=0.25, gamma=0.25)
 """More clean samples and chains than in phase I, and fewer regions: a label that is rare in training is rarely
 recognised, a photo that needs nothing suffers more from an adapter than one that is mildly damaged suffers from none,
 and chains are where blends matter. And a quarter that
@@ -77,9 +77,10 @@ class EstimateTask:
         samples: int = POOL,
         costs: BlendCosts | None = None,
         start: Estimator | None = None,
+        validation_samples: int = VALIDATION_SAMPLES,
     ) -> None:
         torch.manual_seed(settings.seed)
-        self._costs = costs
+        self._costs, self._validation_samples = costs, validation_samples
         self.backbone = backbone
         self.module = Estimator(degrader.labels, feature_count(backbone.size))
         self._start = "" if start is None else fingerprint(start)
@@ -125,7 +126,12 @@ class EstimateTask:
         sample = self.degrader.sample(self.photos.scene(generator, self.settings.crop), generator)
         shares = sample.types.mean((1, 2))  # halves for two in a chain, shares of the area where regions differ
         called, costs = self._costs(sample) if self._costs else (shares, torch.zeros(len(shares), len(shares)))
-        return seen_in(self.backbone, sample.degraded), called, costs, torch.tensor(sample.kind is SampleKind.MIXTURE)
+        return (
+            extract_image_features(self.backbone, sample.degraded),
+            called,
+            costs,
+            torch.tensor(sample.kind is SampleKind.MIXTURE),
+        )
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy with what the samples are called, and the restoration's error."""
@@ -162,21 +168,23 @@ class EstimateTask:
     @cached_property
     def _filed(self) -> Tensor:
         rows = []
-        for item in range(VALIDATION_SAMPLES):
+        for item in range(self._validation_samples):
             generator = generator_for(0, Stream.FILE_ARTIFACT_VALIDATION, item)
             clean = self.held_out.scene(generator, VALIDATION_SIDE, smallest=1.0)
-            rows.append(seen_in(self.backbone, to_8_bit(filed(clean, generator))).float().mean(0))
+            rows.append(
+                extract_image_features(self.backbone, to_8_bit(apply_file_artifacts(clean, generator))).float().mean(0)
+            )
         return torch.stack(rows)
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
         rows, target = [], []
         for position, label in enumerate(self.module.labels):
-            for item in range(VALIDATION_SAMPLES):
+            for item in range(self._validation_samples):
                 generator = generator_for(0, Stream.ESTIMATOR_VALIDATION, position, item)
                 clean = self.held_out.scene(generator, VALIDATION_SIDE, smallest=1.0)
                 degraded = self.degrader.single(clean, label, generator).degraded
-                rows.append(seen_in(self.backbone, degraded).float().mean(0))
+                rows.append(extract_image_features(self.backbone, degraded).float().mean(0))
                 target.append(position)
         return torch.stack(rows), torch.tensor(target)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from abair.data.degrade import Pixels, load_photos, photos_in, split_photos
+from abair.data.photos import Pixels, find_photos, load_photos, split_photos
 from abair.errors import TrainingError
 from abair.training.adapter_data import view_of
 
@@ -44,8 +44,8 @@ def read_pairs(folder: Path, smallest: int) -> tuple[Pairs, Pairs]:
     Raises:
         TrainingError: a folder is missing, a name has no partner, two partners differ in size, or a pair is too small.
     """
-    clean = {path.stem: path for path in photos_in(folder / "clean")}
-    degraded = {path.stem: path for path in photos_in(folder / "degraded")}
+    clean = {path.stem: path for path in find_photos(folder / "clean")}
+    degraded = {path.stem: path for path in find_photos(folder / "degraded")}
     if alone := sorted(clean.keys() ^ degraded.keys()):
         raise TrainingError(
             f"{folder}: found {alone[0]} without a partner; expected equal names in clean/ and degraded/"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from abair.continual.replay import Replay, features_of, replay_of, together
+from abair.continual.collect import ReplayCounts, build_replay, compute_features
+from abair.continual.replay import Replay, concatenate
 from abair.contract import CONFIG_FILE, RECORD_FILE
-from abair.data.degrade import CleanPhotos, Degrader, Recipe, clean_photos
+from abair.data.degrade import Degrader, Recipe
+from abair.data.photos import CleanPhotos, load_clean_photos
 from abair.data.synthesizers import load_synthesizer
 from abair.deployment import BACKBONE_FILE, FACTORY, Deployment, read_deployment
 from abair.discovery import Found, Plugins, discover
@@ -28,17 +30,31 @@ from abair.training import distributed
 from abair.training.adapter import AdaptTask
 from abair.training.backbone import Pretraining, PretrainTask
 from abair.training.bundle import assemble
-from abair.training.estimator import RECIPE, EstimateTask
+from abair.training.estimator import POOL, RECIPE, VALIDATION_SAMPLES, EstimateTask
 from abair.training.loop import CHECKPOINT, State, Watch, train
 from abair.training.real_pairs import read_pairs
 from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings, read_settings, write_settings
-from abair.training.temperature import calibrate
+from abair.training.temperature import SAMPLES, calibrate
 
 CLEAN_DIR = "ABAIR_CLEAN_DIR"
-REPLAYED, CHAINED = 12, 6
-"""Held-out samples of each label, and of each chain of two, in a bundle's replay."""
-FURTHER, FILED = 200, 300
-"""Samples a degradation besides the usual ones: photos as they are or toned; damaged ones from inexact files."""
+
+
+@dataclass(frozen=True)
+class SampleCounts:
+    """How many samples phase III makes."""
+
+    pool: int = POOL
+    """Training samples."""
+    validation: int = VALIDATION_SAMPLES
+    """Held-out samples a label, for the metrics."""
+    temperature: int = SAMPLES
+    """Held-out samples by which the temperature is chosen."""
+    replay: ReplayCounts = field(default_factory=ReplayCounts)
+    """Samples in the bundle's replay."""
+    gamma: int = 200
+    """Further samples a degradation there, of photos some of which have another gamma."""
+    artifacts: int = 300
+    """Further samples a degradation there, all damaged and with file artifacts."""
 
 
 def train_backbone(
@@ -55,7 +71,7 @@ def train_backbone(
     if size not in SIZES:
         raise TrainingError(f"size {size}: unknown; expected one of {', '.join(SIZES)}")
     settings = read_settings(PRETRAINING, settings_file, **overrides)
-    recipe = Recipe(emphasis=tuple(sorted(settings.emphasis.items())))
+    recipe = Recipe(sampling_weights=tuple(sorted(settings.emphasis.items())))
     degrader, (photos, held_out) = Degrader(_synthesizers(_usable(labels)), recipe), photos_of(data)
     torch.manual_seed(settings.seed)
     task = PretrainTask(Backbone(SIZES[size]), degrader, photos, held_out, settings)
@@ -118,7 +134,8 @@ def train_adapter(
 def train_estimator(
     *, data: Path | None, out: Path, name: str = "custom", run: Path | None = None, backbone: Path | None = None,
     adapters: Path | None = None, start: Path | None = None, mean_with: Path | None = None,
-    settings_file: Path | None = None, labels: Sequence[str] = (), device: str = "cpu", **overrides: Any,
+    settings_file: Path | None = None, labels: Sequence[str] = (), device: str = "cpu",
+    counts: SampleCounts | None = None, **overrides: Any,
 ) -> Deployment:  # fmt: skip
     """Phase III: train the estimator for `labels`, by default all installed ones, and assemble the bundle in `out`.
 
@@ -132,7 +149,7 @@ def train_estimator(
         AdapterError: a plugin's adapter does not belong to the backbone.
         DeploymentError: `start` or `mean_with` is no estimator for these labels.
     """
-    settings = read_settings(ESTIMATING, settings_file, **overrides)
+    settings, counts = read_settings(ESTIMATING, settings_file, **overrides), counts or SampleCounts()
     plugins = _usable(labels)
     degrader, (photos, held_out) = Degrader(_synthesizers(plugins), RECIPE), photos_of(data)
     source = backbone or _factory_backbone()
@@ -150,16 +167,18 @@ def train_estimator(
     blender = Blender(network, adapters_read)
     made = run / "estimator.safetensors"
     _expect_elsewhere(mean_with, made, out / made.name)
-    task = EstimateTask(network, degrader, photos, held_out, settings, run, costs=BlendCosts(blender), start=begun)
+    task = EstimateTask(
+        network, degrader, photos, held_out, settings, run, counts.pool, BlendCosts(blender), begun, counts.validation
+    )
     state = train(task, settings, run, device=device)
     if distributed.is_first():
         if averaged is not None:
             task.take_mean(averaged)
         # Parts of the samples go into the bundle, which is published: they are photographs that may be, and drawn
         # pictures. Features of them, too: those who bring a label without photos of their own damage the same ones.
-        common, samples = clean_photos(None)
+        common, samples = load_clean_photos(None)
         sources = [photos] if photos.digest() == common.digest() else [photos, common]
-        temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out)
+        temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out, counts.temperature)
         save_estimator(task.module, made)
         deployment = assemble(
             out,
@@ -168,7 +187,7 @@ def train_estimator(
             backbone=source,
             estimator=made,
             adapters=members,
-            replay=_replay(network, degrader, sources, samples, settings.seed),
+            replay=_replay(network, degrader, sources, samples, settings.seed, counts),
         )
         if deployment.backbone.fingerprint != before:
             raise TrainingError(
@@ -197,7 +216,12 @@ def _estimator(file: Path | None, labels: Sequence[str], network: Backbone) -> E
 
 
 def _replay(
-    network: Backbone, degrader: Degrader, sources: Sequence[CleanPhotos], samples: CleanPhotos, seed: int
+    network: Backbone,
+    degrader: Degrader,
+    sources: Sequence[CleanPhotos],
+    samples: CleanPhotos,
+    seed: int,
+    counts: SampleCounts,
 ) -> Replay:
     """What the labels leave behind for estimators that come later, whatever their labels will be.
 
@@ -206,15 +230,15 @@ def _replay(
     the first source alone, which has most photos.
     """
     synthesizers = degrader.synthesizers
-    exact = replace(RECIPE, filed=0.0, toned=0.0)
-    made = replay_of(network, Degrader(synthesizers, exact), sources, samples, REPLAYED, seed, chained=CHAINED)
-    toned = replace(exact, double=0.0, toned=RECIPE.toned)
-    recipes = [(toned, FURTHER), (replace(toned, clean=0.0, filed=1.0), FILED)]
+    exact = replace(RECIPE, file_artifacts=0.0, gamma=0.0)
+    made = build_replay(network, Degrader(synthesizers, exact), sources, samples, counts.replay, seed)
+    toned = replace(exact, mixture=0.0, gamma=RECIPE.gamma)
+    recipes = [(toned, counts.gamma), (replace(toned, clean=0.0, file_artifacts=1.0), counts.artifacts)]
     further = [
-        features_of(network, Degrader(synthesizers, recipe), sources[0], count * len(synthesizers), seed + number)
+        compute_features(network, Degrader(synthesizers, recipe), sources[0], count * len(synthesizers), seed + number)
         for number, (recipe, count) in enumerate(recipes, start=1)
     ]
-    return replace(made, features=together([made.features, *further]))
+    return replace(made, features=concatenate([made.features, *further]))
 
 
 def _usable(labels: Sequence[str]) -> Plugins:
@@ -258,7 +282,7 @@ def photos_of(data: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
         TrainingError: there are none, or one cannot be read.
     """
     folder = data or (Path(os.environ[CLEAN_DIR]) if os.environ.get(CLEAN_DIR) else None)
-    return clean_photos(folder)
+    return load_clean_photos(folder)
 
 
 def _begin_from(start: Path, module: Pretraining) -> None:

@@ -11,13 +11,13 @@ from typing import Final
 
 import torch
 
-from abair.continual.replay import seen_in
-from abair.data.degrade import CleanPhotos, Degrader
+from abair.data.degrade import Degrader
+from abair.data.photos import CleanPhotos
 from abair.data.seeds import Stream, generator_for
 from abair.labels import CLEAN
 from abair.model.backbone import Backbone
 from abair.model.blend_cost import ERROR_FLOOR, centre_crop
-from abair.model.estimator import Estimator
+from abair.model.estimator import Estimator, extract_image_features
 from abair.model.lora import Blender
 from abair.training.estimator import VALIDATION_SIDE
 
@@ -28,14 +28,19 @@ SAMPLES: Final = 200
 
 @torch.inference_mode()
 def calibrate(
-    estimator: Estimator, backbone: Backbone, blender: Blender, degrader: Degrader, photos: CleanPhotos
+    estimator: Estimator,
+    backbone: Backbone,
+    blender: Blender,
+    degrader: Degrader,
+    photos: CleanPhotos,
+    samples: int = SAMPLES,
 ) -> float:
     """Choose the estimator's temperature and set it; returns it."""
     losses = dict.fromkeys(TEMPERATURES, 0.0)
-    for index in range(SAMPLES):
+    for index in range(samples):
         generator = generator_for(0, Stream.TEMPERATURE, index)
         sample = degrader.sample(photos.scene(generator, VALIDATION_SIDE, smallest=1.0), generator)
-        logits = estimator(seen_in(backbone, sample.degraded).float().mean(0, keepdim=True))[0]
+        logits = estimator(extract_image_features(backbone, sample.degraded).float().mean(0, keepdim=True))[0]
         degraded, clean, view = centre_crop(sample)
         for temperature in TEMPERATURES:
             weights = dict(zip(estimator.labels, (logits / temperature).softmax(0).tolist(), strict=True))

@@ -15,10 +15,10 @@ from typing import Final, Literal
 import torch
 
 from abair.continual.compare import Contender, Evaluation, evaluate
-from abair.continual.refit import refit
+from abair.continual.refit import RefitConfig, refit
 from abair.continual.replay import Features, HeldOut, Replay
-from abair.continual.score_cache import Measured, measured
-from abair.data.degrade import CleanPhotos, clean_photos
+from abair.continual.score_cache import ScoreCache, open_score_cache
+from abair.data.photos import CleanPhotos, load_clean_photos
 from abair.errors import TrainingError
 from abair.labels import CLEAN
 from abair.model.backbone import Backbone, load_backbone
@@ -59,7 +59,7 @@ class Photos:
     @cached_property
     def both(self) -> tuple[CleanPhotos, CleanPhotos]:
         """To train on, and held out."""
-        return clean_photos(self.folder)
+        return load_clean_photos(self.folder)
 
     def digests(self) -> dict[str, str]:
         """Which photos these are."""
@@ -113,7 +113,7 @@ def make_replay(
         )
         made = Replay.load(path)
         of = made.features
-        chained = made.chains.features.labels if made.chains else (label, CLEAN)
+        chained = made.mixtures.features.labels if made.mixtures else (label, CLEAN)
         asked = {*(other.label for other in known), label, CLEAN}  # those that do not work are left out
         if (
             (of.backbone, of.labels, chained[-2:]) != (champion.fingerprint, (label, CLEAN), (label, CLEAN))
@@ -167,6 +167,7 @@ class Trainer:
     seed: int
     cache: Path
     samples: int = 1500
+    refit_steps: int = 1500
     _loaded: dict[str, Replay] = field(default_factory=dict)
     _read: dict[Member, Adapter] = field(default_factory=dict)
 
@@ -199,7 +200,7 @@ class Trainer:
         if not self.fresh:
             return ("alone",)
         fresh = [member for member in self.proposal.members if member.label in self.fresh and member.replay]
-        chained = any(self._replay(member.replay).chains for member in fresh)
+        chained = any(self._replay(member.replay).mixtures for member in fresh)
         return ("with chains", "alone", "whole") if chained else ("alone", "whole")
 
     def by_features(self, watch: Watch, *, fit: Fit = "alone") -> Estimator:
@@ -221,8 +222,8 @@ class Trainer:
         known: list[Features] = []
         for replay in map(self._replay, self._old()):
             known.append(replay.features)
-            if replay.chains and set(self.fresh).isdisjoint(replay.chains.features.labels):
-                known.append(replay.chains.features)
+            if replay.mixtures and set(self.fresh).isdisjoint(replay.mixtures.features.labels):
+                known.append(replay.mixtures.features)
         fresh = [self._replay(member.replay) for member in new]
         return refit(
             self.outputs,
@@ -232,8 +233,9 @@ class Trainer:
             [replay.features for replay in fresh],
             self.seed,
             watch,
-            chains=[replay.chains for replay in fresh if replay.chains and fit == "with chains"],
+            mixtures=[replay.mixtures for replay in fresh if replay.mixtures and fit == "with chains"],
             whole=fit == "whole",
+            config=RefitConfig(steps=self.refit_steps, report_every=max(1, min(100, self.refit_steps // 3))),
         )
 
     def anew(self, watch: Watch) -> Estimator:
@@ -275,15 +277,15 @@ class Trainer:
         """
         if missing := self.missing():
             raise TrainingError(f"label {missing[0]}: found no held-out samples; expected some; add its plugin again")
-        with measured(self.cache / "measured.json") as known:
+        with open_score_cache(self.cache / "measured.json") as known:
             champion = self._contender(self.champion, self.outputs, known)
             return evaluate(self.contender(estimator, known), champion, self._held_out(), self.fresh)
 
-    def contender(self, estimator: Estimator, known: Measured | None = None) -> Contender:
+    def contender(self, estimator: Estimator, known: ScoreCache | None = None) -> Contender:
         """The proposal with an estimator, ready to restore."""
-        return self._contender(self.proposal, estimator, known or Measured())
+        return self._contender(self.proposal, estimator, known or ScoreCache())
 
-    def _contender(self, of: DeploymentSnapshot, estimator: Estimator, known: Measured) -> Contender:
+    def _contender(self, of: DeploymentSnapshot, estimator: Estimator, known: ScoreCache) -> Contender:
         marks = {member.label: member.weights_sha256 for member in of.members} | {CLEAN: of.fingerprint}
         return Contender(self.backbone, estimator, self._adapters(of), marks, known)
 
@@ -318,7 +320,7 @@ class Trainer:
             for kind in kinds:
                 samples += [sample for sample in mixtures if sample.labels == kind][:KEPT]
         # a blob may hold several labels' samples: each is looked at once
-        return list({sample.mark + str(sample.labels): sample for sample in samples}.values())
+        return list({sample.digest + str(sample.labels): sample for sample in samples}.values())
 
     def _old(self) -> list[str]:
         return self._shas(lambda member: member.label not in self.fresh)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from abair.continual.compare import Contender, Evaluation, pixels
+from abair.continual.compare import Contender, Evaluation, to_picture
 from abair.labels import CLEAN
 from abair.metrics import psnr
 from abair.report import Group, Report, Way
@@ -129,10 +129,10 @@ def sheet(evaluation: Evaluation, contender: Contender, new: Sequence[str]) -> F
     figure = Figure(figsize=(1.75 * len(columns) + 1.2, 1.75 * len(rows) + 0.4), layout="constrained")
     grid: Any = figure.subplots(len(rows), len(columns), squeeze=False)
     for axes_row, (name, sample, said) in zip(grid, rows, strict=True):
-        clean = pixels(sample.clean)
+        clean = to_picture(sample.clean)
         oracle = {label: 1 / len(sample.labels) for label in sample.labels}
         pictures = [
-            pixels(sample.degraded),
+            to_picture(sample.degraded),
             contender.restore(sample, {}),
             contender.restore(sample, said),
             contender.restore(sample, oracle),

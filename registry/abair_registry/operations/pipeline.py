@@ -178,6 +178,7 @@ class _Operation:
             seed=options.seed,
             cache=registry.settings.home / "cache",
             samples=registry.settings.samples,
+            refit_steps=registry.settings.refit_steps,
         )
 
     def do(self) -> _Done:

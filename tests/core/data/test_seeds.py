@@ -1,4 +1,4 @@
-"""Random streams: named, each used in one place, and with the values that all samples so far were made with."""
+"""Random streams: named, each used in one place, with the values of all samples so far."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from abair.data.degrade import CleanPhotos, Degrader
+from abair.data.degrade import Degrader
+from abair.data.photos import CleanPhotos
 from abair.data.seeds import Stream, generator_for, generator_from
 from abair.physics import uniform
 
@@ -44,7 +45,7 @@ FIRST_DRAWS: Final = {
     Stream.MIXTURE_DAMAGE: 1816189541,
     Stream.SYNTHESIZER_PROBE: 392357636,
 }
-"""The first integer below 2**31 for seed 1 and indices 2, 3: recorded when streams were bare numbers."""
+"""First integers below 2**31 for seed 1, indices 2 and 3, of when streams were numbers."""
 
 
 def _halve(clean: Tensor, _generator: torch.Generator) -> Tensor:

@@ -14,7 +14,7 @@ from tests.conftest import pictures
 
 from abair.cli.app import run
 from abair.cli.train import _minutes
-from abair.data.degrade import clean_photos
+from abair.data.photos import load_clean_photos
 from abair.discovery import discover
 from abair.errors import MissingExtraError, TrainingError
 from abair.model.backbone import SIZES, Backbone, save_backbone
@@ -75,7 +75,7 @@ def test_the_card_gets_the_table_and_the_run_its_pictures(
     assert str(photos.parent) not in text  # it is published
     rows = [line for line in text.splitlines() if line.startswith(f"| {photos.name} | ")]
     assert len(rows) == 1
-    assert clean_photos(photos)[0].digest()[:12] in rows[0]
+    assert load_clean_photos(photos)[0].digest()[:12] in rows[0]
     assert list(done.efficacy.means) == [INPUT, BARE, "adapter rain"]  # the factory's adapters are another backbone's
     for file in ("curves.png", "before-after.png"):
         with Image.open(tmp_path / "run" / file) as picture:

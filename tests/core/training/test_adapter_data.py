@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from abair.data.degrade import CleanPhotos, Degrader
+from abair.data.degrade import Degrader
+from abair.data.photos import CleanPhotos
 from abair.model.backbone import SIZES, Backbone, pool_global_view
 from abair.model.lora import Adapter, Blender, adaptable_layers
 from abair.training.adapter import SCALE, AdaptTask

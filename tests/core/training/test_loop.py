@@ -22,7 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from abair.data.degrade import CleanPhotos, Degrader
+from abair.data.degrade import Degrader
+from abair.data.photos import CleanPhotos
 from abair.data.seeds import generator_from
 from abair.errors import TrainingError
 from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone

@@ -19,9 +19,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from abair import Restorer
+from abair.continual.collect import ReplayCounts
 from abair.continual.replay import Replay
 from abair.contract import WEIGHTS_FILE
-from abair.data.degrade import CleanPhotos, Degrader, Recipe, Sample, SampleKind
+from abair.data.degrade import Degrader, Recipe, Sample, SampleKind
+from abair.data.photos import CleanPhotos
 from abair.discovery import Problem, discover
 from abair.errors import AdapterError, DeploymentError, PluginError, TrainingError
 from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone
@@ -31,7 +33,7 @@ from abair.model.lora import read_adapter
 from abair.model.safetensors_io import read_header
 from abair.training import estimator
 from abair.training.adapter import AdaptTask
-from abair.training.run import train_adapter, train_backbone, train_estimator
+from abair.training.run import SampleCounts, train_adapter, train_backbone, train_estimator
 from abair.training.settings import Settings
 
 DEGRADATIONS = ("blur", "haze", "low-light", "noise", "rain")
@@ -237,12 +239,17 @@ def test_a_backbone_that_changed_in_phase_two_is_noticed(
     assert not (tmp_path / "out").exists()
 
 
-def test_phase_three_makes_a_bundle_that_restores(
-    photos: Path, backbone: Path, adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("abair.continual.replay.TRAINED", 3)
-    for name, count in {"REPLAYED": 1, "FURTHER": 1, "FILED": 2}.items():
-        monkeypatch.setattr(f"abair.training.run.{name}", count)
+FEW = SampleCounts(
+    validation=6,
+    temperature=12,
+    replay=ReplayCounts(features=3, held_out=1, held_out_mixtures=1),
+    gamma=1,
+    artifacts=2,
+)
+"""As little as has all kinds of samples."""
+
+
+def test_phase_three_makes_a_bundle_that_restores(photos: Path, backbone: Path, adapters: Path, tmp_path: Path) -> None:
     before = backbone.read_bytes()
     kept = {name: (adapters / name / "tiny" / "adapter_model.safetensors").read_bytes() for name in DEGRADATIONS}
     deployment = train_estimator(
@@ -253,6 +260,7 @@ def test_phase_three_makes_a_bundle_that_restores(
         adapters=adapters,
         labels=DEGRADATIONS,
         steps=2,
+        counts=FEW,
         **QUICK | {"crop": 64},
     )
     assert deployment.labels == (*DEGRADATIONS, "clean")
@@ -270,13 +278,10 @@ def test_phase_three_makes_a_bundle_that_restores(
 
 
 def test_phase_three_ends_in_a_mean_where_it_is_asked_to(
-    photos: Path, backbone: Path, adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, backbone: Path, adapters: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("abair.continual.replay.TRAINED", 3)
-    for name, count in {"REPLAYED": 1, "FURTHER": 1, "FILED": 2}.items():
-        monkeypatch.setattr(f"abair.training.run.{name}", count)
     given = {"data": photos, "run": tmp_path / "run", "backbone": backbone, "adapters": adapters} | QUICK
-    given |= {"labels": DEGRADATIONS, "steps": 1, "crop": 64}
+    given |= {"labels": DEGRADATIONS, "steps": 1, "crop": 64, "counts": FEW}
     other, labels = tmp_path / "other.safetensors", (*DEGRADATIONS, "clean")
     torch.manual_seed(3)
     save_estimator(Estimator(labels, feature_count(SIZES["tiny"])), other)
@@ -309,7 +314,7 @@ def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
         made.append(generator.initial_seed())
         return clean * 0.5
 
-    photos, degrader = CleanPhotos([photo], "one"), Degrader({"darker": darker}, Recipe(cutmix=0, double=0, clean=0))
+    photos, degrader = CleanPhotos([photo], "one"), Degrader({"darker": darker}, Recipe(cutmix=0, mixture=0, clean=0))
     settings = Settings(steps=9, batch=2, crop=128, learning_rate=1e-3)
     torch.manual_seed(0)
     network = Backbone(SIZES["tiny"])
@@ -361,7 +366,7 @@ def test_what_a_chain_is_called_is_learnt_as_blends_are_made(tmp_path: Path, mon
 def test_a_region_of_exactly_half_the_area_is_not_learnt_as_a_mixture(tmp_path: Path) -> None:
     class Halves(Degrader):
         def sample(self, clean: torch.Tensor, generator: torch.Generator) -> Sample:
-            sample = self.chain(clean, ("darker", "paler"), generator)
+            sample = self.mixture(clean, ("darker", "paler"), generator)
             return replace(sample, kind=kind)
 
     photos = CleanPhotos([np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)], "one")
@@ -384,7 +389,7 @@ def test_what_costs_call_a_chain_is_kept_with_the_sample(tmp_path: Path) -> None
 
     photos = CleanPhotos([np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)], "one")
     damage = {"darker": lambda clean, _: clean * 0.5, "paler": lambda clean, _: clean * 0.5 + 0.5}
-    degrader = Degrader(damage, Recipe(cutmix=0, double=1, clean=0))
+    degrader = Degrader(damage, Recipe(cutmix=0, mixture=1, clean=0))
     settings, costs = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3), cast("BlendCosts", Telling())
     task = estimator.EstimateTask(
         Backbone(SIZES["tiny"]), degrader, photos, photos, settings, tmp_path, samples=2, costs=costs

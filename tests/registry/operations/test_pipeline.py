@@ -368,7 +368,7 @@ def test_a_new_label_learns_how_it_blends_with_those_whose_plugins_are_there_and
     assert (code, told["outcome"]) == (0, "live"), err
     with opened(settings) as catalogue, catalogue.database.read() as session:
         part = snapshot.live_snapshot(session).members[-1]
-        chains = Replay.load(catalogue.blobs.path(str(part.replay))).chains
+        chains = Replay.load(catalogue.blobs.path(str(part.replay))).mixtures
     assert part.label == "frost"
     assert chains is not None
     assert chains.features.labels == ("noise", "low-light", "frost", "clean")

@@ -38,7 +38,7 @@ from abair_registry.plugins.worker.runtime import confine, serve_request
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from abair.data.degrade import CleanPhotos
+    from abair.data.photos import CleanPhotos
     from abair.data.synthesizers import Synthesizer
 
 _VERDICTS = TypeAdapter(list[Verdict])
@@ -99,16 +99,18 @@ def notices(plugins: Plugins, deployment: Path) -> dict[str, object]:
 
 def replay(job: ReplayJob, send: Send) -> None:
     """Write the replay of a new label to `out`; each sample is one `progress` message."""
-    from abair.continual.mixtures import chains_of
-    from abair.continual.replay import HeldOut, Replay, damaged_further, held_out_of, replay_of
-    from abair.data.degrade import Degrader, Recipe, clean_photos
+    from abair.continual.collect import ReplayCounts, add_damage, build_held_out, build_replay
+    from abair.continual.mixtures import build_mixtures
+    from abair.continual.replay import HeldOut, Replay
+    from abair.data.degrade import Degrader, Recipe
+    from abair.data.photos import load_clean_photos
     from abair.model.backbone import fingerprint, load_backbone
     from abair.model.lora import read_adapter_files
 
     # damage over the whole scene or a part of it; each sample is kept with its scene undamaged
-    recipe = Recipe(cutmix=0.25, double=0.0, clean=0.0, toned=0.35)
+    recipe = Recipe(cutmix=0.25, mixture=0.0, clean=0.0, gamma=0.35)
     backbone = load_backbone(job.backbone)
-    train_on, held_out = clean_photos(job.photos)
+    train_on, held_out = load_clean_photos(job.photos)
     others = [(other, Replay.load(other.replay)) for other in job.others]
     adapters = {
         one.label: read_adapter_files(*one.files, backbone, fingerprint(backbone), one.label)
@@ -122,9 +124,9 @@ def replay(job: ReplayJob, send: Send) -> None:
     def on_progress() -> None:
         send("progress", None)
 
-    made = replay_of(
-        backbone, degrader, [train_on], held_out, job.judged, job.seed, trained=job.trained, paired=True,
-        tell=on_progress,
+    made = build_replay(
+        backbone, degrader, [train_on], held_out, ReplayCounts(job.trained, job.judged, job.kept), job.seed,
+        paired=True, on_progress=on_progress,
     )  # fmt: skip
     known = _working_synthesizers(plugins, [one.label for one in job.known], train_on)
     mixed: list[HeldOut] = []
@@ -132,20 +134,23 @@ def replay(job: ReplayJob, send: Send) -> None:
         if other.label in known:
             over = Degrader({other.label: known[other.label], job.label: synthesizer})
             pair = [(other.label, job.label)]
-            mixed += held_out_of(backbone, over, held_out, pair, job.kept, job.seed, first=1 + place)
+            mixed += build_held_out(backbone, over, held_out, pair, job.kept, job.seed, first_kind=1 + place)
         else:  # without its synthesiser: the kept parts of scenes that show its damage
             samples = [sample for sample in kept.held_out if sample.labels == (other.label,)][: job.kept]
-            mixed += damaged_further(backbone, degrader, job.label, samples, job.seed)
+            mixed += add_damage(backbone, degrader, job.label, samples, job.seed)
     chains = None
     if known:
         both = {**known, job.label: synthesizer}
-        chains = chains_of(backbone, both, adapters, job.label, train_on, job.chained, job.seed, tell=on_progress)
+        chains = build_mixtures(
+            backbone, both, adapters, job.label, train_on, job.chained, job.seed, on_progress=on_progress
+        )
     Replay(made.features, (*made.held_out, *mixed), chains).save(job.out)
 
 
 def estimator(job: EstimatorJob) -> None:
     """Train the whole estimator on samples of all labels and write it to `out`."""
-    from abair.data.degrade import Degrader, clean_photos
+    from abair.data.degrade import Degrader
+    from abair.data.photos import load_clean_photos
     from abair.model.backbone import fingerprint, load_backbone
     from abair.model.blend_cost import BlendCosts
     from abair.model.estimator import save_estimator
@@ -160,7 +165,7 @@ def estimator(job: EstimatorJob) -> None:
     adapters = [
         read_adapter_files(*files, backbone, expected, name) for files, name in zip(job.adapters, names, strict=True)
     ]
-    photos, held_out = clean_photos(job.photos)
+    photos, held_out = load_clean_photos(job.photos)
     confine(job)
     plugins = _discover(job)
     degrader = Degrader({name: _load_synthesizer(_degradation(plugins, name)) for name in names}, RECIPE)
