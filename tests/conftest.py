@@ -33,8 +33,6 @@ from safetensors.torch import save_file
 
 import abair.continual.refit
 import abair.continual.replay
-import abair.training.estimator
-import abair.training.temperature
 import abair_registry.operations.challenger
 from abair.continual.refit import refit
 from abair.continual.replay import replay_of
@@ -52,8 +50,6 @@ from abair_registry.settings import Settings
 # As small as still teaches the tiny network.
 abair.continual.replay.TRAINED = 40
 abair.continual.refit.STEPS = 400
-abair.training.temperature.SAMPLES = 12
-abair.training.estimator.VALIDATION_SAMPLES = 6
 abair_registry.operations.challenger.TRAINED = 40
 abair_registry.operations.challenger.JUDGED = 12
 abair_registry.operations.challenger.CHAINED = 16

@@ -142,7 +142,7 @@ def ablations(
     jointly, estimators that see less. What was cut off goes on.
     """
     with reporting() as reporter:
-        from abair.training.run import photos_of
+        from abair.training.inputs import read_photos
 
         restored_by = loading.load_restorer(deployment).deployment
         wanted = names_in(labels, "--labels") if labels is not None else restored_by.labels[:-1]
@@ -153,7 +153,7 @@ def ablations(
         from abair.evaluation.ablations import ablate
         from abair.files import write_text
 
-        photos, held_out = photos_of(data)
+        photos, held_out = read_photos(data)
         done = ablate(
             {name: found[name] for name in sorted({*wanted, *learnt})}, photos, held_out,
             restored_by.find(restored_by.backbone.file), out, minutes=minutes, adapters=learnt, say=reporter.say,
@@ -185,7 +185,7 @@ def joint(
         from abair.discovery import discover
         from abair.evaluation.joint_training import compare
         from abair.files import write_text
-        from abair.training.run import photos_of
+        from abair.training.inputs import read_photos
 
         restored_by = loading.load_restorer(deployment).deployment
         added = names_in(new, "--new")
@@ -193,7 +193,7 @@ def joint(
         wanted = (*(label for label in restored_by.labels[:-1] if label not in added), *added)
         if missing := [name for name in wanted if name not in found]:
             raise typer.BadParameter(f"{missing[0]}: no usable plugin declares it; see: abair plugin list")
-        photos, held_out = photos_of(data)
+        photos, held_out = read_photos(data)
         costs = compare(
             {name: found[name] for name in wanted}, added, photos, held_out,
             restored_by.find(restored_by.backbone.file), out, minutes=minutes, say=reporter.say,

@@ -24,11 +24,12 @@ from abair.evaluation.training_cost import Effort, spent
 from abair.model import compression_features
 from abair.model.backbone import SIZES, Backbone, freeze, load_backbone
 from abair.model.estimator import Estimator
-from abair.training.adapter import AdaptTask
+from abair.training.adapter import AdapterTask
 from abair.training.adapter_data import held_out_pairs
-from abair.training.backbone import TYPE_WEIGHT, VALIDATION_SIDE, PretrainTask, psnr
-from abair.training.loop import State, Task, train
-from abair.training.settings import ADAPTING, PRETRAINING, Settings
+from abair.training.backbone import TYPE_WEIGHT, VALIDATION_SIDE, BackboneTask, psnr
+from abair.training.loop import train
+from abair.training.settings import ADAPTING, PRETRAINING, AnySettings, Settings
+from abair.training.task import State, Task
 
 if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
@@ -138,7 +139,7 @@ class _Bench:
             torch.manual_seed(settings.seed)
             degrader = Degrader(self.degrader.synthesizers, recipe)
             network = Backbone(SIZES[size])
-            task = PretrainTask(network, degrader, self.photos, self.held_out, settings, type_weight)
+            task = BackboneTask(network, degrader, self.photos, self.held_out, settings, type_weight)
             state = self._train(task, settings, f"phase-one-{name.replace(' ', '-')}")
             effort = spent(task, state)
             freeze(network)
@@ -155,7 +156,7 @@ class _Bench:
             for label in labels:
                 settings = self._settings(ADAPTING).model_copy(update={"rank": rank})
                 degrader = Degrader({label: self.degrader.synthesizers[label]})
-                task = AdaptTask(load_backbone(backbone), label, degrader, self.photos, self.held_out, settings)
+                task = AdapterTask(load_backbone(backbone), label, degrader, self.photos, self.held_out, settings)
                 state = self._train(task, settings, f"phase-two-rank-{rank}-{label}")
                 figures[label] = task.validate()["psnr"]
                 efforts.append(spent(task, state))
@@ -173,7 +174,7 @@ class _Bench:
         settings = self._settings(PRETRAINING, times=len(labels))
         degrader = Degrader({label: self.degrader.synthesizers[label] for label in labels})
         network = load_backbone(backbone).requires_grad_(True)
-        task = PretrainTask(network, degrader, self.photos, self.held_out, settings)
+        task = BackboneTask(network, degrader, self.photos, self.held_out, settings)
         state = self._train(task, settings, "phase-two-joint")
         effort = spent(task, state)
         figures = self._as_adapters(network, labels)
@@ -229,7 +230,7 @@ class _Bench:
         samples = [sample for sample in replay.held_out if len(sample.labels) == 1]
         return {name: _accuracy(known, samples, chosen) for name, chosen in columns.items()}
 
-    def _settings(self, defaults: Settings, times: int = 1) -> Settings:
+    def _settings(self, defaults: AnySettings, times: int = 1) -> AnySettings:
         given = {
             "steps": ENDLESS,
             "minutes": self.minutes * times,

@@ -14,7 +14,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -28,17 +28,21 @@ from abair.errors import TrainingError
 from abair.evaluation.training_cost import Effort, spent
 from abair.model.backbone import Backbone, fingerprint, load_backbone
 from abair.model.lora import Adapter, Blender, read_adapter
-from abair.training.adapter import AdaptTask
+from abair.training.adapter import AdapterTask
 from abair.training.adapter_data import held_out_pairs
-from abair.training.backbone import PretrainTask, psnr
-from abair.training.loop import HISTORY, train
-from abair.training.settings import ADAPTING, PRETRAINING, Settings, read_settings
+from abair.training.backbone import BackboneTask, psnr
+from abair.training.loop import train
+from abair.training.report import HISTORY
+from abair.training.settings import ADAPTING, PRETRAINING, BackboneSettings, read_settings, with_current_names
 
 PACE: Final = 0.5
 """Minutes for which an adapter is trained to see how long a step takes on this machine."""
 ENDLESS: Final = 1_000_000
 """Steps that are never done: time ends a run."""
-SAMPLED: Final = ("batch", "crop", "rank", "scene", "scenes", "dim", "beside", "mixed", "blended")
+SAMPLED: Final = (
+    "batch", "crop", "rank", "scene_size", "scene_probability", "darken_probability", "mix_with", "mix_probability",
+    "blended",
+)  # fmt: skip
 """Settings on which it depends how long a step of an adapter's training takes."""
 JUDGED_EVERY: Final = 100
 
@@ -163,15 +167,17 @@ def _beside(
     try:
         said = tomllib.loads(record.read_text(encoding="utf-8"))
         steps = int(said["run"]["steps"])
-        same = {key: value for key, value in said["settings"].items() if key in SAMPLED}
+        same: dict[str, Any] = {
+            key: value for key, value in with_current_names(said["settings"]).items() if key in SAMPLED
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"{record}: cannot be read as the record of a training ({error}); expected what `abair train adapter "
             f"{name}` writes beside the weights"
         ) from None
     settings = read_settings(ADAPTING, None, **same, steps=ENDLESS, minutes=PACE, validate_every=ENDLESS)
-    partners = [adapters[label] for label in settings.beside if label in adapters and settings.blended]
-    task = AdaptTask(load_backbone(backbone), name, degrader, photos, held_out, settings, partners=partners)
+    partners = [adapters[label] for label in settings.mix_with if label in adapters and settings.blended]
+    task = AdapterTask(load_backbone(backbone), name, degrader, photos, held_out, settings, partners=partners)
     state = train(task, settings, out / f"pace-{name}", quiet=True)
     tried, share = spent(task, state), steps / max(1, state.step)
     return Effort(
@@ -179,12 +185,12 @@ def _beside(
     )
 
 
-class _JointTask(PretrainTask):
+class _JointTask(BackboneTask):
     """Phase I's task, judged on the samples that the adapters are judged on."""
 
     def __init__(
-        self, backbone: Backbone, degrader: Degrader, photos: CleanPhotos, held_out: CleanPhotos, settings: Settings,
-        samples: Mapping[str, Pairs],
+        self, backbone: Backbone, degrader: Degrader, photos: CleanPhotos, held_out: CleanPhotos,
+        settings: BackboneSettings, samples: Mapping[str, Pairs],
     ) -> None:  # fmt: skip
         super().__init__(backbone, degrader, photos, held_out, settings)
         self._samples = samples

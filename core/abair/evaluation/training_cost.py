@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 from torch.utils.flop_counter import FlopCounterMode
 
-from abair.training.loop import State, Task
+from abair.training.task import State, Task
 
 
 class Effort(BaseModel):

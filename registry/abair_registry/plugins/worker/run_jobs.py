@@ -227,7 +227,7 @@ def estimator(errand: MakeEstimator) -> None:
     from abair.model.blend_cost import Costs
     from abair.model.estimator import save_estimator
     from abair.model.lora import Blender, read_adapter_files
-    from abair.training.estimator import RECIPE, EstimateTask
+    from abair.training.estimator import RECIPE, EstimatorTask
     from abair.training.loop import train
     from abair.training.settings import ESTIMATING
     from abair.training.temperature import calibrate
@@ -246,7 +246,7 @@ def estimator(errand: MakeEstimator) -> None:
         update={"steps": steps, "seed": errand.seed, "workers": 0, "validate_every": max(1, steps // 12)}
     )
     blender = Blender(backbone, adapters)
-    task = EstimateTask(backbone, degrader, photos, held_out, settings, folder, errand.samples, costs=Costs(blender))
+    task = EstimatorTask(backbone, degrader, photos, held_out, settings, folder, errand.samples, costs=Costs(blender))
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # the samples are what takes long; they are kept
     train(task, settings, folder, quiet=True)
     made = task.module.requires_grad_(False).eval()
