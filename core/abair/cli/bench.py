@@ -163,7 +163,7 @@ def ablations(
     Run the command again to continue after an interruption.
     """
     with reporting() as reporter:
-        from abair.training.run import photos_of
+        from abair.training.inputs import read_photos
 
         base = loading.load_restorer(deployment).deployment
         trained_labels = parse_names(labels, "--labels") if labels is not None else base.labels[:-1]
@@ -172,7 +172,7 @@ def ablations(
         _check_declared([*trained_labels, *adapter_labels], found)
         from abair.evaluation.ablations import ablate
 
-        photos, held_out = photos_of(data)
+        photos, held_out = read_photos(data)
         report = ablate(
             {name: found[name] for name in sorted({*trained_labels, *adapter_labels})}, photos, held_out,
             base.find(base.backbone.file), out, minutes=minutes, adapters=adapter_labels, log=reporter.log,
@@ -199,14 +199,14 @@ def joint(
     with reporting() as reporter:
         from abair.discovery import discover
         from abair.evaluation.joint_training import compare_costs
-        from abair.training.run import photos_of
+        from abair.training.inputs import read_photos
 
         base = loading.load_restorer(deployment).deployment
         added = parse_names(new, "--new")
         found = discover().found
         names = (*(label for label in base.labels[:-1] if label not in added), *added)
         _check_declared(names, found)
-        photos, held_out = photos_of(data)
+        photos, held_out = read_photos(data)
         report = compare_costs(
             {name: found[name] for name in names}, added, photos, held_out, base.find(base.backbone.file), out,
             minutes=minutes, log=reporter.log,

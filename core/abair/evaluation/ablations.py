@@ -29,11 +29,12 @@ from abair.model import compression_features
 from abair.model.backbone import SIZES, Backbone, freeze, load_backbone
 from abair.model.estimator import Estimator
 from abair.text import markdown_table
-from abair.training.adapter import AdaptTask
+from abair.training.adapter import AdapterTask
 from abair.training.adapter_data import held_out_pairs
-from abair.training.backbone import TYPE_WEIGHT, VALIDATION_SIDE, PretrainTask, psnr
-from abair.training.loop import State, Task, train
-from abair.training.settings import ADAPTING, PRETRAINING, Settings
+from abair.training.backbone import TYPE_WEIGHT, VALIDATION_SIDE, BackboneTask, psnr
+from abair.training.loop import train
+from abair.training.settings import ADAPTING, PRETRAINING, AdapterSettings, AnySettings, BackboneSettings, Settings
+from abair.training.task import State, Task
 
 if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
@@ -55,8 +56,8 @@ class AblationConfig:
     mixture_count: int = 24
     replay: ReplayCounts = field(default_factory=lambda: ReplayCounts(80, 8, 8))
     refit: RefitConfig = field(default_factory=RefitConfig)
-    pretraining: Settings = PRETRAINING
-    adapting: Settings = ADAPTING
+    pretraining: BackboneSettings = PRETRAINING
+    adapting: AdapterSettings = ADAPTING
 
 
 class Variant(TrainingCost):
@@ -154,7 +155,7 @@ class _Experiment:
             torch.manual_seed(settings.seed)
             degrader = Degrader(self.degrader.synthesizers, recipe)
             network = Backbone(SIZES[size])
-            task = PretrainTask(network, degrader, self.photos, self.held_out, settings, type_weight)
+            task = BackboneTask(network, degrader, self.photos, self.held_out, settings, type_weight)
             state = self._train(task, settings, f"phase-one-{name.replace(' ', '-')}")
             cost = training_cost(task, state)
             freeze(network)
@@ -171,7 +172,7 @@ class _Experiment:
             for label in labels:
                 settings = self._settings(self.config.adapting).model_copy(update={"rank": rank})
                 degrader = Degrader({label: self.degrader.synthesizers[label]})
-                task = AdaptTask(load_backbone(backbone), label, degrader, self.photos, self.held_out, settings)
+                task = AdapterTask(load_backbone(backbone), label, degrader, self.photos, self.held_out, settings)
                 state = self._train(task, settings, f"phase-two-rank-{rank}-{label}")
                 metrics[label] = task.validate()["psnr"]
                 costs.append(training_cost(task, state))
@@ -193,7 +194,7 @@ class _Experiment:
         settings = self._settings(self.config.pretraining, times=len(labels))
         degrader = Degrader({label: self.degrader.synthesizers[label] for label in labels})
         network = load_backbone(backbone).requires_grad_(True)
-        task = PretrainTask(network, degrader, self.photos, self.held_out, settings)
+        task = BackboneTask(network, degrader, self.photos, self.held_out, settings)
         state = self._train(task, settings, "phase-two-joint")
         cost = training_cost(task, state)
         metrics = self._adapter_psnr(network, labels)
@@ -241,7 +242,7 @@ class _Experiment:
         samples = [sample for sample in replay.held_out if len(sample.labels) == 1]
         return {name: _accuracy(known, samples, chosen, self.config.refit) for name, chosen in selections.items()}
 
-    def _settings(self, defaults: Settings, times: int = 1) -> Settings:
+    def _settings(self, defaults: AnySettings, times: int = 1) -> AnySettings:
         limits = {
             "steps": NO_STEP_LIMIT,
             "minutes": self.minutes * times,

@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -32,15 +32,26 @@ from abair.evaluation.training_cost import COST_COLUMNS, TrainingCost, training_
 from abair.model.backbone import Backbone, fingerprint, load_backbone
 from abair.model.lora import Adapter, Blender, read_adapter
 from abair.text import markdown_table
-from abair.training.adapter import AdaptTask
+from abair.training.adapter import AdapterTask
 from abair.training.adapter_data import held_out_pairs
-from abair.training.backbone import PretrainTask, psnr
-from abair.training.loop import HISTORY, train
-from abair.training.settings import ADAPTING, PRETRAINING, Settings, read_settings
+from abair.training.backbone import BackboneTask, psnr
+from abair.training.loop import train
+from abair.training.report import HISTORY
+from abair.training.settings import (
+    ADAPTING,
+    PRETRAINING,
+    AdapterSettings,
+    BackboneSettings,
+    read_settings,
+    with_current_names,
+)
 
 NO_STEP_LIMIT: Final = 1_000_000
 """More steps than any run makes: time ends it."""
-STEP_TIME_SETTINGS: Final = ("batch", "crop", "rank", "scene", "scenes", "dim", "beside", "mixed", "blended")
+STEP_TIME_SETTINGS: Final = (
+    "batch", "crop", "rank", "scene_size", "scene_probability", "darken_probability", "mix_with", "mix_probability",
+    "blended",
+)  # fmt: skip
 """The settings that the time of a step of an adapter's training depends on."""
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -56,8 +67,8 @@ class ComparisonConfig:
 
     timing_minutes: float = 0.5
     validate_every: int = 100
-    pretraining: Settings = PRETRAINING
-    adapting: Settings = ADAPTING
+    pretraining: BackboneSettings = PRETRAINING
+    adapting: AdapterSettings = ADAPTING
 
 
 class ApproachResult(TrainingCost):
@@ -184,7 +195,8 @@ class _Runs:
         try:
             recorded = tomllib.loads(record.read_text(encoding="utf-8"))
             steps = int(recorded["run"]["steps"])
-            step_settings = {key: value for key, value in recorded["settings"].items() if key in STEP_TIME_SETTINGS}
+            current = with_current_names(recorded["settings"])
+            step_settings: dict[str, Any] = {key: value for key, value in current.items() if key in STEP_TIME_SETTINGS}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(
                 f"{record}: cannot be read as the record of a training ({error}); expected what `abair train adapter "
@@ -194,9 +206,9 @@ class _Runs:
             self.config.adapting, None, **step_settings,
             steps=NO_STEP_LIMIT, minutes=self.config.timing_minutes, validate_every=NO_STEP_LIMIT,
         )  # fmt: skip
-        partners = [self.adapters[label] for label in settings.beside if label in self.adapters and settings.blended]
+        partners = [self.adapters[label] for label in settings.mix_with if label in self.adapters and settings.blended]
         network = load_backbone(self.backbone)
-        task = AdaptTask(network, name, self.degrader, self.photos, self.held_out, settings, partners=partners)
+        task = AdapterTask(network, name, self.degrader, self.photos, self.held_out, settings, partners=partners)
         state = train(task, settings, self.out / f"pace-{name}", quiet=True)
         measured, factor = training_cost(task, state), steps / max(1, state.step)
         return TrainingCost(
@@ -228,12 +240,12 @@ class _Runs:
         return ApproachResult(psnr=metrics.pop("psnr"), figures=metrics, **cost.model_dump()), reached
 
 
-class _JointTask(PretrainTask):
+class _JointTask(BackboneTask):
     """Phase I's task, validated on the samples that the adapters are measured on."""
 
     def __init__(
-        self, backbone: Backbone, degrader: Degrader, photos: CleanPhotos, held_out: CleanPhotos, settings: Settings,
-        samples: Mapping[str, Pairs],
+        self, backbone: Backbone, degrader: Degrader, photos: CleanPhotos, held_out: CleanPhotos,
+        settings: BackboneSettings, samples: Mapping[str, Pairs],
     ) -> None:  # fmt: skip
         super().__init__(backbone, degrader, photos, held_out, settings)
         self._samples = samples

@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 from torch.utils.flop_counter import FlopCounterMode
 
-from abair.training.loop import State, Task
+from abair.training.task import State, Task
 
 
 class TrainingCost(BaseModel):

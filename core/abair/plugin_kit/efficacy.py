@@ -1,11 +1,11 @@
-"""What an adapter is worth: held-out samples of its damage, restored by it, by the bare backbone and by other adapters.
+"""What an adapter is worth: held-out samples of its degradation, restored by it, without it, and by other adapters.
 
-The gate that a plugin meets when it is added asks the same question of samples of its own.
+The gate that a plugin meets when it is added asks the same question with samples of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,24 +20,26 @@ from abair.data.seeds import Stream, generator_for
 from abair.metrics import psnr, ssim
 from abair.model.backbone import Backbone
 from abair.model.lora import Adapter, Blender
-from abair.text import markdown_table
 
 COUNT: Final = 20
+"""Samples."""
 SIDE: Final = 192
-"""Samples, and their sides in pixels."""
-SHOWN: Final = 5
-"""Samples whose pictures are kept for the sheet."""
+"""Their sides in pixels."""
+PICTURES: Final = 5
+"""Samples whose pictures are kept for the chart."""
 INPUT: Final = "the damaged photo"
 BARE: Final = "the bare backbone"
 
 Picture = NDArray[np.float32]
+"""(H, W, 3) in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Efficacy:
-    """Mean PSNR in dB and SSIM by what restored; the adapter's own row is called `own`.
+    """Mean PSNR in dB and SSIM by what restored; `own` is the name of the adapter in question.
 
-    `pictures` holds of the first samples the damaged part, the bare backbone's, the adapter's, and the undamaged one.
+    `pictures` are, of the first samples, the degraded one, the bare backbone's, the adapter's, and
+    the clean one.
     """
 
     own: str
@@ -47,35 +49,30 @@ class Efficacy:
 
     @property
     def gain(self) -> float:
-        """In dB, over the bare backbone."""
+        """PSNR in dB over that of the bare backbone."""
         return self.means[self.own][0] - self.means[BARE][0]
 
     @property
     def best_other(self) -> str | None:
-        """The other adapter that does best, if there is one."""
+        """The other adapter with the highest PSNR, if there is one."""
         others = [name for name in self.means if name not in (self.own, INPUT, BARE)]
         return max(others, key=lambda name: self.means[name][0]) if others else None
 
     def markdown(self) -> str:
-        """Return a table with one row per network."""
-        rows = [
-            [f"**{name}**" if name == self.own else name, f"{decibels:.2f}", f"{similarity:.3f}"]
-            for name, (decibels, similarity) in self.means.items()
-        ]
-        return markdown_table(["restored by", "PSNR in dB", "SSIM"], rows)
+        """Return the means as a Markdown table."""
+        rows = ["| restored by | PSNR in dB | SSIM |", "|---|---:|---:|"]
+        for name, (decibels, similarity) in self.means.items():
+            cell = f"**{name}**" if name == self.own else name
+            rows.append(f"| {cell} | {decibels:.2f} | {similarity:.3f} |")
+        return "\n".join(rows)
 
 
 def measure(
-    backbone: Backbone,
-    own: Adapter,
-    others: Mapping[str, Adapter],
-    degrader: Degrader,
-    photos: CleanPhotos,
-    tell: Callable[[], object] = lambda: None,
+    backbone: Backbone, own: Adapter, others: Mapping[str, Adapter], degrader: Degrader, photos: CleanPhotos
 ) -> Efficacy:
-    """Restore `COUNT` samples of the adapter's degradation, made from `photos`, by each; `tell` is called after each.
+    """Restore `COUNT` samples of the adapter's degradation, made from `photos`, by each of them.
 
-    Samples depend on the photos and the synthesiser alone.
+    The samples depend on the photos and the synthesiser alone.
     """
     blender = Blender(backbone, [own, *others.values()])
     names = [f"adapter {own.name}", *(f"adapter {name}" for name in others)]
@@ -87,23 +84,22 @@ def measure(
     for item in range(COUNT):
         generator = generator_for(0, Stream.ADAPTER_EFFICACY, item)
         sample = degrader.single(photos.crop(generator, SIDE), own.name, generator)
-        clean, made = _pixels(sample.clean), {INPUT: _pixels(sample.degraded)}
-        made |= {name: _restored(network, sample.degraded) for name, network in networks.items()}
-        for name, picture in made.items():
+        clean, restored = _to_array(sample.clean), {INPUT: _to_array(sample.degraded)}
+        restored |= {name: _restore(network, sample.degraded) for name, network in networks.items()}
+        for name, picture in restored.items():
             scores[name].append((psnr(picture, clean), ssim(picture, clean)))
-        if item < SHOWN:
-            pictures.append((made[INPUT], made[BARE], made[names[0]], clean))
-        tell()
+        if item < PICTURES:
+            pictures.append((restored[INPUT], restored[BARE], restored[names[0]], clean))
     means = {name: _mean(values) for name, values in scores.items()}
     return Efficacy(names[0], COUNT, means, tuple(pictures))
 
 
 @torch.inference_mode()
-def _restored(network: Backbone, degraded: Tensor) -> Picture:
-    return _pixels(to_8_bit(network(degraded[None])[0]))
+def _restore(network: Backbone, degraded: Tensor) -> Picture:
+    return _to_array(to_8_bit(network(degraded[None])[0]))
 
 
-def _pixels(image: Tensor) -> Picture:
+def _to_array(image: Tensor) -> Picture:
     return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 
 

@@ -1,8 +1,9 @@
-"""The end of phase III: one temperature for the estimator's softmax, chosen by what is restored on held-out photos.
+"""The end of phase III: choose the temperature of the estimator's softmax on held-out photos.
 
-Many training samples cannot be told apart (faint rain, thin haze), and the cross-entropy over them leaves the estimator
-timid where it is right, too; a blend by timid weights does each adapter's work by halves. The temperature is usually
-chosen by likelihood (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017), here by the error in decibels.
+Many training samples cannot be told apart (faint rain, thin haze). The cross-entropy over them leaves
+the estimator's weights low even where it is right, and a blend by low weights applies each adapter by
+halves. The temperature is usually chosen by likelihood (Guo et al., "On Calibration of Modern Neural
+Networks", ICML 2017), here by the error in decibels of what is restored.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def calibrate(
     photos: CleanPhotos,
     samples: int = SAMPLES,
 ) -> float:
-    """Choose the estimator's temperature and set it; returns it."""
+    """Set the estimator's temperature to the one whose blends restore best, and return it."""
     losses = dict.fromkeys(TEMPERATURES, 0.0)
     for index in range(samples):
         generator = generator_for(0, Stream.TEMPERATURE, index)

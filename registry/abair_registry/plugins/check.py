@@ -279,7 +279,8 @@ def _card(probed: ProbedPlugin) -> Check:
 
 def _efficacy(probed: ProbedPlugin, on_progress: Callable[[str], None]) -> Iterator[Check]:
     """Check that each adapter helps, and more than the adapters that exist already."""
-    from abair.plugin_kit.adapter_report import judge
+    from abair.plugin_kit.adapter_report import evaluate_adapter
+    from abair.training.inputs import read_photos
 
     least = Thresholds().gain
     installed = discover()
@@ -287,7 +288,8 @@ def _efficacy(probed: ProbedPlugin, on_progress: Callable[[str], None]) -> Itera
         on_progress(f"restoring held-out samples of {found.name} with every adapter")
         try:
             degradation = installed.get(found.name)
-            efficacy = judge(degradation, degradation.adapters / found.adapters[0].backbone, None, None)
+            folder = degradation.adapters / found.adapters[0].backbone
+            efficacy = evaluate_adapter(degradation, folder, read_photos(None)[1])
         except AbairError as error:
             yield Check("efficacy", False, str(error), "mend it; add refuses it as it is")
             continue

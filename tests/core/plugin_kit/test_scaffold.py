@@ -26,7 +26,7 @@ from abair.cli import app
 from abair.contract import Card, Degradation
 from abair.errors import PluginError
 from abair.plugin_kit import preview, scaffold
-from abair.plugin_kit.naming import OURS, Names, names_of
+from abair.plugin_kit.naming import OURS, Names, derive_names
 from abair.plugin_kit.scaffold import Licence, make_package, render
 
 ROOT = Path(__file__).parents[3]
@@ -75,18 +75,18 @@ def written(folder: Path) -> list[str]:
 
 def test_all_names_are_derived_from_one() -> None:
     names = Names("film-grain", "abair-film-grain", "abair_film_grain", "Film grain", "TestFilmGrain")
-    assert names_of("film-grain") == names
+    assert derive_names("film-grain") == names
 
 
 def test_a_name_that_is_a_keyword_will_do_behind_the_prefix() -> None:
-    assert names_of("class").module == "abair_class"
+    assert derive_names("class").module == "abair_class"
 
 
 def test_the_longest_name_that_the_contract_allows_is_allowed() -> None:
     assert len(LONGEST) == 40
-    assert names_of(LONGEST).name == LONGEST
+    assert derive_names(LONGEST).name == LONGEST
     with pytest.raises(PluginError, match="would do"):
-        names_of(LONGEST + "-x")
+        derive_names(LONGEST + "-x")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_only_files_named_so_are_rendered_the_others_are_copied_byte_for_byte(
     (folder / "note.txt.jinja").write_text("{a}: [[ names.name ]]\n")
     monkeypatch.setattr(scaffold, "TEMPLATE", tmp_path / "template")
     nano = "src/abair_snow/adapters/nano"
-    assert render(names_of("snow")) == {
+    assert render(derive_names("snow")) == {
         f"{nano}/adapter_model.safetensors": weights,
         f"{nano}/note.txt": b"{a}: snow\n",
     }
@@ -287,7 +287,7 @@ def test_the_card_has_a_place_for_the_figures() -> None:
 
 @pytest.mark.parametrize("name", ["x", LONGEST])
 def test_its_code_is_formatted_and_keeps_this_repositorys_rules(name: str, tmp_path: Path) -> None:
-    made = make_package(names_of(name), tmp_path)
+    made = make_package(derive_names(name), tmp_path)
     rules = ["--no-cache", "--config", str(ROOT / "pyproject.toml")]
     for command in (["format", "--check", *rules], ["check", *rules], ["format", "--check", "-n"], ["check", "-n"]):
         done = subprocess.run(
@@ -298,7 +298,7 @@ def test_its_code_is_formatted_and_keeps_this_repositorys_rules(name: str, tmp_p
 
 
 def test_its_wheel_passes_its_own_tests_untouched(tmp_path: Path) -> None:
-    made = make_package(names_of("film-grain"), tmp_path)
+    made = make_package(derive_names("film-grain"), tmp_path)
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=made.folder, capture_output=True, check=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")
@@ -321,7 +321,7 @@ def test_its_wheel_passes_its_own_tests_untouched(tmp_path: Path) -> None:
 
 
 def _texts(**given: Any) -> dict[str, bytes]:
-    return render(names_of("film-grain"), **given)
+    return render(derive_names("film-grain"), **given)
 
 
 # The preview

@@ -155,7 +155,7 @@ def estimator(job: EstimatorJob) -> None:
     from abair.model.blend_cost import BlendCosts
     from abair.model.estimator import save_estimator
     from abair.model.lora import Blender, read_adapter_files
-    from abair.training.estimator import RECIPE, EstimateTask
+    from abair.training.estimator import RECIPE, EstimatorTask
     from abair.training.loop import train
     from abair.training.settings import ESTIMATING
     from abair.training.temperature import calibrate
@@ -174,7 +174,7 @@ def estimator(job: EstimatorJob) -> None:
         update={"steps": steps, "seed": job.seed, "workers": 0, "validate_every": max(1, steps // 12)}
     )
     blender = Blender(backbone, adapters)
-    task = EstimateTask(backbone, degrader, photos, held_out, settings, folder, job.samples, costs=BlendCosts(blender))
+    task = EstimatorTask(backbone, degrader, photos, held_out, settings, folder, job.samples, costs=BlendCosts(blender))
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # the samples are what takes long; they are kept
     train(task, settings, folder, quiet=True)
     made = task.module.requires_grad_(False).eval()
