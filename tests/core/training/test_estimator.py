@@ -80,7 +80,7 @@ def test_what_a_chain_is_called_is_learnt_as_blends_are_made(tmp_path: Path, mon
 
 def test_what_costs_call_a_chain_is_kept_with_the_sample(tmp_path: Path) -> None:
     class Telling:
-        mark = "what it says"
+        digest = "what it says"
 
         def __call__(self, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.tensor([0.25, 0.75, 0.0]), torch.eye(3)
