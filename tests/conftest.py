@@ -13,6 +13,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # What the machine that tests has deployed must not be what is tested.
 os.environ["ABAIR_HOME"] = os.path.join(os.path.dirname(__file__), "no-such-home")
+# Operations make as few samples as still teach the tiny network.
+os.environ |= {
+    "ABAIR_CHALLENGER__TRAINING_SCENES": "40",
+    "ABAIR_CHALLENGER__HELD_OUT": "12",
+    "ABAIR_CHALLENGER__MIXTURES": "16",
+}
 
 import itertools
 import json
@@ -35,7 +41,6 @@ import abair.continual.refit
 import abair.continual.replay
 import abair.training.estimator
 import abair.training.temperature
-import abair_registry.operations.challenger
 from abair.continual.refit import refit
 from abair.continual.replay import replay_of
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Card, Degradation
@@ -54,9 +59,6 @@ abair.continual.replay.TRAINED = 40
 abair.continual.refit.STEPS = 400
 abair.training.temperature.SAMPLES = 12
 abair.training.estimator.VALIDATION_SAMPLES = 6
-abair_registry.operations.challenger.TRAINED = 40
-abair_registry.operations.challenger.JUDGED = 12
-abair_registry.operations.challenger.CHAINED = 16
 
 POSTGRES = "ABAIR_TEST_POSTGRES_URL"
 _numbers = itertools.count()

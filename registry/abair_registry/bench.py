@@ -25,10 +25,10 @@ from abair.model.backbone import load_backbone
 from abair.model.estimator import load_estimator
 from abair.model.lora import read_adapter_files
 from abair_registry.db.queries import Actor
-from abair_registry.operations import lifecycle
-from abair_registry.operations.challenger import Photos
-from abair_registry.operations.gates import UNSEEN
-from abair_registry.operations.pipeline import OperationOptions
+from abair_registry.operations.gates import PSNR_CAP
+from abair_registry.operations.lifecycle import Add
+from abair_registry.operations.replays import Photos
+from abair_registry.operations.requests import OperationOptions
 from abair_registry.plugins import installed
 from abair_registry.registry import open_registry
 from abair_registry.settings import Settings
@@ -172,7 +172,9 @@ def run(
 
         stages = range(len(reports))  # beyond what can be seen, undamaged photos would hide everything else
         lines = {
-            one.title: [None if (score := experiment.score(s, one.key)) is None else min(score, UNSEEN) for s in stages]
+            one.title: [
+                None if (score := experiment.score(s, one.key)) is None else min(score, PSNR_CAP) for s in stages
+            ]
             for one in reports[0].sets
         }
         figure = over_stages(["factory", *(f"+ {name}" for name in plugins)], lines)
@@ -187,7 +189,7 @@ def _live(settings: Settings) -> Deployment:
 
 def _added(settings: Settings, name: str, actor: Actor) -> Addition:
     with open_registry(settings) as registry:
-        result = lifecycle.add(registry, name, actor, OperationOptions(thresholds=settings.gates))
+        result = Add(name, actor, OperationOptions(thresholds=settings.gates)).run(registry)
     deployment = _live(settings)
     backbone = load_backbone(deployment.find(deployment.backbone.file))
     trained = 0

@@ -28,13 +28,33 @@ class Thresholds(BaseModel):
     recall: float = Field(default=0.9, ge=0, le=1, description="of a new label, at least")
 
 
+class ChallengerConfig(BaseModel):
+    """How much is made and trained for a challenger; the defaults are those of the platform.
+
+    A new label's samples are counted for it and for `clean` each. Mixtures are samples with a new
+    label's damage over that of a live one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    training_scenes: int = Field(default=160, ge=1, description="scenes of each, degraded and undegraded")
+    held_out: int = Field(default=20, ge=1, description="held-out samples of each while the label is new")
+    held_out_later: int = Field(default=12, ge=1, description="those that later challengers are evaluated on")
+    held_out_of_mixture: int = Field(default=6, ge=1, description="held-out samples of a mixture")
+    held_out_mixtures: int = Field(default=5, ge=0, description="live labels at most in held-out mixtures")
+    mixtures: int = Field(default=320, ge=1, description="mixtures to train on, however many labels are live")
+    mixtures_labels: int = Field(default=16, ge=0, description="live labels at most in those")
+    full_steps: int = Field(default=1200, ge=1, description="training steps of the full route")
+
+
 class Settings(BaseSettings):
     """`ABAIR_HOME`, `ABAIR_REGISTRY_URL` and so on, and MLflow's own `MLFLOW_TRACKING_URI`.
 
     `registry_url` may hold a password, so it is never printed as it is. `shared_url` (`file:///...`) is a folder that
     hosts with one PostgreSQL registry share; blobs are put there and fetched from there. `clean_dir` holds clean photos
     that new damage is tried on (default: those of scikit-image's wheel, and drawn pictures); `samples` are what the
-    full route makes. A gate's threshold is set by `ABAIR_GATES__LOSS=0.2` and the like.
+    full route makes. A gate's threshold is set by `ABAIR_GATES__LOSS=0.2` and the like, the other counts of samples and
+    steps by `ABAIR_CHALLENGER__FULL_STEPS=600` and the like.
     """
 
     model_config = SettingsConfigDict(
@@ -57,4 +77,5 @@ class Settings(BaseSettings):
     clean_dir: Path | None = None
     samples: int = Field(default=1500, ge=100)
     gates: Thresholds = Thresholds()
+    challenger: ChallengerConfig = ChallengerConfig()
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +37,6 @@ class Limits:
     largest_file: int = 64 * 1024**2
 
 
-NOT_INSTALLED: Final = "not installed"
 ASKING: Final = Limits(seconds=30)
 """For gates and notices, which look at numbers and write lines."""
 SAMPLING: Final = Limits(seconds=1800, memory_mib=8192)
@@ -48,21 +47,40 @@ TRAINING: Final = Limits(seconds=4 * 3600, memory_mib=16384, largest_file=1024**
 
 @dataclass(frozen=True)
 class VerifiedPlugins:
-    """The plugins of some parts that may run, and why the others may not, by the plugins' names."""
+    """The plugins of some members that may run, and why the others may not, by the plugins' names.
+
+    `absent` are those of the others that are not installed at all.
+    """
 
     points: tuple[Point, ...]
     left_out: dict[str, str]
+    absent: frozenset[str] = frozenset()
+
+    def require(self, names: Collection[str]) -> tuple[Point, ...]:
+        """Return the named plugins.
+
+        Raises:
+            TrainingError: One of them is not installed as it is recorded.
+        """
+        for name in names:
+            if name in self.left_out:
+                raise TrainingError(
+                    f"plugin {name}: {self.left_out[name]}; expected it installed as it is recorded; "
+                    "install that version"
+                )
+        return tuple(point for point in self.points if point.name in names)
 
 
 def verify_plugins(members: Iterable[Member]) -> VerifiedPlugins:
     """Which plugins are installed as they are recorded; nothing is imported."""
     found = installed.installed_plugins()
-    points, left_out = [], {}
+    points, left_out, absent = [], {}, set()
     for member in {member.plugin: member for member in members}.values():
         named = [point for point in found if point.name == member.plugin]
         same = [point for point in named if normalised(point.distribution) == normalised(member.distribution)]
         if not named:
-            left_out[member.plugin] = NOT_INSTALLED
+            left_out[member.plugin] = "not installed"
+            absent.add(member.plugin)
         elif len(named) > 1 or not same:
             others = ", ".join(quote_foreign(point.distribution, 60) for point in named)
             left_out[member.plugin] = f"installed by distribution {others}, recorded for {member.distribution}"
@@ -72,22 +90,23 @@ def verify_plugins(members: Iterable[Member]) -> VerifiedPlugins:
             )
         else:
             points.append(Point(name=member.plugin, module=same[0].module, distribution=same[0].distribution))
-    return VerifiedPlugins(tuple(points), left_out)
+    return VerifiedPlugins(tuple(points), left_out, frozenset(absent))
 
 
-def ask_gates(plugins: VerifiedPlugins, report: Report) -> list[Verdict]:
-    """What each plugin's `abair_gates` says; one that raises, or returns something else, refuses with its name.
+def ask_gates(plugins: VerifiedPlugins, report: Report) -> dict[str, list[Verdict]]:
+    """Return the verdicts of each plugin's `abair_gates`, by the plugin's name.
 
-    Where the process itself ends before its time, whoever ended it, all of them refuse.
+    A gate that raises, or returns something else, refuses. If the process itself ends early, one
+    refusal stands for all plugins, under all their names.
     """
     if not plugins.points:
-        return []
+        return {}
     try:
         said = _errand(Gates, ASKING, points=plugins.points, report=report)
     except Refusal as refusal:
         names = ", ".join(point.name for point in plugins.points)
-        return [_unasked(f"of {names}", f"a gate of {names} {refusal}")]
-    given = []
+        return {names: [_unasked(f"of {names}", f"a gate of {names} {refusal}")]}
+    given: dict[str, list[Verdict]] = {}
     for name, answer in said.items():
         try:
             own = _VERDICTS.validate_python(answer)
@@ -102,7 +121,9 @@ def ask_gates(plugins: VerifiedPlugins, report: Report) -> list[Verdict]:
                 "name": f"plugin {name}: {quote_foreign(verdict.name, 100)}",
                 "advice": quote_foreign(verdict.advice, 300),
             }
-            given.append(verdict.model_copy(update=texts | {"unit": quote_foreign(verdict.unit, 20)}))
+            given.setdefault(name, []).append(
+                verdict.model_copy(update=texts | {"unit": quote_foreign(verdict.unit, 20)})
+            )
     return given
 
 

@@ -36,11 +36,11 @@ def report(**changed: Group) -> Report:
 
 
 def refused(given: Report, thresholds: Thresholds | None = None) -> list[str]:
-    return [verdict.name for verdict in evaluate_gates(given, thresholds or Thresholds()) if not verdict.passed]
+    return [result.name for result in evaluate_gates(given, thresholds or Thresholds()) if not result.passed]
 
 
 def test_a_good_candidate_passes_seven_gates() -> None:
-    verdicts = evaluate_gates(report(), Thresholds())
+    verdicts = [result.verdict for result in evaluate_gates(report(), Thresholds())]
     assert [verdict.name for verdict in verdicts] == [
         "snow: gain of the adapter",
         "snow: soft weights below Oracle",
@@ -115,7 +115,8 @@ def test_a_few_samples_that_are_ruined_are_no_scatter(losses: tuple[float, ...])
 
 
 def test_a_loss_is_told_with_its_interval_and_the_count_of_samples() -> None:
-    (loss,) = [verdict for verdict in evaluate_gates(report(), Thresholds()) if verdict.name.startswith("noise")]
+    (loss,) = [result for result in evaluate_gates(report(), Thresholds()) if result.name.startswith("noise")]
+    loss = loss.verdict
     assert loss.detail.endswith(f"n={COUNT}")
     assert " to " in loss.detail
 
