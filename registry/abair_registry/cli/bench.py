@@ -37,7 +37,7 @@ def bench(
 
         done = bench.run(
             data, out, names, load_synthesizers(reporter), acting_user(None, "the continual-addition experiment"),
-            limit=limit, say=reporter.say,
+            limit=limit, log=reporter.say,
         )  # fmt: skip
         if json:
             for one in done.additions:

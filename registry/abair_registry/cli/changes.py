@@ -1,21 +1,22 @@
-"""Commands that change what is live: add, disable, enable, remove, retrain, promote, rollback, resume."""
+"""The commands that change what is live, from `add` to `rollback`, and `resume`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict, Unpack
 
 import typer
 
 from abair.cli.console import Reporter, reporting
-from abair_registry.cli.common import ActorOption, Json, Name, Reason, Yes, acting_user, ask, registry_for, table
+from abair_registry.cli.common import ActorOption, Json, Name, Reason, Yes, acting_user, ask, registry_for
+from abair_registry.cli.results import show_move, show_result
 
 if TYPE_CHECKING:
     from abair_registry.operations.lease import Running
     from abair_registry.operations.progress import Terminal
-    from abair_registry.operations.requests import OperationOptions, OperationResult, PointerMove
+    from abair_registry.operations.requests import OperationOptions
+    from abair_registry.registry import Registry
     from abair_registry.settings import Settings
 
 app = typer.Typer()
@@ -54,6 +55,16 @@ Seed = Annotated[
 ]
 
 
+class _Given(TypedDict, total=False):
+    """The options of a command that are those of its operation."""
+
+    route: Literal["auto", "features", "full"]
+    review: bool
+    force: bool
+    seed: int
+    wait: bool
+
+
 @app.command()
 def add(
     name: Name,
@@ -67,14 +78,14 @@ def add(
     reason: Reason = "",
     json: Json = False,
 ) -> None:
-    """Add an installed plugin: check it, train the estimator on it, and make it live if all gates pass.
+    """Add an installed plugin: check it, train the estimator, and make it live if all gates pass.
 
     The gates check that the plugin's adapter helps and that no live degradation gets worse. Use it
     for an upgraded plugin, too.
 
     Example: abair-registry add snow --reason "asked for by the archive"
     """
-    _change("add", name, actor, reason, json, review=review, force=force, route=route, gate=gate, seed=seed, wait=wait)
+    _change("add", name, actor, reason, json, gate, review=review, force=force, route=route, seed=seed, wait=wait)
 
 
 @app.command()
@@ -95,7 +106,7 @@ def disable(
 
     Example: abair-registry disable blur --reason "smears faces" --yes
     """
-    _change("disable", name, actor, reason, json, sure=yes, review=review, force=force, gate=gate, wait=wait)
+    _change("disable", name, actor, reason, json, gate, sure=yes, review=review, force=force, wait=wait)
 
 
 @app.command()
@@ -114,7 +125,7 @@ def enable(
 
     Example: abair-registry enable blur
     """
-    _change("enable", name, actor, reason, json, review=review, force=force, route=route, gate=gate, wait=wait)
+    _change("enable", name, actor, reason, json, gate, review=review, force=force, route=route, wait=wait)
 
 
 @app.command()
@@ -134,7 +145,7 @@ def remove(
 
     Example: abair-registry remove blur --yes
     """
-    _change("remove", name, actor, reason, json, sure=yes, force=force, gate=gate, wait=wait)
+    _change("remove", name, actor, reason, json, gate, sure=yes, force=force, wait=wait)
 
 
 @app.command()
@@ -158,9 +169,9 @@ def retrain(
     with _session(json) as (reporter, registry, terminal):
         from abair_registry.operations.lifecycle import Retrain
 
-        given = {"review": review, "force": force, "route": "full", "gate": gate, "seed": seed, "wait": wait}
-        operation = Retrain(acting_user(actor, reason), _options(registry.settings, given))
-        _show(reporter, operation.run(registry, terminal), json)
+        options = _options(registry.settings, gate, review=review, force=force, route="full", seed=seed, wait=wait)
+        operation = Retrain(acting_user(actor, reason), options)
+        show_result(reporter, operation.run(registry, terminal), json)
 
 
 @app.command()
@@ -188,7 +199,7 @@ def promote(
         from abair_registry.operations.promotion import Promote
 
         operation = Promote(number, acting_user(actor, reason), force=force, wait=wait)
-        _show_move(reporter, operation.run(registry, terminal), json)
+        show_move(reporter, operation.run(registry, terminal), json)
 
 
 @app.command()
@@ -212,7 +223,7 @@ def rollback(
         from abair_registry.operations.promotion import Rollback
 
         operation = Rollback(to, acting_user(actor, reason), wait=wait)
-        _show_move(reporter, operation.run(registry, terminal), json)
+        show_move(reporter, operation.run(registry, terminal), json)
 
 
 @app.command()
@@ -234,16 +245,24 @@ def resume(actor: ActorOption = None, reason: Reason = "", json: Json = False) -
             else:
                 print("nothing to resume", flush=True)
         elif isinstance(done, PointerMove):
-            _show_move(reporter, done, json)
+            show_move(reporter, done, json)
         else:
-            _show(reporter, done, json)
+            show_result(reporter, done, json)
 
 
 def _change(
-    kind: str, name: str, actor: str | None, reason: str, json: bool, *, sure: bool | None = None, **given: Any
+    kind: str,
+    name: str,
+    actor: str | None,
+    reason: str,
+    json: bool,
+    gate: Sequence[str] | None,
+    *,
+    sure: bool | None = None,
+    **given: Unpack[_Given],
 ) -> None:
     """Run an operation on a plugin; where `sure` is False, ask first."""
-    _require_reason(bool(given.get("force")), reason)
+    _require_reason(given.get("force", False), reason)
     with _session(json) as (reporter, registry, terminal):
         from abair_registry.operations import lifecycle
 
@@ -255,19 +274,19 @@ def _change(
             operation.kind: operation
             for operation in (lifecycle.Add, lifecycle.Enable, lifecycle.Disable, lifecycle.Remove)
         }
-        options = _options(registry.settings, given)
+        options = _options(registry.settings, gate, **given)
         operation = operations[kind](name, acting_user(actor, reason), options)
-        _show(reporter, operation.run(registry, terminal), json)
+        show_result(reporter, operation.run(registry, terminal), json)
 
 
-def _options(settings: Settings, given: dict[str, Any]) -> OperationOptions:
+def _options(settings: Settings, gate: Sequence[str] | None, **given: Unpack[_Given]) -> OperationOptions:
     from pydantic import ValidationError
 
     from abair_registry.operations.requests import OperationOptions
     from abair_registry.settings import Thresholds
 
     asked = settings.gates.model_dump()
-    for text in given.pop("gate", None) or []:
+    for text in gate or []:
         name, equals, value = text.partition("=")
         if not equals or name not in asked:
             raise typer.BadParameter(f"found {text!r}, expected one of {', '.join(asked)} and its value: loss=0.2")
@@ -287,7 +306,7 @@ def _require_reason(force: bool, reason: str) -> None:
 
 
 @contextmanager
-def _session(json: bool) -> Iterator[tuple[Reporter, Any, Terminal]]:
+def _session(json: bool) -> Iterator[tuple[Reporter, Registry, Terminal]]:
     with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
         from abair_registry.operations.progress import Steps, Terminal
 
@@ -298,48 +317,3 @@ def _session(json: bool) -> Iterator[tuple[Reporter, Any, Terminal]]:
             reporter.say(f"warning: {text}")
 
         yield reporter, registry, Terminal(Steps(), waiting, warn)
-
-
-def _show(reporter: Reporter, result: OperationResult, json: bool) -> None:
-    rows = [
-        (
-            "passed" if verdict.passed else "refused",
-            verdict.name,
-            f"{verdict.measured:.2f}",
-            verdict.detail,
-            f"{verdict.threshold:g}",
-        )
-        for verdict in result.verdicts
-    ]
-    if rows:
-        table(("verdict", "gate", "measured", "interval", "threshold"), rows, result=False)
-    if result.run_id is None:
-        reporter.say("nothing was to be done")
-    else:
-        reporter.say(f"run {result.run_id}, {result.seconds:.0f} s; to look at it: abair-registry ui")
-    if json:
-        reporter.result(result.as_json())
-    else:
-        outcomes = {
-            "live": f"deployment {result.deployment} is live",
-            "challenger": f"deployment {result.deployment} waits for review: promote {result.deployment}",
-            "rejected": f"refused; deployment {result.deployment} stays live",
-        }
-        print(outcomes[result.outcome], flush=True)
-    if result.outcome == "rejected":
-        from abair.errors import RegistryError
-
-        refused = ", ".join(verdict.name for verdict in result.verdicts if not verdict.passed)
-        reporter.fail(
-            RegistryError(
-                f"operation {result.operation}: refused by {refused}; expected all gates to pass; what to do stands in "
-                "the run; to publish all the same: --force --reason WHY"
-            )
-        )
-
-
-def _show_move(reporter: Reporter, move: PointerMove, json: bool) -> None:
-    if json:
-        reporter.result(asdict(move))
-    else:
-        print(f"deployment {move.deployment} is live, in the place of {move.before}", flush=True)

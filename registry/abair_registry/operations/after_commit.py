@@ -1,4 +1,4 @@
-"""What follows a commit: the file that serves, MLflow's versions and aliases, the plugins' notices."""
+"""What follows a commit: the file that serves, MLflow's aliases, the plugins' notices."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Fit(StrEnum):
     """How the champion's estimator is fitted to new labels on features."""
 
     WITH_MIXTURES = "with chains"
-    """The new labels' outputs alone, also to mixtures, so that their blends with the others are learnt."""
+    """The new labels' outputs, to mixtures as well: their blends with the others are learnt."""
     ALONE = "alone"
     """The new labels' outputs alone."""
     WHOLE = "whole"
@@ -47,7 +47,7 @@ class Fit(StrEnum):
 
 @dataclass
 class Trainer:
-    """Trains and evaluates the estimator of one proposal against the champion that it would follow."""
+    """Trains the estimator of one proposal, and evaluates it against the champion."""
 
     blobs: Blobs
     settings: Settings
@@ -71,14 +71,14 @@ class Trainer:
 
     @cached_property
     def start(self) -> Estimator:
-        """The estimator that the challenger starts from: the champion's, or an earlier one that knows its labels."""
+        """The estimator to start from: the champion's, or an earlier one that knows the labels."""
         if self.proposal.estimator_sha256 == self.champion.estimator_sha256:
             return self.champion_estimator
         path = self.blobs.path(self.proposal.estimator_sha256)
         return load_estimator(path, self.proposal.labels, self.backbone.size)
 
     def missing_replays(self) -> list[str]:
-        """Return the labels without a replay: nothing can be fitted to them, nor evaluated on them."""
+        """Return the labels without a replay, which nothing can be fitted to or evaluated on."""
         kept = {member.label: member.replay for member in self.proposal.members} | {CLEAN: self.proposal.replay}
         return [label for label, sha256 in kept.items() if sha256 is None]
 
@@ -92,7 +92,9 @@ class Trainer:
         return (Fit.ALONE, Fit.WHOLE)
 
     def fit_features(self, on_step: OnStep, *, fit: Fit = Fit.ALONE) -> Estimator:
-        """Fit the champion's estimator to the kept features of all labels; without new ones, rearrange its outputs.
+        """Fit the champion's estimator to the features of all labels.
+
+        Without new labels, its outputs are only rearranged.
 
         Raises:
             TrainingError: A label has no replay.
@@ -175,7 +177,7 @@ class Trainer:
         return Contender(self.backbone, estimator, self._adapters_of(deployment), marks, cache)
 
     def _adapters_of(self, deployment: DeploymentSnapshot) -> dict[str, Adapter]:
-        """Return a deployment's adapters; challenger and champion share most, so each is read once."""
+        """Return a deployment's adapters, of which challenger and champion share most."""
         for member in deployment.members:
             if member not in self._adapters:
                 self._adapters[member] = read_adapter_files(
@@ -184,7 +186,7 @@ class Trainer:
         return {member.label: self._adapters[member] for member in deployment.members}
 
     def _held_out(self) -> list[HeldOut]:
-        """Return held-out samples of each label, and of the mixtures in each replay; fewer of older ones."""
+        """Return held-out samples of labels and mixtures, fewer of the older ones."""
         config = self.settings.challenger
         samples: list[HeldOut] = []
         for member in self.proposal.members:
@@ -211,7 +213,7 @@ class Trainer:
     def _old_replays(self) -> list[str]:
         return self._distinct_replays(lambda member: member.label not in self.new_labels)
 
-    def _distinct_replays(self, wanted: Callable[[Member], bool] = lambda member: True) -> list[str]:
+    def _distinct_replays(self, wanted: Callable[[Member], bool] = lambda _: True) -> list[str]:
         shas = [self.proposal.replay, *(member.replay for member in self.proposal.members if wanted(member))]
         return list(dict.fromkeys(sha256 for sha256 in shas if sha256 is not None))
 

@@ -1,4 +1,4 @@
-"""Gates: what a challenger must fulfil before it goes live. A report in, verdicts out; pure functions.
+"""Gates: what a challenger must fulfil before it goes live, as pure functions of a report.
 
 A live degradation must not lose, and a new one must not be restored worse than before it had a
 label, alone or over damage that is live. A few samples scatter, so a mean loss above the threshold
@@ -26,13 +26,13 @@ RESAMPLES: Final = 10_000
 CONFIDENCE: Final = 0.95
 CERTAIN_FACTOR: Final = 5.0
 PSNR_CAP: Final = 50.0
-"""dB above which no difference is visible (an error below one grey level); clean photos are capped here."""
+"""dB above which no difference is visible; clean photos are capped here."""
 REGISTRY: Final = "registry"
 """The source of the platform's own gates; any other source is a plugin's name."""
 
 
 class GateKind(StrEnum):
-    """What a gate measures. Decisions read this, never a verdict's texts, which plugins write, too."""
+    """What a gate measures. Decisions read this, never texts, which plugins write, too."""
 
     ADAPTER_GAIN = "adapter gain"
     ORACLE_GAP = "gap to the Oracle"
@@ -63,7 +63,7 @@ class GateResult:
 
 
 def evaluate_gates(report: Report, thresholds: Thresholds) -> list[GateResult]:
-    """Return the results of all gates: on new labels, on live ones, on mixtures, on clean photos."""
+    """Return the results of all gates, on new and live labels, mixtures, and clean photos."""
     results = []
     for label in report.new:
         results += _new_label_gates(report.group(label), thresholds)

@@ -61,7 +61,7 @@ class Add(ChallengerOperation):
 
     @override
     def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal | None:
-        """Record the plugin's release and propose its adapters; return None if they are live already."""
+        """Record the plugin's release and propose its adapters, unless they are live."""
         with registry.database.read() as session:
             champion = live_snapshot(session)
             size = queries.backbone_size(session, champion.backbone_id)
@@ -276,7 +276,7 @@ def _with_replays(session: Session, adapters: Sequence[AdapterRow], champion: De
 
 
 def _with_earlier_estimator(session: Session, proposed: DeploymentSnapshot) -> DeploymentSnapshot | None:
-    """Return the proposal with the newest estimator that served exactly its adapters, in that one's order."""
+    """Return the proposal with the newest estimator that was live with exactly its adapters."""
     wanted = {member.adapter_id: member for member in proposed.members}
     for deployment in _newest_first(session):
         ids = [member.adapter_id for member in deployment.members]

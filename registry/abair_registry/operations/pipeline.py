@@ -1,4 +1,4 @@
-"""The pipeline of an operation that makes a challenger: plan, sample, train, evaluate, gate, publish.
+"""The pipeline of an operation: plan, sample, train, evaluate, gate, publish.
 
 Each step is recorded before it begins and is safe to repeat. The step that makes a deployment live
 is one transaction. If an operation stops before it, what is live stays as it was. If it stops after
@@ -60,7 +60,7 @@ class ChallengerOperation(Operation):
         return cls(subject, actor, OperationOptions.from_json(arguments))
 
     def prepare(self, registry: Registry, steps: Steps) -> None:
-        """Check what can be checked before the operation is recorded: a failure here leaves no trace.
+        """Check what can be checked before the operation is recorded and leaves a trace.
 
         Raises:
             AbairError: The operation cannot be done.
@@ -116,7 +116,7 @@ class ChallengerOperation(Operation):
 
 @dataclass(frozen=True)
 class _Ended:
-    """How a pipeline ended: the number of the deployment that is live or waits, and the challenger, if any."""
+    """How a pipeline ended: the deployment that is live or waits, and the challenger, if any."""
 
     outcome: Outcome
     deployment: int
@@ -147,7 +147,7 @@ class _Pipeline:
         )
 
     def run(self) -> _Ended:
-        """Train, evaluate, gate and publish; then bring the file, MLflow and the plugins up to date."""
+        """Train, evaluate, gate and publish; then update the file, MLflow and the plugins."""
         with self._tracked() as run_id:
             for name, why in self.plugins.left_out.items():
                 if name not in self.plugins.absent:
@@ -171,7 +171,7 @@ class _Pipeline:
         return _Ended(outcome, number, run_id, challenger)
 
     def _sampled(self, proposal: Proposal) -> Proposal:
-        """Return the proposal with the replays of its new labels, where the operation makes them."""
+        """Return the proposal with its new labels' replays, where the operation makes them."""
         if not self.operation.samples_new_labels:
             return proposal
         self.work.step("train")
@@ -185,7 +185,7 @@ class _Pipeline:
         return "challenger" if self.operation.options.review else "live"
 
     def _conclude(self, outcome: Outcome, challenger: Challenger, run_id: str) -> int:
-        """Record in one transaction the deployment, live or waiting, or the refusal; return the deployment's number."""
+        """Record the deployment or the refusal in one transaction; return what is live or waits."""
         operation, subject = self.operation, self.proposal.subject
         refused = [result.name for result in challenger.refused]
         detail: dict[str, Any] = {"champion": self.champion.number, "route": challenger.route}
@@ -217,13 +217,13 @@ class _Pipeline:
                 )  # fmt: skip
                 operation.on_publish(session)
             self._record_conclusion(row, outcome, deployment.number, challenger)
-            row.detail = row.detail | {"deployment": deployment.number, "outcome": outcome}
+            row.detail = {**row.detail, "deployment": deployment.number, "outcome": outcome}
             return deployment.number
 
     def _propose(
         self, session: Session, row: OperationRow, sha256: str, run_id: str, detail: dict[str, Any]
     ) -> DeploymentRow:
-        """Number the proposal as a deployment with the estimator of this hash."""
+        """Add the proposal as a deployment with the estimator of this hash."""
         proposed = self.proposal.deployment
         return queries.propose(
             session,
@@ -238,12 +238,12 @@ class _Pipeline:
         )
 
     def _record_conclusion(self, row: OperationRow, outcome: Outcome, number: int, challenger: Challenger) -> None:
-        """Mark the operation as done, and keep what its MLflow run shall show, in the same transaction."""
+        """Mark the operation as done, and keep what its MLflow run is to show."""
         title = f"{self.operation.kind} {self.proposal.subject}"
         forced = bool(challenger.refused)
         conclusion = run_report.conclusion(title, outcome, number, challenger.verdicts, forced=forced)
         row.step = PUBLISHED
-        row.detail = row.detail | {CONCLUSION: asdict(conclusion)}
+        row.detail = {**row.detail, CONCLUSION: asdict(conclusion)}
 
     def _frozen(self) -> str:
         """Return one hash over the backbone and all adapters that are live or proposed."""
@@ -258,7 +258,7 @@ class _Pipeline:
 
     @contextmanager
     def _tracked(self) -> Iterator[str]:
-        """Start the operation's MLflow run, and end it as the operation ends; it is never left running."""
+        """Start the operation's MLflow run, and end it as the operation ends."""
         self.work.step("track")
         with self.work.session() as (_, row):
             started = row.started.isoformat()
@@ -273,7 +273,7 @@ class _Pipeline:
         except BaseException as error:
             status: Literal["KILLED", "FAILED"] = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             reason = "stopped by Ctrl-C" if status == "KILLED" else str(error) or type(error).__name__
-            with suppress(RegistryError):  # MLflow may be what failed; `doctor` ends the run when it can be reached
+            with suppress(RegistryError):  # MLflow may be what failed: `doctor` ends it later
                 if not self._conclude_run(run_id):
                     self.runs.end(run_id, status, reason)
             raise
@@ -285,7 +285,7 @@ class _Pipeline:
             )
 
     def _conclude_run(self, run_id: str) -> bool:
-        """End the run with the recorded conclusion of the operation; return whether there is one."""
+        """End the run with the operation's recorded conclusion; return whether there is one."""
         with self.registry.database.read() as session:
             conclusion = session.get_one(OperationRow, self.work.id).detail.get(CONCLUSION)
         if conclusion is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -16,14 +15,14 @@ from abair_registry.tracking.mlflow_client import Runs
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Go on: the reader of stderr has gone, which stops no operation (rich would end the program)."""
+        """Go on without a reader of stderr, where rich would end the program."""
 
 
 class Steps:
-    """The steps of an operation: on a terminal one live line, elsewhere one line a step; none if `quiet`.
+    """The steps of an operation: one live line on a terminal, elsewhere one line a step.
 
-    Elsewhere the first step is printed with the second, so that an operation that is refused at once
-    costs one line, that of the refusal.
+    Elsewhere the first step is printed with the second, so that an operation that is refused at
+    once costs one line, that of the refusal. `quiet` prints nothing.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -67,11 +66,11 @@ class Steps:
 
 @dataclass(frozen=True)
 class Terminal:
-    """How a person follows an operation: its steps, whom it waits for, and warnings, which stop nothing."""
+    """How a person follows an operation: its steps, whom it waits for, and its warnings."""
 
     steps: Steps
-    waiting: Callable[[Running], None] = lambda other: None
-    warn: Callable[[str], None] = lambda text: None
+    waiting: Callable[[Running], None] = lambda _: None
+    warn: Callable[[str], None] = lambda _: None
 
 
 def quiet() -> Terminal:
@@ -81,14 +80,14 @@ def quiet() -> Terminal:
 
 @dataclass(frozen=True)
 class OperationLog:
-    """Where a running operation records what it does: the registry, the terminal, and its MLflow run."""
+    """Where a running operation records its steps: registry, terminal, MLflow run."""
 
     lease: Work
     steps: Steps
     runs: Runs
     run_id: str
 
-    def begin(self, step: str, shown: str, **detail: Any) -> None:
+    def begin(self, step: str, shown: str, **detail: object) -> None:
         """Record the step that begins, and show it.
 
         Raises:

@@ -29,7 +29,7 @@ from abair_registry.tracking.mlflow_client import Runs
 
 
 class _PointerOperation(Operation):
-    """An operation that makes a recorded deployment live: of a given number, or the one it chooses."""
+    """An operation that makes a recorded deployment live, of a number or of its choice."""
 
     subject = "deployment"
     force = False
@@ -51,7 +51,7 @@ class _PointerOperation(Operation):
 
     @override
     def run(self, registry: Registry, terminal: Terminal | None = None) -> PointerMove:
-        """Make the target live in one transaction, then bring the file, MLflow and the plugins up to date.
+        """Make the target live in one transaction, then update the file, MLflow and the plugins.
 
         Raises:
             RegistryError: The target cannot be made live, or another operation is running.
@@ -76,13 +76,13 @@ class _PointerOperation(Operation):
                 )  # fmt: skip
                 members = take_snapshot(session, deployment).members
                 operation.step = PUBLISHED
-                operation.detail = operation.detail | {"deployment": number}
+                operation.detail = {**operation.detail, "deployment": number}
             runs = Runs(registry.settings, patient=False)
             follow(registry, runs, calls.verify_plugins(members), terminal.warn)
             return PointerMove(work.id, "live", number, champion)
 
     def _checked_target(self, session: Session, registry: Registry) -> tuple[int, DeploymentRow]:
-        """Return the champion's number and the target, which is not live and whose files are all there."""
+        """Return the champion's number, and the target, if that is whole and not live."""
         champion = live_snapshot(session).number
         deployment = self.target(session, champion)
         if deployment.number == champion:
@@ -147,7 +147,7 @@ class Promote(_PointerOperation):
 
 
 class Rollback(_PointerOperation):
-    """Make an earlier deployment live again: the one before the live one, or the one of a number."""
+    """Make an earlier deployment live again: the one before, or the one of a number."""
 
     kind: ClassVar[str] = "rollback"
 

@@ -54,7 +54,7 @@ def add_replays(
     seed: int,
     steps: Steps,
 ) -> Proposal:
-    """Make and keep the replay of each new label that has none; return the proposal with all of them.
+    """Make and keep the replay of each new label without one; return the proposal with them.
 
     Raises:
         TrainingError: A synthesiser failed, or its plugin is not installed as it is recorded.
@@ -75,7 +75,7 @@ def add_replays(
 
 
 def labels_to_mix(champion: DeploymentSnapshot, new: Member, plugins: VerifiedPlugins, most: int) -> tuple[Member, ...]:
-    """Return the live members whose damage can be made again, so that the new one can be put over it.
+    """Return the live members whose damage can be made again, to put the new one over it.
 
     Their plugins are installed as they are recorded. Mixtures with the others are not learnt, nor
     those of two labels that come together.

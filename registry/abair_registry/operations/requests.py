@@ -77,7 +77,7 @@ class OperationResult:
 
 @dataclass(frozen=True)
 class PointerMove:
-    """How an operation ended that made a recorded deployment live; the field names are those of its JSON."""
+    """How an operation ended that made a recorded deployment live; also its JSON's fields."""
 
     operation: int
     outcome: str

@@ -20,9 +20,12 @@ OPERATIONS: Final[dict[str, type[Operation]]] = {
 
 
 def resume(registry: Registry, actor: Actor, terminal: Terminal | None = None) -> OperationResult | PointerMove | None:
-    """Run the newest interrupted operation again with its recorded arguments; return None if there is none.
+    """Run the newest interrupted operation again with its recorded arguments.
 
-    What it had made already is used. Without a reason of its own, `actor` gets the recorded one.
+    What it had made already is used. An actor without a reason gets the recorded one.
+
+    Returns:
+        How it ended; None if no operation was interrupted.
 
     Raises:
         AbairError: The operation failed again.

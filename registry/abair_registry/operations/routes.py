@@ -25,7 +25,7 @@ from abair_registry.plugins.calls import VerifiedPlugins
 
 @dataclass(frozen=True)
 class Challenger:
-    """A trained estimator, the route that it took and why, its evaluation, and what the gates say of it."""
+    """A trained estimator, its route and why it took that, its evaluation and gate results."""
 
     estimator: Estimator
     route: str
@@ -54,10 +54,10 @@ class ChallengerChoice:
     log: OperationLog
 
     def choose(self) -> Challenger:
-        """Return the challenger of the route that was asked for; for `auto`, by features or else in full.
+        """Return the challenger of the route that was asked for: `auto` is by features, or in full.
 
         Raises:
-            RegistryError: The full route was asked for, and not all plugins are installed as recorded.
+            RegistryError: The full route was asked for, and not all plugins are installed.
             TrainingError: A label has no replay, or a synthesiser failed.
         """
         if self.options.route == "full":
@@ -65,7 +65,7 @@ class ChallengerChoice:
                 raise RegistryError(f"the full route: {reason}; install what is missing, or take --route features")
             return self._attempt("full", partial(self.trainer.train_full, self.plugins), "asked for")
         if self.trainer.missing_replays() and not self.trainer.new_labels:
-            # nothing can be compared: the outputs stay as the makers of the bundle trained them
+            # nothing can be compared: the outputs stay as the bundle's
             kept = self.trainer.fit_features(lambda *_: None)
             return Challenger(kept, "features", "no samples to judge by", None, [])
         best, history = self._by_features()
@@ -79,7 +79,7 @@ class ChallengerChoice:
         return self._attempt("full", partial(self.trainer.train_full, self.plugins), why)
 
     def _by_features(self) -> tuple[Challenger, list[str]]:
-        """Return the first fit that no gate refuses, or else the one that fewest refuse; and its history in words."""
+        """Return the fit that no gate refuses, or fewest do, and the fits' history in words."""
         new = self.trainer.new_labels
         attempts: dict[Fit, Challenger] = {}
         for fit in self.trainer.fits():

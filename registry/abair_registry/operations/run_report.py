@@ -1,4 +1,4 @@
-"""The report on an operation in its MLflow run: parameters, metrics, lineage, figures, and verdicts."""
+"""The report on an operation in its MLflow run: parameters, metrics, figures, verdicts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def begin(
     champion: DeploymentSnapshot,
     photos: Mapping[str, str],
 ) -> str:
-    """Start the run of the operation of this number with its parameters and lineage; return the run's id.
+    """Start the run of an operation with its parameters and lineage; return the run's id.
 
     Raises:
         RegistryError: The store cannot be reached or written.
@@ -75,14 +75,14 @@ def begin(
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What a run shows once its operation has ended: the first line of its description, and tags."""
+    """What a run shows once its operation has ended: the description's first line, and tags."""
 
     headline: str
     tags: dict[str, str]
 
 
 def conclusion(title: str, outcome: Outcome, number: int, verdicts: Sequence[Verdict], *, forced: bool) -> Conclusion:
-    """Return what the run shall show; it is recorded in the transaction that ends the operation.
+    """Return what the run is to show, recorded in the transaction that ends the operation.
 
     So the next command can bring the run up to date if MLflow cannot be reached now.
     """
@@ -105,7 +105,7 @@ def evidence(
     route: str,
     why: str,
 ) -> None:
-    """Record everything that was found, before anything is published: description, metrics, report, figures.
+    """Record description, metrics, report and figures, before anything is published.
 
     Raises:
         RegistryError: The store cannot be reached or written.

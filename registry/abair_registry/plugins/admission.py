@@ -26,7 +26,7 @@ from typing import Any, Final, Literal
 from pydantic import PositiveFloat, TypeAdapter, ValidationError
 
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Degradation
-from abair.errors import DeploymentError, RegistryError
+from abair.errors import AdmissionError, DeploymentError, RegistryError
 from abair.model.safetensors_io import read_header
 from abair.text import describe_error, quote_foreign
 from abair_registry.plugins.installed import PLAIN_NAME, Candidate, hash_of, normalised, refused
@@ -87,6 +87,10 @@ class Probed:
 
     candidate: Candidate
     degradations: tuple[ProbedDegradation, ...]
+
+
+class MissingAdapterError(AdmissionError):
+    """The plugin has no adapter for the backbone: its files are not there, or are no safetensors."""
 
 
 LIMITS: Final = Limits()
@@ -229,6 +233,7 @@ def _adapter_files(candidate: Candidate, degradation: Degradation, size: str) ->
                 candidate,
                 f"{path} is missing: found {', '.join(there) or 'nothing'} there, expected an adapter for backbone "
                 f"{size} as safetensors (pickles are never read); train it: abair train adapter {degradation.name}",
+                MissingAdapterError,
             )
         if key not in candidate.files:
             raise refused(candidate, f"{path} is none of the files that the distribution installed")

@@ -24,12 +24,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import abair
-from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import FACTORY, read_deployment
 from abair.discovery import discover
 from abair.errors import AbairError, AdmissionError
 from abair.text import describe_error, quote_foreign
-from abair_registry.plugins.admission import Probed, probe
+from abair_registry.plugins.admission import MissingAdapterError, Probed, probe
 from abair_registry.plugins.installed import Candidate, find
 from abair_registry.settings import Thresholds
 
@@ -252,7 +251,7 @@ def _probe(candidate: Candidate, checked: Checked) -> Probed | None:
         probed = probe(candidate, factory.find(factory.backbone.file), taken)
     except AdmissionError as error:
         reason = str(error).partition("): ")[2] or str(error)
-        missing = "is missing" in reason and (CONFIG_FILE in reason or WEIGHTS_FILE in reason)
+        missing = isinstance(error, MissingAdapterError)
         advice = f"train one: abair train adapter {candidate.name}" if missing else "mend it; add refuses it as it is"
         checked.checks.append(Check("probe", False, reason, advice))
         return None

@@ -102,9 +102,9 @@ def normalised(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def refused(plugin: Installed, reason: str) -> AdmissionError:
+def refused(plugin: Installed, reason: str, kind: type[AdmissionError] = AdmissionError) -> AdmissionError:
     """The error that refuses a plugin: one line that names it."""
-    return AdmissionError(quote_foreign(f"plugin {plugin.name} (distribution {plugin.distribution}): {reason}"))
+    return kind(quote_foreign(f"plugin {plugin.name} (distribution {plugin.distribution}): {reason}"))
 
 
 def _listed() -> list[tuple[Installed, Distribution]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.registry.conftest import FROST, Run
 from tests.support.hostile import GOOD, Plugin, Tiny
 from tests.support.outcomes import client, refused, sqlite
 
+import abair.discovery
 from abair.continual.replay import Replay
 from abair.deployment import read_deployment
 from abair.report import Report
@@ -38,6 +40,45 @@ def test_a_plugins_own_gate_is_asked_and_one_that_raises_refuses(
     page = client(settings).get_run(result["run_id"]).data.tags["mlflow.note.content"]
     assert "the gate of plugin frost could not be asked (ZeroDivisionError: division by zero)" in page
     assert folder.is_dir()
+
+
+@sqlite
+def test_a_plugins_verdict_that_is_called_like_a_gate_of_the_registry_is_the_plugins(
+    run: Run, site: Path, trained: Tiny, settings: Settings
+) -> None:
+    """The registry's own gate of this name says that no estimator can help; a plugin's says nothing of the kind."""
+    gate = (
+        f"{GOOD}\nfrom abair import Verdict\n@hookimpl\ndef abair_gates(report):\n"
+        "    name = 'frost: gain of the adapter'\n"
+        "    return [Verdict(name=name, passed=False, measured=0, threshold=1)]\n"
+    )
+    Plugin(module=gate, synthesis=FROST).make(site, trained)
+    code, (result,), _ = run("add", "frost")
+    name = "plugin frost: frost: gain of the adapter"
+    assert (code, result["outcome"], refused(result)) == (1, "rejected", [name])
+    tags = client(settings).get_run(result["run_id"]).data.tags
+    assert tags["abair.route.why"] == (
+        f"first choice; fitted alone: refused by {name}; fitted with chains; not in full, because a plugin's own gate "
+        "refused"
+    )
+
+
+@sqlite
+def test_the_installed_metadata_is_scanned_once_to_find_a_plugin_and_once_to_verify_all(
+    run: Run, team: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = []
+    real = abair.discovery.entry_points
+
+    def counted(**given: str) -> EntryPoints:
+        scans.append(given)
+        return real(**given)
+
+    run("list")
+    monkeypatch.setattr(abair.discovery, "entry_points", counted)
+    code, (result,), err = run("add", "frost")
+    assert (code, result["outcome"]) == (0, "live"), err
+    assert len(scans) == 2
 
 
 @sqlite
