@@ -20,8 +20,8 @@ from tests.conftest import make_bundle, pictures, write_adapter
 from tests.support.plugin_package import Plugin, Tiny
 
 from abair_registry.db.audit import Actor
-from abair_registry.operations import lifecycle
-from abair_registry.operations.pipeline import OperationOptions
+from abair_registry.operations.lifecycle import Add
+from abair_registry.operations.requests import OperationOptions
 from abair_registry.registry import open_registry
 from abair_registry.settings import Settings
 
@@ -59,7 +59,7 @@ def main(last: int) -> None:
             importlib.invalidate_caches()
             with open_registry(settings, bundle) as registry:
                 began = time.monotonic()
-                lifecycle.add(registry, name, Actor("bench", "flat"), OperationOptions(route="features", force=True))
+                Add(name, Actor("bench", "flat"), OperationOptions(route="features", force=True)).run(registry)
                 seconds[number] = time.monotonic() - began
             for path in site.iterdir():
                 shutil.rmtree(path)

@@ -13,8 +13,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # What the machine that tests has deployed must not be what is tested.
 os.environ["ABAIR_HOME"] = os.path.join(os.path.dirname(__file__), "no-such-home")
-# As few steps as still teach the tiny network a label.
-os.environ["ABAIR_REFIT_STEPS"] = "400"
+# Operations make as few samples, and train as few steps, as still teach the tiny network a label.
+os.environ |= {
+    "ABAIR_CHALLENGER__TRAINING_SCENES": "40",
+    "ABAIR_CHALLENGER__HELD_OUT": "12",
+    "ABAIR_CHALLENGER__MIXTURES": "16",
+    "ABAIR_CHALLENGER__REFIT_STEPS": "400",
+}
 
 import itertools
 import json
@@ -33,7 +38,6 @@ from PIL import Image
 from pydantic import SecretStr
 from safetensors.torch import save_file
 
-import abair_registry.operations.challenger
 from abair.continual.collect import ReplayCounts, build_replay
 from abair.continual.refit import RefitConfig, refit
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Card, Degradation
@@ -47,11 +51,6 @@ from abair.training.bundle import assemble
 from abair_registry.registry import Registry
 from abair_registry.registry import open_registry as open_home
 from abair_registry.settings import Settings
-
-# As small as still teaches the tiny network.
-abair_registry.operations.challenger.TRAINED = 40
-abair_registry.operations.challenger.JUDGED = 12
-abair_registry.operations.challenger.CHAINED = 16
 
 POSTGRES = "ABAIR_TEST_POSTGRES_URL"
 _numbers = itertools.count()

@@ -1,4 +1,4 @@
-"""The registry as one thing: database, schema, blobs and the file that serves, opened together."""
+"""The registry as one object: database, schema, blobs and the live file."""
 
 from __future__ import annotations
 
@@ -30,12 +30,10 @@ class Registry:
 
 @contextmanager
 def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[Registry]:
-    """Open the registry; an empty home gets the schema and, as deployment 1, the factory deployment.
-
-    What a kill left between a commit and the file that serves is mended here.
+    """Open the registry; an empty home gets the schema and the factory's deployment 1.
 
     Raises:
-        RegistryError: the home or the database cannot be used, or the schema is another revision.
+        RegistryError: The home or the database cannot be used, or the schema is another revision.
     """
     database = Database(settings)
     try:
@@ -55,13 +53,13 @@ def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[R
 
 
 def sync_live_file(registry: Registry) -> bool:
-    """Write the live deployment's file where it is missing or stale, one process at a time; says whether it was."""
+    """Write the live deployment's file if it is missing or stale; return whether it was."""
     with registry.database.write() as session:
         return publish.write_live_file(session, registry.blobs)
 
 
 def live_file_is_stale(registry: Registry) -> bool:
-    """Whether the file that serves names another deployment than the registry."""
+    """Return whether the live file names another deployment than the registry."""
     with registry.database.read() as session:
         deployment = queries.live(session)
     served = publish.read_published(registry.settings.home)

@@ -28,6 +28,26 @@ class Thresholds(BaseModel):
     recall: float = Field(default=0.9, ge=0, le=1, description="of a new label, at least")
 
 
+class ChallengerConfig(BaseModel):
+    """How much is made and trained for a challenger; the defaults are those of the platform.
+
+    A new label's samples are counted for it and for `clean` each. Mixtures are samples with a new
+    label's damage over that of a live one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    training_scenes: int = Field(default=160, ge=1, description="scenes of each, degraded and undegraded")
+    held_out: int = Field(default=20, ge=1, description="held-out samples of each while the label is new")
+    held_out_later: int = Field(default=12, ge=1, description="those that later challengers are evaluated on")
+    held_out_of_mixture: int = Field(default=6, ge=1, description="held-out samples of a mixture")
+    held_out_mixtures: int = Field(default=5, ge=0, description="live labels at most in held-out mixtures")
+    mixtures: int = Field(default=320, ge=1, description="mixtures to train on, however many labels are live")
+    mixtures_labels: int = Field(default=16, ge=0, description="live labels at most in those")
+    refit_steps: int = Field(default=1500, ge=1, description="training steps of the route by features")
+    full_steps: int = Field(default=1200, ge=1, description="training steps of the full route")
+
+
 class Settings(BaseSettings):
     """The variables `ABAIR_*` and MLflow's own `MLFLOW_TRACKING_URI`.
 
@@ -39,8 +59,8 @@ class Settings(BaseSettings):
         clean_dir: clean photos that new damage is applied to; without it, those of scikit-image's wheel
             and drawn pictures.
         samples: how many samples the full route makes.
-        refit_steps: training steps of the route by features.
         gates: thresholds; `ABAIR_GATES__LOSS=0.2` sets one.
+        challenger: counts of samples and steps; `ABAIR_CHALLENGER__FULL_STEPS=600` sets one.
         tracking_uri: MLflow's server or store (`MLFLOW_TRACKING_URI`).
     """
 
@@ -68,6 +88,6 @@ class Settings(BaseSettings):
     shared_url: str | None = None
     clean_dir: Path | None = None
     samples: int = Field(default=1500, ge=100)
-    refit_steps: int = Field(default=1500, ge=1)
     gates: Thresholds = Thresholds()
+    challenger: ChallengerConfig = ChallengerConfig()
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")

@@ -16,7 +16,7 @@ from abair.evaluation.policies import Score
 from abair.evaluation.results import QualityReport, SetResult
 from abair_registry import bench
 from abair_registry.bench import Addition, Experiment
-from abair_registry.operations import lifecycle
+from abair_registry.operations.lifecycle import Add
 from abair_registry.settings import Settings
 
 
@@ -70,7 +70,7 @@ def test_each_stage_is_measured_once_and_what_serves_here_stays(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("done before")
 
-    monkeypatch.setattr(lifecycle, "add", never)
+    monkeypatch.setattr(Add, "run", never)
     monkeypatch.setattr(bench, "evaluate", never)
     assert run(*asked)[:2] == (0, [told])
 

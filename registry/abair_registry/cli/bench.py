@@ -43,7 +43,7 @@ def bench(
 
         done = bench.run(
             data, out, names, load_synthesizers(reporter), acting_user(None, "the continual-addition experiment"),
-            limit=limit, say=reporter.log,
+            limit=limit, log=reporter.log,
         )  # fmt: skip
         if json:
             for one in done.additions:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,8 +37,6 @@ class Limits:
     largest_file: int = 64 * 1024**2
 
 
-NOT_INSTALLED: Final = "not installed"
-
 HOOK_LIMITS: Final = Limits(seconds=30)
 """For gates and notices, which look at numbers and write lines."""
 REPLAY_LIMITS: Final = Limits(seconds=1800, memory_mib=8192)
@@ -49,22 +47,41 @@ TRAINING_LIMITS: Final = Limits(seconds=4 * 3600, memory_mib=16384, largest_file
 
 @dataclass(frozen=True)
 class VerifiedPlugins:
-    """The plugins of a deployment that may run, and by name why the others may not."""
+    """The plugins of a deployment that may run, and by name why the others may not.
+
+    `absent` are those of the others that are not installed at all.
+    """
 
     refs: tuple[PluginRef, ...]
     left_out: dict[str, str]
+    absent: frozenset[str] = frozenset()
+
+    def require(self, names: Collection[str]) -> tuple[PluginRef, ...]:
+        """Return the named plugins.
+
+        Raises:
+            TrainingError: One of them is not installed as it is recorded.
+        """
+        for name in names:
+            if name in self.left_out:
+                raise TrainingError(
+                    f"plugin {name}: {self.left_out[name]}; expected it installed as it is recorded; "
+                    "install that version"
+                )
+        return tuple(ref for ref in self.refs if ref.name in names)
 
 
 def verify_plugins(members: Iterable[Member]) -> VerifiedPlugins:
     """Compare the members' plugins with what is installed; imports none of them."""
     found = installed.installed_plugins()
-    refs, left_out = [], {}
+    refs, left_out, absent = [], {}, set()
     for member in {member.plugin: member for member in members}.values():
         named = [plugin for plugin in found if plugin.name == member.plugin]
         recorded = canonicalize_name(member.distribution)
         same = [plugin for plugin in named if canonicalize_name(plugin.distribution) == recorded]
         if not named:
-            left_out[member.plugin] = NOT_INSTALLED
+            left_out[member.plugin] = "not installed"
+            absent.add(member.plugin)
         elif len(named) > 1 or not same:
             others = ", ".join(quote_foreign(plugin.distribution, 60) for plugin in named)
             left_out[member.plugin] = f"installed by distribution {others}, recorded for {member.distribution}"
@@ -74,23 +91,23 @@ def verify_plugins(members: Iterable[Member]) -> VerifiedPlugins:
             )
         else:
             refs.append(PluginRef(name=member.plugin, module=same[0].module, distribution=same[0].distribution))
-    return VerifiedPlugins(tuple(refs), left_out)
+    return VerifiedPlugins(tuple(refs), left_out, frozenset(absent))
 
 
-def ask_gates(plugins: VerifiedPlugins, report: Report) -> list[Verdict]:
-    """Return the verdicts of each plugin's `abair_gates`.
+def ask_gates(plugins: VerifiedPlugins, report: Report) -> dict[str, list[Verdict]]:
+    """Return the verdicts of each plugin's `abair_gates`, by the plugin's name.
 
     A gate that raises, or returns something else, refuses in the plugin's name. If the worker process
-    ends before its time, whatever ended it, all of them refuse.
+    ends before its time, whatever ended it, one refusal stands for all, under all their names.
     """
     if not plugins.refs:
-        return []
+        return {}
     try:
         answers = _run(GatesJob, HOOK_LIMITS, plugins=plugins.refs, report=report)
     except Refusal as refusal:
         names = ", ".join(ref.name for ref in plugins.refs)
-        return [_failed_gate(f"of {names}", f"a gate of {names} {refusal}")]
-    verdicts = []
+        return {names: [_failed_gate(f"of {names}", f"a gate of {names} {refusal}")]}
+    verdicts: dict[str, list[Verdict]] = {}
     for name, answer in answers.items():
         try:
             own = _VERDICTS.validate_python(answer)
@@ -105,7 +122,9 @@ def ask_gates(plugins: VerifiedPlugins, report: Report) -> list[Verdict]:
                 "name": f"plugin {name}: {quote_foreign(verdict.name, 100)}",
                 "advice": quote_foreign(verdict.advice, 300),
             }
-            verdicts.append(verdict.model_copy(update=texts | {"unit": quote_foreign(verdict.unit, 20)}))
+            verdicts.setdefault(name, []).append(
+                verdict.model_copy(update=texts | {"unit": quote_foreign(verdict.unit, 20)})
+            )
     return verdicts
 
 
