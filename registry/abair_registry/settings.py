@@ -1,4 +1,7 @@
-"""The registry's settings and its gates' thresholds, from the environment; the defaults need no server."""
+"""The registry's settings and its gates' thresholds, from the environment.
+
+The defaults need no server.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +59,8 @@ class Settings(BaseSettings):
         registry_url: the database; it may hold a password and is never printed as it is.
         shared_url: a folder for blobs that hosts with one registry share, as `file:///...`,
             `s3://...`, `gs://...` or any other URL that fsspec knows.
-        clean_dir: clean photos that new damage is applied to; without it, those of scikit-image's wheel
-            and drawn pictures.
+        clean_dir: clean photos that new damage is applied to; without it, those of scikit-image's
+            wheel and drawn pictures.
         samples: how many samples the full route makes.
         gates: thresholds; `ABAIR_GATES__LOSS=0.2` sets one.
         challenger: counts of samples and steps; `ABAIR_CHALLENGER__FULL_STEPS=600` sets one.

@@ -28,9 +28,11 @@ def _start(
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Decide which plugins are live: add, disable, promote, roll back; see what is live, since when, and why.
+    """Decide which plugins are live: add, disable, promote, roll back.
 
-    Examples: abair-registry list; abair-registry add snow --reason "asked for by the archive"; abair-registry history
+    See what is live, since when, and why.
+
+    Examples: abair-registry list; abair-registry add snow --reason "asked for by the archive"
     """
 
 
@@ -40,7 +42,10 @@ app.add_typer(db.app, name="db")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one call of the command line and return its exit code; raises nothing but `SystemExit`."""
+    """Run one call of the command line and return its exit code.
+
+    Raises nothing but `SystemExit`.
+    """
     return run_app(app, "abair-registry", arguments)
 
 

@@ -32,7 +32,8 @@ def bench(
 ) -> None:
     """Measure what adding plugins one after the other costs the degradations that are live already.
 
-    Runs in a registry of its own, so what is live here stays. Stages that were measured before are kept.
+    Runs in a registry of its own, so what is live here stays. Stages that were measured before are
+    kept.
 
     Example: abair-registry bench --data testsets --out additions
     """

@@ -83,7 +83,10 @@ def registry_for(reporter: Reporter, *, sync: bool = True) -> Iterator[Registry]
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, result: bool = True) -> None:
-    """Print a table: rich's on a terminal, plain columns in a pipe; on stderr if it is no `result`."""
+    """Print a table: rich's on a terminal, plain columns in a pipe.
+
+    It goes to stderr if it is no `result`.
+    """
     stream = sys.stdout if result else sys.stderr
     if not stream.isatty():
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]

@@ -58,7 +58,9 @@ def current() -> None:
 
 @app.command()
 def check() -> None:
-    """Compare the database's tables with those that this program expects; exit code 1 if they differ.
+    """Compare the database's tables with those that this program expects.
+
+    Exit code 1 means that they differ.
 
     Example: abair-registry db check
     """

@@ -1,4 +1,4 @@
-"""Commands that inspect and repair: list, show, history, verify, doctor; and push and pull, which copy blobs."""
+"""Commands that inspect, repair and copy: list, show, history, verify, doctor, push, pull."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def show(name: Name, json: Json = False) -> None:
 
 @app.command()
 def history(json: Json = False) -> None:
-    """List all deployments, newest first: when, by whom and why each was made, and with which labels.
+    """List all deployments, newest first: when, by whom and why each was made, and its labels.
 
     Use it to find the number of a deployment for `rollback --to` or `promote`.
 
@@ -138,9 +138,10 @@ def verify(json: Json = False) -> None:
 
 @app.command()
 def doctor(json: Json = False) -> None:
-    """Find problems and repair them: killed operations, changed files, a stale deployment.json, MLflow.
+    """Find and repair killed operations, changed files, a stale deployment.json, and MLflow.
 
-    Use it after a crash, or when another command names it. Exit code 1 means that a problem is left.
+    Use it after a crash, or when another command names it. Exit code 1 means that a problem is
+    left.
 
     Example: abair-registry doctor
     """
@@ -184,10 +185,11 @@ def pull(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Fetch the live deployment of a registry that several hosts share, so that this host can restore with it.
+    """Fetch the live deployment of a registry that several hosts share.
 
-    Missing blobs come from the shared folder, or without one from the MLflow server (MLFLOW_TRACKING_URI).
-    Each is verified by its SHA-256 before deployment.json is written.
+    Afterwards this host restores with it.     Missing blobs come from the shared folder, or without
+    one from the MLflow server (MLFLOW_TRACKING_URI). Each is verified by its SHA-256 before
+    deployment.json is written.
 
     Example: abair-registry pull --from file:///shared/abair
     """
@@ -209,9 +211,10 @@ def push(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Store the live deployment's blobs in a shared folder, where other hosts of the same registry can pull them.
+    """Store the live deployment's blobs in a shared folder.
 
-    Use it on the host that ran the operation. Blobs that are there unchanged are not stored again.
+    Other hosts of the same registry can pull them there. Use it on the host that ran the operation.
+    Blobs that are there unchanged are not stored again.
 
     Example: abair-registry push --to file:///shared/abair
     """

@@ -20,7 +20,9 @@ def ui(
         bool, typer.Option("--browser/--no-browser", help="Open the page in the browser, or only print its address.")
     ] = True,
 ) -> None:
-    """Open MLflow's page on the runs of all operations: metrics, gates, figures, bundles. Ctrl-C ends it.
+    """Open MLflow's page on the runs of all operations: metrics, gates, figures, bundles.
+
+    Ctrl-C ends it.
 
     If MLFLOW_TRACKING_URI names a server, that server's page is opened instead.
 

@@ -1,11 +1,12 @@
-"""The connection to the database: SQLite below the home or PostgreSQL by URL, with one writer at a time."""
+"""The connection to the database, SQLite or PostgreSQL, with one writer at a time."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, NoSuchModuleError, OperationalError
@@ -20,11 +21,17 @@ BUSY_SECONDS: Final = 120
 """Seconds that a writer waits for another; operations hold a transaction for milliseconds."""
 CONNECT_SECONDS: Final = 10
 READ_ONLY: Final = "25006"
-"""SQLSTATE of a write in a PostgreSQL database that is read-only; SQLite raises an `OperationalError`."""
+"""SQLSTATE of a write in a PostgreSQL database that is read-only.
+
+SQLite raises an `OperationalError` instead.
+"""
 
 
 class Database:
-    """Sessions that read or write. A writer holds the database from its first statement to its commit."""
+    """Sessions that read or write.
+
+    A writer holds the database from its first statement to its commit.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Connect to the database that the settings name, or to the one below the home.
@@ -68,7 +75,7 @@ class Database:
         except OperationalError as error:
             raise _unusable(self.url, error_text(error.orig or error)) from None
         except DBAPIError as error:
-            # a file that is no database, a text too long for its column, a database that may not be written
+            # a file that is no database, a text too long for its column, a read-only database
             if type(error) in {DatabaseError, DataError} or getattr(error.orig, "sqlstate", None) == READ_ONLY:
                 raise _unusable(self.url, error_text(error.orig or error)) from None
             raise
@@ -120,7 +127,7 @@ def _engine(url: URL) -> Engine:
     return engine
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Python's driver would begin transactions by itself; here the "begin" event does
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys=ON")

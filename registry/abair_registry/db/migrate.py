@@ -1,4 +1,7 @@
-"""The schema's revision: checked at every start, changed on request. The only caller of Alembic, a slow import."""
+"""The schema's revision: checked at every start, changed on request.
+
+The only caller of Alembic, a slow import.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, inspect, text
@@ -72,7 +75,9 @@ def check(engine: Engine) -> None:
 
 
 def upgrade(engine: Engine, revision: str = "head") -> Path | None:
-    """Upgrade the schema to `revision` in one transaction; returns the backup of a SQLite file that held a schema.
+    """Upgrade the schema to `revision` in one transaction.
+
+    Returns the backup of a SQLite file that held a schema.
 
     Raises:
         RegistryError: no such revision, or the backup cannot be written.
@@ -191,7 +196,7 @@ def _back_up(engine: Engine, revision: str) -> Path | None:
     return target
 
 
-def _foreign(difference: Any) -> bool:
+def _foreign(difference: object) -> bool:
     """Return whether a difference is another program's table, or our own version table."""
     if not isinstance(difference, tuple) or difference[0] not in {"remove_table", "remove_index"}:
         return False
@@ -202,6 +207,6 @@ def _foreign(difference: Any) -> bool:
     return table.name not in Base.metadata.tables
 
 
-def _describe(difference: Any) -> str:
+def _describe(difference: tuple[object, ...] | list[tuple[object, ...]]) -> str:
     first = difference[0] if isinstance(difference, list) else difference
     return " ".join(str(getattr(part, "name", part)) for part in first if part is not None)

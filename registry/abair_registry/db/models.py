@@ -1,7 +1,8 @@
 """The registry's tables. Constraints keep invalid states out.
 
-Rows of `release`, `adapter`, `replay`, `estimator`, `deployment`, `member` and `event` are only ever
-added; triggers in the migrations hold that. The only row of `live` points at the live deployment.
+Rows of `release`, `adapter`, `replay`, `estimator`, `deployment`, `member` and `event` are only
+ever added; triggers in the migrations hold that. The only row of `live` points at the live
+deployment.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ APPEND_ONLY: Final = ("release", "adapter", "replay", "estimator", "deployment",
 
 
 PUBLISHED: Final = "published"
-"""The step recorded in the transaction that makes a deployment live; from then on the operation is done."""
+"""The step recorded in the transaction that makes a deployment live.
+
+From then on the operation is done.
+"""
 CONCLUSION: Final = "conclusion"
 """The key in `OperationRow.detail` of what the operation's MLflow run says at its end."""
 
@@ -42,7 +46,7 @@ class Moment(TypeDecorator[datetime]):
     impl = DateTime
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         """Convert a moment to UTC without a zone. Raises ValueError for one that has no zone."""
         if value is None:
             return None
@@ -50,7 +54,7 @@ class Moment(TypeDecorator[datetime]):
             raise ValueError(f"found the moment {value} without a time zone; expected one with")
         return value.astimezone(UTC).replace(tzinfo=None)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         """Restore the zone."""
         return None if value is None else value.replace(tzinfo=UTC)
 
@@ -98,7 +102,10 @@ class BackboneRow(Base):
 
 
 class PluginRow(Base):
-    """A plugin that an administrator added, by its entry point's name. Its state is a decision, not an observation."""
+    """A plugin that an administrator added, by its entry point's name.
+
+    Its state is a decision, not an observation.
+    """
 
     __tablename__ = "plugin"
 
@@ -160,7 +167,10 @@ class AdapterRow(Base):
 
 
 class ReplayRow(Base):
-    """Features and samples of an adapter's label for later estimators, a blob; without an adapter, of clean photos."""
+    """Features and samples of an adapter's label for later estimators, a blob.
+
+    Without an adapter, of clean photos.
+    """
 
     __tablename__ = "replay"
 
@@ -273,7 +283,7 @@ class OperationRow(Base):
             "state",
             unique=True,
             sqlite_where=text("state = 'running'"),
-            # the migration gives PostgreSQL the same condition; here it would load the dialect, 0.1 s for `list`
+            # PostgreSQL's condition is in the migration: here it would cost `list` 0.1 s
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Queries on the registry's tables, and the changes that operations make to them in their own transactions."""
+"""Queries on the registry's tables, and changes to them within the caller's transaction."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def release_of(found: PluginRow, adapters: Sequence[AdapterRow]) -> ReleaseRow |
 
 
 def degradation_owners(session: Session, besides: str) -> dict[str, str]:
-    """Return the distribution of each degradation, of all plugins but `besides` that were not removed."""
+    """Return each degradation's distribution, of all recorded plugins but `besides`."""
     deployment = live(session)
     serving = [member.adapter for member in deployment.members] if deployment else []
     names: dict[str, str] = {}
@@ -113,7 +113,8 @@ def record_release(session: Session, new: NewRelease, actor: Actor) -> ReleaseRo
     """Record a release as a candidate; return the recorded one if it has the same files.
 
     Raises:
-        RegistryError: the version was recorded with other files, or the name belongs to another distribution.
+        RegistryError: the version was recorded with other files, or the name belongs to another
+            distribution.
     """
     found = plugin(session, new.name)
     if found is None:
@@ -189,7 +190,7 @@ def propose(
     run_id: str | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> DeploymentRow:
-    """Record a new deployment that is not live yet, with `adapters` in the order of the estimator's labels.
+    """Record a new deployment, not live yet; `adapters` are in the order of the estimator's labels.
 
     Raises:
         RegistryError: labels and adapters differ, or the adapters are for several backbones.
@@ -270,7 +271,7 @@ def was_live(session: Session, number: int) -> bool:
 
 
 def challenger(session: Session) -> DeploymentRow | None:
-    """Return the newest deployment that waits for review: proposed to follow the live one, never live."""
+    """Return the newest deployment that was proposed to follow the live one and was never live."""
     row = session.get(LiveRow, 1)
     newest = session.scalars(select(DeploymentRow).order_by(DeploymentRow.number.desc()).limit(50))
     for deployment in newest:
@@ -290,14 +291,20 @@ def champion_of(session: Session, deployment: DeploymentRow) -> int | None:
 
 
 def record_replay(session: Session, backbone_id: int, adapter_id: int | None, sha256: str) -> None:
-    """Record the replay of an adapter's label, or without an adapter that of undamaged photos; the newest counts."""
+    """Record the replay of an adapter's label, or without an adapter that of undamaged photos.
+
+    The newest counts.
+    """
     if newest_replays(session, backbone_id, [adapter_id]).get(adapter_id) != sha256:
         session.add(ReplayRow(backbone_id=backbone_id, adapter_id=adapter_id, sha256=sha256, created=now()))
         session.flush()
 
 
 def newest_replays(session: Session, backbone_id: int, adapters: Sequence[int | None]) -> dict[int | None, str]:
-    """Return the SHA-256 of the newest replay of each adapter id; None stands for undamaged photos."""
+    """Return the SHA-256 of the newest replay of each adapter id.
+
+    The key None stands for undamaged photos.
+    """
     rows = session.scalars(select(ReplayRow).where(ReplayRow.backbone_id == backbone_id).order_by(ReplayRow.id))
     return {row.adapter_id: row.sha256 for row in rows if row.adapter_id in adapters}
 

@@ -15,7 +15,7 @@ from abair_registry.db.models import AdapterRow, DeploymentRow
 
 @dataclass(frozen=True)
 class Member:
-    """An adapter of a deployment: its label, its origin, its two blobs, and its label's replay if there is one."""
+    """An adapter of a deployment, with its origin, its two blobs and its label's replay, if any."""
 
     label: str
     adapter_id: int
@@ -29,10 +29,10 @@ class Member:
 
 @dataclass(frozen=True)
 class DeploymentSnapshot:
-    """A deployment, recorded or proposed: backbone, adapters in the order of the labels, first estimator.
+    """A deployment, recorded or proposed; its members are in the order of the labels.
 
-    `number` is the deployment's, or for a proposal that of the deployment which it follows. `replay` is
-    that of undamaged photos.
+    `number` is the deployment's, or for a proposal that of the deployment which it follows.
+    `replay` is that of undamaged photos.
     """
 
     number: int
@@ -58,7 +58,10 @@ class DeploymentSnapshot:
         return replace(self, members=tuple(member for member in self.members if member.plugin != plugin))
 
     def with_members(self, plugin: str, members: Sequence[Member]) -> DeploymentSnapshot:
-        """Return the snapshot with a plugin's members in the places of their labels; new labels come last."""
+        """Return the snapshot with a plugin's members in the places of their labels.
+
+        New labels come last.
+        """
         given = {member.label: member for member in members}
         kept = [
             given.pop(member.label, member)

@@ -1,4 +1,4 @@
-"""Verifies and repairs the files of the live deployment. Imports no plugin."""
+"""Verify and repair the files of the live deployment. Imports no plugin."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from abair_registry.storage import publish
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file that a deployment names: what it is, for people; its SHA-256; whether serving needs it.
+    """A file that a deployment names.
 
-    Replays, which earlier labels left behind, are needed by operations only.
+    `description` says for people what it is. `serves` is false for replays, which only operations
+    need.
     """
 
     description: str
@@ -29,7 +30,10 @@ class StoredFile:
 
 
 def verify(registry: Registry) -> tuple[int, list[str]]:
-    """Hash all files of the live deployment again; returns their count and a line for each problem."""
+    """Hash all files of the live deployment again.
+
+    Returns their count and a line for each problem.
+    """
     with registry.database.read() as session:
         deployment = queries.live(session)
         if deployment is None:
@@ -50,7 +54,10 @@ def verify(registry: Registry) -> tuple[int, list[str]]:
 
 
 def installed_changes(registry: Registry) -> list[str]:
-    """Return a line for each live plugin that is not installed as it is recorded; serving does not depend on it."""
+    """Return a line for each live plugin that is not installed as it is recorded.
+
+    Serving does not depend on it.
+    """
     notes = []
     plugins = installed.installed_plugins()
     with registry.database.read() as session:
@@ -98,7 +105,10 @@ def deployment_files(deployment: DeploymentRow) -> list[StoredFile]:
 
 
 def repair(registry: Registry) -> list[str]:
-    """Restore missing or changed live blobs that the package ships too; returns one line for each."""
+    """Restore missing or changed live blobs that the package ships too.
+
+    Returns one line for each.
+    """
     done = []
     with registry.database.read() as session:
         deployment = queries.live(session)

@@ -1,4 +1,4 @@
-"""Copies the live deployment's blobs between hosts that share a registry: by a shared folder, or through MLflow."""
+"""Copy the live deployment's blobs between hosts, by a shared folder or through MLflow."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from abair_registry.tracking.mlflow_client import MODEL, Runs
 def pull(registry: Registry, url: str | None = None) -> tuple[int, int]:
     """Fetch the live deployment's blobs that are missing here, verify them, then write its file.
 
-    They come from the shared folder if there is one, or else from MLflow's artifacts: the version of the model that
-    is the champion. That version holds what serves. Replays, which only operations need, are not in it.
+    They come from the shared folder if there is one, or else from MLflow's artifacts: the version
+    of the model that is the champion. That version holds what serves. Replays, which only
+    operations need, are not in it.
 
     Returns:
         How many blobs were fetched, and the deployment's number.
 
     Raises:
-        RegistryError: a blob is not there, or its bytes have another SHA-256. Nothing is published then.
+        RegistryError: a blob is not there, or its bytes have another SHA-256. Nothing is published
+            then.
         MissingExtraError: the shared folder's URL needs a package that is not installed.
     """
     number, files = live_files(registry)
@@ -56,7 +58,9 @@ def pull(registry: Registry, url: str | None = None) -> tuple[int, int]:
 
 
 def push(registry: Registry, url: str | None = None) -> tuple[int, int]:
-    """Store the live deployment's blobs in the shared folder; those that are there unchanged are left alone.
+    """Store the live deployment's blobs in the shared folder.
+
+    Those that are there unchanged are left alone.
 
     Returns:
         How many blobs were stored, and the deployment's number.
@@ -68,7 +72,7 @@ def push(registry: Registry, url: str | None = None) -> tuple[int, int]:
     number, files = live_files(registry)
     shared = _shared_blobs(registry, url)
     new = [file.sha256 for file in files if shared.problem(file.sha256)]
-    for sha256 in new:
+    for sha256 in dict.fromkeys(new):  # adapters may have equal configurations
         if problem := registry.blobs.problem(sha256):
             raise RegistryError(f"deployment {number}: {problem}; expected the blob here; run: abair-registry doctor")
         shared.store(registry.blobs.path(sha256), sha256)

@@ -176,7 +176,7 @@ def describe_plugin(registry: Registry, name: str) -> dict[str, Any]:
 
 
 def _held_out(card: Mapping[str, Any]) -> str:
-    """Return the PSNR of adapter and bare backbone on held-out samples, a backbone, as the card gives it."""
+    """Return what the card says of held-out samples: PSNR of adapter and bare backbone."""
     figures = card.get("figures", {})
     texts = [
         f"; {measure.removesuffix('/psnr')}: {figures[measure]:.2f} dB on held-out samples, bare backbone "

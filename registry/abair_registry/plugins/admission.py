@@ -3,13 +3,14 @@
 The probe guarantees:
 
 - A plugin that fails, hangs, crashes, or prints or takes memory without end costs one line.
-- It sees the variables of the caller's environment that `supervisor.INHERITED` lists, and no others.
+- It sees the variables of the caller's environment that `supervisor.INHERITED` lists, and no
+  others.
 - None of its processes is left behind.
 - Its adapters are checked in a process in which none of its code has run. They lie in the plugin's
   own folder and are the files that were hashed when the plugin was found.
 
-The probe is no sandbox. The plugin runs as the caller's user, with the network and all files of that
-user (on Linux also `/proc/<parent>/environ`), so it can harm the machine. Code that reads the
+The probe is no sandbox. The plugin runs as the caller's user, with the network and all files of
+that user (on Linux also `/proc/<parent>/environ`), so it can harm the machine. Code that reads the
 worker's memory can forge the verdict on its synthesiser, which no serving process ever runs. The
 memory limit holds for each process, not for all of them together, and root can lift it. A process
 that leaves the session and clears its environment is not found. Adding a plugin means trusting its
@@ -40,7 +41,10 @@ from abair_registry.plugins.worker.supervisor import run_worker
 
 LARGEST_CONFIG: Final = 64 * 1024
 LARGEST_WEIGHTS: Final = 256 * 1024**2
-"""Most bytes of an adapter's two files; rank 64 for the largest backbone takes less than a fifth of them."""
+"""Most bytes of an adapter's two files.
+
+Rank 64 for the largest backbone takes less than a fifth of them.
+"""
 LONGEST_TITLE: Final = 100
 
 
@@ -49,13 +53,13 @@ class Limits:
     """What a plugin may take.
 
     Attributes:
-        seconds: wall clock of the whole probe. It takes 3 s with torch in the file cache, and took 20 s
-            from a cold network disk.
-        memory_mib: beyond what torch has mapped. Crops of 128 pixels need a few MiB; the rest is address
-            space for libraries such as OpenCV.
+        seconds: wall clock of the whole probe. It takes 3 s with torch in the file cache, and took
+            20 s from a cold network disk.
+        memory_mib: beyond what torch has mapped. Crops of 128 pixels need a few MiB; the rest is
+            address space for libraries such as OpenCV.
         output_kib: what it prints. Warnings at import take a few KiB.
-        crops_per_second: the least speed of a synthesiser. Refitting an estimator draws thousands of
-            crops; the slowest of our own synthesisers makes over a hundred a second.
+        crops_per_second: the least speed of a synthesiser. Refitting an estimator draws thousands
+            of crops; the slowest of our own synthesisers makes over a hundred a second.
     """
 
     seconds: float = 60
@@ -66,7 +70,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class ProbedAdapter:
-    """An adapter that fits: its backbone's size, its rank and parameter count, its two files and their hashes."""
+    """An adapter that fits the backbone; `backbone` is the name of the backbone's size."""
 
     backbone: str
     rank: int
@@ -98,7 +102,7 @@ class ProbedPlugin:
 
 
 class MissingAdapterError(AdmissionError):
-    """The plugin has no adapter for the backbone: its files are not there, or are no safetensors."""
+    """The plugin has no adapter for the backbone, or none as safetensors."""
 
 
 LIMITS: Final = Limits()
@@ -232,7 +236,7 @@ def _parse_degradations(candidate: Candidate, body: object, owners: Mapping[str,
 
 
 def _adapter_files(candidate: Candidate, degradation: Degradation, size: str) -> tuple[Path, Path]:
-    """Return config and weights for the backbone: regular files of the plugin, unchanged since it was found."""
+    """Return config and weights for the backbone, unchanged since the plugin was found."""
     folder = degradation.adapters / size
     if not folder.is_absolute():
         raise admission_error(
@@ -278,7 +282,7 @@ def _relative_path(candidate: Candidate, path: Path) -> str:
 def _parse_results(
     candidate: Candidate, messages: Sequence[Message], declared: Sequence[Degradation]
 ) -> tuple[list[AdapterSize], dict[str, float]]:
-    """Validate the results of `examine`: the adapters', sent before any plugin code ran, and the speeds."""
+    """Validate what `examine` sent: the adapters' sizes and the synthesisers' speeds."""
     bodies = {kind: [m.body for m in messages if m.kind == kind] for kind in ("adapters", "speeds")}
     try:
         [sizes], [speeds] = _SIZES.validate_python(bodies["adapters"]), _SPEEDS.validate_python(bodies["speeds"])

@@ -1,7 +1,8 @@
-"""Calls of live plugins, each in a worker process: gates on a challenger, notices of a deployment, synthesisers.
+"""Calls of live plugins in worker processes: gates, notices, synthesisers.
 
 A plugin runs only if its name, distribution and version are those that were admitted. Another
-distribution with its name, or a version that was never added, is left out, and the caller learns why.
+distribution with its name, or a version that was never added, is left out, and the caller learns
+why.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _VERDICTS = TypeAdapter(list[Verdict])
 
 @dataclass(frozen=True)
 class Limits:
-    """What one job may take: seconds of wall clock, MiB of memory beyond torch's, bytes of a file that it writes."""
+    """What one job may take: wall clock, memory beyond torch's, bytes of a file that it writes."""
 
     seconds: float
     memory_mib: int = 2048
@@ -97,8 +98,8 @@ def verify_plugins(members: Iterable[Member]) -> VerifiedPlugins:
 def ask_gates(plugins: VerifiedPlugins, report: Report) -> dict[str, list[Verdict]]:
     """Return the verdicts of each plugin's `abair_gates`, by the plugin's name.
 
-    A gate that raises, or returns something else, refuses in the plugin's name. If the worker process
-    ends before its time, whatever ended it, one refusal stands for all, under all their names.
+    A gate that raises, or returns something else, refuses in the plugin's name. If the worker
+    process ends before its time, one refusal stands for all, under all their names.
     """
     if not plugins.refs:
         return {}
@@ -129,7 +130,9 @@ def ask_gates(plugins: VerifiedPlugins, report: Report) -> dict[str, list[Verdic
 
 
 def send_notices(plugins: VerifiedPlugins, deployment: Path, limits: Limits = HOOK_LIMITS) -> list[str]:
-    """Call each plugin's `abair_deployed` with the deployment in a folder; returns one line for each failure.
+    """Call each plugin's `abair_deployed` with the deployment in a folder.
+
+    Returns one line for each failure.
 
     A failure changes nothing: the deployment is live.
     """

@@ -1,9 +1,9 @@
-"""Check a plugin before it is added, for its author: wheel, contents, requirements, names, probe, card, efficacy.
+"""Check a plugin for its author before it is added: from its wheel to its adapter's efficacy.
 
 Whether the estimator recognises its damage, and whether a live label loses, only `add` finds out.
 
-The plugin is an installed one, by its entry point or distribution, or a project's folder or a wheel.
-A wheel is unpacked into a temporary folder and checked there; nothing is installed.
+The plugin is an installed one, by its entry point or distribution, or a project's folder or a
+wheel. A wheel is unpacked into a temporary folder and checked there; nothing is installed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class PluginReport:
         return asdict(self) | {"passed": self.passed}
 
 
-def check(target: str, on_progress: Callable[[str], None] = lambda text: None) -> PluginReport:
+def check(target: str, on_progress: Callable[[str], object] = str) -> PluginReport:
     """Check a plugin; checks that need what an earlier one refused are left out.
 
     Args:
@@ -77,7 +77,8 @@ def check(target: str, on_progress: Callable[[str], None] = lambda text: None) -
         on_progress: called with a line on each step that takes time.
 
     Raises:
-        AdmissionError: no plugin of that name is installed, or there is none in the folder or wheel.
+        AdmissionError: no plugin of that name is installed, or there is none in the folder or
+            wheel.
     """
     report = PluginReport(target)
     with ExitStack() as stack:
@@ -101,7 +102,7 @@ class _NothingToCheck(Exception):  # noqa: N818 - the report holds the failed ch
 
 
 def _find(
-    target: str, report: PluginReport, stack: ExitStack, on_progress: Callable[[str], None]
+    target: str, report: PluginReport, stack: ExitStack, on_progress: Callable[[str], object]
 ) -> tuple[Candidate, list[str]]:
     """Find the plugin; returns it with the names of its wheel's files."""
     path = Path(target)
@@ -126,7 +127,7 @@ def _find(
     return find(_entry_point_name(aside / "unpacked", wheel)), sorted(names)
 
 
-def _build_wheel(project: Path, aside: Path, report: PluginReport, on_progress: Callable[[str], None]) -> Path:
+def _build_wheel(project: Path, aside: Path, report: PluginReport, on_progress: Callable[[str], object]) -> Path:
     """Build the wheel of a project's folder with pip."""
     try:
         described = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
@@ -277,7 +278,7 @@ def _card(probed: ProbedPlugin) -> Check:
     )
 
 
-def _efficacy(probed: ProbedPlugin, on_progress: Callable[[str], None]) -> Iterator[Check]:
+def _efficacy(probed: ProbedPlugin, on_progress: Callable[[str], object]) -> Iterator[Check]:
     """Check that each adapter helps, and more than the adapters that exist already."""
     from abair.plugin_kit.adapter_report import evaluate_adapter
     from abair.training.inputs import read_photos

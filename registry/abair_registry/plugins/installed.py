@@ -27,12 +27,12 @@ LARGEST_PLUGIN: Final = 4 * 1024**3
 """Most bytes of all files of a plugin, which are all read for their hashes."""
 PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9]([\w.-]{0,198}[A-Za-z0-9])?", re.ASCII)
 _INSTALLERS: Final = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
-"""What an installer writes into a `.dist-info` folder: it describes the installation, not the distribution."""
+"""What an installer writes into a `.dist-info` folder, and the distribution does not."""
 
 
 @dataclass(frozen=True)
 class InstalledPlugin:
-    """A plugin by its metadata: name and value of its entry point, name and version of its distribution."""
+    """A plugin by the metadata of its entry point and its distribution."""
 
     name: str
     module: str
@@ -44,8 +44,8 @@ class InstalledPlugin:
 class Candidate(InstalledPlugin):
     """An installed plugin with the SHA-256 of each of its files, by their posix paths below `root`.
 
-    `files` are those in the distribution's RECORD, without what the installer adds. The RECORD of an
-    editable install lists no code, so `files` are then those of the package's folder, `folder`.
+    `files` are those in the distribution's RECORD, without what the installer adds. The RECORD of
+    an editable install lists no code, so `files` are then those of the package's folder, `folder`.
     """
 
     files: dict[str, str]
@@ -56,13 +56,16 @@ class Candidate(InstalledPlugin):
 def installed_plugins() -> list[InstalledPlugin]:
     """Return all plugins by name, without importing them or reading their files.
 
-    A distribution with unreadable metadata is left out. A name may occur twice, from two distributions.
+    A distribution with unreadable metadata is left out. A name may occur twice, from two
+    distributions.
     """
     return [plugin for plugin, _ in _list_plugins()]
 
 
 def find(name: str) -> Candidate:
-    """Return the plugin with this entry point, or the only one of this distribution; hashes its files.
+    """Return the plugin with this entry point, or the only one of this distribution.
+
+    Hashes its files.
 
     Raises:
         AdmissionError: there is none, or more than one; its metadata or files are damaged, or were
@@ -156,7 +159,9 @@ def _hash_files(plugin: InstalledPlugin, distribution: Distribution) -> Candidat
 
 
 def _read_record(plugin: InstalledPlugin, distribution: Distribution) -> dict[str, str]:
-    """Return the files in the distribution's RECORD with their SHA-256, "" where it has none; {} without RECORD.
+    """Return the files in the distribution's RECORD and their SHA-256, "" where there is none.
+
+    Without a RECORD there are no files.
 
     Compiled files, the installer's own and generated programs outside the folder are left out.
     """
@@ -178,7 +183,7 @@ def _read_record(plugin: InstalledPlugin, distribution: Distribution) -> dict[st
 
 
 def _locate_module(plugin: InstalledPlugin) -> tuple[Path, Path]:
-    """Return the file of the plugin's module and its package's folder, found without importing either."""
+    """Return the module's file and its package's folder, without importing either."""
     name = plugin.module.partition(":")[0].strip()
     parts, spec, folder = name.split("."), None, None
     with contextlib.suppress(ImportError, ValueError):
@@ -209,7 +214,7 @@ def hash_file(plugin: InstalledPlugin, path: Path) -> str:
 
 
 def _relative_path(folder: Path, path: Path) -> str | None:
-    """Return the path below a folder with all links resolved but the last; None if it is outside."""
+    """Return the path below a folder with all links resolved but the last, None if outside."""
     try:
         return (path.parent.resolve() / path.name).relative_to(folder.resolve()).as_posix()
     except (ValueError, OSError, RuntimeError):

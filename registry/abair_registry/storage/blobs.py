@@ -1,4 +1,4 @@
-"""Content-addressed files: a blob's name is its SHA-256, so a deployment's files cannot change unnoticed."""
+"""Content-addressed files: the name is the SHA-256, so a blob cannot change unnoticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publish the live deployment: `deployment.json` in the home, beside its blobs, written after the commit.
+"""Publish the live deployment: `deployment.json` in the home, written after the commit.
 
 The registry's transaction is the one commit point. After a kill between commit and file, the older
 deployment still serves, complete; the next command writes the file (`write_live_file`).
@@ -59,7 +59,7 @@ def make_bundle(deployment: DeploymentRow, blobs: Blobs) -> Bundle:
 
 
 def read_published(home: Path) -> Bundle | None:
-    """Return the deployment that the home serves; None if there is none, or none that can be read."""
+    """Return the deployment that the home serves, None without one that can be read."""
     try:
         return read_deployment(home) if (home / "deployment.json").exists() else None
     except DeploymentError:

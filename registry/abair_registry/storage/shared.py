@@ -1,6 +1,7 @@
 """Blobs in a folder that several hosts reach: any file system that fsspec knows, named by a URL.
 
-`file:///srv/abair` and `memory://` need nothing else; `s3://` needs s3fs, `gs://` needs gcsfs, and so on.
+`file:///srv/abair` and `memory://` need nothing else; `s3://` needs s3fs, `gs://` needs gcsfs, and
+so on.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class SharedBlobs:
         return None if found == sha256 else f"{path} was changed: found SHA-256 {found}"
 
     def store(self, source: Path, sha256: str) -> None:
-        """Upload a file under its hash. It is written under another name and then moved, so nobody sees half of it.
+        """Upload a file under its hash.
+
+        It is written under another name and then moved, so nobody sees half of it.
 
         Raises:
             RegistryError: the folder cannot be written.
@@ -84,7 +87,7 @@ class SharedBlobs:
         return f"{self._root}/{blob_path(sha256)}"
 
     def _upload(self, source: Path, path: str) -> None:
-        """Make the folder only after a failed write: object stores have none, and may take a folder for a bucket."""
+        """Write a file; make its folder only if that fails: object stores have no folders."""
         try:
             self._files.put_file(str(source), path)
         except FileNotFoundError:

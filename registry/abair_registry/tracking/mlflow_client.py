@@ -1,8 +1,8 @@
 """Runs, metrics, figures, bundles and aliases in MLflow. The only importer of mlflow.
 
 MLflow observes and never decides. Its store is a SQLite file and a folder below the home, or the
-server that `MLFLOW_TRACKING_URI` names. Nothing is sent anywhere else: its telemetry is switched off
-before the import.
+server that `MLFLOW_TRACKING_URI` names. Nothing is sent anywhere else: its telemetry is switched
+off before the import.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ class Version:
 
 
 class Runs:
-    """The tracking store of a registry. It connects on first use; without `patient` it gives up after two seconds."""
+    """The tracking store of a registry. It connects on first use.
+
+    Without `patient` it gives up after two seconds.
+    """
 
     def __init__(self, settings: Settings, *, patient: bool = True, experiment: str = EXPERIMENT) -> None:
         self._patient = patient
@@ -102,7 +105,10 @@ class Runs:
             return run_id
 
     def experiment(self) -> str:
-        """Return the experiment's id; create the experiment if there is none. Raises RegistryError."""
+        """Return the experiment's id; create it if there is none.
+
+        Raises RegistryError.
+        """
         with self._connected() as client:
             found = client.get_experiment_by_name(self._experiment)
             return str(found.experiment_id) if found else self._create_experiment(client)
@@ -130,7 +136,10 @@ class Runs:
         self._notes[run_id] = markdown
 
     def conclude(self, run_id: str, headline: str, tags: Mapping[str, str]) -> None:
-        """Close a run as finished, replace its text's first line, and set tags. Raises RegistryError."""
+        """Close a run as finished, replace its text's first line, and set tags.
+
+        Raises RegistryError.
+        """
         with self._connected() as client:
             note = self._notes.get(run_id) or client.get_run(run_id).data.tags.get(_NOTE, "")
             _, _, rest = str(note).partition("\n")
@@ -237,7 +246,7 @@ class Runs:
             return True
 
     def fetch(self, model: str, folder: Path) -> Path:
-        """Download the bundle of `models:/abair@champion` or `models:/abair/3` into a folder below `folder`.
+        """Download the bundle of `models:/abair@champion` or `models:/abair/3` below `folder`.
 
         Raises:
             RegistryError: there is no such version, or the store cannot be reached.
@@ -276,7 +285,7 @@ class Runs:
 
     @property
     def has_store(self) -> bool:
-        """Whether there is a store: one that the settings name, or a local file from an earlier run."""
+        """Whether there is a store: the settings name one, or a local file exists."""
         return self._named or (self._home / "mlflow.db").is_file()
 
     @property
@@ -302,7 +311,9 @@ class Runs:
 
 
 def fetch_bundle(model: str) -> Path:
-    """Return the folder of the bundle that `models:/...` names; download it into the home on first use.
+    """Return the folder of the bundle that `models:/...` names.
+
+    Download it into the home on first use.
 
     Raises:
         DeploymentError: there is no such version, or the store cannot be reached.

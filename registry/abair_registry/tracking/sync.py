@@ -1,7 +1,7 @@
-"""Bring MLflow to the registry's state: one model version a deployment, tags, aliases, no run left running.
+"""Bring MLflow to the registry's state: model versions, tags, aliases, ended runs.
 
-The registry decides and MLflow follows. The same code runs after an operation, after a crash between
-the two, and after a week without the server.
+The registry decides and MLflow follows. The same code runs after an operation, after a crash
+between the two, and after a week without the server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _STATUS: Final[dict[str, Status]] = {"done": "FINISHED", "undone": "KILLED", "fa
 
 
 def reconcile(registry: Registry, runs: Runs) -> list[str]:
-    """Bring versions, tags, aliases and runs to the registry's state; returns a line for each change.
+    """Bring versions, tags, aliases and runs to the registry's state.
+
+    Returns a line for each change.
 
     Raises:
         RegistryError: MLflow cannot be reached or written.
@@ -77,14 +79,20 @@ def reconcile(registry: Registry, runs: Runs) -> list[str]:
 
 
 def bundle_digest(bundle: Bundle) -> str:
-    """Return the SHA-256 over a bundle's labels and its files' hashes; names and dates do not count."""
+    """Return the SHA-256 over a bundle's labels and its files' hashes.
+
+    The deployment's name and date do not count.
+    """
     parts = [*bundle.labels, bundle.backbone.file.sha256, bundle.estimator.sha256]
     parts += [sha for adapter in bundle.adapters for sha in (adapter.config.sha256, adapter.weights.sha256)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def export_bundle(bundle: Bundle, blobs: Blobs, folder: Path) -> Bundle:
-    """Write the complete bundle below `folder`, its files under plain names; returns it with these names."""
+    """Write the complete bundle below `folder`, its files under plain names.
+
+    Returns it with these names.
+    """
 
     def copied(ref: FileRef, path: str) -> FileRef:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +117,10 @@ def export_bundle(bundle: Bundle, blobs: Blobs, folder: Path) -> Bundle:
 
 
 def _register(runs: Runs, blobs: Blobs, deployment: DeploymentRow, bundle: Bundle, digest: str) -> Version:
-    """Register a model version for a deployment; one that no run made gets a short run to hold it."""
+    """Register a model version for a deployment.
+
+    One that no run made gets a short run to hold it.
+    """
     run_id = deployment.run_id
     own = run_id is None or not runs.exists(run_id)
     if run_id is None or own:

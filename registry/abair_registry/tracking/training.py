@@ -1,4 +1,4 @@
-"""MLflow runs for trainings: the tracker that `abair train adapter --track` finds by its entry point."""
+"""MLflow runs for trainings: the tracker behind `abair train adapter --track`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """One run, as `abair.plugin_kit.tracking.Tracker` describes it. Each method raises RegistryError."""
+    """One run, as `abair.plugin_kit.tracking.Tracker` describes it.
+
+    Each method raises RegistryError.
+    """
 
     runs: Runs
     run_id: str

@@ -12,7 +12,10 @@ from abair_registry.plugins.worker.protocol import WorkerRequest
 
 
 class PluginRef(BaseModel):
-    """A plugin by its entry point; the caller compared `distribution` with the registry's record."""
+    """A plugin by its entry point.
+
+    The caller compared `distribution` with the registry's record.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,7 +91,8 @@ class ReplayJob(SynthesisJob):
         trained: how many training samples the replay gets.
         judged: how many held-out samples it gets.
         kept: how many held-out samples it gets of each mixture with a live label.
-        chained: how many samples it gets with the new damage over that of `known` labels, if there are any.
+        chained: how many samples it gets with the new damage over that of `known` labels, if there
+            are any.
     """
 
     task: Literal["replay"] = "replay"

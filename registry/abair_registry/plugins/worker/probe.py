@@ -114,7 +114,7 @@ def examine(request: Request, send: Send) -> dict[str, float]:
 
 
 def try_synthesizer(degradation: Degradation, slowest: float) -> float:
-    """Hold a synthesiser to its contract and return its speed on one thread, in 128-pixel crops a second.
+    """Hold a synthesiser to its contract; returns 128-pixel crops a second on one thread.
 
     Raises:
         Refusal: it cannot be loaded, raises, is slower than `slowest`, or breaks the contract.

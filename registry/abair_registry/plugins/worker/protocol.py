@@ -1,4 +1,4 @@
-"""What parent and worker process exchange: one request, messages, and the verdict that refuses a plugin.
+"""What parent and worker process exchange: one request, and messages in answer.
 
 The request is one JSON document on the worker's stdin. Messages are JSON lines on its stdout.
 """
@@ -53,12 +53,12 @@ class Message(BaseModel):
     @property
     def last(self) -> bool:
         """Whether no message may follow."""
-        return self.kind not in ("stage", "progress", "adapters")
+        return self.kind not in {"stage", "progress", "adapters"}
 
     @property
     def succeeded(self) -> bool:
         """Whether this is the last message of a run that did what was requested."""
-        return self.kind in ("declarations", "speeds", "result")
+        return self.kind in {"declarations", "speeds", "result"}
 
 
 class Refusal(Exception):  # noqa: N818 - a verdict on a plugin, not a failure of the platform

@@ -45,7 +45,9 @@ _VERDICTS = TypeAdapter(list[Verdict])
 
 
 def work(job: AnyJob, send: Send) -> tuple[str, object]:
-    """Do a job; returns kind and body of the last message: of gates and notices, each plugin's answer by name.
+    """Do a job; returns kind and body of the last message.
+
+    The body of gates and notices is each plugin's answer by its name.
 
     Raises:
         Refusal: a synthesiser failed, or a plugin that is needed cannot be used.
@@ -194,7 +196,7 @@ def _degradation(plugins: Plugins, name: str) -> Degradation:
 
 
 def _working_synthesizers(plugins: Plugins, labels: Sequence[str], photos: CleanPhotos) -> dict[str, Synthesizer]:
-    """Return the labels' synthesisers but those that fail: a broken old label must not hold up a new one."""
+    """Return the labels' synthesisers that work: a broken old one must not hold up a new label."""
     from abair.data.seeds import Stream, generator_for
 
     working = {}
@@ -211,7 +213,7 @@ def _working_synthesizers(plugins: Plugins, labels: Sequence[str], photos: Clean
 
 
 def _load_synthesizer(degradation: Degradation) -> Synthesizer:
-    """Load a synthesiser, wrapped so that its failures refuse with a line that names the degradation."""
+    """Load a synthesiser; its failures refuse with a line that names the degradation."""
     degrade = load_synthesizer(degradation)
 
     def guarded(clean: Tensor, generator: Generator) -> Tensor:

@@ -27,7 +27,7 @@ WORKER_PID: Final = os.getpid()
 
 
 class Channel:
-    """The way back to the parent: the former stdout, at a descriptor that no started program inherits."""
+    """The way back to the parent: the former stdout, which no started program inherits."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -45,9 +45,11 @@ class Channel:
 
 
 def confine(request: WorkerRequest) -> None:
-    """Limit this process and its children for good: memory beyond what is mapped now, CPU time, files, no core.
+    """Limit this process and its children for good.
 
-    Only limits that the platform has are set. macOS ignores those on address space; Windows has none.
+    Memory counts beyond what is mapped now; CPU time and file sizes are limited, core dumps off.
+    Only limits that the platform has are set. macOS ignores those on address space; Windows has
+    none.
     """
     try:
         import resource
@@ -67,12 +69,12 @@ def confine(request: WorkerRequest) -> None:
         with contextlib.suppress(AttributeError, OSError, ValueError):
             which = getattr(resource, name)
             hard = resource.getrlimit(which)[1]
-            limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-            resource.setrlimit(which, (limit, limit))
+            allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+            resource.setrlimit(which, (allowed, allowed))
 
 
 def refuse_child_processes() -> None:
-    """End this process if it is a fork that a plugin made; refuse the plugin if the worker has children.
+    """End this process if a plugin forked it; refuse the plugin if the worker has children.
 
     Raises:
         Refusal: the plugin started a process and did not wait for it to end.

@@ -1,4 +1,4 @@
-"""The parent's side of a worker process: hold the wall clock, bound the output, end every process that is left."""
+"""The parent of a worker process: holds the wall clock, bounds its output, ends what is left."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ INHERITED: Final = (
 )
 """The variables of the caller's environment that a plugin sees."""
 MARK: Final = "ABAIR_PROBE"
-"""The variable that marks a worker and all that it starts, also those that another process adopted."""
+"""The variable that marks a worker and all processes that it starts, orphans too."""
 
 
 def run_worker(
     module: str, request: WorkerRequest, deadline: float, on_progress: Callable[[], object] = lambda: None
 ) -> list[Message]:
-    """Run a module of ours in a process of its own and return its messages, of which the last one is `last`.
+    """Run a module of ours in a worker process and return its messages, the last one included.
 
     No process that a plugin started is left when this returns or raises.
 
@@ -46,8 +46,8 @@ def run_worker(
         on_progress: called from a thread for each `progress` message.
 
     Raises:
-        Refusal: the worker printed too much, ran out of time, died, left a process behind, or the answer
-            is not the module's.
+        Refusal: the worker printed too much, ran out of time, died, left a process behind, or the
+            answer is not the module's.
     """
     mark = secrets.token_hex(16)
     with (
@@ -105,7 +105,7 @@ def run_worker(
 
 
 def worker_environment(home: str, mark: str) -> dict[str, str]:
-    """Return all that a plugin sees of the caller's environment, and the mark that its processes are found by."""
+    """Return the worker's environment: the variables that plugins may see, and the mark."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     set_here = {
         "HOME": home,
@@ -124,7 +124,10 @@ def worker_environment(home: str, mark: str) -> dict[str, str]:
 
 
 class _Stream:
-    """Read a pipe in a thread, up to a limit; set `ended` at the end, at the limit, or when `enough` is true."""
+    """Read a pipe in a thread, up to a limit.
+
+    Set `ended` at the end, at the limit, or when `enough` is true.
+    """
 
     def __init__(
         self,
@@ -140,7 +143,7 @@ class _Stream:
         self._thread.start()
 
     def join(self) -> None:
-        """Wait until all is read, but not for long: a process may have got away with the other end."""
+        """Wait a moment until all is read: a process may have got away with the other end."""
         self._thread.join(GRACE)
 
     def _drain(self) -> None:
@@ -173,7 +176,10 @@ def _parse(data: bytes, token: str) -> tuple[list[Message], bool]:
 
 
 class _AnswerWatcher:
-    """Tell whether an answer holds its last line, or a forged one; report finished parts on the way."""
+    """Tell whether an answer holds its last line, or a forged one.
+
+    Report finished parts on the way.
+    """
 
     def __init__(self, token: str, on_progress: Callable[[], object]) -> None:
         self._token, self._on_progress, self._reported = token, on_progress, 0
