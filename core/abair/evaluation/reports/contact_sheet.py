@@ -16,6 +16,7 @@ from abair.labels import CLEAN
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 CELL: Final = (288, 216)
 """Width and height in pixels. Pictures are cropped, because reducing them hides noise and blur."""
@@ -165,7 +166,7 @@ def _grid(
 
 
 def _show(
-    axes: Axes, picture: Pixels, cell: tuple[int, int], focus: tuple[float, float], *, clip: object = None
+    axes: Axes, picture: Pixels, cell: tuple[int, int], focus: tuple[float, float], *, clip: Patch | None = None
 ) -> None:
     """Show a crop around the focus, pixel by pixel; enlarge a picture smaller than the cell."""
     height, width = picture.shape[:2]
