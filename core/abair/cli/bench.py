@@ -162,12 +162,13 @@ def ablations(
     adapters of rank 2 to 16 against one network trained jointly, estimators with fewer features.
     Run the command again to continue after an interruption.
     """
+    adapter_labels = parse_names(adapters, "--adapters")
+    chosen_labels = parse_names(labels, "--labels") if labels is not None else None
     with reporting() as reporter:
         from abair.training.inputs import read_photos
 
         base = loading.load_restorer(deployment).deployment
-        trained_labels = parse_names(labels, "--labels") if labels is not None else base.labels[:-1]
-        adapter_labels = parse_names(adapters, "--adapters")
+        trained_labels = chosen_labels or base.labels[:-1]
         found = loading.load_synthesizers(reporter)
         _check_declared([*trained_labels, *adapter_labels], found)
         from abair.evaluation.ablations import ablate
@@ -196,13 +197,13 @@ def joint(
     degradations; the table says when it is as good as the adapters. Run the command again to
     continue after an interruption.
     """
+    added = parse_names(new, "--new")
     with reporting() as reporter:
         from abair.discovery import discover
         from abair.evaluation.joint_training import compare_costs
         from abair.training.inputs import read_photos
 
         base = loading.load_restorer(deployment).deployment
-        added = parse_names(new, "--new")
         found = discover().found
         names = (*(label for label in base.labels[:-1] if label not in added), *added)
         _check_declared(names, found)

@@ -47,8 +47,9 @@ Bundle = Annotated[
     str | None,
     typer.Option(
         "--deployment",
-        metavar="DIR|FILE",
-        help="Use these weights: a bundle's folder or its deployment.json.  [default: the live deployment]",
+        metavar="DIR|FILE|models:/...",
+        help="Use these weights: a bundle's folder, its deployment.json, or a model of the MLflow registry such as "
+        "models:/abair@champion.  [default: the live deployment]",
     ),
 ]
 MaxMegapixels = Annotated[

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import typer
 
@@ -17,25 +17,16 @@ from abair.cli.console import Reporter, debug_enabled, flush_stdout, program
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
-_UsageError = cast(
-    "type[Exception]", typer.BadParameter.__bases__[0]
-)  # click's; newer versions of Typer bring a click of their own
+# click's base of all usage errors; newer versions of Typer bring a click of their own
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 
 
 def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     """Call the command line `name` and return its exit code; raises nothing but `SystemExit`."""
-    command = typer.main.get_command(app)
     program.set(name)
     reporter = Reporter()
     try:
-        # not `command.main`, which has words and exit codes of its own for Ctrl-C and wrong usage
-        with warnings.catch_warnings():
-            if not debug_enabled() and not sys.warnoptions:
-                warnings.simplefilter("ignore")  # libraries' notes to programmers
-            with command.make_context(name, list(arguments)) as context:
-                command.invoke(context)
-        if sys.stdout is not None:  # None where it was closed: for daemons, by >&-
-            sys.stdout.flush()
+        _invoke(app, name, arguments)
     except typer.Exit as done:
         return int(done.exit_code)
     except KeyboardInterrupt:
@@ -53,9 +44,21 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _report_usage_error(error: Any, reporter: Reporter, name: str) -> int:
+def _invoke(app: typer.Typer, name: str, arguments: Sequence[str]) -> None:
+    """Call the command line, but not by its `main`, which has exit codes of its own."""
+    command = typer.main.get_command(app)
+    with warnings.catch_warnings():
+        if not debug_enabled() and not sys.warnoptions:
+            warnings.simplefilter("ignore")  # libraries' notes to programmers
+        with command.make_context(name, list(arguments)) as context:
+            command.invoke(context)
+    if sys.stdout is not None:  # None where it was closed: for daemons, by >&-
+        sys.stdout.flush()
+
+
+def _report_usage_error(error: typer.BadParameter, reporter: Reporter, name: str) -> int:
     text = error.format_message().replace("Value error, ", "")  # pydantic's words, in newer versions of Typer
-    context = getattr(error, "ctx", None)
+    context = error.ctx
     if context is not None and text == context.get_help():  # a group of commands, without a command
         print(text, file=sys.stderr)
     else:

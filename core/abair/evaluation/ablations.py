@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
 
 ALL_FEATURES: Final = "all features"
+NO_FILE_FEATURES: Final = "without the files' marks"
+CROPS_ALONE: Final = "crops alone"
+GLOBAL_VIEW_ALONE: Final = "global view alone"
+FEATURE_SELECTIONS: Final = (ALL_FEATURES, NO_FILE_FEATURES, CROPS_ALONE, GLOBAL_VIEW_ALONE)
 NO_STEP_LIMIT: Final = 1_000_000
 """More steps than any run makes: time ends it."""
 
@@ -160,7 +164,7 @@ class _Experiment:
             cost = training_cost(task, state)
             freeze(network)
             metrics = {"single": task.validate()["psnr"]} | self._mixture_psnr(network)
-            metrics["top-1 in %"] = 100 * self._top1_by_features(network)[ALL_FEATURES]
+            metrics["top-1 in %"] = 100 * self._top1(network, [ALL_FEATURES])[ALL_FEATURES]
             variants.append(Variant(part="Phase I", name=name, figures=metrics, **cost.model_dump()))
         return variants
 
@@ -187,7 +191,7 @@ class _Experiment:
         freeze(network)
         return [
             _untrained("Phase III", name, {"top-1 in %": 100 * share})
-            for name, share in self._top1_by_features(network).items()
+            for name, share in self._top1(network, FEATURE_SELECTIONS).items()
         ]
 
     def _joint_network(self, backbone: Path, labels: Sequence[str]) -> Variant:
@@ -227,20 +231,20 @@ class _Experiment:
             metrics[name] = sum(values) / len(values)
         return metrics
 
-    def _top1_by_features(self, network: Backbone) -> dict[str, float]:
+    def _top1(self, network: Backbone, selections: Sequence[str]) -> dict[str, float]:
         """Return the accuracy in [0, 1] on single degradations, by selection of features."""
         replay = build_replay(network, self.degrader, [self.photos], self.held_out, self.config.replay, 0)
         known, context = replay.features, network.size.context
         columns = torch.arange(known.values.shape[1])
         compression = columns.numel() - context - compression_features.STATISTICS
-        selections = {
+        selected = {
             ALL_FEATURES: columns,
-            "without the files' marks": torch.cat([columns[:compression], columns[-context:]]),
-            "crops alone": columns[:-context],
-            "global view alone": columns[-context:],
+            NO_FILE_FEATURES: torch.cat([columns[:compression], columns[-context:]]),
+            CROPS_ALONE: columns[:-context],
+            GLOBAL_VIEW_ALONE: columns[-context:],
         }
         samples = [sample for sample in replay.held_out if len(sample.labels) == 1]
-        return {name: _accuracy(known, samples, chosen, self.config.refit) for name, chosen in selections.items()}
+        return {name: _accuracy(known, samples, selected[name], self.config.refit) for name in selections}
 
     def _settings(self, defaults: AnySettings, times: int = 1) -> AnySettings:
         limits = {

@@ -90,7 +90,7 @@ def evaluate(
 def weights_hash(deployment: Deployment) -> str:
     """Return one SHA-256 over backbone, adapters with their configurations, and estimator.
 
-    It is the hash of a text with one line `SHA-256  part` per file, so `sha256sum` can reproduce it.
+    It is the hash of a text with one line `SHA-256  part` per file; `sha256sum` can reproduce it.
     """
     lines = [f"{deployment.backbone.file.sha256}  backbone"]
     for adapter in deployment.adapters:

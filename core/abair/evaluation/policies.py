@@ -69,10 +69,11 @@ def run_policies(
 ) -> tuple[ImageResult, dict[Policy, Float]]:
     """Restore one picture under every policy; return the scores and the pictures.
 
-    The pictures are (H, W, 3) float32 in [0, 1], rounded to 8 bits before they are measured, because
-    users get files. The input is measured unrounded. The Oracle gives each of the true `labels` the
-    same weight, with a sum of 1, as the estimator is trained to answer for mixtures. If `labels` is
-    empty or holds one that the deployment lacks, there is no Oracle. `on_luma` measures on Y as well.
+    The pictures are (H, W, 3) float32 in [0, 1]. Outputs are rounded to 8 bits before they are
+    measured, because users get files; the input is measured unrounded. The Oracle gives each of the
+    true `labels` the same weight, with a sum of 1, as the estimator is trained to answer for
+    mixtures. If `labels` is empty or holds one that the deployment lacks, there is no Oracle.
+    `on_luma` measures on Y as well.
     """
     estimated = {label: float(weight) for label, weight in restorer.estimate(item.degraded).items()}
     top = max(estimated, key=estimated.__getitem__)

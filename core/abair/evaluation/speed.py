@@ -124,7 +124,7 @@ def measure_speed(
     backbone = load_backbone(deployment.find(deployment.backbone.file))
     blender = _blender(deployment, backbone)
     notes = []
-    # equal weights that sum to 1 for ours; PEFT knows no weights, and its cost does not depend on their values
+    # equal weights that sum to 1; PEFT has none, and the cost does not depend on their values
     weights = [1 / max(1, len(deployment.adapters))] * len(deployment.adapters)
     variants: dict[str, nn.Module] = {BACKBONE: backbone, BLENDED: blender.blend(weights)}
     difference = None

@@ -46,7 +46,8 @@ def find_sets(
 
     A name is the key of a set (of `ALL_SETS`) or of a table (all its sets), or a folder of pairs
     right below `data`. None finds everything that is there. `synthesizers` maps labels to the
-    functions that damage clean pictures. Sets that are not there or cannot be made are in `missing`.
+    functions that damage clean pictures. Sets that were not found or cannot be made are in
+    `missing`.
 
     Raises:
         ImageError: the folder does not exist, a name is unknown, or none of the sets was found.

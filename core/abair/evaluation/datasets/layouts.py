@@ -148,7 +148,7 @@ class DataFolder:
         return found
 
     def _folders(self, pattern: str) -> list[Path]:
-        """Return the matching folders, deepest first, because test splits lie below a set's folder."""
+        """Return the matching folders, deepest first: test splits lie below a set's folder."""
         whole = re.compile(f"(?:.*/)?(?:{pattern})", re.IGNORECASE)
         matching = [name for name in self._names if whole.fullmatch(name)]
         return [self.data / name for name in sorted(matching, key=lambda name: (-name.count("/"), name))]
