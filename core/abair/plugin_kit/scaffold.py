@@ -1,8 +1,9 @@
 """Making a plugin package from the template: rendered in memory, written aside, then renamed.
 
-In `template/` a file `*.jinja` is rendered and loses that ending, every other is copied byte for byte, and the folder
-`module` takes the package's name. Jinja's delimiters are `[[ ]]` and `[% %]`, since Python files are full of braces.
-`licences/` holds the texts of the licences, each named by its SPDX id.
+In `template/` a file `*.jinja` is rendered and loses that ending, every other is copied byte for
+byte, and the folder `module` takes the package's name. Jinja's delimiters are `[[ ]]` and `[% %]`,
+since Python files are full of braces. `licences/` holds the texts of the licences, each named by
+its SPDX id.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ class Package:
 def make_package(
     names: Names, parent: Path, *, licence: Licence = Licence.apache, author: str = "The authors"
 ) -> Package:
-    """Write the package into a new folder of `parent`, all of it or nothing; `parent` is made if it is missing.
+    """Write the package into a new folder of `parent`, all of it or nothing.
 
     Raises:
-        PluginError: the folder exists already (it stays as it is), it cannot be written, or `author` is invalid.
+        PluginError: the folder exists already (it stays as it is), it cannot be written, or
+            `author` is invalid.
     """
     folder = parent / names.distribution
     if folder.exists() or folder.is_symlink():
@@ -133,5 +135,5 @@ def check_author(author: str) -> str:
 
 
 def _quote(text: str) -> str:
-    """Return a string literal of TOML and of Python alike, in the quotes that a formatter would choose."""
+    """Return a string literal of TOML and of Python alike, in the quotes of a formatter."""
     return f"'{text}'" if '"' in text and not set(text) & {"'", "\\"} else json.dumps(text, ensure_ascii=False)

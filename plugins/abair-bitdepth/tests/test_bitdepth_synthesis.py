@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from abair_bitdepth.synthesis import FOUR_BITS, REPLICATED, ZEROS, _dropped, _nearest, _replicated, degrade
+from abair_bitdepth.synthesis import FOUR_BITS, REPLICATED, ZEROS, _drop_bits, _nearest_level, _replicate_bits, degrade
 
 RAMP = torch.arange(256.0)
 
@@ -31,7 +31,8 @@ def test_a_picture_has_16_or_32_levels_and_each_filling_its_share() -> None:
         levels = degraded.unique()
         assert len(levels) in (16, 32)
         zeros = int(levels[-1]) < 255
-        # At 4 bits repetition and the nearest level have the same values: 8 is nearer to 0, 15 is dropped to 0.
+        # At 4 bits repetition and the nearest level have the same values: 8 is nearer to 0, 15 is
+        # dropped to 0.
         nearest = int(degraded[:, :, 15 if len(levels) == 16 else 7].median()) > 0
         kind = (len(levels), "zeros" if zeros else "nearest" if nearest else "replicated")
         found[kind] = found.get(kind, 0) + 1
@@ -44,13 +45,13 @@ def test_a_picture_has_16_or_32_levels_and_each_filling_its_share() -> None:
 
 @pytest.mark.parametrize("bits", [4, 5])
 def test_dropped_bits_are_the_low_ones_of_the_usual_protocol(bits: int) -> None:
-    assert torch.equal(_dropped(RAMP, bits), RAMP.int() >> (8 - bits))
+    assert torch.equal(_drop_bits(RAMP, bits), RAMP.int() >> (8 - bits))
 
 
 @pytest.mark.parametrize("bits", [4, 5])
 def test_replication_keeps_the_high_bits_and_reaches_from_black_to_white(bits: int) -> None:
     high = torch.arange(2**bits, dtype=torch.int32)
-    values = _replicated(high, bits)
+    values = _replicate_bits(high, bits)
     assert torch.equal(values >> (8 - bits), high)
     assert (int(values[0]), int(values[-1])) == (0, 255)
     assert int((values - high * 255 / (2**bits - 1)).abs().amax()) <= 1
@@ -58,7 +59,7 @@ def test_replication_keeps_the_high_bits_and_reaches_from_black_to_white(bits: i
 
 @pytest.mark.parametrize("bits", [4, 5])
 def test_the_nearest_level_is_at_most_half_a_step_away(bits: int) -> None:
-    values = _nearest(RAMP, bits)
+    values = _nearest_level(RAMP, bits)
     assert len(values.unique()) == 2**bits
     assert float((values - RAMP).abs().amax()) <= 255 / (2**bits - 1) / 2 + 0.5
 

@@ -36,7 +36,8 @@ def test_severity_spans_mist_and_fog_with_a_third_below_14_db() -> None:
 
 
 def test_one_transmission_explains_all_channels() -> None:
-    # Two flat pictures of one luminance and one seed share depth and airlight: they differ by t times their difference.
+    # Two flat pictures of one luminance and one seed share depth and airlight: they differ by t
+    # times their difference.
     generator_of = [_generator(seed) for seed in range(20)]
     states = [generator.get_state() for generator in generator_of]
     for generator, state in zip(generator_of, states, strict=True):
@@ -61,8 +62,8 @@ def test_haze_lowers_contrast() -> None:
 
 def test_box_mean_is_right_inside_and_at_the_border() -> None:
     image = torch.arange(20.0).reshape(4, 5)
-    mean = synthesis._box(image, 1)
+    mean = synthesis._box_mean(image, 1)
     assert float(mean[1, 1]) == pytest.approx(float(image[:3, :3].mean()), abs=1e-5)
     assert float(mean[0, 0]) == pytest.approx(float(image[:2, :2].mean()), abs=1e-5)
     assert float(mean[3, 4]) == pytest.approx(float(image[2:, 3:].mean()), abs=1e-5)
-    torch.testing.assert_close(synthesis._box(image, 9), image.mean().expand(4, 5))
+    torch.testing.assert_close(synthesis._box_mean(image, 9), image.mean().expand(4, 5))

@@ -37,13 +37,13 @@ def jumps(image: torch.Tensor) -> torch.Tensor:
 def qualities(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Of every file that is written."""
     written: list[int] = []
-    encoded = synthesis._encoded
+    encoded = synthesis._encode
 
     def watched(pixels: np.ndarray, quality: int) -> bytes:
         written.append(quality)
         return encoded(pixels, quality)
 
-    monkeypatch.setattr(synthesis, "_encoded", watched)
+    monkeypatch.setattr(synthesis, "_encode", watched)
     return written
 
 
@@ -88,7 +88,7 @@ def test_colour_has_half_the_resolution_and_brightness_all_of_it() -> None:
     for seed in range(10):
         assert degrade(light, seeded(seed))[0].diff(dim=1).abs().mean() > 0.6
         assert degrade(colour, seeded(seed))[0].diff(dim=1).abs().mean() < 0.1
-    with Image.open(io.BytesIO(synthesis._encoded(np.zeros((40, 40, 3), np.uint8), 20))) as image:
+    with Image.open(io.BytesIO(synthesis._encode(np.zeros((40, 40, 3), np.uint8), 20))) as image:
         assert JpegImagePlugin.get_sampling(image) == 2
 
 
@@ -96,7 +96,7 @@ def test_a_lower_quality_loses_more() -> None:
     pixels = (scene() * 255).byte().permute(1, 2, 0).numpy()
     figures = [
         psnr(
-            torch.from_numpy(synthesis._decoded(synthesis._encoded(pixels, quality)) / 255),
+            torch.from_numpy(synthesis._decode(synthesis._encode(pixels, quality)) / 255),
             torch.from_numpy(pixels / 255),
         )
         for quality in (10, 20, 30, 40)

@@ -26,7 +26,7 @@ def _psnr(a: Tensor, b: Tensor) -> float:
 
 
 def _orientation(image: Tensor) -> tuple[float, float]:
-    """Degrees from the vertical of the direction in which (H, W) changes least, and how clear it is (0 to 1)."""
+    """Return the direction of least change in degrees from vertical, and its clarity (0 to 1)."""
     # Averaged across, so that both derivatives are those at the corners between the pixels.
     dx, dy = (image[:-1] + image[1:]).diff(dim=1), (image[:, :-1] + image[:, 1:]).diff(dim=0)
     xx, yy, xy = float(dx.square().mean()), float(dy.square().mean()), float((dx * dy).mean())
@@ -34,7 +34,7 @@ def _orientation(image: Tensor) -> tuple[float, float]:
 
 
 def _count(mask: Tensor) -> int:
-    """How many spots (H, W) there are, by Euler's formula: corners less edges plus faces, of the grid of the pixels."""
+    """Count the spots of a mask (H, W) by Euler's formula: pixels less edges plus faces."""
     down, right = mask[1:] & mask[:-1], mask[:, 1:] & mask[:, :-1]
     return int(mask.sum() - down.sum() - right.sum() + (down[:, 1:] & down[:, :-1]).sum())
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.support.command import Abair
 
 from abair.cli import app
 
@@ -18,8 +18,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def abair(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
-    """Calls the command line; gives the exit code and the lines on stdout and on stderr."""
+def abair(capsys: pytest.CaptureFixture[str]) -> Abair:
+    """Call the command line; return the exit code and the lines on stdout and stderr."""
 
     def call(*arguments: str) -> SimpleNamespace:
         code = app.run(arguments)

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tests.support.command import Abair
 
 from abair.errors import PluginError
 from abair.plugin_kit.naming import OURS, Names, derive_names
@@ -47,7 +48,7 @@ def test_the_longest_name_that_the_contract_allows_is_allowed() -> None:
         ("registry", ""),
     ],
 )
-def test_a_wrong_name_is_refused_with_the_rule_and_a_name_that_would_do(abair, name: str, would_do: str) -> None:
+def test_a_wrong_name_is_refused_with_the_rule_and_a_name_that_would_do(abair: Abair, name: str, would_do: str) -> None:
     done = abair("plugin", "new", "--", name)
     assert done.code == 2
     assert len(done.err) == 1

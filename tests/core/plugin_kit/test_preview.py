@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from tests.support.command import Abair
 
 from abair import discovery
 from abair.contract import Card, Degradation
@@ -40,7 +41,7 @@ def photo(name: str, size: tuple[int, int] = (300, 200)) -> Path:
     return Path(name)
 
 
-def test_the_sheet_shows_each_photo_clean_and_damaged_from_mild_to_strong(abair, dusk) -> None:
+def test_the_sheet_shows_each_photo_clean_and_damaged_from_mild_to_strong(abair: Abair, dusk: dict[str, Any]) -> None:
     photo("a.png")
     photo("b.png", (40, 90))
     done = abair("plugin", "preview", "dusk", "a.png", "b.png", "-o", "dusk.png", "--seeds", "4")
@@ -67,7 +68,7 @@ def test_the_samples_shown_spread_evenly_over_the_range() -> None:
     assert sorted(sample.psnr for sample in preview.select_evenly(samples, 8)) == drawn
 
 
-def test_quartiles_are_told_over_enough_samples_even_for_one_photo(dusk) -> None:
+def test_quartiles_are_told_over_enough_samples_even_for_one_photo(dusk: dict[str, Any]) -> None:
     seeds = []
 
     def counted(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -78,7 +79,7 @@ def test_quartiles_are_told_over_enough_samples_even_for_one_photo(dusk) -> None
     assert sorted(seeds) == list(range(preview.FEWEST))
 
 
-def test_an_existing_sheet_is_replaced_only_when_that_is_asked_for(abair, dusk) -> None:
+def test_an_existing_sheet_is_replaced_only_when_that_is_asked_for(abair: Abair, dusk: dict[str, Any]) -> None:
     photo("a.png")
     Path("sheet.png").write_text("mine")
     done = abair("plugin", "preview", "dusk", "a.png", "--seeds", "2")
@@ -90,7 +91,7 @@ def test_an_existing_sheet_is_replaced_only_when_that_is_asked_for(abair, dusk) 
     assert Image.open("sheet.png").width > 2 * preview.CELL[0]
 
 
-def test_a_photo_that_cannot_be_read_is_one_line_and_the_others_are_shown(abair, dusk) -> None:
+def test_a_photo_that_cannot_be_read_is_one_line_and_the_others_are_shown(abair: Abair, dusk: dict[str, Any]) -> None:
     photo("a.png")
     Path("b.png").write_text("no photo")
     done = abair("plugin", "preview", "dusk", "b.png", "a.png", "missing.png", "--seeds", "2")
@@ -99,7 +100,7 @@ def test_a_photo_that_cannot_be_read_is_one_line_and_the_others_are_shown(abair,
     assert Path("sheet.png").is_file()
 
 
-def test_no_sheet_is_written_when_no_photo_can_be_read(abair, dusk) -> None:
+def test_no_sheet_is_written_when_no_photo_can_be_read(abair: Abair, dusk: dict[str, Any]) -> None:
     done = abair("plugin", "preview", "dusk", "missing.png")
     assert done.code == 1
     assert len(done.err) == 1
@@ -124,7 +125,9 @@ def _exits(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         (lambda clean, generator: clean * float("nan"), "expected finite values"),
     ],
 )
-def test_a_synthesiser_that_fails_is_one_line_that_names_it(abair, dusk, degrade: Any, words: str) -> None:
+def test_a_synthesiser_that_fails_is_one_line_that_names_it(
+    abair: Abair, dusk: dict[str, Any], degrade: Any, words: str
+) -> None:
     photo("a.png")
     dusk["degrade"] = degrade
     done = abair("plugin", "preview", "dusk", "a.png")
@@ -135,7 +138,7 @@ def test_a_synthesiser_that_fails_is_one_line_that_names_it(abair, dusk, degrade
     assert not Path("sheet.png").exists()
 
 
-def test_a_plugin_that_is_not_installed_is_one_line(abair, dusk) -> None:
+def test_a_plugin_that_is_not_installed_is_one_line(abair: Abair, dusk: dict[str, Any]) -> None:
     done = abair("plugin", "preview", "hail")
     assert done.code == 1
     (line,) = done.err

@@ -1,4 +1,4 @@
-"""`abair plugin new`: a package that is whole, keeps this repository's rules, and works untouched."""
+"""`abair plugin new`: a complete package that keeps this repository's rules and works."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.support.command import Abair
 
 from abair import discovery
 from abair.plugin_kit import scaffold
@@ -44,7 +45,7 @@ def written(folder: Path) -> list[str]:
     return sorted(name for name in names if "/adapters/" not in name)
 
 
-def test_a_package_is_made_and_the_next_commands_are_said(abair) -> None:
+def test_a_package_is_made_and_the_next_commands_are_said(abair: Abair) -> None:
     done = abair("plugin", "new", "film-grain", "--dir", "my plugins")
     assert done.code == 0
     assert done.err == []
@@ -60,7 +61,7 @@ def test_a_package_is_made_and_the_next_commands_are_said(abair) -> None:
     ]
 
 
-def test_json_is_one_object_that_names_every_file(abair) -> None:
+def test_json_is_one_object_that_names_every_file(abair: Abair) -> None:
     done = abair("plugin", "new", "film-grain", "--json")
     (line,) = done.out
     made = json.loads(line)
@@ -75,7 +76,7 @@ def test_json_is_one_object_that_names_every_file(abair) -> None:
     assert all(Path("abair-film-grain", name).is_file() for name in files)
 
 
-def test_a_folder_that_exists_is_refused_and_left_alone(abair) -> None:
+def test_a_folder_that_exists_is_refused_and_left_alone(abair: Abair) -> None:
     Path("abair-snow").mkdir()
     Path("abair-snow/notes").write_text("mine")
     done = abair("plugin", "new", "snow")
@@ -85,7 +86,7 @@ def test_a_folder_that_exists_is_refused_and_left_alone(abair) -> None:
     assert written(Path()) == ["abair-snow/notes"]
 
 
-def test_nothing_is_left_where_a_package_cannot_be_finished(abair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_where_a_package_cannot_be_finished(abair: Abair, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
@@ -97,7 +98,7 @@ def test_nothing_is_left_where_a_package_cannot_be_finished(abair, monkeypatch: 
     assert list(Path().iterdir()) == []
 
 
-def test_the_name_of_an_installed_plugin_is_warned_of(abair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_an_installed_plugin_is_warned_of(abair: Abair, monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("snow", "abair_snow", "abair")
     monkeypatch.setattr(discovery, "installed_points", lambda problems: [point])
     monkeypatch.setattr(discovery, "distribution_of", lambda point: ("abair-snow", "1.2"))
@@ -146,14 +147,16 @@ def test_an_authors_name_arrives_as_it_was_given(author: str) -> None:
 
 
 @pytest.mark.parametrize("author", ["", "  ", "a\nb", "x" * 81])
-def test_an_author_that_is_no_name_is_refused(abair, author: str) -> None:
+def test_an_author_that_is_no_name_is_refused(abair: Abair, author: str) -> None:
     done = abair("plugin", "new", "snow", "--author", author)
     assert done.code == 2
     assert len(done.err) == 1
     assert list(Path().iterdir()) == []
 
 
-def test_without_an_author_it_is_gits_user_or_nobody_in_particular(abair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_author_it_is_gits_user_or_nobody_in_particular(
+    abair: Abair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def author(folder: str) -> Any:
         assert abair("plugin", "new", "snow", "--dir", folder).code == 0
         config = tomllib.loads(Path(folder, "abair-snow", "pyproject.toml").read_text(encoding="utf-8"))
