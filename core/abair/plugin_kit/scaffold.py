@@ -76,7 +76,13 @@ def make_package(
     return Package(names, folder, tuple(files))
 
 
-def render(names: Names, *, licence: Licence = Licence.apache, author: str = "The authors") -> dict[str, bytes]:
+def render(
+    names: Names,
+    *,
+    licence: Licence = Licence.apache,
+    author: str = "The authors",
+    template: Path = TEMPLATE,
+) -> dict[str, bytes]:
     """Return the package's files by their names below its folder, in the order of the names.
 
     Raises:
@@ -86,7 +92,7 @@ def render(names: Names, *, licence: Licence = Licence.apache, author: str = "Th
 
     author = check_author(author)
     environment = Environment(
-        loader=FileSystemLoader([TEMPLATE, LICENCES]),
+        loader=FileSystemLoader([template, LICENCES]),
         undefined=StrictUndefined,
         variable_start_string="[[",
         variable_end_string="]]",
@@ -107,9 +113,9 @@ def render(names: Names, *, licence: Licence = Licence.apache, author: str = "Th
         "abair": f">={major}.{minor},<{major}.{minor + 1}",
     }
     files = {}
-    for path in TEMPLATE.rglob("*"):
+    for path in template.rglob("*"):
         if path.is_file():
-            relative = path.relative_to(TEMPLATE)
+            relative = path.relative_to(template)
             name = PurePosixPath(*(names.module if part == MODULE else part for part in relative.parts)).as_posix()
             if path.suffix == RENDERED:
                 text = environment.get_template(relative.as_posix()).render(context)

@@ -19,7 +19,6 @@ import pytest
 from tests.support.command import Abair
 
 from abair import discovery
-from abair.plugin_kit import scaffold
 from abair.plugin_kit.naming import derive_names
 from abair.plugin_kit.scaffold import Licence, make_package, render
 
@@ -185,17 +184,14 @@ def test_it_asks_for_this_minor_version_of_abair_and_abairs_torch(monkeypatch: p
     assert torchs in platform
 
 
-def test_only_files_named_so_are_rendered_the_others_are_copied_byte_for_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_files_named_so_are_rendered_the_others_are_copied_byte_for_byte(tmp_path: Path) -> None:
     weights = b"\x00\xff[[ names.name ]]\r\n"
     folder = tmp_path / "template" / "src" / "module" / "adapters" / "nano"
     folder.mkdir(parents=True)
     (folder / "adapter_model.safetensors").write_bytes(weights)
     (folder / "note.txt.jinja").write_text("{a}: [[ names.name ]]\n")
-    monkeypatch.setattr(scaffold, "TEMPLATE", tmp_path / "template")
     nano = "src/abair_snow/adapters/nano"
-    assert render(derive_names("snow")) == {
+    assert render(derive_names("snow"), template=tmp_path / "template") == {
         f"{nano}/adapter_model.safetensors": weights,
         f"{nano}/note.txt": b"{a}: snow\n",
     }
