@@ -19,7 +19,7 @@ FEW_SAMPLES: Final = SampleCounts(
 
 
 def train_named_adapter(*, data: Path, settings_file: Path | None = None, **given: Any) -> Path:
-    """Train the adapter of an installed degradation on a folder of photos; settings are given by their names."""
+    """Train an installed degradation's adapter on a folder; settings go by their names."""
     overrides = {name: value for name, value in given.items() if name in AdapterSettings.model_fields}
     others = {name: value for name, value in given.items() if name not in overrides}
     settings = read_settings(ADAPTING, settings_file, **overrides)

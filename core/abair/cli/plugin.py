@@ -1,4 +1,4 @@
-"""`abair plugin`: list installed plugins, and for their authors a template, a preview and the checks of admission."""
+"""`abair plugin`: list the installed plugins; make, preview and check one's own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ MOST_PHOTOS: Final = 12
 
 @app.command("list")
 def list_plugins() -> None:
-    """List the degradations of the installed plugins; a plugin that cannot be used is one line on stderr."""
+    """List the degradations of the installed plugins.
+
+    A plugin that cannot be used is one line on stderr.
+    """
     with reporting() as reporter:
         from abair.discovery import discover
 
@@ -78,7 +81,8 @@ def new(
 ) -> None:
     """Make a plugin package that works, with tests, README and an adapter.
 
-    It fades photos like old colour prints; replace that in its synthesis.py by your own degradation.
+    It fades photos like old colour prints; replace that in its synthesis.py by your own
+    degradation.
     """
     from abair.plugin_kit.naming import derive_names
 
@@ -120,7 +124,8 @@ def preview(
 ) -> None:
     """Write a contact sheet of what a plugin's synthesiser does to photos.
 
-    It shows each clean photo beside degraded versions from mild to strong, with their seeds and PSNR.
+    It shows each clean photo beside degraded versions from mild to strong, with their seeds and
+    PSNR.
     """
     with reporting() as reporter:
         from abair import images
@@ -148,12 +153,13 @@ def check(
     ],
     json: Json = False,
 ) -> None:
-    """Check a plugin as `abair-registry add` does: its wheel, contents, declaration, card, and adapter.
+    """Check a plugin as `abair-registry add` does.
 
-    The adapter is measured on held-out samples. Nothing is installed, but the plugin's code runs with your rights.
+    It checks the wheel, its contents, the declaration, the card, and the adapter. The adapter is
+    measured on held-out samples. Nothing is installed, but the plugin's code runs with your rights.
     """
     with reporting() as reporter:
-        checked = _checker()(target, (lambda text: None) if json else reporter.log)
+        checked = _checker()(target, (lambda _: None) if json else reporter.log)
         if json:
             reporter.result(checked.as_json())
         else:
@@ -163,7 +169,7 @@ def check(
 
 
 def _checker() -> Any:
-    """Return the function that checks plugins: a part of the registry, which the core does not import."""
+    """Return the function that checks plugins, which the registry provides."""
     from importlib.metadata import entry_points
 
     for point in entry_points(group=CHECKERS):
@@ -172,7 +178,7 @@ def _checker() -> Any:
 
 
 def _verdicts(checked: Any) -> list[str]:
-    """Return a line a check, with advice below those that did not pass, and a line with their number."""
+    """Return a line a check, advice below those that did not pass, and a line with their number."""
     widest = max(len(one.name) for one in checked.checks)
     lines = []
     for one in checked.checks:

@@ -1,4 +1,4 @@
-"""`abair train`: the three phases. The options are the settings that are changed most; a TOML file can give all."""
+"""`abair train`: the three phases. Options are the settings changed most; TOML can give all."""
 
 from __future__ import annotations
 
@@ -150,7 +150,8 @@ def backbone(
 ) -> None:
     """Phase I: train the backbone on photos that the installed plugins degrade on the fly.
 
-    Takes hours. Adapters and estimators belong to one backbone: after this phase the other two must be repeated.
+    Takes hours. Adapters and estimators belong to one backbone: after this phase the other two must
+    be repeated.
     """
     with reporting() as reporter:
         from abair.training.run import train_backbone
@@ -245,8 +246,9 @@ def adapter(
 ) -> None:
     """Phase II: train the adapter of one degradation; the backbone stays frozen.
 
-    At the end held-out samples are restored by the adapter, by the bare backbone and by other adapters. The table is
-    printed and written to the plugin's README; curves and pictures are written beside the checkpoint.
+    At the end held-out samples are restored by the adapter, by the bare backbone and by other
+    adapters. The table is printed and written to the plugin's README; curves and pictures are
+    written beside the checkpoint.
     """
     with reporting() as reporter:
         mix_with = _current(mix_with, "--mix-with", beside, "--beside", reporter)
@@ -363,7 +365,7 @@ def estimator(
 def _current(
     value: Value | None, name: str, old_value: Value | None, old_name: str, reporter: Reporter
 ) -> Value | None:
-    """Return an option's value, given under its name of today or, with a warning, under its old one.
+    """Return an option's value, given by its name or, with a warning, by its old name.
 
     Raises:
         BadParameter: both are given.

@@ -1,4 +1,4 @@
-"""`abair train adapter`: train an adapter, measure it, and write curves, pictures, a table and the plugin's card."""
+"""`abair train adapter`: train an adapter, measure it, and write charts, a table and the card."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The adapter's folder, its efficacy, the folder with the charts, and the card and tracked run, if any."""
+    """The adapter's folder, its efficacy, the charts' folder, and card and tracked run, if any."""
 
     adapter: Path
     efficacy: Efficacy
@@ -64,7 +64,7 @@ def train(
     device: str = "cpu",
     **overrides: object,
 ) -> Outcome | None:
-    """Train the adapter of an installed degradation, then compare it with the bare backbone and other adapters.
+    """Train an installed degradation's adapter, then compare it with backbone and other adapters.
 
     Charts and table go into the run's folder and, if `track`, to the tracker. The table also goes
     into the plugin's README, where that has the markers and the adapter goes to the plugin's own
@@ -175,7 +175,7 @@ def _describe_partners(settings: AdapterSettings, adapters: Path | None) -> str:
 
 
 def _folder_name(photos: CleanPhotos) -> str:
-    """Return the name of the photos' folder, without the folders above, which are this machine's."""
+    """Return the name of the photos' folder without the path to it, which is this machine's."""
     return Path(photos.source).name
 
 
@@ -192,7 +192,7 @@ def _summary(degradation: Degradation, efficacy: Efficacy, folder: Path, held_ou
 
 
 def _adapter_options(folder: Path) -> list[str]:
-    """Return the options that named other adapters when the one in `folder` was made, by its record."""
+    """Return the options that named other adapters for the one in `folder`, by its record."""
     record = tomllib.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["run"]
     return [f"--{key.replace('_', '-')}" for key in ("start", "average_with") if key in record]
 
@@ -218,7 +218,7 @@ def _write_charts(run: Path, name: str, efficacy: Efficacy, tracked: Tracker | N
 
 
 def _write_card(degradation: Degradation, text: str, photos: CleanPhotos, log: Log) -> Path | None:
-    """Write results and training data into the plugin's README; None if there is none or it has no markers."""
+    """Write results and training data into the plugin's README; None if it has no markers."""
     card = readme.find_card(degradation.adapters)
     if card is None:
         return None

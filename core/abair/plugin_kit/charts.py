@@ -15,7 +15,7 @@ _INK: Final = "#1c1e22"
 
 
 def training_curves(name: str, history: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw loss and held-out PSNR over the steps, with the bare backbone's and the input's for comparison."""
+    """Draw loss and held-out PSNR over the steps, and the PSNR of bare backbone and input."""
     figure = Figure(figsize=(9.0, 3.4), layout="constrained")
     axes: Any = figure.subplots(1, 2)
     steps, losses = [entry["step"] for entry in history], [entry["loss"] for entry in history]
@@ -48,7 +48,7 @@ def training_curves(name: str, history: Sequence[Mapping[str, float]]) -> Figure
 
 
 def before_after(efficacy: Efficacy) -> Figure:
-    """Draw the first held-out samples, a row each: degraded, by the bare backbone, by the adapter, clean; with PSNR."""
+    """Draw the first held-out samples before and after, a row each, with their PSNR."""
     rows = efficacy.pictures
     figure = Figure(figsize=(2.3 * len(_COLUMNS), 2.45 * len(rows)), layout="constrained")
     grid: Any = figure.subplots(len(rows), len(_COLUMNS), squeeze=False)

@@ -1,6 +1,7 @@
-"""What an adapter is worth: held-out samples of its degradation, restored by it, without it, and by other adapters.
+"""What an adapter is worth on held-out samples of its degradation.
 
-The gate that a plugin meets when it is added asks the same question with samples of its own.
+They are restored by the adapter, by the bare backbone, and by other adapters. The gate that a
+plugin meets when it is added asks the same question with samples of its own.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Efficacy:
     @property
     def best_other(self) -> str | None:
         """The other adapter with the highest PSNR, if there is one."""
-        others = [name for name in self.means if name not in (self.own, INPUT, BARE)]
+        others = [name for name in self.means if name not in {self.own, INPUT, BARE}]
         return max(others, key=lambda name: self.means[name][0]) if others else None
 
     def markdown(self) -> str:

@@ -33,7 +33,8 @@ def derive_names(name: str) -> Names:
     """Return all names of the package for the degradation `name`.
 
     Raises:
-        PluginError: `name` cannot be used; the text has the rule, and a name that would do if one can be derived.
+        PluginError: `name` cannot be used; the text has the rule, and a name that would do if one
+            can be derived.
     """
     if objection := _objection(name):
         derived = _derive(name)
@@ -49,7 +50,7 @@ def derive_names(name: str) -> Names:
 
 
 def _objection(name: str) -> str:
-    """Return why `name` cannot be used, empty if it can; the rule is that of the contract's model."""
+    """Return why `name` cannot be used, empty if it can; the rule is the contract's."""
     card = Card(authors=("nobody",), licence="none", training_data="none")
     try:
         Degradation(name=name, title="none", synthesizer="none:none", adapters=Path(), card=card)

@@ -1,4 +1,4 @@
-"""A contact sheet of what a synthesiser does: clean photos, each beside degraded versions from mild to strong."""
+"""A contact sheet of what a synthesiser does: photos beside degraded versions, mild to strong."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
 
 CELL: Final = (256, 192)
-"""Width and height of a picture in pixels. Photos are reduced to it before they are degraded, so that the sheet
-shows noise and blur at their own scale."""
+"""Width and height of a picture in pixels. Photos are reduced to it before they are degraded, so
+that the sheet shows noise and blur at their own scale."""
 DRAWS: Final = 4
-"""Samples made for each one shown: severity is drawn at random, so a range of it must be searched for."""
+"""Samples made for each one shown: severity is drawn at random, so a range of it must be searched
+for."""
 FEWEST: Final = 64
 """Least number of samples made in all, so that the quartiles are meaningful."""
 
@@ -47,7 +48,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Row:
-    """A photo's name, the photo (H, W, 3) in [0, 1], the samples shown, mild ones first, and the PSNR of all made."""
+    """A photo (H, W, 3) in [0, 1], its samples shown, mild ones first, and the PSNR of all."""
 
     name: str
     clean: Pixels
@@ -62,7 +63,9 @@ def preview(
     count: int,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> NDArray[np.uint8]:
-    """Return the sheet (H, W, 3): one row a photo of `photos`, each (H, W, 3) uint8 by name, with `count` samples.
+    """Return the sheet (H, W, 3): one row a photo, with `count` samples.
+
+    `photos` are (H, W, 3) uint8 by name.
 
     Raises:
         PluginError: the synthesiser raises, or returns no finite tensor of the photo's shape.
@@ -88,7 +91,8 @@ def make_sample(found: Found, synthesizer: Synthesizer, clean: Pixels, seed: int
     """Degrade the photo `clean` (H, W, 3), rounded to 8 bits; errors name the photo by `name`.
 
     Raises:
-        PluginError: the synthesiser raises, or returns something other than a finite tensor (3, H, W).
+        PluginError: the synthesiser raises, or returns something other than a finite tensor (3, H,
+            W).
     """
     photo = torch.from_numpy(clean.transpose(2, 0, 1).copy())  # (3, H, W)
     generator = torch.Generator().manual_seed(seed)
@@ -107,7 +111,7 @@ def make_sample(found: Found, synthesizer: Synthesizer, clean: Pixels, seed: int
 
 
 def select_evenly(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
-    """Select `count` samples that lie evenly between the highest and the lowest PSNR; return the mildest first."""
+    """Select `count` samples spread evenly over the range of PSNR; return the mildest first."""
     left = sorted(samples, key=lambda sample: -sample.psnr)
     chosen = []
     for wanted in np.linspace(left[0].psnr, left[-1].psnr, count):
@@ -166,7 +170,7 @@ def _draw_sheet(figure_class: type[Figure], found: Found, rows: Sequence[Row]) -
 def _draw_histogram(
     figure: Figure, values: Sequence[float], box: tuple[int, int, int, int], size: tuple[int, int]
 ) -> None:
-    """Draw a histogram of the PSNRs into the box (left, top, width, height) of a sheet of `size`, all in pixels."""
+    """Draw a histogram of the PSNRs into a box (left, top, width, height) of a sheet, in pixels."""
     left, top, width, height = box
     shares = (left / size[0], 1 - (top + height) / size[1], width / size[0], height / size[1])
     axes: Any = figure.add_axes(shares)

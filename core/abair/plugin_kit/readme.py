@@ -1,4 +1,4 @@
-"""The sections of a plugin's card that a training writes: in its README, each between two comment lines."""
+"""The sections of a plugin's README that a training writes, each between two comment lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEPTH: Final = 3
 
 
 def find_card(adapters: Path) -> Path | None:
-    """Return the README of the project that a folder of adapters belongs to; None for a plugin installed as a wheel."""
+    """Return the README of an adapter folder's project; None for a plugin installed as a wheel."""
     for folder in list(adapters.resolve().parents)[:_DEPTH]:
         if (folder / "pyproject.toml").is_file():
             readme = folder / "README.md"
@@ -30,7 +30,7 @@ def section_markers(section: str) -> tuple[str, str]:
 
 
 def replace_section(readme: Path, section: str, text: str) -> bool:
-    """Replace a section's text; where the file has no markers for it, write nothing and return False.
+    """Replace a section's text; without markers for it, write nothing and return False.
 
     Raises:
         OSError: the file cannot be read or written.

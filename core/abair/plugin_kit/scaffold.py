@@ -1,8 +1,9 @@
 """Making a plugin package from the template: rendered in memory, written aside, then renamed.
 
-In `template/` a file `*.jinja` is rendered and loses that ending, every other is copied byte for byte, and the folder
-`module` takes the package's name. Jinja's delimiters are `[[ ]]` and `[% %]`, since Python files are full of braces.
-`licences/` holds the texts of the licences, each named by its SPDX id.
+In `template/` a file `*.jinja` is rendered and loses that ending, every other is copied byte for
+byte, and the folder `module` takes the package's name. Jinja's delimiters are `[[ ]]` and `[% %]`,
+since Python files are full of braces. `licences/` holds the texts of the licences, each named by
+its SPDX id.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ class Package:
 def make_package(
     names: Names, parent: Path, *, licence: Licence = Licence.apache, author: str = "The authors"
 ) -> Package:
-    """Write the package into a new folder of `parent`, all of it or nothing; `parent` is made if it is missing.
+    """Write the package into a new folder of `parent`, all of it or nothing.
 
     Raises:
-        PluginError: the folder exists already (it stays as it is), it cannot be written, or `author` is invalid.
+        PluginError: the folder exists already (it stays as it is), it cannot be written, or
+            `author` is invalid.
     """
     folder = parent / names.distribution
     if folder.exists() or folder.is_symlink():
@@ -74,7 +76,13 @@ def make_package(
     return Package(names, folder, tuple(files))
 
 
-def render(names: Names, *, licence: Licence = Licence.apache, author: str = "The authors") -> dict[str, bytes]:
+def render(
+    names: Names,
+    *,
+    licence: Licence = Licence.apache,
+    author: str = "The authors",
+    template: Path = TEMPLATE,
+) -> dict[str, bytes]:
     """Return the package's files by their names below its folder, in the order of the names.
 
     Raises:
@@ -84,7 +92,7 @@ def render(names: Names, *, licence: Licence = Licence.apache, author: str = "Th
 
     author = check_author(author)
     environment = Environment(
-        loader=FileSystemLoader([TEMPLATE, LICENCES]),
+        loader=FileSystemLoader([template, LICENCES]),
         undefined=StrictUndefined,
         variable_start_string="[[",
         variable_end_string="]]",
@@ -105,9 +113,9 @@ def render(names: Names, *, licence: Licence = Licence.apache, author: str = "Th
         "abair": f">={major}.{minor},<{major}.{minor + 1}",
     }
     files = {}
-    for path in TEMPLATE.rglob("*"):
+    for path in template.rglob("*"):
         if path.is_file():
-            relative = path.relative_to(TEMPLATE)
+            relative = path.relative_to(template)
             name = PurePosixPath(*(names.module if part == MODULE else part for part in relative.parts)).as_posix()
             if path.suffix == RENDERED:
                 text = environment.get_template(relative.as_posix()).render(context)
@@ -133,5 +141,5 @@ def check_author(author: str) -> str:
 
 
 def _quote(text: str) -> str:
-    """Return a string literal of TOML and of Python alike, in the quotes that a formatter would choose."""
+    """Return a string literal of TOML and of Python alike, in the quotes of a formatter."""
     return f"'{text}'" if '"' in text and not set(text) & {"'", "\\"} else json.dumps(text, ensure_ascii=False)

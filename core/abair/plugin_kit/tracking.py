@@ -19,7 +19,7 @@ TRACKERS: Final = "abair.trackers"
 
 
 class Tracker(Protocol):
-    """One run, which ends as its `with` block does: finished, failed, or killed, with the reason."""
+    """One run, which ends as its `with` block does: finished, failed, or killed."""
 
     @property
     def run_id(self) -> str:

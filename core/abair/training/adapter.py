@@ -52,13 +52,13 @@ class AdapterTask:
         pairs: real pairs to train on, and those held out.
         start: the adapter to begin from; it may be another degradation's.
         partners: adapters of degradations in `settings.mix_with`. A sample that carries such a
-            degradation, too, is restored by a blend with its adapter, which stays as it is; without a
-            partner, by the adapter in training alone.
+            degradation, too, is restored by a blend with its adapter, which stays as it is; without
+            a partner, by the adapter in training alone.
         average_with: the adapter that `average_weights` averages the trained weights with.
 
     Raises:
-        TrainingError: `start` or `average_with` is of another rank, or leaves layers out; `mix_with` names a
-            degradation twice, its own, or one that `degrader` does not know.
+        TrainingError: `start` or `average_with` is of another rank, or leaves layers out;
+            `mix_with` names a degradation twice, its own, or one that `degrader` does not know.
         MissingExtraError: PEFT is not installed.
     """
 
@@ -97,7 +97,7 @@ class AdapterTask:
 
     @cached_property
     def depends(self) -> dict[str, str]:
-        """Digests of the frozen network, photos, synthesisers, real pairs, the starting adapter and the partners."""
+        """Digests of backbone, photos, synthesisers, real pairs, starting adapter and partners."""
         pairs = "" if self.pairs is None else pixels_digest([*self.pairs[0].clean, *self.pairs[0].degraded])
         return {
             "backbone": self.fingerprint,
@@ -109,10 +109,12 @@ class AdapterTask:
         }
 
     def batch(self, index: int) -> Batch:
-        """Make (degraded, clean, global views, blend): the first samples are real, the last ones mixed.
+        """Make (degraded, clean, global views, blend).
 
-        Mixed samples carry a second degradation, the same one in all of a batch. `blend` (3,) holds their number,
-        that degradation's place in `settings.mix_with`, and the weight of the adapter in training in the blend.
+        The first samples are crops of real pairs, if there are any, and the last ones are mixed.
+        Mixed samples carry a second degradation, the same one in all of a batch. `blend` (3,) holds
+        their number, that degradation's place in `settings.mix_with`, and the weight of the adapter
+        in training in the blend.
         """
         settings = self.settings
         mixed, place, share = self._mixed_count(index), 0, 1.0
@@ -139,7 +141,7 @@ class AdapterTask:
         return 0 if self.pairs is None else math.ceil(REAL_SHARE * self.settings.batch)
 
     def _mixed_count(self, index: int) -> int:
-        """Return how many samples of this batch are mixed, so that over many batches the share is as set."""
+        """Return how many samples of this batch are mixed; on average the share is as set."""
         if not self.settings.mix_with:
             return 0
         per_batch = self.settings.mix_probability * (self.settings.batch - self._real_count)
@@ -164,7 +166,7 @@ class AdapterTask:
     def _restore(
         self, changes: Changes, degraded: Tensor, views: Tensor, partner: Changes | None = None, share: float = 1.0
     ) -> Tensor:
-        """Restore images (B, 3, H, W) with the adapter, or by `share` of it and the rest of its partner."""
+        """Restore images (B, 3, H, W) by the adapter, or by `share` of it and a partner."""
         network = self._bare.to(degraded.device)
         images = degraded.contiguous(memory_format=torch.channels_last)
         restored: Tensor = functional_call(network, blended_weights(network, changes, partner, share), (images, views))
@@ -172,11 +174,11 @@ class AdapterTask:
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """Return the mean PSNR in dB on held-out samples: with the adapter, of the bare backbone, of the input.
+        """Return mean PSNRs in dB on held-out samples: of adapter, bare backbone, and input.
 
-        Where mixed samples, scenes or real pairs are trained on, theirs, too, under a prefix. Of mixed samples
-        whose second degradation has a partner, `blend_halves` is what equal parts of both adapters restore, and
-        `blend_alone` what the better of the two restores alone.
+        Where mixed samples, scenes or real pairs are trained on, theirs, too, under a prefix. Of
+        mixed samples whose second degradation has a partner, `blend_halves` is what equal parts of
+        both adapters restore, and `blend_alone` what the better of the two restores alone.
         """
         changes, metrics = self._lora.weight_changes(), dict[str, float]()
         for prefix, samples in self._validation_samples.items():
@@ -212,7 +214,7 @@ class AdapterTask:
 
     @cached_property
     def _baselines(self) -> dict[str, dict[str, float]]:
-        """Mean PSNR of the bare backbone and of the input, by the prefix of their metrics; training changes neither."""
+        """Mean PSNRs of bare backbone and input, by the prefix of their metrics."""
         return {
             prefix: {
                 "bare": self._mean_psnr(samples, {}),
@@ -231,17 +233,17 @@ class AdapterTask:
         return psnr(restored[0].clamp(0, 1).cpu(), clean)
 
     def average_weights(self) -> None:
-        """After the training, replace the weights by their weighted average with those of `average_with`, if any.
+        """Average the trained weights with those of `average_with`, if there is one.
 
-        Training on synthetic samples may lose on images that are unlike them. Between the weights before and
-        after there are often better ones for both (weight-space ensembles; Wortsman et al., "Robust fine-tuning
-        of zero-shot models", CVPR 2022).
+        Training on synthetic samples may lose on images that are unlike them. Between the weights
+        before and after there are often better ones for both (weight-space ensembles; Wortsman et
+        al., "Robust fine-tuning of zero-shot models", CVPR 2022).
         """
         if self._average_with is not None:
             self._lora.interpolate(self._average_with, 1 - self.settings.average_weight)
 
     def export(self, folder: Path) -> Path:
-        """Write the adapter in PEFT's format, in 16 bits, to `folder/<backbone>` and return that folder.
+        """Write the adapter in PEFT's format, in 16 bits, and return `folder/<backbone>`.
 
         Raises:
             TrainingError: the backbone was changed by the training, which must never happen.

@@ -31,7 +31,8 @@ from abair.training.backbone import VALIDATION_CROPS, VALIDATION_SIDE
 from abair.training.settings import AdapterSettings
 
 SHARES: Final = (0.3, 1.0)
-"""Range of the adapter's weight where it restores a second degradation, too; that one's adapter has the rest."""
+"""Range of the adapter's weight where it restores a second degradation, too; that one's adapter has
+the rest."""
 DARKENING: Final = (1.2, 2.4)
 """Range of the gamma by which photos are darkened: a mean of 0.44 becomes one of 0.40 to 0.23."""
 SMALLEST_SCENE: Final = 0.6
@@ -46,9 +47,10 @@ def make_training_sample(
     generator: torch.Generator,
     second: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a sample (3, crop, crop), degraded and clean, and the global view (3, 64, 64) of what it was cut from.
+    """Return a sample (3, crop, crop), degraded and clean, and its global view (3, 64, 64).
 
-    With a `second` degradation it carries that one, too.
+    The view is that of the image that the sample was cut from. With a `second` degradation it
+    carries that one, too.
     """
     side, scene = settings.crop, None
     if settings.scene_size and chance(generator, settings.scene_probability):
@@ -66,10 +68,10 @@ def make_training_sample(
 def held_out_pairs(
     degrader: Degrader, photos: CleanPhotos, degradation: str, seconds: Sequence[str] = (), scene_size: int = 0
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return validation samples, degraded and clean: crops (3, S, S) of held-out photos, the same ones at each call.
+    """Return validation samples, degraded and clean: crops (3, S, S) of held-out photos.
 
-    Each carries one of the `seconds`, too, in turn, if there are any. With `scene_size` they are
-    scenes (3, H, W) of at most that size.
+    They are the same at each call. Each carries one of the `seconds`, too, in turn, if there are
+    any. With `scene_size` they are scenes (3, H, W) of at most that size.
     """
     pairs = []
     for item in range(2 * VALIDATION_CROPS):
@@ -92,7 +94,7 @@ def view_of(image: Tensor) -> Tensor:
 def _degrade(
     degrader: Degrader, clean: Tensor, degradation: str, second: str | None, generator: torch.Generator
 ) -> Sample:
-    """Put the degradation on a clean image (3, H, W), and the second one, if there is one, before or after it."""
+    """Degrade a clean image (3, H, W); a second degradation comes before or after the first."""
     if second is None:
         return degrader.single(clean, degradation, generator)
     names = (degradation, second) if chance(generator, 0.5) else (second, degradation)

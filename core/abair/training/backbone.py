@@ -1,4 +1,4 @@
-"""Phase I: train the backbone on clean photos, degraded on the fly by the installed plugins' synthesisers.
+"""Phase I: train the backbone on photos that the plugins' synthesisers degrade on the fly.
 
 The loss is the images' error in decibels plus the cross-entropy of each pixel's degradation
 (Serrano-Lozano et al., section 3.1). The segmentation head that predicts it exists in this phase
@@ -23,9 +23,11 @@ from abair.training.settings import BackboneSettings
 from abair.training.task import Batch
 
 TYPE_WEIGHT: Final = 0.1
-"""Weight of the cross-entropy, which starts near 1.8, against the image's loss in tens of decibels."""
+"""Weight of the cross-entropy, which starts near 1.8, against the image's loss in tens of
+decibels."""
 WELL_RESTORED: Final = 1e-3
-"""Mean squared error (30 dB) below which an image's loss levels off, so that training works on the others."""
+"""Mean squared error (30 dB) below which an image's loss levels off, so that training works on the
+others."""
 VALIDATION_CROPS: Final = 6
 """Held-out crops a label."""
 VALIDATION_SIDE: Final = 192
@@ -42,13 +44,13 @@ class BackboneWithHead(nn.Module):
         self.segment = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, labels, 1))
 
     def forward(self, x: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images (B, 3, H, W) to the restored ones and the logits of each pixel's label (B, L, H/2, W/2)."""
+        """Map images (B, 3, H, W) to the restored ones and label logits (B, L, H/2, W/2)."""
         features = self.backbone.features(x, self.backbone.context(view))
         return x + self.backbone.residual(features), self.segment(features)
 
 
 class BackboneTask:
-    """Phase I for the training loop; `type_weight` is the weight of the segmentation head's cross-entropy."""
+    """Phase I for the training loop; `type_weight` is the weight of the cross-entropy."""
 
     name = "backbone"
 
@@ -102,7 +104,7 @@ class BackboneTask:
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """Return the PSNR in dB on held-out photos: each label's, and as `psnr` the mean over the degradations."""
+        """Return the PSNR in dB on held-out photos by label; `psnr` is the degradations' mean."""
         metrics = {}
         for position, name in enumerate(self.degrader.labels):
             values = []
@@ -118,11 +120,11 @@ class BackboneTask:
 
 
 def decibel_loss(restored: Tensor, clean: Tensor) -> Tensor:
-    """Return the mean over images (B, 3, H, W) of log10 of their mean squared errors: minus PSNR / 10.
+    """Return the mean of log10 of the mean squared errors of images (B, 3, H, W): minus PSNR / 10.
 
-    NAFNet is trained by it (Chen et al., ECCV 2022). An absolute distance learns little but haze and
-    darkness, whose errors are ten times those of noise, rain and blur. In decibels each degradation
-    counts the same, as it does in the evaluation.
+    NAFNet is trained by it (Chen et al., ECCV 2022). An absolute distance learns little but haze
+    and darkness, whose errors are ten times those of noise, rain and blur. In decibels each
+    degradation counts the same, as it does in the evaluation.
     """
     return (restored - clean).square().mean((1, 2, 3)).add(WELL_RESTORED).log10().mean()
 

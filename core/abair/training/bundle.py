@@ -1,4 +1,4 @@
-"""Assembling a deployment's bundle: the files of backbone, adapters and estimator, copied and hashed."""
+"""Assembling a deployment's bundle: files of backbone, adapters, estimator, copied and hashed."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def assemble(
     adapters: Sequence[Found],
     replay: Replay | None = None,
 ) -> Deployment:
-    """Check the parts against each other and make the bundle `folder` of them; an older bundle there is replaced.
+    """Check the parts against each other and make the bundle `folder`, replacing an older one.
 
     Raises:
         AdapterError: an adapter does not belong to the backbone.
-        DeploymentError: backbone or estimator cannot be used, the estimator's labels are others, or `folder` holds
-            something that is no bundle.
+        DeploymentError: backbone or estimator cannot be used, the estimator's labels are others, or
+            `folder` holds something that is no bundle.
     """
     labels = (*(found.degradation.name for found in adapters), CLEAN)
     network = load_backbone(backbone)
@@ -96,7 +96,7 @@ def _copy_adapter(found: Found, size: str, folder: Path) -> AdapterRef:
 
 @contextmanager
 def _replace_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder, which then takes the place of `folder`; after an exception `folder` is as it was."""
+    """Yield a new folder that then replaces `folder`; after an exception that is as it was."""
     if folder.exists() and not (folder / FILE_NAME).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise DeploymentError(f"{folder}: found something that is no bundle; expected a free name; choose another")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -31,11 +31,11 @@ def make_replay(
     seed: int,
     counts: BundleReplayCounts,
 ) -> Replay:
-    """Return what the labels leave behind for later estimators, whatever the labels of those will be.
+    """Return what the labels leave behind for later estimators with further labels.
 
-    Clean photos have no file artifacts: whether compression is a degradation is for a later label to
-    tell. But a hazy photo that was saved in an inexact file is still hazy, and without samples of
-    that a label that knows files would claim it. Those further samples are of the first source
+    Clean photos have no file artifacts: whether compression is a degradation is for a later label
+    to tell. But a hazy photo that was saved in an inexact file is still hazy, and without samples
+    of that a label that knows files would claim it. Those further samples are of the first source
     alone, which has most photos.
     """
     synthesizers = degrader.synthesizers

@@ -28,7 +28,8 @@ METADATA: Final = "abair.checkpoint"
 CHANGEABLE: Final = frozenset(
     {"steps", "minutes", "patience", "precision", "workers", "validate_every", "checkpoint_minutes", "average_weight"}
 )
-"""Settings with which a run may go on changed: they say when it ends, how it computes, or what is done afterwards."""
+"""Settings with which a run may go on changed: they say when it ends, how it computes, or what is
+done afterwards."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Checkpoint:
         """Read the file into parameters, optimiser and `state`.
 
         Raises:
-            TrainingError: the file is damaged, belongs to another run, or is further than the steps of this one.
+            TrainingError: the file is damaged, belongs to another run, or is further than the steps
+                of this one.
         """
         facts, tensors = self._read()
         self._check_identity(facts, tensors)
@@ -90,7 +92,7 @@ class Checkpoint:
             ) from None
 
     def _identity(self) -> dict[str, str]:
-        """Return what the run depends on: with another of any of these it would have led elsewhere."""
+        """Return what the weights depend on besides the number of steps."""
         settings = self.settings.model_dump(exclude=set(CHANGEABLE))
         return {key: str(value) for key, value in settings.items()} | self.task.depends
 
@@ -112,8 +114,9 @@ class Checkpoint:
     def _identity_in(self, facts: dict[str, Any]) -> dict[str, str]:
         """Return the identity that a checkpoint states, under the names of today.
 
-        What an earlier build did not state yet was as it then always was: at the setting's default, without
-        another adapter, and until samples were blended a second degradation was drawn for three in ten.
+        What an earlier build did not state yet was as it then always was: at the setting's default,
+        without another adapter, and until samples were blended a second degradation was drawn for
+        three in ten.
         """
         stated = {RENAMED.get(key, key): value for key, value in facts.get("of", {}).items()}
         defaults = {

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 import torch
 import torch.distributed as dist
 
-# Its defaults hold the group that there is when it is imported, and torch.optim imports it in its first step: the group
-# would outlive `leave_group`, and its threads might still run at the end of the interpreter, which aborts.
+# Its defaults hold the group that there is when it is imported, and torch.optim imports it in its
+# first step: the group would outlive `leave_group`, and its threads might still run at the end of
+# the interpreter, which aborts.
 import torch.distributed.nn.functional
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ def is_rank_zero() -> bool:
 
 def on_rank_zero(log: Callable[[str], None]) -> Callable[[str], None]:
     """Return `log` in the process of rank zero, and a function that does nothing in the others."""
-    return log if is_rank_zero() else lambda text: None
+    return log if is_rank_zero() else lambda _: None
 
 
 def local_device(device: str) -> str:
@@ -68,7 +69,7 @@ def leave_group() -> None:
 
 
 def broadcast_weights(tensors: Iterable[Tensor]) -> None:
-    """Overwrite the tensors with those of rank zero: modules that were made without a seed differ."""
+    """Overwrite the tensors with those of rank zero: modules made without a seed differ."""
     if not dist.is_initialized():
         return
     with torch.no_grad():

@@ -1,9 +1,10 @@
-"""Phase III: with backbone and adapters frozen, train the estimator on single, mixed and clean samples.
+"""Phase III: with backbone and adapters frozen, train the estimator.
 
-The loss is the cross-entropy with each sample's target blend, and the error in decibels of what the
-estimator's blend restores (see `abair.model.blend_cost`). By cross-entropy alone, a mistake that
-ruins a photo would count no more than one that nobody sees. The target of a mixture, one degradation
-over another, is the blend of the two labels that restores it best, which is seldom half of each.
+It learns from samples with one degradation, several, or none. The loss is the cross-entropy with
+each sample's target blend, and the error in decibels of what the estimator's blend restores (see
+`abair.model.blend_cost`). By cross-entropy alone, a mistake that ruins a photo would count no more
+than one that nobody sees. The target of a mixture, one degradation over another, is the blend of
+the two labels that restores it best, which is seldom half of each.
 
 Samples and their features are kept in a file beside the checkpoints and used many times, each time
 with other crops.
@@ -33,18 +34,18 @@ from abair.training.settings import EstimatorSettings
 from abair.training.task import Batch
 
 RECIPE: Final = Recipe(cutmix=0.1, mixture=0.2, clean=0.24, file_artifacts=0.25, gamma=0.25)
-"""More clean samples and mixtures than in phase I, and fewer regions. A label that is rare in training is rarely
-recognised; a clean photo loses more by an adapter than a mildly degraded one by none; and mixtures are where blends
-matter. A quarter has file artifacts, as users' photos have, and a quarter another gamma: an estimator that never saw
-such photos takes them for degraded."""
+"""More clean samples and mixtures than in phase I, and fewer regions. A label that is rare in
+training is rarely recognised; a clean photo loses more by an adapter than a mildly degraded one by
+none; and mixtures are where blends matter. A quarter has file artifacts, as users' photos have, and
+a quarter another gamma: an estimator that never saw such photos takes them for degraded."""
 POOL: Final = 8_000
 """Samples in the pool; a file of 220 MB for `nano`."""
 RESTORATION_WEIGHT: Final = 0.3
 """Weight of the restoration's error, in tens of decibels, against the cross-entropy."""
 BLEND_TEMPERATURE: Final = 0.3
-"""Temperature of the softmax that makes blends in training. Many samples cannot be told apart, so calibrated
-probabilities are low, and blends by them apply the right adapter by halves. `abair.training.temperature` chooses the
-final temperature afterwards; 0.1 to 0.3 are usual."""
+"""Temperature of the softmax that makes blends in training. Many samples cannot be told apart, so
+calibrated probabilities are low, and blends by them apply the right adapter by halves.
+`abair.training.temperature` chooses the final temperature afterwards; 0.1 to 0.3 are usual."""
 CROPS_PER_STEP: Final = 10
 """Crops of a sample, of sixteen, whose features one step averages; other ones each time."""
 VALIDATION_SAMPLES: Final = 40
@@ -95,7 +96,7 @@ class EstimatorTask:
 
     @cached_property
     def _samples_depend(self) -> dict[str, str]:
-        """The labels, the recipe, and digests of network, photos, synthesisers and, where they count, adapters."""
+        """Labels, recipe, and digests of backbone, photos, synthesisers and adapters."""
         depends = {
             "backbone": fingerprint(self.backbone),
             "labels": ", ".join(self.degrader.labels),
@@ -126,7 +127,7 @@ class EstimatorTask:
         return PooledSample(extract_image_features(self.backbone, sample.degraded), target, costs, mixture)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Return the cross-entropy with the targets plus the weighted error of the restoration, and both terms."""
+        """Return the cross-entropy plus the weighted error of the restoration, and both terms."""
         features, target, costs, mixtures = batch
         logits = self.module(features).float()
         label_loss = F.cross_entropy(torch.where(mixtures[:, None], logits / BLEND_TEMPERATURE, logits), target)
@@ -138,16 +139,16 @@ class EstimatorTask:
 
     @torch.no_grad()
     def average_weights(self, other: Estimator) -> None:
-        """After the training, replace the weights by their weighted average with another estimator's."""
+        """Average the trained weights with another estimator's, by `settings.average_weight`."""
         for own, others in zip(self.module.parameters(), other.parameters(), strict=True):
             own.lerp_(others.to(own), 1 - self.settings.average_weight)
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """Return top-1 accuracy and mean weight of the right label on held-out samples, and each label's recall.
+        """Return accuracy, mean weight of the right label, and each label's recall.
 
-        Each sample carries one degradation or none. `clean_filed` is the share of clean photos that are
-        recognised as such when they have file artifacts.
+        The samples are held out; each sample carries one degradation or none. `clean_filed` is the
+        share of clean photos that are recognised as such when they have file artifacts.
         """
         features, target = self._held_out
         device = next(self.module.parameters()).device

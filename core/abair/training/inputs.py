@@ -32,7 +32,9 @@ CLEAN_DIR: Final = "ABAIR_CLEAN_DIR"
 
 
 def read_photos(data: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
-    """Decode the clean photos to train on and the held-out ones: of a folder, of `ABAIR_CLEAN_DIR`, or samples.
+    """Decode the clean photos to train on and the held-out ones.
+
+    They are those of the folder `data`, or else of `ABAIR_CLEAN_DIR`, or else sample photos.
 
     Raises:
         TrainingError: there are none, or one cannot be read.
@@ -76,7 +78,7 @@ def load_synthesizers(plugins: Plugins) -> dict[str, Synthesizer]:
 
 
 def with_adapters_in(found: Found, adapters: Path | None) -> Found:
-    """Return the plugin with its adapters in the folder `adapters/<degradation>`, if a folder is given."""
+    """Return the plugin with its adapters in `adapters/<degradation>`, if a folder is given."""
     if adapters is None:
         return found
     folder = adapters / found.degradation.name
@@ -84,7 +86,9 @@ def with_adapters_in(found: Found, adapters: Path | None) -> Found:
 
 
 def load_start(start: Path, module: BackboneWithHead) -> None:
-    """Load the averaged weights of another run's checkpoint, or a finished backbone, which has no head of phase I.
+    """Load the averaged weights of another run's checkpoint, or a finished backbone.
+
+    A finished backbone has no head of phase I, which then starts from random weights.
 
     Raises:
         TrainingError: `start` cannot be read, or is of another size or other labels.
@@ -120,9 +124,10 @@ def read_adapter_in(folder: Path | None, network: Backbone) -> Adapter | None:
 def read_partners(
     plugins: Plugins, settings: AdapterSettings, network: Backbone, adapters: Path | None, log: Callable[[str], None]
 ) -> list[Adapter]:
-    """Read the adapters of `settings.mix_with`, from `adapters/<degradation>` or else from their plugins.
+    """Read the adapters of `settings.mix_with`.
 
-    A plugin without an adapter for this backbone has no partner, which is logged.
+    They are those in `adapters/<degradation>`, or by default their plugins' own. A plugin without
+    an adapter for this backbone has no partner, which is logged.
 
     Raises:
         TrainingError: `adapters` is given and nothing is blended.

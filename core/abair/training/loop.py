@@ -1,7 +1,7 @@
 """The training loop of all three phases: seeded, resumable, in bfloat16 where the hardware has it.
 
-All randomness comes from a batch's number, and a checkpoint holds everything else. So a run that was
-killed and resumed ends where an uninterrupted one does.
+All randomness comes from a batch's number, and a checkpoint holds everything else. So a run that
+was killed and resumed ends where an uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def train(
     quiet: bool = False,
     on_validation: OnValidation | None = None,
 ) -> State:
-    """Train `task` to the end that `settings` name, from the checkpoint in `folder` if there is one.
+    """Train `task` to the end that `settings` set, from the checkpoint in `folder`, if any.
 
     Leaves the averaged weights, the best ones where patience is limited, in `task.module`, and the
     checkpoint and `history.jsonl` in `folder`.
@@ -44,10 +44,7 @@ def train(
         TrainingError: the folder's checkpoint belongs to another run, or the loss is not finite.
     """
     _make_folder(folder)
-    device = distributed.local_device(device)
-    rank, world = distributed.join_group(device)
-    torch.set_flush_denormal(True)
-    keep_freed_memory()
+    device, rank, world = _set_up_process(device)
     module = task.module.to(device)
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
@@ -115,6 +112,15 @@ def _make_folder(folder: Path) -> None:
         raise TrainingError(
             f"{folder}: cannot be made ({error.strerror}); expected a folder for checkpoints; name another"
         ) from None
+
+
+def _set_up_process(device: str) -> tuple[str, int, int]:
+    """Return this process's device, its rank, and the number of processes."""
+    device = distributed.local_device(device)
+    rank, world = distributed.join_group(device)
+    torch.set_flush_denormal(True)
+    keep_freed_memory()
+    return device, rank, world
 
 
 def _update(

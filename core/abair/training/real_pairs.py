@@ -15,15 +15,15 @@ from abair.training.adapter_data import view_of
 
 
 class Pairs:
-    """Real pairs in memory, (H, W, 3) uint8: the photos of equal index are partners of equal size."""
+    """Real pairs in memory, (H, W, 3) uint8: photos of equal index are partners of equal size."""
 
     def __init__(self, clean: Sequence[Pixels], degraded: Sequence[Pixels]) -> None:
         self.clean, self.degraded = clean, degraded
 
     def crop(self, generator: torch.Generator, side: int, *, whole: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a crop (3, side, side), degraded and clean, rotated and mirrored alike, and its global view.
+        """Return a crop (3, side, side), degraded and clean, and its global view (3, 64, 64).
 
-        With `whole` the global view (3, 64, 64) is that of the whole photo.
+        All are rotated and mirrored alike. With `whole` the view is that of the whole photo.
         """
         index = int(torch.randint(len(self.clean), (), generator=generator))
         height, width = self.clean[index].shape[:2]
@@ -42,11 +42,13 @@ class Pairs:
 
 
 def read_pairs(folder: Path, smallest: int) -> tuple[Pairs, Pairs]:
-    """Read the pairs to train on and those held out: `clean/` and `degraded/`, with equal names up to the suffix.
+    """Read the pairs to train on and those held out.
+
+    Partners have equal names in `clean/` and `degraded/`, up to the suffix.
 
     Raises:
-        TrainingError: a folder is missing, a name has no partner, two partners differ in size, or one is smaller
-            than `smallest` pixels a side.
+        TrainingError: a folder is missing, a name has no partner, two partners differ in size, or
+            one is smaller than `smallest` pixels a side.
     """
     clean = {path.stem: path for path in find_photos(folder / "clean")}
     degraded = {path.stem: path for path in find_photos(folder / "degraded")}

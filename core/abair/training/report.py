@@ -1,4 +1,4 @@
-"""What a run reports: a progress bar or lines on stderr, and `history.jsonl`, one JSON object a validation."""
+"""What a run reports: progress on stderr, and its validations in `history.jsonl`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ RECENT: Final = 100
 """Steps whose mean loss the progress bar shows."""
 
 OnValidation = Callable[[int, dict[str, float]], None]
-"""Called after each validation with the step, and its metrics together with the mean `loss` since the last one."""
+"""Called after each validation with the step, and its metrics together with the mean `loss` since
+the last one."""
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
@@ -35,7 +36,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
 
 
 def truncate_history(folder: Path, step: int) -> None:
-    """Drop the validations after a step, and a line that a kill cut: they will be done, and written, again."""
+    """Drop the validations after a step, which will be done again, and a line that a kill cut."""
     history = folder / HISTORY
     if not history.exists():
         return

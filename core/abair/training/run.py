@@ -1,4 +1,4 @@
-"""What `abair train` does: gather inputs, run the loop, write weights and their record, one function a phase."""
+"""What `abair train` does: gather inputs, run the loop, write weights and their record."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def train_backbone(
     start: Path | None = None,
     labels: Sequence[str] = (),
     device: str = "cpu",
-    log: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda _: None,
     **overrides: object,
 ) -> Path:
     """Run phase I: train a backbone of `size` into `out` and return its file.
@@ -124,9 +124,9 @@ def train_adapter(
     run: Path | None = None,
     device: str = "cpu",
     on_validation: OnValidation | None = None,
-    log: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """Run phase II: train the adapter of one installed degradation and return its folder (`out/<backbone>`).
+    """Run phase II: train one degradation's adapter and return its folder, `out/<backbone>`.
 
     Args:
         name: the degradation.
@@ -138,17 +138,19 @@ def train_adapter(
         backbone: the frozen network's file; the factory deployment's by default.
         out: the folder for the adapter; the plugin's own by default.
         start: the folder of an adapter to begin from.
-        adapters: the folder of those of `settings.mix_with`, as `adapters/<degradation>/<backbone>`. By default
-            they are their plugins' own, and one that has none for this backbone is done without.
-        average_with: the folder of an adapter; its weighted average with the trained one is written.
+        adapters: the folder of those of `settings.mix_with`, as
+            `adapters/<degradation>/<backbone>`. By default they are their plugins' own, and one
+            that has none for this backbone is done without.
+        average_with: the folder of an adapter; its weighted average with the trained one is
+            written.
         run: the folder for checkpoint and history.
         device: where the network is trained.
         on_validation: called after each validation.
         log: receives warnings, one line each.
 
     Raises:
-        TrainingError: unusable pairs, `start` or `average_with`, which is not what is written to; `adapters` for
-            nothing; or a checkpoint of another run.
+        TrainingError: unusable pairs, `start` or `average_with`, which is not what is written to;
+            `adapters` for nothing; or a checkpoint of another run.
         PluginError: a degradation is not installed, or its synthesiser cannot be imported.
         AdapterError: one of these adapters is missing or does not belong to the backbone.
     """
@@ -190,10 +192,10 @@ def train_estimator(
     labels: Sequence[str] = (),
     device: str = "cpu",
     counts: SampleCounts | None = None,
-    log: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda _: None,
     **overrides: object,
 ) -> Deployment:
-    """Run phase III: train the estimator and assemble the bundle of backbone, adapters and estimator in `out`.
+    """Run phase III: train the estimator and assemble the bundle in `out`.
 
     Args:
         data: a folder of clean photos.
@@ -201,9 +203,11 @@ def train_estimator(
         name: the deployment's.
         run: the folder for checkpoint, history and samples.
         backbone: the frozen network's file; the factory deployment's by default.
-        adapters: the folder of the adapters, as `adapters/<degradation>/<backbone>`; by default the plugins' own.
+        adapters: the folder of the adapters, as `adapters/<degradation>/<backbone>`; by default the
+            plugins' own.
         start: the file of an estimator for the same labels to begin from.
-        average_with: the file of an estimator; its weighted average with the trained one is written.
+        average_with: the file of an estimator; its weighted average with the trained one is
+            written.
         settings_file: settings in TOML.
         labels: the degradations, of those installed; all of them by default.
         device: where the estimator is trained.
@@ -212,8 +216,8 @@ def train_estimator(
         overrides: settings that override those of the file.
 
     Raises:
-        TrainingError: unusable settings or photos, `start` or `average_with` grew with a label, `average_with` is
-            what is written to, or the frozen backbone changed.
+        TrainingError: unusable settings or photos, `start` or `average_with` grew with a label,
+            `average_with` is what is written to, or the frozen backbone changed.
         AdapterError: a plugin's adapter does not belong to the backbone.
         DeploymentError: `start` or `average_with` is no estimator for these labels.
         PluginError: a plugin that is needed cannot be used.
@@ -254,8 +258,9 @@ def train_estimator(
     if distributed.is_rank_zero():
         if other is not None:
             task.average_weights(other)
-        # Parts of the samples go into the bundle, which is published: they are photographs that may be, and drawn
-        # pictures. Features of them, too: who brings a label without photos of their own degrades the same ones.
+        # Parts of the samples go into the bundle, which is published: they are photographs that may
+        # be, and drawn pictures. Features of them, too: who brings a label without photos of their
+        # own degrades the same ones.
         common, common_held_out = load_clean_photos(None)
         sources = [photos] if photos.digest() == common.digest() else [photos, common]
         temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out, counts.temperature)

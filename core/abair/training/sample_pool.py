@@ -1,4 +1,4 @@
-"""Phase III's training samples on disk: to make one takes a thousand times longer than to learn from it."""
+"""Phase III's training samples on disk: making one takes 1000 times longer than its use."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class PooledSample(NamedTuple):
     """What the estimator learns from one sample.
 
     `features` (16, F) are the backbone's, one row a crop, `target` (L,) the blend that the labels
-    should get, `costs` (L, L) what other blends lose, and `is_mixture` () whether the sample carries
-    one degradation over another.
+    should get, `costs` (L, L) what other blends lose, and `is_mixture` () whether the sample
+    carries one degradation over another.
     """
 
     features: Tensor
@@ -29,9 +29,10 @@ class PooledSample(NamedTuple):
 
 
 class SamplePool:
-    """A file of `size` samples that processes share; a sample is in it once one of them has put it there.
+    """A file of `size` samples that processes share.
 
-    The file is made at its full size, and takes space only where it is written to.
+    A sample is in it once one of them has put it there. The file is made at its full size, and
+    takes space only where it is written to.
     """
 
     def __init__(self, path: Path, size: int, features: int, labels: int) -> None:

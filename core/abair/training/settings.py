@@ -1,4 +1,4 @@
-"""Settings of a training run, one class a phase: read from TOML and options, written beside the weights they made."""
+"""Settings of a training run: one class a phase, read from TOML and options, and recorded."""
 
 from __future__ import annotations
 
@@ -120,7 +120,10 @@ class AdapterSettings(Settings):
 
 
 class EstimatorSettings(Settings):
-    """Settings of phase III, which trains the estimator; its samples are scenes of at most `crop` pixels a side."""
+    """Settings of phase III, which trains the estimator.
+
+    Its samples are scenes of at most `crop` pixels a side.
+    """
 
     phase: ClassVar[str] = "phase III (abair train estimator)"
 
@@ -159,14 +162,15 @@ RENAMED: Final = {
 
 
 def read_settings(
-    defaults: AnySettings, file: Path | None, *, log: Callable[[str], None] = lambda text: None, **given: object
+    defaults: AnySettings, file: Path | None, *, log: Callable[[str], None] = lambda _: None, **given: object
 ) -> AnySettings:
-    """Return the `defaults`, overridden by a TOML file, overridden by what was `given` (None means not given).
+    """Return the `defaults`, overridden by a TOML file, overridden by what was `given`.
 
-    `log` receives one line where the file uses names of before.
+    A given None means not given. `log` receives one line if the file uses old names.
 
     Raises:
-        TrainingError: the file cannot be read, or a setting is unknown, out of its range, or another phase's.
+        TrainingError: the file cannot be read, or a setting is unknown, out of its range, or
+            another phase's.
         MissingExtraError: the library that writes the settings beside the weights is not installed.
     """
     _toml_writer()  # asked for before the training, not after it
@@ -175,8 +179,8 @@ def read_settings(
     if file is not None:
         values |= _own_settings(_read_table(file), phase, origin, log)
     options = {name: value for name, value in given.items() if value is not None}
-    for name in options:
-        _check_phase(name, options[name], phase, origin)
+    for name, value in options.items():
+        _check_phase(name, value, phase, origin)
     try:
         return phase.model_validate(values | options)
     except ValidationError as error:
@@ -197,7 +201,7 @@ def with_current_names(table: Mapping[str, object]) -> dict[str, object]:
 
 
 def write_settings(path: Path, settings: Settings, **facts: object) -> None:
-    """Write the settings as TOML, with tables of further facts (data, hours, fingerprint) beside them."""
+    """Write the settings as TOML, with tables of further facts beside them."""
     table = settings.model_dump(exclude_none=True)
     write_text(path, _toml_writer().dumps({"settings": table, **facts}))
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from abair.training.settings import Settings
 
 BETTER: Final = 0.01
-"""By how much a validation's score must rise to count as better: dB of PSNR, or hundredths of the accuracy."""
+"""By how much a validation's score must rise to count as better: dB of PSNR, or hundredths of the
+accuracy."""
 
 Batch = tuple[Tensor, ...]
 
@@ -30,11 +31,14 @@ class Task(Protocol):
 
     @property
     def depends(self) -> dict[str, str]:
-        """What the result depends on besides the settings: data, labels, the frozen network; each as a short text."""
+        """What the weights depend on besides the settings, each as a short text."""
         ...
 
     def batch(self, index: int) -> Batch:
-        """Make the batch of this number, on the CPU; called in worker processes, so it depends on `index` alone."""
+        """Make the batch of this number, on the CPU.
+
+        It is called in worker processes, so it depends on `index` alone.
+        """
         ...
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -48,10 +52,10 @@ class Task(Protocol):
 
 @dataclass
 class State:
-    """Where a run stands: steps done, training time, and the exponential moving average of the weights.
+    """Where a run stands: steps done, training time, and the weights' moving average.
 
-    Where patience is limited, `best` are the averaged weights of the best validation, `best_score` its
-    score, and `stale` the number of validations since then.
+    Where patience is limited, `best` are the averaged weights of the best validation, `best_score`
+    its score, and `stale` the number of validations since then.
     """
 
     step: int = 0
@@ -71,7 +75,7 @@ class State:
             self.stale += 1
 
     def position(self, settings: Settings) -> float:
-        """Return how far the run is, in steps; time that has passed counts as its share of the steps."""
+        """Return how far the run is, in steps; time passed counts as its share of the steps."""
         by_time = self.seconds / (60 * settings.minutes) if settings.minutes else 0.0
         return max(float(self.step), by_time * settings.steps)
 

@@ -1,9 +1,9 @@
 """The end of phase III: choose the temperature of the estimator's softmax on held-out photos.
 
-Many training samples cannot be told apart (faint rain, thin haze). The cross-entropy over them leaves
-the estimator's weights low even where it is right, and a blend by low weights applies each adapter by
-halves. The temperature is usually chosen by likelihood (Guo et al., "On Calibration of Modern Neural
-Networks", ICML 2017), here by the error in decibels of what is restored.
+Many training samples cannot be told apart (faint rain, thin haze). The cross-entropy over them
+leaves the estimator's weights low even where it is right, and a blend by low weights applies each
+adapter by halves. The temperature is usually chosen by likelihood (Guo et al., "On Calibration of
+Modern Neural Networks", ICML 2017), here by the error in decibels of what is restored.
 """
 
 from __future__ import annotations

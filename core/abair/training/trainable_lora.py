@@ -28,7 +28,9 @@ SCALE: Final = 2
 
 
 class TrainableLora:
-    """A LoRA of `rank` on `backbone`, which is changed in place and frozen; `module` is PEFT's model of both.
+    """A LoRA of `rank` on `backbone`, which is changed in place and frozen.
+
+    `module` is PEFT's model of both.
 
     Raises:
         MissingExtraError: PEFT is not installed.
@@ -65,7 +67,7 @@ class TrainableLora:
 
     @torch.no_grad()
     def interpolate(self, adapter: Adapter, weight: float) -> None:
-        """Move the weights towards those of an adapter that fits: by 0 they stay, by 1 they are the adapter's."""
+        """Move the weights towards those of an adapter that fits; `weight` is 0 to 1."""
         for name, (down, up) in adapter.layers.items():
             for matrix, tensor in (("lora_A", down), ("lora_B", up * (adapter.scaling / SCALE))):
                 parameter = self._layers[name].get_submodule(matrix).get_parameter("default.weight")
@@ -81,7 +83,7 @@ class TrainableLora:
         return fingerprint(base)
 
     def export(self, folder: Path) -> Path:
-        """Write the adapter in PEFT's format, in 16 bits, to `folder/<backbone>` and return that folder.
+        """Write the adapter in PEFT's format, in 16 bits, and return `folder/<backbone>`.
 
         Raises:
             TrainingError: the backbone was changed by the training, which must never happen.
@@ -122,7 +124,7 @@ def blended_weights(
         if partner is not None:
             change = share * change
             if name in partner:
-                change = change + (1 - share) * partner[name].view_as(weight).to(weight.device)
+                change += (1 - share) * partner[name].view_as(weight).to(weight.device)
         weights[f"{name}.weight"] = weight + change
     return weights
 
@@ -136,6 +138,7 @@ def _peft_model(backbone: Backbone, layers: list[str], rank: int, reference: str
         ) from error
     freeze(backbone)
     model = get_peft_model(backbone, LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules=layers))
-    # only now: get_peft_model overwrites it with the model's own name, of which a plain module has none
+    # only now: get_peft_model overwrites it with the model's own name, of which a plain module has
+    # none
     model.peft_config["default"].base_model_name_or_path = reference
     return model

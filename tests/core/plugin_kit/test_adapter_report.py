@@ -1,4 +1,4 @@
-"""Training an adapter the way a team does: evidence beside the checkpoint, figures on the card, a tracked run."""
+"""`abair train adapter` as a team uses it: charts, results on the card, a tracked run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What phase II learns from: single and second damage, scenes, darker photos; and what its loss is the loss of."""
+"""Phase II's samples: one degradation or two, scenes, darkened photos; and its loss."""
 
 from __future__ import annotations
 

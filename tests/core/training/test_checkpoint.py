@@ -1,4 +1,4 @@
-"""A run resumed from its checkpoint ends as an uninterrupted one; another run's checkpoint is refused."""
+"""A resumed run ends as an uninterrupted one; another run's checkpoint is refused."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_weights_that_a_last_step_spoiled_are_not_kept(tmp_path: Path) -> None:
 
 
 def _rewrite(folder: Path, **changes: str) -> None:
-    """Give the checkpoint the identity that an earlier build wrote: old names, and the settings of all phases."""
+    """Write the identity that an earlier build wrote: old names, settings of all phases."""
     with safe_open(folder / CHECKPOINT, "pt") as file:
         facts = json.loads(file.metadata()["abair.checkpoint"])
     old_names = {new: old for old, new in RENAMED.items()}

@@ -45,7 +45,8 @@ def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
     assert (features.shape, target.tolist()) == ((2, feature_count(network.size)), [[1, 0], [1, 0]])
     assert costs.shape == (2, 2, 2)
     assert chains.tolist() == [False, False]
-    # any of them can be had again, from the same file and from an empty one, whatever was asked for before
+    # any of them can be had again, from the same file and from an empty one, whatever was asked for
+    # before
     for folder, count in (("a", 0), ("b", 6)):
         again = task(folder)
         made.clear()

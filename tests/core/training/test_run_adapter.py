@@ -1,4 +1,4 @@
-"""`abair train adapter` end to end on the `tiny` backbone: it trains the adapter and nothing else."""
+"""`abair train adapter` on the `tiny` backbone: it trains the adapter and nothing else."""
 
 from __future__ import annotations
 

@@ -24,7 +24,11 @@ from abair.training.settings import (
 )
 
 ROOT = Path(__file__).parents[3]
-RECORDS = sorted(ROOT.glob("plugins/*/src/*/adapters/nano/training.toml"))
+TEMPLATE = ROOT / "core" / "abair" / "plugin_kit" / "template"
+RECORDS = [
+    *sorted(ROOT.glob("plugins/*/src/*/adapters/nano/training.toml")),
+    *TEMPLATE.glob("src/module/adapters/nano/training.toml"),
+]
 
 
 def write(folder: Path, *lines: str) -> Path:
@@ -81,7 +85,7 @@ def test_the_record_of_a_shipped_adapter_is_read_back(record: Path) -> None:
 
 
 def test_all_shipped_adapters_have_a_record() -> None:
-    assert len(RECORDS) == 8
+    assert len(RECORDS) == 9
 
 
 def test_the_factorys_record_is_read_back() -> None:

@@ -1,4 +1,4 @@
-"""What holds for every sample of haze."""
+"""What the synthesiser alone promises of haze."""
 
 from __future__ import annotations
 
@@ -26,44 +26,6 @@ def _psnr(a: Tensor, b: Tensor) -> float:
     return float(-10.0 * torch.log10((a - b).square().mean()))
 
 
-def test_same_seed_gives_same_haze_and_the_input_stays() -> None:
-    clean = _photo()
-    before = clean.clone()
-    first, second, other = (degrade(clean, _generator(seed)) for seed in (5, 5, 6))
-    assert torch.equal(first, second)
-    assert not torch.equal(first, other)
-    assert torch.equal(clean, before)
-
-
-def test_global_random_state_is_neither_used_nor_moved() -> None:
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    degrade(_photo(), _generator(0))
-    assert torch.equal(torch.rand(3), expected)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 120), (17, 5), (64, 64), (600, 3)])
-def test_every_size_gives_a_changed_finite_image_in_range(size: tuple[int, int]) -> None:
-    clean = _photo(*size)
-    generator = _generator(0)
-    for _ in range(30):
-        hazy = degrade(clean, generator)
-        assert hazy.shape == clean.shape
-        assert hazy.dtype == torch.float32
-        assert bool(torch.isfinite(hazy).all())
-        assert float(hazy.min()) >= 0.0
-        assert float(hazy.max()) <= 1.0
-        assert not torch.equal(hazy, clean)
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_black_and_white_pictures_change_too(value: float) -> None:
-    clean = torch.full((3, 32, 32), value)
-    generator = _generator(0)
-    assert not any(torch.equal(degrade(clean, generator), clean) for _ in range(30))
-
-
 def test_severity_spans_mist_and_fog_with_a_third_below_14_db() -> None:
     clean = _photo(128, 128)
     generator = _generator(0)
@@ -74,7 +36,8 @@ def test_severity_spans_mist_and_fog_with_a_third_below_14_db() -> None:
 
 
 def test_one_transmission_explains_all_channels() -> None:
-    # Two flat pictures of one luminance and one seed share depth and airlight: they differ by t times their difference.
+    # Two flat pictures of one luminance and one seed share depth and airlight: they differ by t
+    # times their difference.
     generator_of = [_generator(seed) for seed in range(20)]
     states = [generator.get_state() for generator in generator_of]
     for generator, state in zip(generator_of, states, strict=True):
@@ -99,8 +62,8 @@ def test_haze_lowers_contrast() -> None:
 
 def test_box_mean_is_right_inside_and_at_the_border() -> None:
     image = torch.arange(20.0).reshape(4, 5)
-    mean = synthesis._box(image, 1)
+    mean = synthesis._box_mean(image, 1)
     assert float(mean[1, 1]) == pytest.approx(float(image[:3, :3].mean()), abs=1e-5)
     assert float(mean[0, 0]) == pytest.approx(float(image[:2, :2].mean()), abs=1e-5)
     assert float(mean[3, 4]) == pytest.approx(float(image[2:, 3:].mean()), abs=1e-5)
-    torch.testing.assert_close(synthesis._box(image, 9), image.mean().expand(4, 5))
+    torch.testing.assert_close(synthesis._box_mean(image, 9), image.mean().expand(4, 5))
