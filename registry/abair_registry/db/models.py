@@ -245,7 +245,7 @@ class LiveRow(Base):
 
 
 class OperationRow(Base):
-    """What is being done, or was: by whom, at which step, under which lease."""
+    """What is being done, or was: by whom, at which step, and when that began."""
 
     __tablename__ = "operation"
 
