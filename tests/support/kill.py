@@ -26,7 +26,7 @@ from abair.deployment import read_deployment
 from abair_registry.db import queries
 from abair_registry.db.queries import Actor
 from abair_registry.maintenance import integrity
-from abair_registry.operations import challenger, charts, lease, lifecycle, promotion
+from abair_registry.operations import challenger, charts, lifecycle, lock, promotion
 from abair_registry.operations.pipeline import OperationOptions
 from abair_registry.plugins import installed
 from abair_registry.registry import Registry, open_registry, sync_live_file
@@ -90,7 +90,7 @@ def examine(settings: Settings, bundle: Path, photo: np.ndarray) -> None:
     with open_registry(settings, bundle) as registry:
         sync_live_file(registry)
         _invariants(registry)
-        lease.recover(registry.database)
+        lock.recover(registry.database)
         result = lifecycle.add(registry, "frost", ME, WISHES)
         assert result.outcome == "live", result
         runs = Runs(settings)

@@ -13,7 +13,7 @@ from abair.cli.console import Reporter, reporting
 from abair_registry.cli.common import ActorOption, Json, Name, Reason, Yes, acting_user, ask, registry_for, table
 
 if TYPE_CHECKING:
-    from abair_registry.operations.lease import Running
+    from abair_registry.operations.lock import Running
     from abair_registry.operations.pipeline import OperationOptions, OperationResult
     from abair_registry.operations.progress import Terminal
     from abair_registry.operations.promotion import PointerMove

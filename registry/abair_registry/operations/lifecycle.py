@@ -13,8 +13,8 @@ from abair_registry.db import queries
 from abair_registry.db.models import AdapterRow, DeploymentRow, PluginRow
 from abair_registry.db.queries import Actor, NewAdapter, NewRelease
 from abair_registry.db.snapshot import DeploymentSnapshot, live_snapshot, members_of
-from abair_registry.operations import lease, pipeline, promotion
-from abair_registry.operations.lease import Work
+from abair_registry.operations import lock, pipeline, promotion
+from abair_registry.operations.lock import Work
 from abair_registry.operations.pipeline import OperationOptions, OperationResult, Proposal, remember
 from abair_registry.operations.progress import Steps, Terminal, quiet
 from abair_registry.operations.promotion import PointerMove
@@ -42,7 +42,7 @@ def add(
     options, terminal = options or OperationOptions(), terminal or quiet()
     candidate = installed.find(name)
     if not options.wait:
-        lease.expect_nobody(registry.database)
+        lock.expect_nobody(registry.database)
 
     def probed(steps: Steps) -> tuple[DeploymentSnapshot, admission.Probed]:
         with registry.database.read() as session:
@@ -181,12 +181,12 @@ def resume(registry: Registry, actor: Actor, terminal: Terminal | None = None) -
     Raises:
         AbairError: as that operation does.
     """
-    lease.recover(registry.database)
+    lock.recover(registry.database)
     with registry.database.read() as session:
-        other = lease.running(session)
+        other = lock.running(session)
         if other is not None:
             raise RegistryError(f"registry: {other}; expected nobody; try again later")
-        left = lease.interrupted(session)
+        left = lock.interrupted(session)
         if left is None:
             return None
         kind, subject, asked = left.kind, left.subject, dict(left.detail.get("arguments", {}))

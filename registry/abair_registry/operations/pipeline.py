@@ -27,11 +27,11 @@ from abair_registry.db import queries
 from abair_registry.db.models import CONCLUSION, PUBLISHED, AdapterRow, OperationRow
 from abair_registry.db.queries import Actor
 from abair_registry.db.snapshot import DeploymentSnapshot, live_snapshot, members_of
-from abair_registry.operations import lease, run_report
+from abair_registry.operations import lock, run_report
 from abair_registry.operations.after_commit import follow
 from abair_registry.operations.challenger import Fit, Photos, Trainer, make_replay, replay_count
 from abair_registry.operations.gates import GAIN, evaluate_gates
-from abair_registry.operations.lease import Work
+from abair_registry.operations.lock import Work
 from abair_registry.operations.progress import Steps, Terminal
 from abair_registry.plugins import calls
 from abair_registry.plugins.calls import VerifiedPlugins
@@ -121,7 +121,7 @@ def run(
     """
     began = time.monotonic()
     asked = asdict(options) | {"thresholds": options.thresholds.model_dump()}
-    working = lease.working(
+    working = lock.working(
         registry.database, kind, subject, actor, arguments=asked, wait=options.wait, waiting=terminal.waiting
     )
     with working as work, terminal.steps as steps:

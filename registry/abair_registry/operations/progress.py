@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from abair_registry.operations.lease import Running
+    from abair_registry.operations.lock import Running
 
 
 class _Console(Console):

@@ -18,7 +18,7 @@ from abair_registry.db.models import PUBLISHED, DeploymentRow
 from abair_registry.db.queries import Actor
 from abair_registry.db.snapshot import live_snapshot, take_snapshot
 from abair_registry.maintenance import integrity
-from abair_registry.operations import lease
+from abair_registry.operations import lock
 from abair_registry.operations.after_commit import follow
 from abair_registry.operations.progress import Terminal, quiet
 from abair_registry.plugins import calls
@@ -120,10 +120,10 @@ def _move(
         return champion, deployment
 
     if not wait:  # what cannot be done leaves no operation behind
-        lease.expect_nobody(registry.database)
+        lock.expect_nobody(registry.database)
         with registry.database.read() as session:
             chosen(session)
-    working = lease.working(
+    working = lock.working(
         registry.database, kind, "deployment", actor, arguments=arguments, wait=wait, waiting=terminal.waiting
     )
     with working as work:

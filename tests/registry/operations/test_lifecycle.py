@@ -18,7 +18,7 @@ from abair.errors import RegistryError
 from abair_registry.db import queries
 from abair_registry.db.queries import Actor, NewAdapter, NewRelease
 from abair_registry.maintenance import integrity, remote
-from abair_registry.operations import lease, lifecycle, promotion
+from abair_registry.operations import lifecycle, lock, promotion
 from abair_registry.operations.pipeline import OperationOptions
 from abair_registry.registry import SYSTEM, Registry, live_file_is_stale, open_registry, sync_live_file
 from abair_registry.settings import Settings
@@ -143,7 +143,7 @@ def test_a_plugin_whose_operation_was_stopped_is_again_what_it_was(registry: Reg
     lifecycle.disable(registry, "rain", ME)
 
     def stopped() -> None:
-        with lease.working(registry.database, "add", "rain", ME) as work:
+        with lock.working(registry.database, "add", "rain", ME) as work:
             work.step("record", before=["disabled", "smears"])
             with work.session() as (session, _):
                 found = queries.plugin(session, "rain")

@@ -20,7 +20,7 @@ from abair_registry.db import migrate, queries
 from abair_registry.db.engine import Database
 from abair_registry.db.models import OperationRow, now
 from abair_registry.db.queries import Actor
-from abair_registry.operations import lease
+from abair_registry.operations import lock
 from abair_registry.settings import Settings
 
 ME, OTHER = Actor("ada", "because"), Actor("bob")
@@ -49,7 +49,7 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def test_steps_are_recorded_as_they_begin_and_the_end_with_them(database: Database) -> None:
-    with lease.working(database, "add", "snow", ME) as work:
+    with lock.working(database, "add", "snow", ME) as work:
         assert rows(database) == [("add", "running", "", None)]
         work.step("probe")
         work.step("train", route="features")
@@ -73,7 +73,7 @@ def test_steps_are_recorded_as_they_begin_and_the_end_with_them(database: Databa
 )
 def test_what_stops_an_operation_is_recorded(database: Database, raised: BaseException, state: str, error: str) -> None:
     def fail() -> None:
-        with lease.working(database, "add", "snow", ME) as work:
+        with lock.working(database, "add", "snow", ME) as work:
             work.step("train")
             raise raised
 
@@ -83,25 +83,25 @@ def test_what_stops_an_operation_is_recorded(database: Database, raised: BaseExc
 
 
 def test_a_second_administrator_is_told_who_is_doing_what_since_when(database: Database) -> None:
-    with lease.working(database, "add", "snow", ME) as work:
+    with lock.working(database, "add", "snow", ME) as work:
         work.step("train")
         said = rf"ada is busy with add snow \(operation 1, step train, process {os.getpid()} on .*\) since 20.*--wait"
         with (
             pytest.raises(RegistryError, match=said),
-            lease.working(database, "disable", "rain", OTHER),
+            lock.working(database, "disable", "rain", OTHER),
         ):
             pass
     assert [row[:2] for row in rows(database)] == [("add", "done")]
 
 
 def test_one_who_waits_gets_the_turn_when_the_other_is_done(database: Database) -> None:
-    seen: list[lease.Running] = []
+    seen: list[lock.Running] = []
 
     def second() -> None:
-        with lease.working(database, "disable", "rain", OTHER, wait=True, waiting=seen.append):
+        with lock.working(database, "disable", "rain", OTHER, wait=True, waiting=seen.append):
             pass
 
-    with lease.working(database, "add", "snow", ME):
+    with lock.working(database, "add", "snow", ME):
         thread = threading.Thread(target=second)
         thread.start()
         until(lambda: bool(seen))
@@ -116,7 +116,7 @@ def test_each_step_is_a_sign_of_life(database: Database) -> None:
         with database.read() as session:
             return session.scalars(select(OperationRow.heartbeat)).one()
 
-    with lease.working(database, "add", "snow", ME) as work:
+    with lock.working(database, "add", "snow", ME) as work:
         first = heartbeat()
         work.step("train")
         assert heartbeat() > first
@@ -128,11 +128,11 @@ def test_each_step_is_a_sign_of_life(database: Database) -> None:
 def test_an_operation_is_left_alone_while_its_lock_is_held_whatever_its_row_says(
     database: Database, said: dict[str, object]
 ) -> None:
-    with lease.working(database, "add", "snow", ME) as work:
+    with lock.working(database, "add", "snow", ME) as work:
         change(database, work.id, said)
-        assert lease.recover(database) == []
+        assert lock.recover(database) == []
         with pytest.raises(RegistryError, match="ada is busy"):
-            lease.expect_nobody(database)
+            lock.expect_nobody(database)
         change(database, work.id, {"process": os.getpid()})
         work.step("publish")
 
@@ -145,9 +145,9 @@ def change(database: Database, number: int, said: dict[str, object]) -> None:
 
 
 def test_an_operation_whose_lock_was_cut_publishes_nothing_after_another_took_its_place(database: Database) -> None:
-    with lease.working(database, "add", "snow", ME) as work:
+    with lock.working(database, "add", "snow", ME) as work:
         work._lock.release()
-        (dead,) = lease.recover(database)
+        (dead,) = lock.recover(database)
         assert dead.id == work.id
         with pytest.raises(RegistryError, match=r"operation 1: the lock was lost \(found state undone"):
             work.step("publish")
@@ -156,29 +156,29 @@ def test_an_operation_whose_lock_was_cut_publishes_nothing_after_another_took_it
 
 @pytest.mark.parametrize("settings", ["postgresql"], indirect=True)
 def test_an_operation_goes_on_after_its_connection_was_cut_if_nobody_took_its_place(database: Database) -> None:
-    with lease.working(database, "add", "snow", ME) as work:
+    with lock.working(database, "add", "snow", ME) as work:
         with database.engine.connect() as connection:
             cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
             assert connection.scalar(text(cut))
         work.step("train")
-        assert lease.recover(database) == []
+        assert lock.recover(database) == []
     assert [row[1] for row in rows(database)] == ["done"]
 
 
 def test_a_host_whose_clock_is_wrong_takes_nobodys_place(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    with lease.working(database, "add", "snow", ME) as work:
-        monkeypatch.setattr(lease, "now", lambda: now() + timedelta(hours=1))
+    with lock.working(database, "add", "snow", ME) as work:
+        monkeypatch.setattr(lock, "now", lambda: now() + timedelta(hours=1))
         work.step("train")
-        assert lease.recover(database) == []
+        assert lock.recover(database) == []
 
 
 BUSY = """
 import sys
 from abair_registry.db.engine import Database
 from abair_registry.db.queries import Actor
-from abair_registry.operations import lease
+from abair_registry.operations import lock
 from abair_registry.settings import Settings
-with lease.working(Database(Settings()), "add", "snow", Actor("ada")) as work:
+with lock.working(Database(Settings()), "add", "snow", Actor("ada")) as work:
     work.step("train")
     print("training", flush=True)
     sys.stdin.readline()
@@ -208,11 +208,11 @@ def test_what_a_killed_process_left_is_undone_by_the_next_at_once(
     with busy(environment) as process:
         if host is not None:  # of a container that is gone, say
             change(database, 1, {"host": host})
-        assert lease.recover(database) == []
+        assert lock.recover(database) == []
         process.send_signal(signal.SIGKILL)
         process.wait()
-        until(lambda: bool(lease.recover(database)), seconds=2)
-    with lease.working(database, "disable", "rain", OTHER):
+        until(lambda: bool(lock.recover(database)), seconds=2)
+    with lock.working(database, "disable", "rain", OTHER):
         pass
     assert [row[:3] for row in rows(database)] == [("add", "undone", "train"), ("disable", "done", "")]
     assert "was gone at step train" in str(rows(database)[0][3])
@@ -222,8 +222,8 @@ def test_a_process_that_stands_still_loses_nothing(database: Database, environme
     with busy(environment) as process:
         process.send_signal(signal.SIGSTOP)
         change(database, 1, {"heartbeat": now() - timedelta(days=1)})
-        assert lease.recover(database) == []
-        with pytest.raises(RegistryError, match="ada is busy"), lease.working(database, "disable", "rain", OTHER):
+        assert lock.recover(database) == []
+        with pytest.raises(RegistryError, match="ada is busy"), lock.working(database, "disable", "rain", OTHER):
             pass
         process.send_signal(signal.SIGCONT)
         process.communicate("go on\n", timeout=20)
