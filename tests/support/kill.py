@@ -26,7 +26,7 @@ from abair.deployment import read_deployment
 from abair_registry.db import queries
 from abair_registry.db.audit import Actor
 from abair_registry.maintenance import integrity
-from abair_registry.operations import charts, lease
+from abair_registry.operations import charts, lock
 from abair_registry.operations.lifecycle import Add, Disable, Enable, Remove, Retrain
 from abair_registry.operations.promotion import Promote, Rollback
 from abair_registry.operations.requests import Operation, OperationOptions
@@ -88,7 +88,7 @@ def examine(settings: Settings, bundle: Path, photo: np.ndarray) -> None:
     with open_registry(settings, bundle) as registry:
         sync_live_file(registry)
         _invariants(registry)
-        lease.recover(registry.database)
+        lock.recover(registry.database)
         result = Add("frost", ME, OPTIONS).run(registry)
         assert result.outcome == "live", result
         runs = Runs(settings)

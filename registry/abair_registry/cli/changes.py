@@ -13,7 +13,7 @@ from abair_registry.cli.common import ActorOption, Json, Name, Reason, Yes, acti
 from abair_registry.cli.results import show_move, show_result
 
 if TYPE_CHECKING:
-    from abair_registry.operations.lease import Running
+    from abair_registry.operations.lock import Running
     from abair_registry.operations.progress import Terminal
     from abair_registry.operations.requests import OperationOptions
     from abair_registry.registry import Registry

@@ -148,13 +148,13 @@ def doctor(json: Json = False) -> None:
     with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
         from abair.errors import RegistryError
         from abair_registry.maintenance import integrity
-        from abair_registry.operations import lease
+        from abair_registry.operations import lock
         from abair_registry.registry import sync_live_file
         from abair_registry.tracking import sync
         from abair_registry.tracking.mlflow_client import Runs
 
         repaired = [f"operation {left.id}, {left.kind} {left.subject}: ended, its process is gone"
-                  for left in lease.recover(registry.database)]  # fmt: skip
+                  for left in lock.recover(registry.database)]  # fmt: skip
         repaired += integrity.repair(registry)
         with suppress(RegistryError):  # a file is missing or cannot be written, which is told next
             if sync_live_file(registry):

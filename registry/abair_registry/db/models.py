@@ -254,7 +254,7 @@ class LiveRow(Base):
 
 
 class OperationRow(Base):
-    """An operation, running or ended: by whom, at which step, under which lease."""
+    """An operation, running or ended: by whom, at which step, and when it began."""
 
     __tablename__ = "operation"
 

@@ -17,8 +17,8 @@ from abair_registry.db.audit import Actor
 from abair_registry.db.models import AdapterRow, DeploymentRow, PluginRow
 from abair_registry.db.queries import NewAdapter, NewRelease
 from abair_registry.db.snapshot import DeploymentSnapshot, Member, live_snapshot, members_of
-from abair_registry.operations import lease
-from abair_registry.operations.lease import Work
+from abair_registry.operations import lock
+from abair_registry.operations.lock import Work
 from abair_registry.operations.pipeline import ChallengerOperation
 from abair_registry.operations.progress import Steps
 from abair_registry.operations.requests import OperationOptions, Proposal
@@ -57,7 +57,7 @@ class Add(ChallengerOperation):
         self._candidate = installed.find(self.subject)
         self.subject = self._candidate.name
         if not self.options.wait:
-            lease.expect_nobody(registry.database)
+            lock.expect_nobody(registry.database)
         self._probe(registry, steps)
 
     @override

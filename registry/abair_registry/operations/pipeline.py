@@ -26,10 +26,10 @@ from abair_registry.db import audit, queries
 from abair_registry.db.audit import Actor
 from abair_registry.db.models import CONCLUSION, PUBLISHED, AdapterRow, DeploymentRow, OperationRow
 from abair_registry.db.snapshot import live_snapshot
-from abair_registry.operations import lease, run_report
+from abair_registry.operations import lock, run_report
 from abair_registry.operations.after_commit import follow
 from abair_registry.operations.challenger import Trainer
-from abair_registry.operations.lease import Work
+from abair_registry.operations.lock import Work
 from abair_registry.operations.progress import OperationLog, Steps, Terminal, quiet
 from abair_registry.operations.replays import Photos, add_replays
 from abair_registry.operations.requests import Operation, OperationOptions, OperationResult, Outcome, Proposal
@@ -90,7 +90,7 @@ class ChallengerOperation(Operation):
         terminal = terminal or quiet()
         self.prepare(registry, terminal.steps)
         began = time.monotonic()
-        working = lease.working(
+        working = lock.working(
             registry.database, self.kind, self.subject, self.actor,
             arguments=self.options.as_json(), wait=self.options.wait, waiting=terminal.waiting,
         )  # fmt: skip

@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from abair_registry.operations.lease import Running, Work
+from abair_registry.operations.lock import Running, Work
 from abair_registry.tracking.mlflow_client import Runs
 
 

@@ -19,7 +19,7 @@ from abair_registry.db.audit import Actor
 from abair_registry.db.models import PUBLISHED, DeploymentRow
 from abair_registry.db.snapshot import live_snapshot, take_snapshot
 from abair_registry.maintenance import integrity
-from abair_registry.operations import lease
+from abair_registry.operations import lock
 from abair_registry.operations.after_commit import follow
 from abair_registry.operations.progress import Terminal, quiet
 from abair_registry.operations.requests import Operation, PointerMove
@@ -58,10 +58,10 @@ class _PointerOperation(Operation):
         """
         terminal = terminal or quiet()
         if not self.wait:  # what cannot be done leaves no operation behind
-            lease.expect_nobody(registry.database)
+            lock.expect_nobody(registry.database)
             with registry.database.read() as session:
                 self._checked_target(session, registry)
-        working = lease.working(
+        working = lock.working(
             registry.database, self.kind, self.subject, self.actor,
             arguments=self.arguments(), wait=self.wait, waiting=terminal.waiting,
         )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Final
 
 from abair.errors import RegistryError
 from abair_registry.db.audit import Actor
-from abair_registry.operations import lease
+from abair_registry.operations import lock
 from abair_registry.operations.lifecycle import Add, Disable, Enable, Remove, Retrain
 from abair_registry.operations.progress import Terminal
 from abair_registry.operations.promotion import Promote, Rollback
@@ -31,12 +31,12 @@ def resume(registry: Registry, actor: Actor, terminal: Terminal | None = None) -
         AbairError: The operation failed again.
         RegistryError: Another operation is running.
     """
-    lease.recover(registry.database)
+    lock.recover(registry.database)
     with registry.database.read() as session:
-        other = lease.running(session)
+        other = lock.running(session)
         if other is not None:
             raise RegistryError(f"registry: {other}; expected nobody; try again later")
-        row = lease.interrupted(session)
+        row = lock.interrupted(session)
         if row is None:
             return None
         kind, subject, arguments = row.kind, row.subject, dict(row.detail.get("arguments", {}))

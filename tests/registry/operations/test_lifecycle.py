@@ -19,7 +19,7 @@ from abair_registry.db import audit, queries
 from abair_registry.db.audit import Actor
 from abair_registry.db.queries import NewAdapter, NewRelease
 from abair_registry.maintenance import integrity, remote, status
-from abair_registry.operations import lease
+from abair_registry.operations import lock
 from abair_registry.operations.lifecycle import Disable, Enable, Remove
 from abair_registry.operations.promotion import Rollback
 from abair_registry.operations.requests import OperationOptions
@@ -146,7 +146,7 @@ def test_a_plugin_whose_operation_was_stopped_is_again_what_it_was(registry: Reg
     Disable("rain", ME).run(registry)
 
     def stopped() -> None:
-        with lease.working(registry.database, "add", "rain", ME) as work:
+        with lock.working(registry.database, "add", "rain", ME) as work:
             work.step("record", before=["disabled", "smears"])
             with work.session() as (session, _):
                 found = queries.plugin(session, "rain")

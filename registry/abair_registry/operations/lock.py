@@ -1,21 +1,21 @@
-"""Operations: what is being done to the registry, by whom, at which step, under a lease that a heartbeat renews.
+"""Operations: what is being done to the registry, by whom, at which step; one at a time.
 
-One at a time (the table's index holds that). Whoever does it renews the lease every few seconds; an operation whose
-lease ran out, or whose process is gone from where process numbers mean the same, was killed, and the next one takes its
-place. Time is the database's, which all hosts that share it have in common.
+Whoever does an operation holds a lock that dies with its process. The row of the operation says who
+that is, and the table's index allows one row that is running. A row that is running while the lock
+is free belongs to a killed process; the next one closes it as undone. The lock changes hands only
+in a transaction that changes the row as well, so nobody sees one without the other. Times are the
+database's, which all hosts that share it have in common.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import DateTime, func, select
@@ -26,12 +26,10 @@ from abair_registry.db import audit, queries
 from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
 from abair_registry.db.models import PUBLISHED, OperationRow, now
+from abair_registry.db.operation_lock import OperationLock, operation_lock
 
-HEARTBEAT: Final = 5.0
-"""Seconds between two renewals."""
-LEASE: Final = timedelta(seconds=60)
-"""An operation that was not renewed for so long is taken for dead, on whichever host it ran."""
 POLL: Final = 0.5
+"""Seconds between two tries of one who waits for the lock."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +54,18 @@ class Running:
 
 
 class Work:
-    """The operation in hand; `step` records where it is, `session` writes only while the lease is ours."""
+    """The operation in hand; `step` records where it is, `session` writes only while it is ours."""
 
-    def __init__(self, database: Database, number: int) -> None:
+    def __init__(self, database: Database, number: int, lock: OperationLock) -> None:
         self.id = number
         self._database = database
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="heartbeat", daemon=True)
+        self._lock = lock
 
     def step(self, name: str, **detail: Any) -> None:
         """Record the step that begins, and what is known so far.
 
         Raises:
-            RegistryError: the lease was lost.
+            RegistryError: the lock was lost.
         """
         with self.session() as (session, operation):
             operation.step = name
@@ -80,34 +77,19 @@ class Work:
         """One transaction in which the operation is certainly still ours.
 
         Raises:
-            RegistryError: somebody took the lease, because it was not renewed in time.
+            RegistryError: the connection that held the lock was cut, and somebody else took it.
         """
         with self._database.write() as session:
             operation = session.get(OperationRow, self.id)
             if operation is None or operation.state != "running" or operation.process != os.getpid():
                 raise RegistryError(
-                    f"operation {self.id}: the lease was lost (found state "
+                    f"operation {self.id}: the lock was lost (found state "
                     f"{operation.state if operation else 'none'}, expected running); nothing was published; "
                     "run the command again"
                 )
+            self._lock.keep()
             operation.heartbeat = _moment(session)
             yield session, operation
-
-    def _renew(self) -> None:
-        while not self._stop.wait(HEARTBEAT):
-            try:
-                with self.session():
-                    pass
-            except RegistryError:  # the database may be back at the next beat; a lost lease is told by the next step
-                continue
-
-    def __enter__(self) -> Work:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 @contextmanager
@@ -128,25 +110,32 @@ def working(
     Raises:
         RegistryError: another one is running, and `wait` is false.
     """
-    number = _begin(database, kind, subject, actor, dict(arguments or {}), wait=wait, waiting=waiting)
+    lock = operation_lock(database.engine)
     try:
-        with Work(database, number) as work:
-            yield work
-    except KeyboardInterrupt:
-        end(database, number, "undone", "stopped by Ctrl-C")
-        raise
-    except BaseException as error:
-        end(database, number, "failed", str(error) if isinstance(error, AbairError) else repr(error))
-        raise
-    end(database, number, "done")
+        number = _begin(database, lock, kind, subject, actor, dict(arguments or {}), wait=wait, waiting=waiting)
+        try:
+            yield Work(database, number, lock)
+        except KeyboardInterrupt:
+            end(database, number, "undone", "stopped by Ctrl-C", lock=lock)
+            raise
+        except BaseException as error:
+            end(database, number, "failed", str(error) if isinstance(error, AbairError) else repr(error), lock=lock)
+            raise
+        end(database, number, "done", lock=lock)
+    finally:
+        lock.release()  # held still where the row could not be closed; the next command closes it
 
 
-def end(database: Database, number: int, state: str, error: str | None = None) -> None:
-    """Close an operation that is running; one that is closed already stays as it is."""
+def end(
+    database: Database, number: int, state: str, error: str | None = None, *, lock: OperationLock | None = None
+) -> None:
+    """Close an operation that is running, and free its lock; one that is closed stays as it is."""
     with database.write() as session:
         operation = session.get(OperationRow, number)
         if operation is not None and operation.state == "running":
             _close(session, operation, state, error)
+        if lock is not None:
+            lock.release()
 
 
 def expect_nobody(database: Database) -> None:
@@ -180,21 +169,33 @@ def recover(database: Database) -> list[Running]:
 
     Publishing is one transaction, so there is nothing half done.
     """
-    dead: list[Running] = []
     with database.read() as session:  # most of the time there is nobody, and nobody else shall wait for that
         if running(session) is None:
-            return dead
+            return []
+    lock = operation_lock(database.engine)
     with database.write() as session:
-        for operation in session.scalars(select(OperationRow).where(OperationRow.state == "running")).all():
-            if not _alive(operation, _moment(session)):
-                dead.append(_seen(operation))
-                where = f"process {operation.process} on {operation.host}"
-                _close(session, operation, "undone", f"{where} was gone at step {operation.step or 'start'}")
+        if not lock.take():
+            return []
+        try:
+            return _undo_dead(session)
+        finally:
+            lock.release()
+
+
+def _undo_dead(session: Session) -> list[Running]:
+    """Close as undone what is recorded as running: the caller has the lock, so nobody does it."""
+    dead = []
+    for operation in session.scalars(select(OperationRow).where(OperationRow.state == "running")).all():
+        dead.append(_seen(operation))
+        where = f"process {operation.process} on {operation.host}"
+        _close(session, operation, "undone", f"{where} was gone at step {operation.step or 'start'}")
+    session.flush()
     return dead
 
 
 def _begin(
     database: Database,
+    lock: OperationLock,
     kind: str,
     subject: str,
     actor: Actor,
@@ -203,31 +204,33 @@ def _begin(
     wait: bool,
     waiting: Callable[[Running], None] | None,
 ) -> int:
+    """Take the lock and record the operation in one transaction; return its number."""
     told = False
     while True:
-        recover(database)
         with database.write() as session:
-            other = running(session)
-            if other is None:
+            if lock.take():
+                _undo_dead(session)
                 moment = _moment(session)
                 operation = OperationRow(
                     kind=kind, subject=subject, state="running", actor=actor.name, reason=actor.reason,
                     host=socket.gethostname(), process=os.getpid(), started=moment, heartbeat=moment,
-                    detail={"arguments": arguments, "place": _place()},
+                    detail={"arguments": arguments},
                 )  # fmt: skip
                 session.add(operation)
                 session.flush()
                 return operation.id
+            other = running(session)
         if not wait:
             raise _busy(other)
-        if waiting is not None and not told:
+        if other is not None and waiting is not None and not told:
             waiting(other)
             told = True
         time.sleep(POLL)
 
 
-def _busy(other: Running) -> RegistryError:
-    return RegistryError(f"registry: {other}; expected nobody; wait for it with --wait, or try again later")
+def _busy(other: Running | None) -> RegistryError:
+    who = other or "somebody who recorded no operation holds the lock"
+    return RegistryError(f"registry: {who}; expected nobody; wait for it with --wait, or try again later")
 
 
 def _close(session: Session, operation: OperationRow, state: str, error: str | None) -> None:
@@ -240,30 +243,6 @@ def _close(session: Session, operation: OperationRow, state: str, error: str | N
             found.state, found.reason = before  # a plugin that was known is again what it was
     actor, action = Actor(operation.actor, error or operation.reason), f"{operation.kind} {state}"
     audit.record_event(session, actor, action, operation.subject, {"step": operation.step}, operation_id=operation.id)
-
-
-def _alive(operation: OperationRow, moment: datetime) -> bool:
-    """Whether its lease holds; a process of this place is looked for as well, so that nobody waits for a dead one."""
-    if moment - operation.heartbeat > LEASE:
-        return False
-    if operation.host != socket.gethostname() or operation.detail.get("place") != _place():
-        return True
-    try:
-        os.kill(operation.process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _place() -> str:
-    """Where process numbers mean the same: this boot of this machine and, where containers have their own, this one."""
-    found = []
-    with suppress(OSError):  # there is no such file outside Linux: the host's name must do
-        found.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
-        found.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(found)
 
 
 def _moment(session: Session) -> datetime:
