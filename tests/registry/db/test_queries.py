@@ -283,11 +283,10 @@ def test_finished_operations_do_not_keep_others_from_running(registry: Registry)
 
 def test_a_database_that_may_only_be_read_is_one_line(registry: Registry) -> None:
     dialect = registry.database.engine.dialect.name
-    forbid = "PRAGMA query_only=ON" if dialect == "sqlite" else "SET TRANSACTION READ ONLY"
 
     def write() -> None:
         with registry.database.write() as session:
-            session.execute(text(forbid))
+            session.execute(text("PRAGMA query_only=ON" if dialect == "sqlite" else "SET TRANSACTION READ ONLY"))
             audit.record_event(session, ME, "look", "snow")
 
     with pytest.raises(RegistryError, match=r"cannot be used \(.*read.?only.*\); expected a database that can be"):
