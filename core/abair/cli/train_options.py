@@ -1,4 +1,4 @@
-"""Options of `abair train`: what several phases take, with help texts that say when to use it."""
+"""Options that the commands of `abair train` share, and the values that some of them take."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
-TIME_HELP: Final = (
+_TIME_HELP: Final = (
     "Train for at most this long, for example 10m, 1h30m or 90s; validation counts, the final measurements do not."
 )
 OLD_NAME: Final = "An old name, understood in this release."
@@ -99,7 +99,7 @@ Decay = Annotated[
     float | None,
     typer.Option(min=0.0, max=1.0, help="Lower the learning rate to zero over this last part of the steps."),
 ]
-TimeBudget = Annotated[str | None, typer.Option(metavar="TIME", help=TIME_HELP)]
+TimeBudget = Annotated[str | None, typer.Option(metavar="TIME", help=_TIME_HELP)]
 Patience = Annotated[
     int | None,
     typer.Option(

@@ -34,7 +34,7 @@ def test_training_hands_its_options_over(abair: Abair, monkeypatch: pytest.Monke
 def test_the_options_of_training_are_parameters_that_the_functions_have() -> None:
     import inspect
 
-    from abair.cli.train import Size
+    from abair.cli.train_options import Size
     from abair.model.backbone import SIZES
     from abair.training import run
     from abair.training.settings import PRETRAINING

@@ -14,6 +14,7 @@ from tests.support.command import Abair
 
 from abair import discovery
 from abair.contract import Card, Degradation
+from abair.data import synthesizers
 from abair.plugin_kit import preview
 
 
@@ -31,7 +32,7 @@ def dusk(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     plugin: dict[str, Any] = {"degrade": darken, "found": found}
     plugins = discovery.Plugins(None, found={"dusk": found})  # type: ignore[arg-type]
     monkeypatch.setattr(discovery, "discover", lambda: plugins)
-    monkeypatch.setattr(discovery, "load_synthesizer", lambda degradation: plugin["degrade"])
+    monkeypatch.setattr(synthesizers, "load_synthesizer", lambda _: plugin["degrade"])
     return plugin
 
 
