@@ -2,6 +2,7 @@
 #   make demo      restore damaged sample photos: a table and a contact sheet in demo/
 #   make test      the tests               make test-fast   those that take no time
 #   make lint      format, lint, types, imports
+#   make docs      the documentation site in docs/_build/html, warnings as errors
 #   make bench     speed, the cost of the fiftieth plugin, 250 kills; with DATA=folder the quality tables on the test sets, too
 # VENV=folder puts the environment elsewhere; PYTHON=program makes it with that Python; WORKERS=n tests in n processes.
 
@@ -18,7 +19,7 @@ STATE = $(CURDIR) $(shell cat pyproject.toml $(PROJECTS) | cksum)
 STAMP = $(VENV)/.abair-installed
 
 # The build tool goes in first and is used as it is: an isolated environment for each of the distributions takes a minute.
-.PHONY: install demo test test-fast lint bench
+.PHONY: install demo test test-fast lint docs bench
 
 install:
 	@test "$$(cat "$(STAMP)" 2>/dev/null)" = "$(STATE)" && "$(VENV)/bin/python" -c '' 2>/dev/null && exit 0; set -e; \
@@ -31,7 +32,7 @@ install:
 		"$$python" -m venv --without-pip "$(VENV)"; \
 		"$$python" -m pip --python "$(VENV)/bin/python" install --quiet pip; }; \
 	$(RUN) pip install --quiet 'hatchling>=1.27' 'editables>=0.5'; \
-	$(RUN) pip install --quiet --no-build-isolation -e '.[registry,train,bench,dev]' $(PLUGINS); \
+	$(RUN) pip install --quiet --no-build-isolation -e '.[registry,train,bench,dev,docs]' $(PLUGINS); \
 	echo "$(STATE)" > "$(STAMP)"
 
 demo: install
@@ -48,6 +49,9 @@ lint: install
 	$(RUN) ruff check .
 	$(RUN) mypy
 	"$(VENV)/bin/lint-imports"
+
+docs: install
+	$(RUN) sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: install
 	"$(VENV)/bin/abair" bench speed

@@ -1,7 +1,10 @@
-"""What adding the N-th plugin costs: `python benchmarks/measure_flat.py [LAST]`, with a tiny backbone.
+"""Measure the time of adding the N-th plugin, with a tiny backbone.
 
-Fifty plugins are generated, each with a synthesiser of its own; each is added, and then uninstalled, so that a later
-one can lean on nothing but what it left behind. The gates are forced: what is measured is the time.
+Run: python benchmarks/measure_flat.py [LAST]
+
+Generates up to LAST (default 50) plugins, each with a synthesiser of its own. Each is added and
+then uninstalled, so that later ones can use only what it left in the registry. Gates are forced,
+because only the time is measured.
 """
 
 from __future__ import annotations
@@ -13,17 +16,21 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.conftest import make_bundle, pictures, write_adapter
-from tests.support.hostile import Plugin, Tiny
+from tests.support.plugin_package import Plugin, Tiny
 
-from abair_registry.db.queries import Actor
-from abair_registry.operations import lifecycle
-from abair_registry.operations.pipeline import OperationOptions
+from abair_registry.db.audit import Actor
+from abair_registry.operations.lifecycle import Add
+from abair_registry.operations.requests import OperationOptions
 from abair_registry.registry import open_registry
 from abair_registry.settings import Settings
+
+if TYPE_CHECKING:
+    from abair.model.backbone import Backbone
 
 SYNTHESIS = """
 import torch
@@ -36,7 +43,7 @@ def degrade(clean, generator):
 
 
 def main(last: int) -> None:
-    """Add so many and say how long the sixth and the last took."""
+    """Add the plugins up to number `last`; print the time of the sixth and of the last."""
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +55,7 @@ def main(last: int) -> None:
         for place, picture in enumerate(pictures(range(20, 32)).photos):
             Image.fromarray(picture).save(clean / f"{place:02}.png")
         sys.path.insert(0, str(site))
-        seconds: dict[int, float] = {}
+        times: dict[int, float] = {}
         settings = Settings(home=root / "home", registry_url=None, clean_dir=clean)
         for number in range(4, last + 1):  # the bundle has three
             name = f"wave{number}"
@@ -58,18 +65,18 @@ def main(last: int) -> None:
             Plugin(synthesis=text).make(site, tiny, name=name, distribution=f"abair-{name}")
             importlib.invalidate_caches()
             with open_registry(settings, bundle) as registry:
-                began = time.monotonic()
-                lifecycle.add(registry, name, Actor("bench", "flat"), OperationOptions(route="features", force=True))
-                seconds[number] = time.monotonic() - began
+                started = time.monotonic()
+                Add(name, Actor("bench", "flat"), OperationOptions(route="features", force=True)).run(registry)
+                times[number] = time.monotonic() - started
             for path in site.iterdir():
                 shutil.rmtree(path)
-            print(f"{number:>3} {seconds[number]:6.1f} s", flush=True)
-        early = statistics.median(seconds[n] for n in range(5, 8))
-        late = statistics.median(seconds[n] for n in range(last - 2, last + 1))
+            print(f"{number:>3} {times[number]:6.1f} s", flush=True)
+        early = statistics.median(times[n] for n in range(5, 8))
+        late = statistics.median(times[n] for n in range(last - 2, last + 1))
         print(f"the 6th {early:.1f} s, the {last}th {late:.1f} s (medians of three): {late / early:.2f} times")
 
 
-def _backbone(bundle: Path):
+def _backbone(bundle: Path) -> Backbone:
     from abair.model.backbone import load_backbone
 
     return load_backbone(bundle / "backbone.safetensors")

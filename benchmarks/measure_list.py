@@ -1,4 +1,4 @@
-"""How long `abair-registry list` takes, as a process: with the factory's plugins, 200 plugins, and 10,000 events.
+"""Measure `abair-registry list` as a process: few plugins, 200 plugins, and 10,000 events.
 
 Run: python benchmarks/measure_list.py
 """
@@ -15,56 +15,57 @@ import tempfile
 import time
 from pathlib import Path
 
-from abair_registry.db import queries
-from abair_registry.db.queries import Actor, NewAdapter, NewRelease
+from abair_registry.db import audit, queries
+from abair_registry.db.audit import Actor
+from abair_registry.db.queries import NewAdapter, NewRelease
 from abair_registry.registry import Registry, open_registry
 from abair_registry.settings import Settings
 
 REPEATS = 9
-ME = Actor("measure", "")
+ACTOR = Actor("measure", "")
 
 
 def add_plugins(registry: Registry, count: int) -> None:
-    """Record so many, each with one adapter, as `add` would."""
+    """Record `count` plugins with one adapter each, as `add` would."""
     with registry.database.write() as session:
         live = queries.live(session)
         assert live is not None
         adapter = live.members[0].adapter
         for index in range(count):
-            same = NewAdapter(
+            new_adapter = NewAdapter(
                 degradation="snow", title="Snow", backbone_id=live.backbone_id, rank=4, parameters=107_980,
                 config_sha256=adapter.config_sha256, weights_sha256=adapter.weights_sha256,
             )  # fmt: skip
             name = f"plugin-{index:03}"
             files = {f"{name}/{number}.py": "0" * 64 for number in range(10)}
             release = NewRelease(
-                name=name, distribution=f"abair-{name}", version="1.0", module="m", adapters=[same], files=files,
+                name=name, distribution=f"abair-{name}", version="1.0", module="m", adapters=[new_adapter], files=files,
                 declared={},
             )  # fmt: skip
-            queries.record(session, release, ME)
+            queries.record_release(session, release, ACTOR)
 
 
 def add_events(registry: Registry, count: int) -> None:
-    """Fill the audit."""
+    """Record `count` events."""
     with registry.database.write() as session:
         for index in range(count):
-            queries.record_event(session, ME, "look", f"plugin-{index % 200:03}")
+            audit.record_event(session, ACTOR, "look", f"plugin-{index % 200:03}")
 
 
-def seconds(home: Path) -> float:
-    """The median of a few processes."""
+def measure_seconds(home: Path) -> float:
+    """Return the median time of a few processes."""
     command = [str(Path(sysconfig.get_path("scripts")) / "abair-registry"), "list"]
     environment = {name: value for name, value in os.environ.items() if name != "ABAIR_REGISTRY_URL"}
-    taken = []
+    times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
         subprocess.run(command, env=environment | {"ABAIR_HOME": str(home)}, check=True, stdout=subprocess.DEVNULL)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def main() -> None:
-    """Print one line a size."""
+    """Print one line per size."""
     home = Path(tempfile.mkdtemp())
     try:
         for plugins, events in ((0, 0), (195, 0), (0, 10_000)):
@@ -73,7 +74,7 @@ def main() -> None:
                 add_events(registry, events)
                 with registry.database.read() as session:
                     count = len(queries.plugins(session))
-            print(f"{count} plugins, {events} more events: {seconds(home):.2f} s", flush=True)
+            print(f"{count} plugins, {events} more events: {measure_seconds(home):.2f} s", flush=True)
     finally:
         shutil.rmtree(home)
 

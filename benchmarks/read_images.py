@@ -35,9 +35,9 @@ Reader = Callable[[Path], np.ndarray]
 
 def by_abair(path: Path) -> np.ndarray:
     """Return the samples (H, W, C) as `abair.images` reads them: C = 1 grey, 2 with alpha, 3 RGB, 4 RGBA."""
-    from abair.images import photo_file
+    from abair import images
 
-    photo = photo_file.read(path, max_megapixels=MEGAPIXELS)
+    photo = images.read(path, max_megapixels=MEGAPIXELS)
     colours = photo.pixels[..., :1] if photo.grey else photo.pixels
     return colours if photo.alpha is None else np.dstack([colours, photo.alpha])
 

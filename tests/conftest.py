@@ -13,6 +13,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # What the machine that tests has deployed must not be what is tested.
 os.environ["ABAIR_HOME"] = os.path.join(os.path.dirname(__file__), "no-such-home")
+# Operations make as few samples, and train as few steps, as still teach the tiny network a label.
+os.environ |= {
+    "ABAIR_CHALLENGER__TRAINING_SCENES": "40",
+    "ABAIR_CHALLENGER__HELD_OUT": "12",
+    "ABAIR_CHALLENGER__MIXTURES": "16",
+    "ABAIR_CHALLENGER__REFIT_STEPS": "400",
+}
 
 import itertools
 import json
@@ -31,15 +38,11 @@ from PIL import Image
 from pydantic import SecretStr
 from safetensors.torch import save_file
 
-import abair.continual.refit
-import abair.continual.replay
-import abair.training.estimator
-import abair.training.temperature
-import abair_registry.operations.challenger
-from abair.continual.refit import refit
-from abair.continual.replay import replay_of
+from abair.continual.collect import ReplayCounts, build_replay
+from abair.continual.refit import RefitConfig, refit
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Card, Degradation
-from abair.data.degrade import CleanPhotos, Degrader
+from abair.data.degrade import Degrader
+from abair.data.photos import CleanPhotos
 from abair.discovery import Found
 from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
 from abair.model.estimator import Estimator, feature_count, save_estimator
@@ -49,15 +52,6 @@ from abair_registry.registry import Registry
 from abair_registry.registry import open_registry as open_home
 from abair_registry.settings import Settings
 
-# As small as still teaches the tiny network.
-abair.continual.replay.TRAINED = 40
-abair.continual.refit.STEPS = 400
-abair.training.temperature.SAMPLES = 12
-abair.training.estimator.VALIDATION_SAMPLES = 6
-abair_registry.operations.challenger.TRAINED = 40
-abair_registry.operations.challenger.JUDGED = 12
-abair_registry.operations.challenger.CHAINED = 16
-
 POSTGRES = "ABAIR_TEST_POSTGRES_URL"
 _numbers = itertools.count()
 
@@ -65,8 +59,9 @@ LABELS = ("noise", "rain", "low-light")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Pages whose outputs are compared with the program's are rewritten only when that is asked for."""
+    """Pages and pictures that outputs are compared with are rewritten only when that is asked for."""
     parser.addoption("--update-docs", action="store_true", help="write the outputs on the pages in docs/ anew")
+    parser.addoption("--update-golden", action="store_true", help="write the pictures in tests/golden/ anew")
 
 
 def write_adapter(folder: Path, backbone: Backbone, seed: int, rank: int = 4) -> None:
@@ -135,10 +130,17 @@ def make_bundle(root: Path) -> Path:
             name=name, title=name, synthesizer="nowhere.at_all:degrade", adapters=root / "parts" / name, card=card
         )
         found.append(Found(degradation, f"abair-{name}", "0.1.0"))
-    replay = replay_of(backbone, Degrader(SYNTHESIZERS), [pictures(range(8))], pictures(range(40, 46)), 4, 0)
+    counts = ReplayCounts(features=40, held_out=4, held_out_mixtures=4)
+    replay = build_replay(backbone, Degrader(SYNTHESIZERS), [pictures(range(8))], pictures(range(40, 46)), counts, 0)
     untrained = Estimator((*LABELS, "clean"), feature_count(backbone.size))
-    estimator = refit(untrained, fingerprint(backbone), untrained.labels, [], [replay.features], 0).requires_grad_(
-        False
+    estimator = refit(
+        untrained,
+        fingerprint(backbone),
+        untrained.labels,
+        [],
+        [replay.features],
+        0,
+        config=RefitConfig(steps=400),
     )
     estimator.temperature.fill_(0.3)
     save_estimator(estimator, root / "parts" / "estimator.safetensors")

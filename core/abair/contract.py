@@ -1,7 +1,7 @@
 """The contract between ABAIR and its plugins: one model, three hooks.
 
-A plugin is a distribution with an entry point in the group `abair` that names a module; functions in it marked with
-`@abair.hookimpl` are the hooks it answers. Hooks declare, they do no work.
+A plugin is a distribution with an entry point in the group `abair` that names a module; functions
+in it marked with `@abair.hookimpl` are the hooks it answers. Hooks declare, they do no work.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONFIG_FILE: Final = "adapter_config.json"
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 """An adapter's two files, as PEFT names them."""
 RECORD_FILE: Final = "training.toml"
-"""What a training says of itself, beside the weights."""
+"""The record of a training, beside the weights."""
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
@@ -37,9 +37,10 @@ _IMPORT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 class Card(BaseModel):
-    """What a user must know before trusting an adapter. `figures` maps a measure to its value, `command` made them.
+    """What a user must know before trusting an adapter.
 
-    `recorded_figures(adapters)` gives what the last training wrote.
+    `figures` maps a measure to its value; `command` is the command that measured them.
+    `recorded_figures(adapters)` returns those of the last training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,10 +53,11 @@ class Card(BaseModel):
 
 
 def recorded_figures(adapters: Path) -> dict[str, float]:
-    """What `abair train adapter` wrote into a folder of adapters, for a card: `nano/psnr`, `nano/bare`, and so on.
+    """Return the numbers that the last trainings wrote into a folder of adapters, for a card.
 
-    All numbers under `[run]` in each `<backbone>/training.toml`: PSNR in dB on held-out samples, minutes, steps, and
-    how many photos there were. A record that is missing or damaged says nothing.
+    They are all numbers under `[run]` in each `<backbone>/training.toml`, named `nano/psnr`,
+    `nano/bare` and so on: PSNR in dB on held-out samples, minutes, steps, number of photos. A
+    record that is missing or damaged is skipped.
     """
     figures: dict[str, float] = {}
     for path in sorted(adapters.glob(f"*/{RECORD_FILE}")):
@@ -73,12 +75,13 @@ def recorded_figures(adapters: Path) -> dict[str, float]:
 
 
 class Degradation(BaseModel):
-    """One kind of damage: its name, the function that synthesises it, and the folder of adapters that undo it.
+    """A degradation: its name, the function that synthesises it, the folder of its adapters.
 
-    `synthesizer` is an import string `package.module:function` of `degrade(clean, generator) -> degraded`: tensors
-    (3, H, W) float32 in [0, 1], all randomness, severity included, from the `torch.Generator`; same seed, same result.
-    It is loaded only when needed. `adapters` holds one sub-folder a backbone (`nano/adapter_config.json`,
-    `nano/adapter_model.safetensors`, in PEFT's format).
+    `synthesizer` is an import string `package.module:function` of `degrade(clean, generator) ->
+    degraded`: tensors (3, H, W) float32 in [0, 1], all randomness, severity included, from the
+    `torch.Generator`; same seed, same result. It is loaded only when needed. `adapters` holds one
+    sub-folder a backbone (`nano/adapter_config.json`, `nano/adapter_model.safetensors`, in PEFT's
+    format).
 
     Raises:
         pydantic.ValidationError: a field is missing, unknown, or not of this form.
@@ -106,16 +109,25 @@ class Degradation(BaseModel):
 
 
 class Hooks:
-    """The three hooks. A plugin answers those it needs, as module functions marked `@abair.hookimpl`."""
+    """The three hooks; a plugin implements those it needs.
+
+    Each is a module function marked `@abair.hookimpl`.
+    """
 
     @hookspec
     def abair_degradations(self) -> list[Degradation]:  # type: ignore[empty-body]
-        """Called at discovery: the degradations that this plugin declares."""
+        """Return the degradations that this plugin declares; called at discovery."""
 
     @hookspec
     def abair_gates(self, report: Report) -> list[Verdict]:  # type: ignore[empty-body]
-        """Called when a candidate has been evaluated: extra verdicts, so that a team can add a gate of its own."""
+        """Return further verdicts on a candidate; called when it has been evaluated.
+
+        This is how a team adds a gate of its own.
+        """
 
     @hookspec
     def abair_deployed(self, deployment: Deployment) -> None:
-        """Called after a deployment went live: for notices; whatever it raises changes nothing."""
+        """Take notice of a deployment; called after it went live.
+
+        An exception is logged and changes nothing.
+        """

@@ -1,7 +1,7 @@
-"""The deployment: one immutable bundle of a backbone, adapters, an estimator and the order of the labels.
+"""The deployment: an immutable bundle of backbone, adapters, estimator and order of the labels.
 
-A bundle is a folder with `deployment.json` and the files that it names by path, size and SHA-256. Everything that
-serves reads a deployment, never plugins. No torch is needed to read or check one.
+A bundle is a folder with `deployment.json` and the files that it names by path, size and SHA-256.
+Everything that serves reads a deployment, never plugins. No torch is needed to read or check one.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ FILE_NAME: Final = "deployment.json"
 BACKBONE_FILE: Final = "backbone.safetensors"
 ESTIMATOR_FILE: Final = "estimator.safetensors"
 REPLAY_FILE: Final = "replay.safetensors"
-"""How a bundle's files are called."""
+"""Names of a bundle's files."""
 FACTORY: Final = Path(__file__).parent / "weights" / "factory"
 """The complete bundle inside the wheel: what restores when nothing else was deployed."""
 
 FETCHERS: Final = "abair.fetchers"
-"""The entry-point group of functions that bring a deployment from elsewhere, each named by its scheme: called with what
-was asked for, returns the bundle's folder."""
+"""The entry-point group of functions that bring a deployment from elsewhere, each named by its
+scheme: called with what was asked for, returns the bundle's folder."""
 
 HOME: Final = "ABAIR_HOME"
-"""The variable that names the folder of what this machine has deployed; the default is the user's data folder."""
+"""The variable that names the folder of what this machine has deployed; the default is the user's
+data folder."""
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -42,7 +43,7 @@ class _Part(BaseModel):
 
 
 class FileRef(_Part):
-    """A file of the bundle: where it lies below the bundle's folder, how many bytes it has, and their SHA-256."""
+    """A file of the bundle: its path below the bundle's folder, its size in bytes, its SHA-256."""
 
     path: str
     size: int = Field(ge=0)
@@ -76,9 +77,11 @@ class AdapterRef(_Part):
 
 
 class Deployment(_Part):
-    """What serves. `labels` is the order of the estimator's outputs: the adapters' degradations, then `clean`.
+    """What serves.
 
-    `replay` is what its labels leave behind for later estimators (`abair.continual.replay`); serving does not need it.
+    `labels` is the order of the estimator's outputs: the adapters' degradations, then `clean`.
+    `replay` is what its labels leave behind for later estimators (`abair.continual.replay`);
+    serving does not need it.
     """
 
     format: Literal[1] = 1
@@ -104,10 +107,11 @@ class Deployment(_Part):
         return self._folder
 
     def find(self, file: FileRef) -> Path:
-        """The path of one file of the bundle, after comparing its size and SHA-256.
+        """Return the path of one file of the bundle, after comparing its size and SHA-256.
 
         Raises:
-            DeploymentError: the file is missing, unreadable, or not the one that the deployment names.
+            DeploymentError: the file is missing, unreadable, or not the one that the deployment
+                names.
         """
         path = self.folder / file.path
         if not path.is_file():
@@ -146,13 +150,13 @@ class Deployment(_Part):
 
 
 def home() -> Path:
-    """The folder that holds the live deployment and the registry's state; it need not exist."""
+    """Return the folder of the live deployment and the registry's state; it need not exist."""
     given = os.environ.get(HOME)
     return Path(given).expanduser().absolute() if given else user_data_path("abair", appauthor=False)
 
 
 def live() -> Path:
-    """The bundle that restores when none is named: what the home's registry published, or else the factory's."""
+    """Return the default bundle: what the home's registry published, or else the factory's."""
     return home() if (home() / FILE_NAME).is_file() else FACTORY
 
 
@@ -162,7 +166,7 @@ def read_deployment(path: Path | str | None = None) -> Deployment:
     Raises:
         DeploymentError: it cannot be found, is not JSON, or does not have the form of a deployment.
     """
-    given = live() if path is None else _located(path)
+    given = live() if path is None else _locate(path)
     file = given / FILE_NAME if given.is_dir() else given
     try:
         deployment = Deployment.model_validate_json(file.read_text(encoding="utf-8"))
@@ -183,8 +187,8 @@ def read_deployment(path: Path | str | None = None) -> Deployment:
     return deployment
 
 
-def _located(path: Path | str) -> Path:
-    """A path as it is; what `scheme:/...` names is fetched by whoever is installed for the scheme."""
+def _locate(path: Path | str) -> Path:
+    """Return a path as it is; fetch `scheme:/...` with the fetcher installed for the scheme."""
     from importlib.metadata import entry_points
 
     scheme, colon, _ = str(path).partition(":/")
@@ -200,7 +204,11 @@ def _located(path: Path | str) -> Path:
 
 
 def write_deployment(deployment: Deployment, folder: Path) -> Path:
-    """Write `deployment.json` into the bundle's folder, aside and renamed, so that a reader sees all of it or none."""
+    """Write `deployment.json` into the bundle's folder, atomically; return its path.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     deployment._folder = folder
     path = folder / FILE_NAME
     write_text(path, json.dumps(deployment.model_dump(mode="json"), indent=2) + "\n")

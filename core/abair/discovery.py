@@ -1,7 +1,8 @@
-"""Finds installed plugins by entry point and loads them one by one, so that one broken plugin costs one line.
+"""Discovery of installed plugins by entry point; a broken plugin costs one line, not the others.
 
-pluggy's own `load_setuptools_entrypoints` ends at the first plugin that fails to import and skips doubles in silence;
-here every plugin is loaded, checked and asked in a `try` of its own (`SystemExit` included).
+pluggy's own `load_setuptools_entrypoints` ends at the first plugin that fails to import and skips
+doubles in silence; here every plugin is loaded, checked and asked in a `try` of its own
+(`SystemExit` included).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Plugins:
-    """What discovery found: the usable degradations by name, the manager that holds their hooks, and the problems."""
+    """The usable degradations by name, the manager that holds their hooks, and the problems."""
 
     manager: pluggy.PluginManager
     found: dict[str, Found] = field(default_factory=dict)
@@ -56,10 +57,11 @@ class Plugins:
         return [self.found[name].degradation for name in sorted(self.found)]
 
     def get(self, name: str) -> Degradation:
-        """The degradation called `name`.
+        """Return the degradation called `name`.
 
         Raises:
-            PluginError: no usable plugin declares it; the text says what is there and what was wrong.
+            PluginError: no usable plugin declares it; the text says what is there and what was
+                wrong.
         """
         if name in self.found:
             return self.found[name].degradation
@@ -73,9 +75,10 @@ class Plugins:
 def discover(points: Iterable[EntryPoint] | None = None) -> Plugins:
     """Load every plugin of the group `abair` (or of `points`) and collect what they declare.
 
-    A plugin that fails to import, exits, misspells a hook, returns nonsense, or doubles a name is reported in
-    `problems` with its distribution; the others work. Of two that share a name neither is used: which of them came
-    first says nothing about which is meant. Never raises for a plugin's fault.
+    A plugin that fails to import, exits, misspells a hook, returns nonsense, or doubles a name is
+    reported in `problems` with its distribution; the others work. Of two that share a name neither
+    is used: which of them came first says nothing about which is meant. Never raises for a plugin's
+    fault.
     """
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
@@ -114,11 +117,15 @@ class _Loaded:
 
 
 def installed_points(problems: list[Problem]) -> list[EntryPoint]:
-    """The entry points of the group; a distribution whose list of them cannot be parsed is reported and left out."""
+    """Return the entry points of the group.
+
+    A distribution whose list of them cannot be parsed is added to `problems` and left out.
+    """
     try:
         return list(entry_points(group=GROUP))
     except Exception:
-        # One malformed entry_points.txt ends the quick way for everybody, so ask each distribution by itself.
+        # One malformed entry_points.txt ends the quick way for everybody, so ask each distribution
+        # by itself.
         found: dict[str, list[EntryPoint]] = {}
         for distribution in distributions():
             name = _text(partial(getattr, distribution, "name")) or "unknown"
@@ -182,7 +189,7 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint) -> list[Degradation]
     except (Exception, SystemExit) as error:
         raise PluginError(f"abair_degradations failed: {describe_error(error)}") from error
     if not isinstance(declared, list) or not all(isinstance(item, Degradation) for item in declared):
-        raise PluginError(f"abair_degradations returned {_short(declared)}; expected a list of abair.Degradation")
+        raise PluginError(f"abair_degradations returned {_shorten(declared)}; expected a list of abair.Degradation")
     names = [degradation.name for degradation in declared]
     if len(set(names)) != len(names):
         raise PluginError(f"abair_degradations returned a name twice: {', '.join(names)}; expected each once")
@@ -190,7 +197,7 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint) -> list[Degradation]
 
 
 def _misspelt_hooks(plugin: object) -> list[str]:
-    """Names that look like hooks of ours but are none: unmarked functions `abair_...`, which pluggy would overlook."""
+    """Return the names of unmarked functions `abair_...`, which pluggy would overlook."""
     if not isinstance(plugin, ModuleType):
         return []
     return [
@@ -205,7 +212,7 @@ def _order(point: EntryPoint) -> tuple[str, str, str]:
 
 
 def distribution_of(point: EntryPoint) -> tuple[str, str]:
-    """Name and version of the distribution that an entry point comes from; its metadata may lack either."""
+    """Return name and version of an entry point's distribution; its metadata may lack either."""
     metadata: Any = {}
     with suppress(Exception):
         metadata = point.dist.metadata  # type: ignore[union-attr]  # parsed anew each time it is asked for
@@ -213,13 +220,13 @@ def distribution_of(point: EntryPoint) -> tuple[str, str]:
 
 
 def _text(read: Callable[[], Any]) -> str:
-    """What `read` gives as text; empty where metadata is missing or damaged, which raises in some Pythons."""
+    """Return what `read` gives as text; empty where missing or damaged metadata raise."""
     try:
         return str(read() or "")
     except Exception:
         return ""
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = " ".join(_text(lambda: repr(value)).split()) or type(value).__name__
     return text if len(text) <= 80 else f"{text[:77]}..."

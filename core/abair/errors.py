@@ -1,7 +1,7 @@
 """Every error of ABAIR that a user can cause or meet.
 
-Each text says what the thing is, what was found, what was expected and what to do; the command lines
-print it as one line. A child also inherits the builtin a caller would catch.
+Each text says what the thing is, what was found, what was expected and what to do; the command
+lines print it as one line. A child also inherits the builtin a caller would catch.
 """
 
 from __future__ import annotations

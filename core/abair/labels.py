@@ -6,7 +6,8 @@ import re
 from typing import Final
 
 CLEAN: Final = "clean"
-"""The one label that is no degradation: it has no adapter, and its weight scales the residual down."""
+"""The one label that is no degradation: it has no adapter, and its weight scales the residual
+down."""
 
 LONGEST: Final = 40
 """Most characters of a degradation's name."""

@@ -1,4 +1,4 @@
-"""PSNR and SSIM as the field measures them, on RGB or on luma. scikit-image is the reference for SSIM."""
+"""PSNR and SSIM on RGB or luma, as papers measure them; scikit-image is the reference for SSIM."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from numpy.typing import NDArray
 from abair.errors import ImageError, MissingExtraError
 
 PSNR_CAP: Final = 100.0
-"""dB. Identical images have infinite PSNR, which no mean survives; they count as this, and nothing counts as more."""
+"""dB. Identical images have infinite PSNR, which would spoil every mean; values are capped here."""
 
 SMALLEST_FOR_SSIM: Final = 11
-"""SSIM looks through an 11x11 window; smaller images have none."""
+"""Pixels: SSIM needs a window of 11x11; smaller images have none."""
 
 Image = NDArray[np.floating[Any]]
 
 
 def psnr(a: Image, b: Image) -> float:
-    """Peak signal-to-noise ratio in dB of two images (H, W, 3) or (H, W) in [0, 1], peak 1, at most `PSNR_CAP`.
+    """Return the peak signal-to-noise ratio in dB of two images in [0, 1], at most `PSNR_CAP`.
 
-    The mean squared error is taken over all pixels and channels together. Values beyond [0, 1] are used as they are.
+    The images are (H, W, 3) or (H, W). The mean squared error is taken over all pixels and channels
+    together, the peak is 1. Values beyond [0, 1] are used as they are.
 
     Raises:
         ImageError: the shapes differ, or an image is empty.
@@ -32,10 +33,10 @@ def psnr(a: Image, b: Image) -> float:
 
 
 def ssim(a: Image, b: Image) -> float:
-    """Structural similarity, at most 1, of two images (H, W, 3) or (H, W) in [0, 1] (Wang et al., 2004).
+    """Return the structural similarity, at most 1, of two images in [0, 1] (Wang et al., 2004).
 
-    Gaussian window of sigma 1.5, biased covariance, range 1: the paper's settings; the mean over the channels.
-    NaN where a side is under `SMALLEST_FOR_SSIM`.
+    The images are (H, W, 3) or (H, W). Gaussian window of sigma 1.5, biased covariance, range 1:
+    the paper's settings; the mean over the channels. NaN where a side is under `SMALLEST_FOR_SSIM`.
 
     Raises:
         ImageError: the shapes differ, or an image is empty.
@@ -63,9 +64,10 @@ def ssim(a: Image, b: Image) -> float:
 
 
 def luma(image: Image) -> NDArray[np.float64]:
-    """The Y of an RGB image: (H, W, 3) in [0, 1] to (H, W) in [16/255, 235/255] (BT.601, studio range).
+    """Return the luma (H, W) of an RGB image (H, W, 3) in [0, 1]; BT.601, studio range.
 
-    Papers on rain measure on this channel; it gives about 1.4 dB more than RGB on the same images.
+    It lies in [16/255, 235/255]. Papers on rain measure on this channel; it gives about 1.4 dB more
+    than RGB on the same images.
     """
     weights = np.array([65.481, 128.553, 24.966])
     y: NDArray[np.float64] = (np.asarray(image, np.float64) @ weights + 16.0) / 255.0
@@ -73,7 +75,10 @@ def luma(image: Image) -> NDArray[np.float64]:
 
 
 def to_8_bit(image: Image) -> NDArray[np.float32]:
-    """Clip to [0, 1] and round to the 256 values that an 8-bit file can hold; float32."""
+    """Clip floats to [0, 1] and round them to the 256 values of an 8-bit file; float32.
+
+    For uint16 samples see `images.pixels.reduce_to_8_bit`.
+    """
     return np.rint(np.clip(image, 0.0, 1.0) * 255).astype(np.float32) / np.float32(255)
 
 

@@ -1,7 +1,8 @@
 """Building blocks for synthesisers: seeded random numbers, smooth fields, fast convolution.
 
 Everything takes its randomness from a `torch.Generator`, so one seed gives one result, and works on
-images of shape (3, H, W), float32 in [0, 1]. Public through `abair`: plugins may import these names.
+images of shape (3, H, W), float32 in [0, 1]. Public through `abair`: plugins may import these
+names.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from torch.nn import functional as F
 
 
 def uniform(generator: torch.Generator, low: float, high: float) -> float:
-    """One number from U(low, high)."""
+    """Draw one number from U(low, high)."""
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
 def log_uniform(generator: torch.Generator, low: float, high: float) -> float:
-    """One number whose logarithm is uniform between those of `low` and `high` (both > 0)."""
+    """Draw one number whose logarithm is uniform between those of `low` and `high` (both > 0)."""
     return math.exp(uniform(generator, math.log(low), math.log(high)))
 
 
 def chance(generator: torch.Generator, probability: float) -> bool:
-    """True with the given probability."""
+    """Return True with the given probability."""
     return float(torch.rand((), generator=generator)) < probability
 
 
 def smooth_field(generator: torch.Generator, height: int, width: int, cells: int) -> Tensor:
-    """A random smooth field (H, W) in [0, 1]: `cells` random values along the longer side, cubic between.
+    """Draw a smooth random field (H, W) in [0, 1]: `cells` values along the longer side, bicubic.
 
     `cells` >= 2 sets how fast the field varies; the values reach about 0 and 1 somewhere.
     """
@@ -43,10 +44,11 @@ def smooth_field(generator: torch.Generator, height: int, width: int, cells: int
 
 
 def convolve(image: Tensor, kernel: Tensor) -> Tensor:
-    """Filter an image (C, H, W) with one kernel (h, w), or one each (C, h, w), by FFT; borders are reflected.
+    """Filter an image (C, H, W) with a kernel (h, w), or one per channel (C, h, w), by FFT.
 
-    The result has the image's shape and the kernel's centre stays in place (odd kernel sides). The cost hardly
-    depends on the kernel's size, where a direct 41x41 convolution would cost 50 times more.
+    Borders are reflected. The result has the image's shape and the kernel's centre stays in place
+    (odd kernel sides). The cost hardly depends on the kernel's size, where a direct 41x41
+    convolution would cost 50 times more.
     """
     height, width = image.shape[-2:]
     kernel_height, kernel_width = kernel.shape[-2:]
@@ -60,14 +62,14 @@ def convolve(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def reflect_pad(image: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-    """Pad (..., H, W) by reflection, however small the image: beyond its size the reflection goes on to and fro."""
-    rows = _reflected(image.shape[-2], top, bottom)
-    columns = _reflected(image.shape[-1], left, right)
+    """Pad (..., H, W) by reflection; wider pads than the image reflect repeatedly."""
+    rows = _reflected_indices(image.shape[-2], top, bottom)
+    columns = _reflected_indices(image.shape[-1], left, right)
     return image[..., rows, :][..., columns]
 
 
 def _fast_length(length: int) -> int:
-    """The next length with no prime factor above 5: an FFT of a prime length takes several times as long."""
+    """Return the next length without a prime factor above 5; other FFTs take far longer."""
     while True:
         rest = length
         for factor in (2, 3, 5):
@@ -79,18 +81,18 @@ def _fast_length(length: int) -> int:
 
 
 def ensure_changed(degraded: Tensor, clean: Tensor) -> Tensor:
-    """`degraded`, or where it equals `clean` everywhere, `clean` one 8-bit step nearer to mid-grey.
+    """Return `degraded`, or `clean` one 8-bit step nearer to mid-grey if the two are equal.
 
-    A synthesiser is never the identity, but clipping can undo noise on a black pixel, and a flat image has no
-    structure to lose.
+    A synthesiser is never the identity, but clipping can undo noise on a black pixel, and a flat
+    image has no structure to lose.
     """
     if not torch.equal(degraded, clean):
         return degraded
     return torch.where(clean < 0.5, clean + 1 / 255, clean - 1 / 255)
 
 
-def _reflected(size: int, before: int, after: int) -> Tensor:
-    """Indices of a reflected axis: ..., 2, 1, 0, 1, 2, ..., size - 1, size - 2, ..."""
+def _reflected_indices(size: int, before: int, after: int) -> Tensor:
+    """Return the indices of a reflected axis: ..., 2, 1, 0, 1, 2, ..., size - 1, size - 2, ..."""
     if size == 1:
         return torch.zeros(before + 1 + after, dtype=torch.long)
     period = 2 * (size - 1)

@@ -1,4 +1,4 @@
-"""What was measured of a candidate on held-out samples, and verdicts on it: what a plugin's gate gets and returns."""
+"""Measurements of a candidate on held-out samples, and verdicts: the input and output of gates."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from abair.labels import CLEAN
 
 Way = Literal["input", "backbone", "OH", "SW", "Oracle", "champion"]
-"""What a sample went through: nothing; the bare backbone; the challenger by its likeliest label, by its soft weights,
-by the true labels; the deployment that is live, by its soft weights."""
+"""What a sample went through: nothing; the bare backbone; the challenger by its likeliest label, by
+its soft weights, by the true labels; the deployment that is live, by its soft weights."""
 
 
 class Group(BaseModel):
     """Held-out samples with one kind of damage: a label, a mixture, or none.
 
-    `psnr` holds for each way the PSNR in dB of each sample, `ssim` the structural similarity, the same samples in the
-    same order for all ways; `champion` goes by the labels that it knows, and is missing where nothing is live. `top` is
-    the challenger's likeliest label for each sample.
+    `psnr` holds for each way the PSNR in dB of each sample, `ssim` the structural similarity, the
+    same samples in the same order for all ways; `champion` goes by the labels that it knows, and is
+    missing where nothing is live. `top` is the challenger's likeliest label for each sample.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,7 +30,7 @@ class Group(BaseModel):
 
     @property
     def name(self) -> str:
-        """The label, or those of a mixture in the order in which the damage was done: `blur + noise`."""
+        """The label, or those of a mixture in the order of the damage: `blur + noise`."""
         return " + ".join(self.labels)
 
     @model_validator(mode="after")
@@ -44,7 +44,7 @@ class Group(BaseModel):
         return self
 
     def mean(self, way: Way) -> float:
-        """Mean PSNR in dB."""
+        """Return the mean PSNR in dB."""
         return sum(self.psnr[way]) / len(self.psnr[way])
 
     @property
@@ -71,14 +71,18 @@ class Report(BaseModel):
         return self
 
     def group(self, name: str) -> Group:
-        """The group of this name. Raises KeyError."""
+        """Return the group of this name.
+
+        Raises:
+            KeyError: there is none.
+        """
         return {group.name: group for group in self.groups}[name]
 
 
 class Verdict(BaseModel):
-    """One gate's: what was measured, in `unit`, against which threshold, and what to do where it did not pass.
+    """A gate's verdict: what was measured, in `unit`, the threshold, advice if it did not pass.
 
-    `detail` is shown beside what was measured: the interval that it lies in, of how many samples.
+    `detail` is shown beside the measured value: its interval, the number of samples.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

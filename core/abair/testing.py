@@ -6,8 +6,8 @@
     class TestSnow(DegradationContract):
         plugin = "snow"
 
-pytest collects the subclass and runs the tests below on it. A failure says what was found and what was expected. How
-good an adapter is, and how fast a synthesiser, is measured elsewhere.
+pytest collects the subclass and runs the tests below on it. A failure says what was found and what
+was expected. How good an adapter is, and how fast a synthesiser, is measured elsewhere.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
 
 SIZES: Final = ((1, 1), (1, 7), (33, 47), (128, 128))
-"""Heights and widths in pixels that every synthesiser is tried on: one pixel, one row, odd sides, a training crop."""
+"""Heights and widths in pixels that every synthesiser is tried on: one pixel, one row, odd sides, a
+training crop."""
 SEEDS: Final = range(4)
-"""Seeds that every size is tried with: severities and kinds are drawn, so one sample shows little."""
+"""Seeds that every size is tried with: severities and kinds are drawn, so one sample shows
+little."""
 
 _REFERENCE: Final = re.compile(r"abair/([a-z0-9-]+)@([0-9a-f]{64})")
 _IMPORTS: Final = """
@@ -48,17 +50,18 @@ sys.exit(3 if "torch" in sys.modules and not before else 0)
 
 
 class DegradationContract:
-    """What ABAIR expects of a plugin, as tests; subclass it in a class named `Test...` and set one of two attributes.
+    """What ABAIR expects of a plugin, as tests.
 
-    `plugin` is the name of the plugin's entry point in the group `abair`, and the plugin must be installed; `module` is
-    the plugin's module itself (or its dotted name), for one that is not.
+    Subclass it in a class named `Test...` and set one of two attributes.
+    `plugin` is the name of the plugin's entry point in the group `abair`, and the plugin must be
+    installed; `module` is the plugin's module itself (or its dotted name), for one that is not.
     """
 
     plugin: ClassVar[str] = ""
     module: ClassVar[ModuleType | str | None] = None
 
     def test_it_declares_degradations_that_can_be_used(self) -> None:
-        """Discovery finds the plugin, has nothing to complain of, and gets at least one valid degradation."""
+        """Discovery finds the plugin without a problem, with at least one valid degradation."""
         declared = self._declared()
         assert declared, (
             f"{self._point().value}: found no degradations, expected at least one from abair_degradations()"
@@ -70,7 +73,7 @@ class DegradationContract:
             )
 
     def test_declaring_it_imports_no_torch(self) -> None:
-        """Commands that only list plugins must answer at once, so torch belongs into the synthesiser's module alone."""
+        """Commands that list plugins answer at once: only the synthesiser may import torch."""
         module = self._point().module
         command = [sys.executable, "-c", _IMPORTS, json.dumps(sys.path), module]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -98,7 +101,7 @@ class DegradationContract:
         self._each(_check_given)
 
     def test_it_always_damages_the_photo(self) -> None:
-        """An undamaged sample with a degradation's label would teach the estimator something wrong."""
+        """An undamaged sample with a degradation's label would mislead the estimator."""
         self._each(_check_damage)
 
     def test_torchs_global_generator_is_neither_used_nor_moved(self) -> None:
@@ -106,7 +109,7 @@ class DegradationContract:
         self._each(_check_generator)
 
     def test_its_adapters_can_be_used(self) -> None:
-        """Every sub-folder of `adapters` is a plain LoRA in PEFT's format, as safetensors, for one named backbone."""
+        """Every sub-folder of `adapters` is a plain LoRA in PEFT's format for a named backbone."""
         folders = [
             (degradation.name, folder)
             for degradation in self._declared()
@@ -123,7 +126,7 @@ class DegradationContract:
             check_adapter(folder, name)
 
     def _point(self) -> EntryPoint:
-        """The plugin's entry point."""
+        """Return the plugin's entry point."""
         if self.module is not None:
             value = self.module if isinstance(self.module, str) else self.module.__name__
             return EntryPoint(self.plugin or value, value, GROUP)
@@ -143,7 +146,7 @@ class DegradationContract:
         return points[0]
 
     def _declared(self) -> list[Degradation]:
-        """What the plugin declares; fails with the reason if discovery refuses it."""
+        """Return what the plugin declares; fail with the reason if discovery refuses it."""
         plugins = discover([self._point()])
         assert not plugins.problems, "; ".join(map(str, plugins.problems))
         return plugins.degradations
@@ -228,10 +231,11 @@ def _samples(name: str, degrade: Synthesizer) -> Iterator[tuple[str, Tensor, Ten
 
 
 def check_adapter(folder: Path, name: str) -> None:
-    """Check an adapter's files as far as they say something without its backbone; with it if it is the factory's.
+    """Check an adapter's files; with its backbone too if that is the factory's.
 
     Raises:
-        AdapterError: a file is missing, a pickle, damaged, not a plain LoRA's, or made for no named backbone.
+        AdapterError: a file is missing, a pickle, damaged, not a plain LoRA's, or made for no named
+            backbone.
     """
     from abair.contract import CONFIG_FILE, WEIGHTS_FILE
     from abair.deployment import FACTORY, FILE_NAME, read_deployment
@@ -294,7 +298,7 @@ def _read_config(path: Path) -> tuple[str, str, int]:
 
 
 def _photo(height: int, width: int) -> Tensor:
-    """A picture (3, H, W) with light, dark, a smooth ramp, an edge and texture; the same at every call."""
+    """Return a fixed picture (3, H, W) with light, dark, a ramp, an edge and texture."""
     import torch
 
     rows = torch.linspace(0.1, 0.9, height).view(1, height, 1)

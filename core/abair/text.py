@@ -1,8 +1,8 @@
-"""Text for people: one printable line from anything, and near misses of a mistyped name."""
+"""Text for people: printable lines, near misses of a mistyped name, Markdown tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Final
 
@@ -13,12 +13,15 @@ LONGEST_FOREIGN: Final = 800
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line, with control characters and undecodable bytes of file names made visible."""
+    """Return the text on one line, with control characters and undecodable bytes escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.splitlines()).strip())
 
 
 def quote_foreign(text: str, longest: int = LONGEST_FOREIGN) -> str:
-    """Return text by strangers on one line of at most `longest` characters, without control or escape sequences."""
+    """Return text by strangers on one line, without control characters.
+
+    A text longer than `longest` characters is cut and ends in `...`.
+    """
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * longest]).split())
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
@@ -29,7 +32,10 @@ def error_text(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return type and message of an error on one line; of a validation error every field and what is wrong with it."""
+    """Return type and message of an error on one line.
+
+    Of a validation error it is every field and what is wrong with it.
+    """
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
     try:
@@ -40,5 +46,21 @@ def describe_error(error: BaseException) -> str:
 
 
 def near_misses(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Return up to `count` of the known names that a mistyped `name` may have meant, the likeliest first."""
+    """Return up to `count` known names that a mistyped `name` may mean, the likeliest first."""
     return get_close_matches(name, list(known), n=count, cutoff=0.6)
+
+
+def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """Return a Markdown table with padded cells, which reads well as plain text too.
+
+    The columns whose numbers are in `left` hold text and are flush left; the others hold numbers
+    and are flush right. A `|` in a cell is escaped.
+    """
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in (heading, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * width if column in left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    padded = [
+        [cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
+        for line in lines
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs on the connection that the caller shares, in the caller's transaction."""
+"""Alembic's environment: runs on the caller's connection, in the caller's transaction."""
 
 from alembic import context
 

@@ -1,8 +1,9 @@
-"""The continual-addition experiment: plugins added one after the other, everything measured after each.
+"""The continual-addition experiment: plugins added one by one, and all sets measured after each.
 
-As the paper's tables 4 and 5 (Serrano-Lozano et al.): what a new degradation gains from its adapter, what the old ones
-lose, mixtures, undamaged photos. Each addition is `abair-registry add` in a registry of the experiment's own, so what
-serves on this machine stays as it is. Stages that were measured already are not measured again.
+It follows tables 4 and 5 of the paper (Serrano-Lozano et al.): the gain of a new degradation from
+its adapter, the loss of old ones, mixtures, clean photos. Each addition is `abair-registry add` in
+a registry of the experiment's own, so what is live on this machine stays as it is. A stage that was
+measured before is not measured again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from abair.deployment import FACTORY, FILE_NAME, Deployment, read_deployment
 from abair.errors import RegistryError
 from abair.evaluation.benchmark import evaluate, weights_hash
-from abair.evaluation.datasets.find import SAVED, FoundSets, find_sets
+from abair.evaluation.datasets.find import FoundSets, find_sets
+from abair.evaluation.datasets.paper import RESAVED
 from abair.evaluation.policies import Policy
 from abair.evaluation.results import QualityReport
 from abair.files import atomic_write, write_text
@@ -24,11 +26,12 @@ from abair.inference.restorer import Restorer
 from abair.model.backbone import load_backbone
 from abair.model.estimator import load_estimator
 from abair.model.lora import read_adapter_files
-from abair_registry.db.queries import Actor
-from abair_registry.operations import lifecycle
-from abair_registry.operations.challenger import Photos
-from abair_registry.operations.gates import UNSEEN
-from abair_registry.operations.pipeline import OperationOptions
+from abair.text import markdown_table
+from abair_registry.db.audit import Actor
+from abair_registry.operations.gates import PSNR_CAP
+from abair_registry.operations.lifecycle import Add
+from abair_registry.operations.replays import Photos
+from abair_registry.operations.requests import OperationOptions
 from abair_registry.plugins import installed
 from abair_registry.registry import open_registry
 from abair_registry.settings import Settings
@@ -39,18 +42,16 @@ if TYPE_CHECKING:
 SETS: Final = (
     "CBSD68_s25", "Rain100L", "SOTS_indoor", "GoPro", "LOL_eval15",
     "CBSD68_jpeg20", "CBSD68_4bit", "CBSD68_snow",
-    "mix_blur_noise", "mix_blur_jpeg", "mix_haze_snow", *SAVED, "clean",
+    "mix_blur_noise", "mix_blur_jpeg", "mix_haze_snow", *RESAVED, "clean",
 )  # fmt: skip
 PAPER: Final = {"CBSD68_jpeg20": 1.36, "CBSD68_4bit": 3.71, "CBSD68_snow": 5.35}
-"""What SW gained in the paper from the new degradation's adapter, in dB (table 4)."""
-
-
-LOST: Final = 0.10
-"""dB that nothing may lose."""
+"""Gain of SW in dB from the new degradation's adapter in the paper (table 4)."""
+LARGEST_LOSS: Final = 0.10
+"""dB that a set may lose from the first stage to the last without being listed."""
 
 
 class Addition(BaseModel):
-    """One `add`: how it ended, what was trained for it, and which weights served then."""
+    """One `add`: how it ended, how much was trained, and the hash of the live weights."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -68,7 +69,7 @@ class Addition(BaseModel):
 
 
 class Experiment(BaseModel):
-    """All stages: `reports[0]` before anything was added, `reports[n]` after `additions[n - 1]`."""
+    """All stages: `reports[0]` before the first addition, `reports[n]` after the n-th."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -76,7 +77,7 @@ class Experiment(BaseModel):
     reports: list[QualityReport]
 
     def score(self, stage: int, key: str, policy: Policy = "SW") -> float | None:
-        """Mean PSNR in dB of a set at a stage."""
+        """Return the mean PSNR in dB of a set at a stage, or None where it was not measured."""
         found = {one.key: one for one in self.reports[stage].sets}.get(key)
         return None if found is None or policy not in found.mean else found.mean[policy].psnr
 
@@ -84,39 +85,44 @@ class Experiment(BaseModel):
         return (self.score(len(self.reports) - 1, key) or 0) - (self.score(0, key) or 0)
 
     def markdown(self) -> str:
-        """The tables."""
+        """Return the tables as a Markdown page."""
         stages = ["factory", *(f"+ {addition.plugin}" for addition in self.additions)]
         sets = {one.key: one.title for one in self.reports[0].sets}
         last = len(self.reports) - 1
         lines = ["# Plugins added one after the other", "", "Mean PSNR in dB by SW, blind, after each addition.", ""]
-        lines += _head(["set", "input", *stages, "last less first"])
+        rows = []
         for key, title in sets.items():
             scores = [self.score(stage, key) for stage in range(last + 1)]
-            change = self._change(key)
-            lines.append(_row([title, _cell(self.score(0, key, "input")), *map(_cell, scores), f"{change:+.2f}"]))
-        lost = [sets[key] for key in sets if key not in PAPER and self._change(key) < -LOST]
-        lines += ["", f"Lost more than {LOST:.2f} dB from first to last: {'; '.join(lost) or 'none'}."]
+            rows.append([title, _cell(self.score(0, key, "input")), *map(_cell, scores), f"{self._change(key):+.2f}"])
+        lines.append(markdown_table(["set", "input", *stages, "change"], rows))
+        lost = [sets[key] for key in sets if key not in PAPER and self._change(key) < -LARGEST_LOSS]
+        lines += ["", f"Lost more than {LARGEST_LOSS:.2f} dB from first to last: {'; '.join(lost) or 'none'}."]
         lines += ["", "## The new degradations", ""]
-        lines += _head(["set", "input", "SW before", "SW after", "OH after", "Oracle", "gain", "in the paper", ""])
+        rows = []
         for key in (key for key in PAPER if key in sets):
             before, after = self.score(0, key), self.score(last, key)
             others = [self.score(last, key, policy) for policy in ("OH", "Oracle")]
             gain = (after or 0) - (before or 0)
             row = [sets[key], _cell(self.score(0, key, "input")), _cell(before), _cell(after), *map(_cell, others)]
             reached = "reached" if gain >= PAPER[key] else "short"
-            lines.append(_row([*row, f"{gain:+.2f}", f"{PAPER[key]:+.2f}", reached]))
-        lines += ["", "## Mixtures, at the end", "", *_head(["set", "input", "OH", "SW", "Oracle", "SW less OH"])]
-        for key in (key for key in sets if key.startswith("mix_") or key in SAVED):
+            rows.append([*row, f"{gain:+.2f}", f"{PAPER[key]:+.2f}", reached])
+        columns = ["set", "input", "SW before", "SW after", "OH after", "Oracle", "gain", "gain in the paper", "goal"]
+        lines += [markdown_table(columns, rows), "", "## Mixtures, at the end", ""]
+        rows = []
+        for key in (key for key in sets if key.startswith("mix_") or key in RESAVED):
             cells = [self.score(last, key, policy) for policy in ("input", "OH", "SW", "Oracle")]
             ahead = (cells[2] or 0) - (cells[1] or 0)
-            lines.append(_row([sets[key], *map(_cell, cells), f"{ahead:+.2f}"]))
+            rows.append([sets[key], *map(_cell, cells), f"{ahead:+.2f}"])
+        lines.append(markdown_table(["set", "input", "OH", "SW", "Oracle", "SW - OH"], rows))
         lines += ["", "## What each addition cost", ""]
-        lines += _head(["plugin", "outcome", "route", "seconds", "adapter's parameters", "estimator's parameters"])
+        rows = []
         for one in self.additions:
             refused = [gate["name"] for gate in one.gates if not gate["passed"]]
             outcome = one.outcome + (f" ({', '.join(refused)})" if refused else "")
             numbers = [f"{one.seconds:.0f}", f"{one.adapter_parameters:,}", f"{one.estimator_parameters:,}"]
-            lines.append(_row([one.plugin, outcome, one.route or "-", *numbers]))
+            rows.append([one.plugin, outcome, one.route or "-", *numbers])
+        columns = ["plugin", "outcome", "route", "seconds", "adapter's parameters", "estimator's parameters"]
+        lines.append(markdown_table(columns, rows, left=(0, 1, 2)))
         lines += ["", "Protocol", "", *(f"- {line}" for line in self.reports[-1].protocol)]
         asked = {f"{gate} {value:g}" for one in self.additions for gate, value in one.thresholds.items()}
         lines.append(f"- thresholds of the gates: {', '.join(sorted(asked)) or '-'}")
@@ -135,16 +141,18 @@ def run(
     actor: Actor,
     *,
     limit: int | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Experiment:
-    """Add the plugins in a registry below `out`, measure on the test sets below `data`, write tables and plot to `out`.
+    """Add the plugins in a registry below `out`, and measure the sets below `data` after each.
+
+    Tables and a plot are written to `out`.
 
     Raises:
         RegistryError: `out` cannot be written, or holds another experiment.
-        AbairError: as `lifecycle.add` and `find_sets`.
+        AbairError: An addition failed, or the test sets cannot be used; see `Add` and `find_sets`.
     """
     for name in plugins:
-        installed.find(name)  # or it would be told after minutes of measuring
+        installed.find(name)  # fail now, not after minutes of measuring
     found = find_sets(data, synthesizers, SETS, limit=limit)
     settings = Settings().model_copy(
         update={"home": (out / "home").resolve(), "registry_url": None, "shared_url": None, "tracking_uri": None}
@@ -153,42 +161,44 @@ def run(
     additions: list[Addition] = []
     with open_registry(settings):
         pass  # deployment 1 is the factory's
-    reports = [_measured(read_deployment(FACTORY), weights_hash(read_deployment(FACTORY)), 0, found, out, say)]
+    reports = [_measure_stage(read_deployment(FACTORY), weights_hash(read_deployment(FACTORY)), 0, found, out, log)]
     for number, name in enumerate(plugins, 1):
         kept = out / f"addition-{number}.json"
-        addition = _kept(kept, name, settings)
+        addition = _kept_addition(kept, name, settings)
         if addition is None:
-            say(f"adding {name}")
-            addition = _added(settings, name, actor)
+            log(f"adding {name}")
+            addition = _add(settings, name, actor)
             write_text(kept, addition.model_dump_json(indent=1) + "\n")
-        say(f"{name}: {addition.outcome} after {addition.seconds:.0f} s")
+        log(f"{name}: {addition.outcome} after {addition.seconds:.0f} s")
         additions.append(addition)
-        reports.append(_measured(_live(settings), addition.weights_sha256, number, found, out, say))
+        reports.append(_measure_stage(_live_deployment(settings), addition.weights_sha256, number, found, out, log))
     experiment = Experiment(additions=additions, reports=reports)
     write_text(out / "additions.json", experiment.model_dump_json(indent=1) + "\n")
     write_text(out / "additions.md", experiment.markdown())
-    with atomic_write(out / "additions.png") as aside:
-        from abair_registry.operations.charts import over_stages
+    with atomic_write(out / "additions.png") as path:
+        from abair_registry.operations.charts import psnr_by_stage
 
         stages = range(len(reports))  # beyond what can be seen, undamaged photos would hide everything else
         lines = {
-            one.title: [None if (score := experiment.score(s, one.key)) is None else min(score, UNSEEN) for s in stages]
+            one.title: [
+                None if (score := experiment.score(s, one.key)) is None else min(score, PSNR_CAP) for s in stages
+            ]
             for one in reports[0].sets
         }
-        figure = over_stages(["factory", *(f"+ {name}" for name in plugins)], lines)
-        figure.savefig(aside, format="png", dpi=120)
+        figure = psnr_by_stage(["factory", *(f"+ {name}" for name in plugins)], lines)
+        figure.savefig(path, format="png", dpi=120)
     return experiment
 
 
-def _live(settings: Settings) -> Deployment:
-    """What the experiment's registry published last, or else what it began with."""
+def _live_deployment(settings: Settings) -> Deployment:
+    """Return what the experiment's registry published last, or else the factory's deployment."""
     return read_deployment(settings.home if (settings.home / FILE_NAME).is_file() else FACTORY)
 
 
-def _added(settings: Settings, name: str, actor: Actor) -> Addition:
+def _add(settings: Settings, name: str, actor: Actor) -> Addition:
     with open_registry(settings) as registry:
-        result = lifecycle.add(registry, name, actor, OperationOptions(thresholds=settings.gates))
-    deployment = _live(settings)
+        result = Add(name, actor, OperationOptions(thresholds=settings.gates)).run(registry)
+    deployment = _live_deployment(settings)
     backbone = load_backbone(deployment.find(deployment.backbone.file))
     trained = 0
     for entry in deployment.adapters:
@@ -196,30 +206,29 @@ def _added(settings: Settings, name: str, actor: Actor) -> Addition:
             files = deployment.find(entry.config), deployment.find(entry.weights)
             trained = read_adapter_files(*files, backbone, deployment.backbone.fingerprint, name).parameters
     estimator = load_estimator(deployment.find(deployment.estimator), deployment.labels, backbone.size)
-    told = result.as_json()
     return Addition(
-        plugin=name, outcome=told["outcome"], route=told["route"], seconds=told["seconds"],
-        deployment=told["deployment"], adapter_parameters=trained, gates=told["gates"],
+        plugin=name, outcome=result.outcome, route=result.route, seconds=result.seconds,
+        deployment=result.deployment, adapter_parameters=trained, gates=result.as_json()["gates"],
         weights_sha256=weights_hash(deployment), photos=Photos(settings.clean_dir).digests(),
         thresholds=settings.gates.model_dump(),
         estimator_parameters=sum(parameter.numel() for parameter in estimator.parameters()),
     )  # fmt: skip
 
 
-def _kept(path: Path, name: str, settings: Settings) -> Addition | None:
-    """An addition of an earlier run, if it is still what is live, or was refused."""
+def _kept_addition(path: Path, name: str, settings: Settings) -> Addition | None:
+    """Return the addition of an earlier run, if it is still live, or was refused."""
     try:
         kept = Addition.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return None
-    served = name in _live(settings).labels
+    served = name in _live_deployment(settings).labels
     return kept if kept.plugin == name and served == (kept.outcome == "live") else None
 
 
-def _measured(
-    live: Deployment, mark: str, stage: int, found: FoundSets, out: Path, say: Callable[[str], None]
+def _measure_stage(
+    live: Deployment, mark: str, stage: int, found: FoundSets, out: Path, log: Callable[[str], None]
 ) -> QualityReport:
-    """The report of a stage, whose weights have the hash `mark`: the kept one, or else one made of what is live."""
+    """Return the report of the stage with weights of this hash: the kept one, or else a new one."""
     path = out / f"stage-{stage}.json"
     try:
         kept = QualityReport.model_validate_json(path.read_text(encoding="utf-8"))
@@ -233,18 +242,10 @@ def _measured(
             f"{path}: is gone, and what it measured is no longer live; expected the files of an experiment as it left "
             "them; name another folder with --out"
         )
-    say(f"measuring stage {stage}: {', '.join(live.labels)}")
+    log(f"measuring stage {stage}: {', '.join(live.labels)}")
     report = evaluate(Restorer.load(live.folder), found.sets, missing=found.missing, weights_sha256=mark)
     write_text(path, report.model_dump_json(indent=1) + "\n")
     return report
-
-
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_row(cells), "|---|" + "---:|" * (len(cells) - 1)]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _cell(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The registry as one thing: database, schema, blobs and the file that serves, opened together."""
+"""The registry as one object: database, schema, blobs and the live file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 from abair.deployment import FACTORY
 from abair_registry.db import migrate, queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
-from abair_registry.db.queries import Actor
 from abair_registry.settings import Settings
 from abair_registry.storage import publish
 from abair_registry.storage.blobs import Blobs
+from abair_registry.storage.factory import import_factory
 
 SYSTEM = Actor("abair", "first use: the deployment that comes with the package")
 
@@ -29,39 +30,37 @@ class Registry:
 
 @contextmanager
 def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[Registry]:
-    """Open the registry; an empty home gets the schema and, as deployment 1, the factory deployment.
-
-    What a kill left between a commit and the file that serves is mended here.
+    """Open the registry; an empty home gets the schema and the factory's deployment 1.
 
     Raises:
-        RegistryError: the home or the database cannot be used, or the schema is another revision.
+        RegistryError: The home or the database cannot be used, or the schema is another revision.
     """
     database = Database(settings)
     try:
         blobs = Blobs(settings.home)
-        with database.telling():
+        with database.translate_errors():
             migrate.ensure(database.engine)
         with database.read() as session:
-            number = publish.live_number(session)
+            number = queries.live_number(session)
         if number is None:
             with database.write() as session:
                 # another process may have been faster
-                if publish.live_number(session) is None:
-                    publish.import_factory(session, blobs, SYSTEM, factory or FACTORY)
+                if queries.live_number(session) is None:
+                    import_factory(session, blobs, SYSTEM, factory or FACTORY)
         yield Registry(settings, database, blobs)
     finally:
         database.close()
 
 
 def sync_live_file(registry: Registry) -> bool:
-    """Write the live deployment's file where it is missing or stale, one process at a time; says whether it was."""
+    """Write the live deployment's file if it is missing or stale; return whether it was."""
     with registry.database.write() as session:
-        return publish.settle(session, registry.blobs)
+        return publish.write_live_file(session, registry.blobs)
 
 
 def live_file_is_stale(registry: Registry) -> bool:
-    """Whether the file that serves names another deployment than the registry."""
+    """Return whether the live file names another deployment than the registry."""
     with registry.database.read() as session:
         deployment = queries.live(session)
-    served = publish.published(registry.settings.home)
+    served = publish.read_published(registry.settings.home)
     return deployment is not None and (served is None or served.name != str(deployment.number))

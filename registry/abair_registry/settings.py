@@ -1,4 +1,7 @@
-"""Where the registry keeps its state and what its gates ask for: from the environment; the defaults need no server."""
+"""The registry's settings and its gates' thresholds, from the environment.
+
+The defaults need no server.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ DATABASE: Final = "registry.db"
 
 
 class Thresholds(BaseModel):
-    """What a gate asks of a challenger: in dB but for `recall`, a share."""
+    """The gates' thresholds for a challenger, in dB; `recall` is a share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,13 +31,40 @@ class Thresholds(BaseModel):
     recall: float = Field(default=0.9, ge=0, le=1, description="of a new label, at least")
 
 
-class Settings(BaseSettings):
-    """`ABAIR_HOME`, `ABAIR_REGISTRY_URL` and so on, and MLflow's own `MLFLOW_TRACKING_URI`.
+class ChallengerConfig(BaseModel):
+    """How much is made and trained for a challenger; the defaults are those of the platform.
 
-    `registry_url` may hold a password, so it is never printed as it is. `shared_url` (`file:///...`) is a folder that
-    hosts with one PostgreSQL registry share; blobs are put there and fetched from there. `clean_dir` holds clean photos
-    that new damage is tried on (default: those of scikit-image's wheel, and drawn pictures); `samples` are what the
-    full route makes. A gate's threshold is set by `ABAIR_GATES__LOSS=0.2` and the like.
+    A new label's samples are counted for it and for `clean` each. Mixtures are samples with a new
+    label's damage over that of a live one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    training_scenes: int = Field(default=160, ge=1, description="scenes of each, degraded and undegraded")
+    held_out: int = Field(default=20, ge=1, description="held-out samples of each while the label is new")
+    held_out_later: int = Field(default=12, ge=1, description="those that later challengers are evaluated on")
+    held_out_of_mixture: int = Field(default=6, ge=1, description="held-out samples of a mixture")
+    held_out_mixtures: int = Field(default=5, ge=0, description="live labels at most in held-out mixtures")
+    mixtures: int = Field(default=320, ge=1, description="mixtures to train on, however many labels are live")
+    mixtures_labels: int = Field(default=16, ge=0, description="live labels at most in those")
+    refit_steps: int = Field(default=1500, ge=1, description="training steps of the route by features")
+    full_steps: int = Field(default=1200, ge=1, description="training steps of the full route")
+
+
+class Settings(BaseSettings):
+    """The variables `ABAIR_*` and MLflow's own `MLFLOW_TRACKING_URI`.
+
+    Attributes:
+        home: folder of the database, blobs and runs (`ABAIR_HOME`).
+        registry_url: the database; it may hold a password and is never printed as it is.
+        shared_url: a folder for blobs that hosts with one registry share, as `file:///...`,
+            `s3://...`, `gs://...` or any other URL that fsspec knows.
+        clean_dir: clean photos that new damage is applied to; without it, those of scikit-image's
+            wheel and drawn pictures.
+        samples: how many samples the full route makes.
+        gates: thresholds; `ABAIR_GATES__LOSS=0.2` sets one.
+        challenger: counts of samples and steps; `ABAIR_CHALLENGER__FULL_STEPS=600` sets one.
+        tracking_uri: MLflow's server or store (`MLFLOW_TRACKING_URI`).
     """
 
     model_config = SettingsConfigDict(
@@ -42,13 +72,18 @@ class Settings(BaseSettings):
     )
 
     def __init__(self, **given: Any) -> None:
-        """Raises RegistryError: a variable has a value that it cannot have."""
+        """Read the environment; `given` values come first.
+
+        Raises:
+            RegistryError: a variable has an invalid value.
+        """
         try:
             super().__init__(**given)
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise RegistryError(
-                f"settings: {wrong}; expected values as docs/registry.md names them; look at the variables ABAIR_*"
+                f"settings: {wrong}; expected values as docs/reference/settings.md names them; "
+                "look at the variables ABAIR_*"
             ) from None
 
     home: Path = Field(default_factory=home)
@@ -57,4 +92,5 @@ class Settings(BaseSettings):
     clean_dir: Path | None = None
     samples: int = Field(default=1500, ge=100)
     gates: Thresholds = Thresholds()
+    challenger: ChallengerConfig = ChallengerConfig()
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")

@@ -260,10 +260,10 @@ def test_an_interrupted_write_leaves_the_bundle_as_it_was(folder: Path, monkeypa
     before = (folder / FILE_NAME).read_bytes()
     other = read_deployment(folder).model_copy(update={"name": "other"})
 
-    def broken(_self: Path, _target: Path) -> Path:
+    def broken(_source: Path, _target: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "replace", broken)
+    monkeypatch.setattr(os, "replace", broken)
     with pytest.raises(KeyboardInterrupt):
         write_deployment(other, folder)
     assert (folder / FILE_NAME).read_bytes() == before

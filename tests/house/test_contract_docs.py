@@ -1,4 +1,4 @@
-"""`docs/contract.md` is the contract's own docstrings and signatures.
+"""`docs/reference/contract.md` is the contract's own docstrings and signatures.
 
 After a change that is meant: `pytest tests/house/test_contract_docs.py --update-docs`, then read the difference.
 """
@@ -19,7 +19,7 @@ from abair import contract, testing
 from abair.contract import GROUP, Card, Degradation, Hooks, recorded_figures
 from abair.report import Group, Report, Verdict
 
-PAGE = Path(__file__).parents[2] / "docs" / "contract.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "contract.md"
 
 HEAD = f"""# The contract with plugins
 

@@ -77,9 +77,9 @@ def fenced_commands(text: str) -> Iterator[list[str]]:
         if language not in {"", "sh", "bash", "console", "shell"}:
             continue
         for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.strip().removeprefix("$ "), comments=True)
-            if words and Path(words[0]).name in {"abair", "abair-registry", "make"}:
-                yield words
+            command = line.strip().removeprefix("$ ")
+            if re.match(r"(?:\S*/)?(?:abair|abair-registry|make)\s", command):
+                yield shlex.split(command, comments=True)
 
 
 def unknown(words: list[str], command: Any) -> list[str]:
@@ -95,7 +95,17 @@ def unknown(words: list[str], command: Any) -> list[str]:
     return [option for option in options if option not in known | {"--help"}]
 
 
-def test_every_command_of_the_readme_exists(root: Path) -> None:
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "findings/README.md", "docs/**/*.md")
+"""Every page but the experiments names today's commands; those name the ones they were run with."""
+
+
+def pages(root: Path) -> list[Path]:
+    found = [path for pattern in PAGES for path in root.glob(pattern) if "_build" not in path.parts]
+    assert len(found) >= 60
+    return found
+
+
+def test_every_command_of_the_pages_exists(root: Path) -> None:
     from abair.cli import app
     from abair_registry.cli import app as registry_cli
 
@@ -103,17 +113,20 @@ def test_every_command_of_the_readme_exists(root: Path) -> None:
         "abair": typer.main.get_command(app.app),
         "abair-registry": typer.main.get_command(registry_cli.app),
     }
-    targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.M))
-    assert targets >= {"install", "demo", "test", "lint", "bench"}
+    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert targets >= {"install", "demo", "test", "lint", "docs", "bench"}
     lines = list(fenced_commands((root / "README.md").read_text(encoding="utf-8")))
     assert any(words[:2] == ["make", "demo"] for words in lines)
     assert any(words[:2] == ["make", "test"] for words in lines)
     assert any(words[:2] == ["abair", "restore"] for words in lines)
-    for words in lines:
-        if words[0] == "make":
-            assert {word for word in words[1:] if "=" not in word} <= targets, words
-        else:
-            assert unknown(words, commands[words[0]]) == [], words
+    for page in pages(root):
+        if page.parent.name == "experiments":
+            continue
+        for words in fenced_commands(page.read_text(encoding="utf-8")):
+            if words[0] == "make":
+                assert {word for word in words[1:] if "=" not in word} <= targets, (page.name, words)
+            else:
+                assert unknown(words, commands[Path(words[0]).name]) == [], (page.name, words)
 
 
 def test_a_command_that_does_not_exist_is_noticed() -> None:
@@ -132,15 +145,33 @@ def test_a_command_that_does_not_exist_is_noticed() -> None:
 
 
 def test_every_link_in_the_pages_leads_somewhere(root: Path) -> None:
-    pages = [root / "README.md", root / "CHANGELOG.md", *(root / "docs").rglob("*.md")]
     links = [
         (page, link)
-        for page in pages
+        for page in pages(root)
         for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
         if "://" not in link
     ]
-    assert len(links) > 10
+    assert len(links) > 100
     assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_path_that_a_page_names_is_there(root: Path) -> None:
+    """So that a module which moves takes the pages along that lead to it."""
+    named = [
+        (page, path)
+        for page in pages(root)
+        if page.name != "CHANGELOG.md"
+        for path in re.findall(
+            r"`((?:core|registry|migrations|tests|benchmarks|docs|findings)/[\w./-]*)`",
+            page.read_text(encoding="utf-8"),
+        )
+    ]
+    assert len(named) > 30
+    assert [f"{page.name}: {path}" for page, path in named if not (root / path).exists()] == []
+
+
+def test_the_readme_fits_on_two_screens(root: Path) -> None:
+    assert len((root / "README.md").read_text(encoding="utf-8").splitlines()) < 120
 
 
 def test_the_figures_on_the_pages_are_those_of_the_weights_that_ship(root: Path) -> None:

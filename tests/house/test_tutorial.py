@@ -1,6 +1,7 @@
-"""`docs/tutorial.md` does what it says: its snippets are run in order, in an environment made of wheels alone.
+"""`docs/tutorial/write-a-plugin.md` does what it says: its snippets are run in order.
 
-So a package from outside the repository, installed from its wheel beside the platform's, goes the whole way to live.
+The environment is made of wheels alone. So a package from outside the repository, installed
+from its wheel beside the platform's, goes the whole way to live.
 The network in the platform's wheel is exchanged for the tiny one, which is trained in seconds.
 """
 
@@ -26,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="the tutorial is written for a POSIX shell"),
 ]
 
-PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
+PAGE = Path(__file__).parents[2] / "docs" / "tutorial" / "write-a-plugin.md"
 SNIPPET = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 OURS = re.compile(r"_*(editable_*)?_*(impl_)?abair", re.IGNORECASE)
 """What the checkout put among the libraries."""

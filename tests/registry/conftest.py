@@ -15,13 +15,13 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from tests.conftest import pictures
-from tests.support.hostile import Plugin, Tiny
+from tests.support.plugin_package import Plugin, Tiny
 
 import abair_registry.registry
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.data.degrade import Degrader
 from abair.model.backbone import load_backbone
-from abair.training.adapter import AdaptTask
+from abair.training.adapter import AdapterTask
 from abair.training.loop import train
 from abair.training.settings import ADAPTING
 from abair_registry.cli import app
@@ -55,7 +55,7 @@ def trained(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     root = tmp_path_factory.mktemp("trained")
     backbone = load_backbone(bundle / "backbone.safetensors")
     settings = ADAPTING.model_copy(update={"steps": 200, "crop": 48, "batch": 8, "workers": 0, "validate_every": 200})
-    task = AdaptTask(
+    task = AdapterTask(
         backbone, "frost", Degrader({"frost": frost}), pictures(range(8)), pictures(range(8, 11)), settings
     )
     train(task, settings, root / "run", quiet=True)

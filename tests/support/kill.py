@@ -24,21 +24,24 @@ import abair.continual.refit
 from abair import Restorer
 from abair.deployment import read_deployment
 from abair_registry.db import queries
-from abair_registry.db.queries import Actor
+from abair_registry.db.audit import Actor
 from abair_registry.maintenance import integrity
-from abair_registry.operations import challenger, charts, lifecycle, lock, promotion
-from abair_registry.operations.pipeline import OperationOptions
+from abair_registry.operations import charts, lock
+from abair_registry.operations.lifecycle import Add, Disable, Enable, Remove, Retrain
+from abair_registry.operations.promotion import Promote, Rollback
+from abair_registry.operations.requests import Operation, OperationOptions
 from abair_registry.plugins import installed
 from abair_registry.registry import Registry, open_registry, sync_live_file
-from abair_registry.settings import Settings
+from abair_registry.settings import ChallengerConfig, Settings
 from abair_registry.tracking import sync
 from abair_registry.tracking.mlflow_client import Runs
 
 ME = Actor("me", "because")
-WISHES = OperationOptions(route="features", force=True)
+OPTIONS = OperationOptions(route="features", force=True)
 """So little is trained here that gates may refuse it, which is none of what is looked at."""
 KINDS = ("add", "review", "disable", "remove", "retrain", "promote", "rollback")
-FRESH = 25
+SMALL = ChallengerConfig(training_scenes=20, held_out=6, mixtures=8, full_steps=40)
+NEW_HOME = 25
 """Turns after which the home is a new one: a first `add` has more to do."""
 
 
@@ -46,7 +49,6 @@ def make_small() -> None:
     """As little work as has all the steps: what is killed is the bookkeeping, not the training."""
     torch.set_num_threads(1)
     abair.continual.refit.STEPS, abair.continual.refit.EPOCH = 120, 40
-    challenger.TRAINED, challenger.CHAINED, challenger.JUDGED, challenger.FULL_STEPS = 20, 8, 6, 40
     for name in ("bars", "confusion", "histograms", "sheet"):
         setattr(charts, name, _small_figure)
 
@@ -57,29 +59,25 @@ def _small_figure(*_: object) -> object:
     return Figure((1, 1))
 
 
-def operation(settings: Settings, bundle: Path, kind: str) -> None:
-    """One of the operations that are killed, whatever is live."""
+def run_operation(settings: Settings, bundle: Path, kind: str) -> None:
+    """Run one of the operations that are killed, whatever is live."""
     with open_registry(settings, bundle) as registry:
         with registry.database.read() as session:
             live = queries.live(session)
             assert live is not None
             labels, number = live.labels, live.number
             newest = queries.history(session)[0][0].number
-        leave_or_come = lifecycle.disable if "rain" in labels else lifecycle.enable
-        if kind == "add":
-            lifecycle.add(registry, "frost", ME, WISHES)
-        elif kind == "disable":
-            leave_or_come(registry, "rain", ME, WISHES)
-        elif kind == "review":
-            leave_or_come(registry, "rain", ME, replace(WISHES, review=True))
-        elif kind == "remove":
-            lifecycle.remove(registry, "frost", ME, WISHES)
-        elif kind == "retrain":
-            lifecycle.retrain(registry, ME, replace(WISHES, route="full"))
-        elif kind == "promote":
-            promotion.promote(registry, newest if newest != number else max(1, newest - 1), ME, force=True)
-        else:
-            promotion.rollback(registry, 1 if number != 1 else None, ME)
+        toggle = Disable if "rain" in labels else Enable
+        operations: dict[str, Operation] = {
+            "add": Add("frost", ME, OPTIONS),
+            "disable": toggle("rain", ME, OPTIONS),
+            "review": toggle("rain", ME, replace(OPTIONS, review=True)),
+            "remove": Remove("frost", ME, OPTIONS),
+            "retrain": Retrain(ME, replace(OPTIONS, route="full")),
+            "promote": Promote(newest if newest != number else max(1, newest - 1), ME, force=True),
+            "rollback": Rollback(1 if number != 1 else None, ME),
+        }
+        operations[kind].run(registry)
 
 
 def examine(settings: Settings, bundle: Path, photo: np.ndarray) -> None:
@@ -91,11 +89,11 @@ def examine(settings: Settings, bundle: Path, photo: np.ndarray) -> None:
         sync_live_file(registry)
         _invariants(registry)
         lock.recover(registry.database)
-        result = lifecycle.add(registry, "frost", ME, WISHES)
+        result = Add("frost", ME, OPTIONS).run(registry)
         assert result.outcome == "live", result
         runs = Runs(settings)
-        sync.agree(registry, runs)
-        assert sync.agree(registry, runs) == []
+        sync.reconcile(registry, runs)
+        assert sync.reconcile(registry, runs) == []
         assert runs.running() == []
         version = next(v for v in runs.versions() if v.number == runs.version("champion"))
         assert version.tags["abair.deployment"] == str(result.deployment)
@@ -116,7 +114,7 @@ def _invariants(registry: Registry) -> None:
             assert (plugin.id in serving) == (plugin.state == "live"), (plugin.name, plugin.state)
         numbers = [deployment.number for deployment, _ in queries.history(session)]
         assert numbers == list(range(len(numbers), 0, -1))
-        assert queries.served(session, live.number)
+        assert queries.was_live(session, live.number)
 
 
 def forked(work: Callable[[], None], kill_after: float | None = None) -> int:
@@ -148,19 +146,21 @@ def main(times: int, bundle: Path, homes: Path, urls: list[str]) -> int:
     killed = 0
     settings = Settings()
     for turn in range(times):
-        if turn % FRESH == 0:
-            number = turn // FRESH
+        if turn % NEW_HOME == 0:
+            number = turn // NEW_HOME
             home = homes / str(number)
             url = urls[number] if urls else None
-            settings = Settings(home=home, registry_url=url, clean_dir=Settings().clean_dir, samples=100)
+            settings = Settings(
+                home=home, registry_url=url, clean_dir=Settings().clean_dir, samples=100, challenger=SMALL
+            )
             began = time.monotonic()
-            assert forked(partial(operation, settings, bundle, "add")) == 0
+            assert forked(partial(run_operation, settings, bundle, "add")) == 0
             durations["add"] = time.monotonic() - began
         kind = chance.choice(KINDS)
         if kind == "add":  # at the end of each turn it is live
-            assert forked(partial(operation, settings, bundle, "remove")) == 0
+            assert forked(partial(run_operation, settings, bundle, "remove")) == 0
         began = time.monotonic()
-        code = forked(partial(operation, settings, bundle, kind), chance.uniform(0.0, durations[kind]))
+        code = forked(partial(run_operation, settings, bundle, kind), chance.uniform(0.0, durations[kind]))
         killed += code == -signal.SIGKILL
         durations[kind] *= 1.2
         if code != -signal.SIGKILL:

@@ -1,6 +1,6 @@
 """The command line `abair`: parse, call, print.
 
-Nothing heavy is imported before a command needs it, so that `--help` answers at once.
+Heavy modules are imported only by the commands that need them, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 import abair
-from abair.cli import bench, gallery, inputs, plugin, train
-from abair.cli.console import Reporter, bars, reporting
-from abair.cli.loading import load_restorer, load_synthesizers
+from abair.cli import bench, gallery, inputs, loading, plugin, train
+from abair.cli.console import Reporter, reporting, weight_bars
 from abair.cli.options import PLAIN, Bundle, Device, Json, MaxMegapixels, Paths, Policy, Precision, Recursive
 from abair.cli.run import run_app
 from abair.errors import AbairError
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from abair.inference.restorer import Restorer
 
 SMALLEST_TILE: Final = 64
-"""In pixels: that of `abair.inference.tiling`, whose import takes seconds and is spared here. A test holds them
-equal."""
+"""In pixels. A copy: importing `abair.inference.tiling` takes seconds. A test compares the two."""
 
 app = typer.Typer(name="abair", pretty_exceptions_enable=False, **PLAIN)
 app.add_typer(bench.app, name="bench")
@@ -35,7 +33,7 @@ app.add_typer(train.app, name="train")
 app.add_typer(plugin.app, name="plugin")
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"abair {abair.__version__}", flush=True)
         raise typer.Exit
@@ -44,72 +42,82 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _start(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say the version and exit.")
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Blind restoration of photos with noise, rain, haze, blur, low light, or several of them at once."""
+    """Restore photos damaged by noise, rain, haze, blur or low light, without being told which."""
 
 
 @app.command()
 def restore(
     paths: Paths,
     out: Annotated[
-        str, typer.Option("--out", "-o", metavar="FILE|DIR", help="One photo's file, or a folder, which is made.")
+        str,
+        typer.Option("--out", "-o", metavar="FILE|DIR", help="Output file, or a folder, which is made if needed."),
     ],
     recursive: Recursive = False,
     policy: Annotated[
-        Policy | None, typer.Option(help="Blend all adapters, or use the likeliest alone.  [default: soft]")
+        Policy | None,
+        typer.Option(help="Blend all adapters (soft), or use only the likeliest one (one-hot).  [default: soft]"),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(metavar="noise=0.7,blur=0.3", help="Your weights instead of an estimate; others are 0."),
+        typer.Option(
+            metavar="noise=0.7,blur=0.3",
+            help="Use these weights instead of the estimate, if you know what is wrong; other labels get 0.",
+        ),
     ] = None,
     tile: Annotated[
         int | None,
-        typer.Option(min=SMALLEST_TILE, metavar="N", help="Side of a tile in pixels: smaller needs less memory."),
+        typer.Option(
+            min=SMALLEST_TILE, metavar="N", help="Side of a tile in pixels; choose a smaller one if memory runs out."
+        ),
     ] = None,
     device: Device = "cpu",
-    precision: Annotated[Precision, typer.Option(help="Of the network's arithmetic.")] = Precision.float32,
+    precision: Annotated[
+        Precision, typer.Option(help="bfloat16 is faster on hardware that supports it, and slightly less exact.")
+    ] = Precision.float32,
     deployment: Bundle = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
-    show: Annotated[
-        Path | None, typer.Option("--page", metavar="FILE.html", help="Write a page of all photos before and after.")
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page", metavar="FILE.html", help="Also write a page that compares all photos before and after."
+        ),
     ] = None,
     max_megapixels: MaxMegapixels = 100.0,
     json: Json = False,
 ) -> None:
-    """Restore photos; what is wrong is found out.
+    """Restore photos; the damage is estimated for each photo.
 
-    Into a folder every photo keeps its name and format, with -r its sub-folder too; the ending of an output file
-    chooses its format. A folder's own photos are restored; -r restores those below it as well.
+    In an output folder, every photo keeps its name and format, and with -r its sub-folder. The
+    suffix of an output file chooses its format: JPEG, PNG, WebP, TIFF or BMP.
     """
-    given = inputs.parse_weights(weights) if weights is not None else None
-    if given is not None and policy is not None:
-        raise typer.BadParameter(
-            "given together with --weights, which leaves nothing to estimate", param_hint="--policy"
-        )
+    given_weights = inputs.parse_weights(weights) if weights is not None else None
+    if given_weights is not None and policy is not None:
+        raise typer.BadParameter("cannot be used with --weights, which replaces the estimate", param_hint="--policy")
     folder = inputs.output_is_folder(out, paths)
-    if show is not None:
-        gallery.check(show, out, overwrite=overwrite)
+    if page is not None:
+        gallery.check_page(page, out, overwrite=overwrite)
     with reporting(json_lines=json) as reporter:
-        if given is not None:
+        if given_weights is not None:
             from abair.deployment import read_deployment
 
-            with contextlib.suppress(AbairError):  # what is wrong with a deployment is told when it is loaded
-                inputs.check_labels(given, read_deployment(deployment).labels)
+            with contextlib.suppress(AbairError):  # loading reports what is wrong with a deployment
+                inputs.check_labels(given_weights, read_deployment(deployment).labels)
         found = inputs.find_inputs(paths, reporter, recursive=recursive, leave_out=Path(out) if folder else None)
-        jobs = inputs.plan(found, out, folder=folder)
-        jobs = inputs.ready(jobs, out, reporter, folder=folder, overwrite=overwrite)
-        restorer = _load(reporter, [str(job.source) for job in jobs], deployment, device, precision)
+        jobs = inputs.plan_jobs(found, out, folder=folder)
+        jobs = inputs.check_jobs(jobs, out, reporter, folder=folder, overwrite=overwrite)
+        restorer = _load_restorer(reporter, [str(job.source) for job in jobs], deployment, device, precision)
         if restorer is None:
             return
-        options = {"policy": (policy or Policy.soft).value, "weights": given, "tile": tile}
-        shown = gallery.opened(show) if show is not None else contextlib.nullcontext()
-        with shown as pictures, reporter.progress("Restoring", beside_stdout=json) as progress:
+        options = {"policy": (policy or Policy.soft).value, "weights": given_weights, "tile": tile}
+        open_page = gallery.open_gallery(page) if page is not None else contextlib.nullcontext()
+        with open_page as pictures, reporter.progress("Restoring", beside_stdout=json) as progress:
             for done, job in enumerate(jobs, 1):
                 record: dict[str, Any] = {}
                 with reporter.guard(str(job.source)):
-                    record = _restored(restorer, job, options, max_megapixels, overwrite, pictures)
+                    record = _restore_file(restorer, job, options, max_megapixels, overwrite, pictures)
                 if record and json:
                     reporter.result(record)
                 progress(done, len(jobs), str(job.source))
@@ -124,84 +132,92 @@ def estimate(
     max_megapixels: MaxMegapixels = 100.0,
     json: Json = False,
 ) -> None:
-    """Say what is wrong with photos.
+    """Estimate what is wrong with photos, without restoring them.
 
-    The weights of the degradations that are known, as bars or as JSON.
+    Prints the weight of each known degradation as a bar, or as JSON.
     """
-    from abair.images import photo_file
+    from abair import images
 
     with reporting(json_lines=json) as reporter:
         sources = []
         for found in inputs.find_inputs(paths, reporter, recursive=recursive):
             with reporter.guard(str(found.path)):
-                photo_file.probe(found.path)
+                images.probe(found.path)
                 sources.append(str(found.path))
-        restorer = _load(reporter, sources, deployment, device, Precision.float32)
+        restorer = _load_restorer(reporter, sources, deployment, device, Precision.float32)
         if restorer is None:
             return
-        with reporter.progress("Looking at", beside_stdout=True) as progress:
+        with reporter.progress("Estimating", beside_stdout=True) as progress:
             for done, source in enumerate(sources, 1):
-                seen: dict[str, float] = {}
+                weights: dict[str, float] = {}
                 with reporter.guard(source):
-                    seen = restorer.estimate(photo_file.read(Path(source), max_megapixels=max_megapixels).pixels)
-                if seen and json:
-                    reporter.result({"input": source, "weights": _rounded(seen)})
-                elif seen:
-                    print(one_line(source), *bars(seen), sep="\n", flush=True)
+                    weights = restorer.estimate(images.read(Path(source), max_megapixels=max_megapixels).pixels)
+                if weights and json:
+                    reporter.result({"input": source, "weights": _round(weights)})
+                elif weights:
+                    print(one_line(source), *weight_bars(weights), sep="\n", flush=True)
                 progress(done, len(sources), source)
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the table and the contact sheet go.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the tables and pictures.")] = Path("demo"),
     deployment: Bundle = None,
 ) -> None:
-    """Damage sample photos, restore and measure them.
+    """Damage sample photos, restore them blind, and measure the result.
 
-    By every installed plugin and two mixtures; restored blind; a table and a contact sheet.
+    The damage is made by every installed plugin and by two mixtures. Prints a table and writes a
+    contact sheet.
     """
     with reporting() as reporter:
         from abair.evaluation.demo import FILES, run_demo
+        from abair.evaluation.reports.markdown import overview
 
-        synthesizers = load_synthesizers(reporter)
-        restorer = load_restorer(deployment)
+        synthesizers = loading.load_synthesizers(reporter)
+        restorer = loading.load_restorer(deployment)
         with reporter.progress("Restoring") as progress:
             report = run_demo(restorer, synthesizers, out, progress=progress)
-        print(report.markdown(), flush=True)
-        reporter.say(f"written to {out}: {', '.join(FILES)}")
+        print(overview(report), flush=True)
+        reporter.log(f"written to {out}: {', '.join(FILES)}")
 
 
-def _load(
+def _load_restorer(
     reporter: Reporter, sources: Sequence[str], deployment: str | None, device: str, precision: Precision
 ) -> Restorer | None:
-    """The restorer if there is anything to do and it can be loaded; the latter fails all `sources` at once."""
+    """Load the restorer; return None if there is nothing to do.
+
+    If loading fails, that fails all `sources`; return None then, too.
+    """
     try:
-        return load_restorer(deployment, device, precision) if sources else None
+        return loading.load_restorer(deployment, device, precision) if sources else None
     except Exception as error:
         reporter.fail(error, *sources)
         return None
 
 
-def _restored(
+def _restore_file(
     restorer: Restorer,
     job: inputs.Job,
     options: Mapping[str, Any],
     max_megapixels: float,
     overwrite: bool,
-    pictures: gallery.Page | None,
+    pictures: gallery.Gallery | None,
 ) -> dict[str, Any]:
-    """Restore one file; a function of its own, so that nothing of one photo is kept while the next is read."""
-    from abair.images import photo_file
+    """Restore one file and return its JSON record.
 
-    photo = photo_file.read(job.source, max_megapixels=max_megapixels)
+    A function of its own, so that no photo stays in memory while the next one is read.
+    """
+    from abair import images
+
+    photo = images.read(job.source, max_megapixels=max_megapixels)
     restored = restorer(photo.pixels, **options)
-    photo_file.write(job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format)
+    images.write(job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format)
     if pictures is not None:
         pictures.add(str(job.source), photo, restored.image, restored.weights)
     return {
         "input": str(job.source),
         "output": str(job.target),
-        "weights": _rounded(restored.weights),
+        "weights": _round(restored.weights),
         "policy": restored.policy,
         "seconds": round(restored.seconds, 4),
         "megapixels": restored.megapixels,
@@ -209,17 +225,17 @@ def _restored(
     }
 
 
-def _rounded(weights: Mapping[str, float]) -> dict[str, float]:
+def _round(weights: Mapping[str, float]) -> dict[str, float]:
     return {label: round(float(weight), 6) for label, weight in weights.items()}
 
 
 def run(arguments: Sequence[str]) -> int:
-    """One call of the command line; returns the exit code and never raises for anything but `SystemExit`."""
+    """Call the command line and return its exit code; raises nothing but `SystemExit`."""
     return run_app(app, "abair", arguments)
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     sys.exit(run(sys.argv[1:]))
 
 

@@ -1,112 +1,132 @@
-"""`abair bench`: the paper's tables on test sets, and the speed on this machine."""
+"""`abair bench`: quality on test sets, speed on this machine, and experiments on the method."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import BaseModel
 
 from abair.cli import loading
-from abair.cli.console import reporting
-from abair.cli.options import PLAIN, Bundle, Device, names_in
+from abair.cli.console import Reporter, reporting
+from abair.cli.options import PLAIN, Bundle, Device, parse_names
 
 if TYPE_CHECKING:
     from abair.evaluation.results import QualityReport
 
-app = typer.Typer(help="Measure: quality on test sets, speed on this machine.", **PLAIN)
+app = typer.Typer(help="Measure quality on test sets and speed on this machine.", **PLAIN)
+
+CleanPhotoFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Folder of clean photos for training and evaluation.  [default: sample photos, dead leaves]",
+    ),
+]
 
 
 @app.command()
 def quality(
-    data: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the test sets.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the test sets.")],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where results.json, the table and the radar plot go.")
+        Path, typer.Option(metavar="DIR", help="Folder for results.json, table.md and the radar plot.")
     ] = Path("bench"),
     sets: Annotated[
         str | None,
-        typer.Option(metavar="KEY,KEY", help="Sets or tables, such as five_tasks.  [default: all that are there]"),
+        typer.Option(
+            metavar="KEY,KEY", help="Measure only these sets or tables, such as five_tasks.  [default: all found]"
+        ),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", dir_okay=False, help="Write the whole report there, too, as a Markdown page."),
+        typer.Option(metavar="FILE", dir_okay=False, help="Also write the report to this file, as a Markdown page."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many photos a set.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Measure only the first N photos of each set, for a quick try."),
+    ] = None,
     device: Device = "cpu",
     deployment: Bundle = None,
 ) -> None:
-    """PSNR and SSIM on test sets.
+    """Measure PSNR and SSIM on test sets.
 
-    The paper's tables: five and three tasks, unseen sets, unseen degradations, mixtures, clean photos; with the
-    estimator's confusion matrix, and the protocol that they were made by. Public sets are found as they are
-    distributed.
+    Prints the paper's tables (five and three tasks, unseen sets, unseen degradations, mixtures,
+    clean photos), the estimator's confusion matrix, and the protocol. Public test sets are found in
+    the layout in which they are distributed; any other folder of pairs is measured under its name.
     """
-    names = names_in(sets, "--sets") if sets is not None else None
+    names = parse_names(sets, "--sets") if sets is not None else None
     with reporting() as reporter:
         from abair.evaluation.benchmark import evaluate, weights_hash
         from abair.evaluation.datasets.find import find_sets
-        from abair.evaluation.reports.radar import check_drawing
+        from abair.evaluation.reports.drawing import require_matplotlib
+        from abair.evaluation.reports.markdown import overview
+        from abair.evaluation.reports.write import write_results
 
-        check_drawing()
+        require_matplotlib("radar plot")
         found = find_sets(data, loading.load_synthesizers(reporter), names, limit=limit)
         for name, reason in found.missing.items():
-            reporter.say(f"warning: test set {name} is not measured: {reason}")
+            reporter.log(f"warning: test set {name} is not measured: {reason}")
         restorer = loading.load_restorer(deployment, device)
-        marks = weights_hash(restorer.deployment)
+        digest = weights_hash(restorer.deployment)
         with reporter.progress("Measuring") as progress:
-            report = evaluate(restorer, found.sets, missing=found.missing, weights_sha256=marks, progress=progress)
-        paths = list(report.write(out))
+            report = evaluate(restorer, found.sets, missing=found.missing, weights_sha256=digest, progress=progress)
+        paths = write_results(report, out)
         if results is not None:
-            given = {"--sets": sets, "--limit": limit, "--device": device, "--deployment": deployment, "--out": out}
-            paths += _write_page(report, data, results, given)
-        print(report.markdown(), flush=True)
+            options = {"--sets": sets, "--limit": limit, "--device": device, "--deployment": deployment, "--out": out}
+            paths += _write_page(report, data, results, options)
+        print(overview(report), flush=True)
         for problem in report.problems:
             reporter.failures += 1
-            reporter.say(problem)
-        reporter.say(f"written: {', '.join(map(str, paths))}")
+            reporter.log(problem)
+        reporter.log(f"written: {', '.join(map(str, paths))}")
 
 
 def _write_page(report: QualityReport, data: Path, page: Path, options: Mapping[str, object]) -> list[Path]:
-    """The page and, beside it, its picture.
-
-    Where the sets lie on this machine is nobody's business: an absolute path becomes one to somewhere.
+    """Write the page and its radar plot beside it; absolute paths are shortened to `path/to/NAME`.
 
     Raises:
         ImageError: a file cannot be written.
     """
     from abair.errors import ImageError
     from abair.evaluation.reports.markdown import results_page
+    from abair.evaluation.reports.write import write_radar
     from abair.files import write_text
 
     defaults = {"--out": "bench", "--device": "cpu"}
-    words = ["abair", "bench", "quality", "--data", _somewhere(data), "--results", _somewhere(page)]
+    words = ["abair", "bench", "quality", "--data", _shorten(data), "--results", _shorten(page)]
     for name, value in options.items():
         if value is not None and str(value) != defaults.get(name):
-            words += [name, _somewhere(Path(value)) if isinstance(value, Path) else str(value)]
+            words += [name, _shorten(Path(value)) if isinstance(value, Path) else str(value)]
     try:
-        radar = report.write_radar(page.with_name(f"{page.stem}-radar.png"))
-        text = results_page(report, shlex.join(words), radar[0].name if radar else None)
-        write_text(page, text.replace(f"{data}{os.sep}", f"{_somewhere(data)}/"))
+        radar = write_radar(report, page.with_name(f"{page.stem}-radar.png"))
+        text = results_page(report, shlex.join(words), radar.name if radar else None)
+        write_text(page, text.replace(f"{data}{os.sep}", f"{_shorten(data)}/"))
     except OSError as error:
         raise ImageError(f"{page}: cannot be written ({error.strerror or error}); choose another --results") from None
-    return [page, *radar]
+    return [page, *([radar] if radar else [])]
 
 
-def _somewhere(path: Path) -> str:
+def _shorten(path: Path) -> str:
+    """Return an absolute path without the folders of this machine, which nobody else has."""
     return f"path/to/{path.name}" if path.is_absolute() else path.as_posix()
 
 
 @app.command()
 def speed(
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write speed.json and speed.md there, too.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write speed.json and speed.md to this folder.")
+    ] = None,
     deployment: Bundle = None,
 ) -> None:
-    """Megapixels a second.
+    """Measure the speed on this machine in megapixels per second.
 
-    And what the estimate and the blend cost, against the bare backbone and against PEFT.
+    Compares the blended network with the bare backbone and with PEFT, and times the estimator and
+    the blend.
     """
     with reporting() as reporter:
         from abair.evaluation.speed import measure_speed
@@ -114,91 +134,108 @@ def speed(
         restorer = loading.load_restorer(deployment)
         with reporter.progress("Timing") as progress:
             report = measure_speed(restorer, progress=progress)
-        print(report.markdown(), flush=True)
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "speed.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            (out / "speed.md").write_text(report.markdown(), encoding="utf-8")
+        if out is None:
+            print(report.markdown(), flush=True)
+        else:
+            _write_and_print(report, report.markdown(), out, "speed", reporter)
 
 
 @app.command()
 def ablations(
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Clean photos.  [default: sample photos, dead leaves]")
-    ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="For checkpoints and tables.")] = Path("ablations"),
-    minutes: Annotated[float, typer.Option(min=0.01, help="Of each run; there are four, and four an adapter.")] = 10.0,
+    data: CleanPhotoFolder = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for checkpoints and tables.")] = Path("ablations"),
+    minutes: Annotated[
+        float, typer.Option(min=0.01, help="Training time of each run: four runs, and four more per adapter.")
+    ] = 10.0,
     labels: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Degradations.  [default: those of the deployment]")
+        str | None,
+        typer.Option(metavar="A,B,...", help="Degradations to train on.  [default: those of the deployment]"),
     ] = None,
     adapters: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Those that adapters are trained for.")
+        str, typer.Option(metavar="A,B,...", help="Degradations to train adapters for.")
     ] = "noise,rain",
     deployment: Bundle = None,
 ) -> None:
-    """What the parts of the method are worth: each is left out in turn, and all are trained for the same time.
+    """Measure what each part of the method contributes.
 
-    Phase I without CutMix and without the segmentation head, adapters of rank 2 to 16 against one network trained
-    jointly, estimators that see less. What was cut off goes on.
+    Trains variants for the same time: phase I without CutMix and without the segmentation head,
+    adapters of rank 2 to 16 against one network trained jointly, estimators with fewer features.
+    Run the command again to continue after an interruption.
     """
+    adapter_labels = parse_names(adapters, "--adapters")
+    chosen_labels = parse_names(labels, "--labels") if labels is not None else None
     with reporting() as reporter:
-        from abair.training.run import photos_of
+        from abair.training.inputs import read_photos
 
-        restored_by = loading.load_restorer(deployment).deployment
-        wanted = names_in(labels, "--labels") if labels is not None else restored_by.labels[:-1]
-        learnt = names_in(adapters, "--adapters")
+        base = loading.load_restorer(deployment).deployment
+        trained_labels = chosen_labels or base.labels[:-1]
         found = loading.load_synthesizers(reporter)
-        if missing := [name for name in (*wanted, *learnt) if name not in found]:
-            raise typer.BadParameter(f"{missing[0]}: no usable plugin declares it; see: abair plugin list")
+        _check_declared([*trained_labels, *adapter_labels], found)
         from abair.evaluation.ablations import ablate
-        from abair.files import write_text
 
-        photos, held_out = photos_of(data)
-        done = ablate(
-            {name: found[name] for name in sorted({*wanted, *learnt})}, photos, held_out,
-            restored_by.find(restored_by.backbone.file), out, minutes=minutes, adapters=learnt, say=reporter.say,
+        photos, held_out = read_photos(data)
+        report = ablate(
+            {name: found[name] for name in sorted({*trained_labels, *adapter_labels})}, photos, held_out,
+            base.find(base.backbone.file), out, minutes=minutes, adapters=adapter_labels, log=reporter.log,
         )  # fmt: skip
-        write_text(out / "ablations.json", done.model_dump_json(indent=1) + "\n")
-        write_text(out / "ablations.md", done.markdown())
-        print(done.markdown(), flush=True)
-        reporter.say(f"written: {out / 'ablations.json'}, {out / 'ablations.md'}")
+        _write_and_print(report, report.markdown(), out, "ablations", reporter)
 
 
 @app.command()
 def joint(
     new: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Installed degradations, each one more than those before.")
+        str, typer.Option(metavar="A,B,...", help="Installed degradations to add, one after the other.")
     ] = "jpeg,bitdepth,snow",
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Clean photos.  [default: sample photos, dead leaves]")
-    ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="For checkpoints and tables.")] = Path("joint"),
-    minutes: Annotated[float, typer.Option(min=0.01, help="Of each joint training.")] = 10.0,
+    data: CleanPhotoFolder = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for checkpoints and tables.")] = Path("joint"),
+    minutes: Annotated[float, typer.Option(min=0.01, help="Time of each joint training.")] = 10.0,
     deployment: Bundle = None,
 ) -> None:
-    """What one more degradation costs: its adapter, or the whole network trained on all of them once more.
+    """Measure what one more degradation costs, by an adapter and by joint training.
 
-    The second begins with the backbone's weights; it is told when it is as good as the adapters. What was cut off goes
-    on.
+    Joint training starts from the backbone's weights and trains the whole network on all
+    degradations; the table says when it is as good as the adapters. Run the command again to
+    continue after an interruption.
     """
+    added = parse_names(new, "--new")
     with reporting() as reporter:
         from abair.discovery import discover
-        from abair.evaluation.joint_training import compare
-        from abair.files import write_text
-        from abair.training.run import photos_of
+        from abair.evaluation.joint_training import compare_costs
+        from abair.training.inputs import read_photos
 
-        restored_by = loading.load_restorer(deployment).deployment
-        added = names_in(new, "--new")
+        base = loading.load_restorer(deployment).deployment
         found = discover().found
-        wanted = (*(label for label in restored_by.labels[:-1] if label not in added), *added)
-        if missing := [name for name in wanted if name not in found]:
-            raise typer.BadParameter(f"{missing[0]}: no usable plugin declares it; see: abair plugin list")
-        photos, held_out = photos_of(data)
-        costs = compare(
-            {name: found[name] for name in wanted}, added, photos, held_out,
-            restored_by.find(restored_by.backbone.file), out, minutes=minutes, say=reporter.say,
+        names = (*(label for label in base.labels[:-1] if label not in added), *added)
+        _check_declared(names, found)
+        photos, held_out = read_photos(data)
+        report = compare_costs(
+            {name: found[name] for name in names}, added, photos, held_out, base.find(base.backbone.file), out,
+            minutes=minutes, log=reporter.log,
         )  # fmt: skip
-        write_text(out / "joint.json", costs.model_dump_json(indent=1) + "\n")
-        write_text(out / "joint.md", costs.markdown())
-        print(costs.markdown(), flush=True)
-        reporter.say(f"written: {out / 'joint.json'}, {out / 'joint.md'}")
+        _write_and_print(report, report.markdown(), out, "joint", reporter)
+
+
+def _check_declared(names: Sequence[str], declared: Collection[str]) -> None:
+    if missing := [name for name in names if name not in declared]:
+        raise typer.BadParameter(f"{missing[0]}: no usable plugin declares it; see: abair plugin list")
+
+
+def _write_and_print(report: BaseModel, table: str, folder: Path, stem: str, reporter: Reporter) -> None:
+    """Write the report as JSON and Markdown, and print the Markdown.
+
+    Raises:
+        ImageError: the folder or a file cannot be written.
+    """
+    from abair.errors import ImageError
+    from abair.files import write_text
+
+    paths = folder / f"{stem}.json", folder / f"{stem}.md"
+    try:
+        write_text(paths[0], report.model_dump_json(indent=1) + "\n")
+        write_text(paths[1], table)
+    except OSError as error:
+        raise ImageError(
+            f"{folder}: the report cannot be written ({error.strerror or error}); choose another --out"
+        ) from None
+    print(table, flush=True)
+    reporter.log(f"written: {', '.join(map(str, paths))}")

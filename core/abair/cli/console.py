@@ -1,6 +1,7 @@
-"""What the commands say and where: results on stdout, everything for people on stderr, each failure in one line.
+"""Output of the commands: results on stdout, messages and failures on stderr, one line each.
 
-With JSON lines stdout holds nothing else. No traceback reaches a user; with `ABAIR_DEBUG=1` it stands above the line.
+With `--json`, stdout holds JSON lines and nothing else. Users see no tracebacks; with
+`ABAIR_DEBUG=1` a traceback precedes each failure's line.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Progress = Callable[[int, int, str], None]
-"""Called with what is done, how much there is, and the name of what was done last."""
+"""Called with the number of items done, the number of all, and the name of the last one."""
 
 program: ContextVar[str] = ContextVar("program", default="abair")
-"""The command line that speaks: its name begins every line for people."""
+"""The name of the command line, which begins every message."""
 
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")  # PyTorch's words, in a RuntimeError
 
 
 class Reporter:
-    """Says what one command has to say, and counts what failed.
+    """Writes the messages of one command and counts its failures.
 
-    `json_lines` turns results and failures into one JSON object a line on stdout.
+    With `json_lines`, results and failures are also JSON objects on stdout, one per line.
     """
 
     def __init__(self, *, json_lines: bool = False) -> None:
@@ -43,42 +44,46 @@ class Reporter:
         self.failures = 0
         self._console: Console | None = None
 
-    def say(self, text: str) -> None:
-        """One line for people, on stderr, above the progress bar if there is one."""
+    def log(self, text: str) -> None:
+        """Write one line to stderr, above the progress bar if there is one."""
         line = f"{program.get()}: {one_line(text)}"
-        with contextlib.suppress(OSError, ValueError):  # stderr may be closed; that must not end the work
+        with contextlib.suppress(OSError, ValueError):  # a closed stderr must not end the work
             if self._console is not None:
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             else:
                 print(line, file=sys.stderr, flush=True)
 
     def fail(self, error: BaseException, *sources: str, about: str = "") -> None:
-        """Count a failure and say it in one line that names `about`; as JSON, once for each of the inputs it cost."""
+        """Count a failure and log it in one line that names `about`.
+
+        With `json_lines`, also write one JSON object for each input in `sources`.
+        """
         self.failures += 1
         text = one_line(explain(error, about))
-        if debugging():
+        if debug_enabled():
             traceback.print_exception(error)
-        self.say(text)
+        self.log(text)
         for source in sources if self.json_lines else ():
             self.result({"input": source, "error": text})
 
     @contextlib.contextmanager
     def guard(self, source: str) -> Iterator[None]:
-        """What fails inside costs one line and the input `source`, nothing else; Ctrl-C goes through."""
+        """Turn an exception into a failure of the input `source`; Ctrl-C passes through."""
         try:
             yield
         except Exception as error:
             self.fail(error, source, about=source)
 
     def result(self, record: Mapping[str, Any]) -> None:
-        """One JSON object as one line on stdout, there at once for whoever reads it."""
+        """Write one JSON object as one line to stdout, without buffering."""
         print(json.dumps(record), flush=True)
 
     @contextlib.contextmanager
     def progress(self, title: str, *, beside_stdout: bool = False) -> Iterator[Progress]:
-        """A progress bar on stderr if that is a terminal, cleared at the end; else nothing.
+        """Show a progress bar on stderr and clear it at the end; without a terminal, do nothing.
 
-        `beside_stdout`: the command writes to stdout while it works, so on a shared terminal there is no bar.
+        Set `beside_stdout` if the command writes to stdout while it works: then there is no bar on
+        a terminal that shows both.
         """
         if not sys.stderr.isatty() or (beside_stdout and sys.stdout.isatty()):
             yield lambda _done, _total, _name: None
@@ -103,8 +108,8 @@ class Reporter:
 
     @contextlib.contextmanager
     def log_lines(self) -> Iterator[None]:
-        """Warnings of the logger `abair` (16 bit reduced to 8, an unreadable EXIF block) as one line each."""
-        logger, handler = logging.getLogger("abair"), _Lines(self)
+        """Write warnings of the logger `abair` (such as 16 bits reduced to 8) as one line each."""
+        logger, handler = logging.getLogger("abair"), _ReporterHandler(self)
         logger.addHandler(handler)
         try:
             yield
@@ -114,7 +119,7 @@ class Reporter:
 
 @contextlib.contextmanager
 def reporting(*, json_lines: bool = False) -> Iterator[Reporter]:
-    """A command's reporter, to which warnings of the log go too; at the end what failed becomes the exit code.
+    """Yield a command's reporter, which also logs warnings; at the end set the exit code.
 
     Raises:
         typer.Exit: something failed.
@@ -126,58 +131,57 @@ def reporting(*, json_lines: bool = False) -> Iterator[Reporter]:
         raise typer.Exit(1)
 
 
-class _Lines(logging.Handler):
-    """Hands warnings to a reporter."""
+class _ReporterHandler(logging.Handler):
+    """Passes warnings to a reporter."""
 
     def __init__(self, reporter: Reporter) -> None:
         super().__init__(logging.WARNING)
         self.reporter = reporter
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.reporter.say(f"warning: {record.getMessage()}")
+        self.reporter.log(f"warning: {record.getMessage()}")
 
 
 def explain(error: BaseException, about: str = "") -> str:
-    """What went wrong, for people; it names `about` in any case."""
+    """Return an error's text for users; it always names `about`."""
     text = str(error)
     if isinstance(error, AbairError):
-        said = text
+        message = text
     elif isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in text.lower() for words in _OUT_OF_MEMORY)
     ):
-        said = "not enough memory; close other programs or use smaller tiles (--tile)"
+        message = "not enough memory; close other programs or use smaller tiles (--tile)"
     elif isinstance(error, OSError):
-        # what has no name is a stream: nearly always stdout, on a disk that is full
-        named = f"{error.filename}: " if error.filename else "writing: "
-        said = f"{named}{error.strerror or text or type(error).__name__}"
+        # an error without a file name comes from a stream: nearly always stdout, on a full disk
+        prefix = f"{error.filename}: " if error.filename else "writing: "
+        message = f"{prefix}{error.strerror or text or type(error).__name__}"
     else:
-        said = (
-            f"unexpected {type(error).__name__}{f' ({text})' if text else ''}; ABAIR_DEBUG=1 shows where it came from"
-        )
-    return said if about in said or repr(about) in said else f"{about}: {said}"
+        detail = f" ({text})" if text else ""
+        message = f"unexpected {type(error).__name__}{detail}; set ABAIR_DEBUG=1 to see the traceback"
+    return message if about in message or repr(about) in message else f"{about}: {message}"
 
 
-def bars(weights: Mapping[str, float], width: int = 24) -> Iterable[str]:
-    """The weights as bars, one line a label; in ASCII where stdout cannot show blocks."""
+def weight_bars(weights: Mapping[str, float], width: int = 24) -> Iterable[str]:
+    """Yield one bar per label, of at most `width` characters; in ASCII if stdout is not UTF-8."""
     block = "█" if (getattr(sys.stdout, "encoding", "") or "").lower().startswith("utf") else "#"
     longest = max(map(len, weights), default=0)
     for label, weight in weights.items():
         yield f"  {label:<{longest}}  {weight:4.2f}  {block * round(weight * width)}".rstrip()
 
 
-def debugging() -> bool:
-    """Whether `ABAIR_DEBUG` asks for tracebacks."""
+def debug_enabled() -> bool:
+    """Return whether `ABAIR_DEBUG` asks for tracebacks."""
     return os.environ.get("ABAIR_DEBUG", "") not in {"", "0"}
 
 
-def settle_stdout() -> None:
-    """Write out what is buffered for stdout; if that cannot be, drop it, or Python would complain at exit."""
+def flush_stdout() -> None:
+    """Flush stdout; if that fails, drop its buffer, or Python would complain at exit."""
     if sys.stdout is None:
         return
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, sys.stdout.fileno())
+            os.close(devnull)

@@ -1,4 +1,4 @@
-"""Which inputs go to which outputs: settled and checked before any work, so that no photo is restored in vain."""
+"""Plan which input is written to which output, before any photo is restored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from abair.text import one_line
 
 @dataclass(frozen=True)
 class Input:
-    """A file to read, and its name below the output folder: with its sub-folder if it was found in one."""
+    """A file to read; `relative` is its path below the output folder."""
 
     path: Path
     relative: Path
@@ -25,18 +25,18 @@ class Input:
 
 @dataclass(frozen=True)
 class Job:
-    """A file to read and the file to write; `keep_format`: in the format that was read, whatever its name says."""
+    """A file to read and the file to write; `keep_format` ignores the target's suffix."""
 
     source: Path
     target: Path
     keep_format: bool
 
 
-def unique(paths: Sequence[str]) -> list[str]:
-    """The paths without those that say the same again.
+def drop_duplicates(paths: Sequence[str]) -> list[str]:
+    """Return the paths in order, each file or folder once.
 
     Raises:
-        typer.BadParameter: there is none, or one is empty.
+        typer.BadParameter: there is no path, or one is empty.
     """
     if not paths or "" in paths:
         raise typer.BadParameter("found an empty path, expected photos or folders", param_hint="PATHS")
@@ -49,21 +49,24 @@ def unique(paths: Sequence[str]) -> list[str]:
 def find_inputs(
     paths: Sequence[str], reporter: Reporter, *, recursive: bool = False, leave_out: Path | None = None
 ) -> list[Input]:
-    """The files that the paths name: a file itself, of a folder its photos, with `recursive` those below it too.
+    """Return the files to read: files as they are named, and the photos in folders.
 
-    In folders only names with a photo's ending count; hidden files and folders, links to folders, and the folder
-    `leave_out` are passed over. A folder that holds no photos or cannot be read is reported; the others go on.
+    With `recursive`, also the photos in sub-folders. In folders, only names with a photo's suffix
+    count; hidden files and folders, links to folders, and the folder `leave_out` are skipped. A
+    folder without photos or one that cannot be read is reported, and the others are still searched.
     """
     found: dict[str, Input] = {}
-    for given in unique(paths):
+    for given in drop_duplicates(paths):
         path = Path(given)
         if not path.is_dir():
             found.setdefault(os.path.abspath(path), Input(path, Path(path.name)))
             continue
         with reporter.guard(given):
-            inside = list(_photos(path, recursive, leave_out, reporter))
+            inside = list(_find_photos(path, recursive, leave_out, reporter))
             if not inside:
-                where, hint = ("in or below it", "") if recursive else ("directly in it", "; -r looks below it, too")
+                where, hint = (
+                    ("in it or its sub-folders", "") if recursive else ("directly in it", "; use -r for sub-folders")
+                )
                 raise ImageError(f"{given}: found no photos {where}, expected at least one{hint}")
             for photo in inside:
                 found.setdefault(os.path.abspath(photo), Input(photo, photo.relative_to(path)))
@@ -71,38 +74,41 @@ def find_inputs(
 
 
 def output_is_folder(out: str, paths: Sequence[str]) -> bool:
-    """Whether `-o` names a folder: it says so or is one, or it must be because there is more than one file to write.
+    """Return whether the value of `-o` names a folder.
 
-    A name without an ending is a folder, too: the ending of a file is what chooses its format.
+    It does if it ends in a slash, if there is more than one file to write, or if it has no suffix,
+    since a file's suffix chooses its format.
 
     Raises:
-        typer.BadParameter: it is a file, but there are several inputs.
+        typer.BadParameter: it names a file, but there are several inputs.
     """
-    from abair.images.photo_file import SUFFIXES
+    from abair.images import SUFFIXES
 
     if not out:
         raise typer.BadParameter("found an empty name, expected a file or a folder", param_hint="-o")
-    path, given = Path(out), unique(paths)
+    path, sources = Path(out), drop_duplicates(paths)
     if out.endswith(tuple(filter(None, (os.sep, os.altsep)))) or path.is_dir():
         return True
-    if len(given) == 1 and not Path(given[0]).is_dir():
+    if len(sources) == 1 and not Path(sources[0]).is_dir():
         return not path.exists() and not path.suffix
     if path.exists() or path.suffix.lower() in SUFFIXES:
-        several = f"{len(given)} inputs" if len(given) > 1 else "a folder as input"
-        raise typer.BadParameter(f"found the file {out} for {several}, expected a folder (fixed/)", param_hint="-o")
+        several = f"{len(sources)} inputs" if len(sources) > 1 else "a folder as input"
+        raise typer.BadParameter(
+            f"found the file {out} for {several}, expected a folder, for example fixed/", param_hint="-o"
+        )
     return True
 
 
-def plan(inputs: Sequence[Input], out: str, *, folder: bool) -> list[Job]:
-    """One job an input: into the folder under its own name and format, or to the file `out`.
+def plan_jobs(inputs: Sequence[Input], out: str, *, folder: bool) -> list[Job]:
+    """Return one job per input: into the folder with its name and format, or to the file `out`.
 
     Raises:
-        typer.BadParameter: two inputs would write the same output; both are named.
+        typer.BadParameter: two inputs have the same output.
     """
-    jobs = [Job(found.path, Path(out) / found.relative if folder else Path(out), folder) for found in inputs]
-    taken: dict[str, Path] = {}
+    jobs = [Job(one.path, Path(out) / one.relative if folder else Path(out), folder) for one in inputs]
+    sources: dict[str, Path] = {}
     for job in jobs:
-        other = taken.setdefault(os.path.normcase(os.path.abspath(job.target)), job.source)
+        other = sources.setdefault(os.path.normcase(os.path.abspath(job.target)), job.source)
         if other is not job.source:
             raise typer.BadParameter(
                 f"{other} and {job.source} would both be written to {job.target}; restore them into different folders",
@@ -111,40 +117,40 @@ def plan(inputs: Sequence[Input], out: str, *, folder: bool) -> list[Job]:
     return jobs
 
 
-def ready(jobs: Sequence[Job], out: str, reporter: Reporter, *, folder: bool, overwrite: bool) -> list[Job]:
-    """The jobs whose input has a photo's header and whose output can be written; folders are made.
+def check_jobs(jobs: Sequence[Job], out: str, reporter: Reporter, *, folder: bool, overwrite: bool) -> list[Job]:
+    """Return the jobs that can be done: the input is a photo and the output can be written.
 
-    Each of the others is reported.
+    Makes the folders, and reports each of the other jobs.
     """
-    from abair.images import photo_file
+    from abair import images
 
     if folder and jobs:
         try:
-            _make(Path(out))
+            _make_folder(Path(out))
         except ImageError as error:
             reporter.fail(error, *(str(job.source) for job in jobs))
             return []
     possible = []
     for job in jobs:
         with reporter.guard(str(job.source)):
-            photo_file.probe(job.source)
+            images.probe(job.source)
             if folder:
-                _make(job.target.parent)
+                _make_folder(job.target.parent)
             if not overwrite and job.target.exists() and job.target.samefile(job.source):
                 raise ImageError(
                     f"{job.source}: found the input itself as its output, expected another file; "
                     "choose another -o, or use --overwrite to replace the input"
                 )
-            photo_file.check_output(job.target, overwrite=overwrite)
+            images.check_output(job.target, overwrite=overwrite)
             possible.append(job)
     return possible
 
 
 def parse_weights(text: str) -> dict[str, float]:
-    """`noise=0.7,blur=0.3` as a mapping; whether the labels exist is not looked at.
+    """Parse `noise=0.7,blur=0.3`; labels are not compared with a deployment's.
 
     Raises:
-        typer.BadParameter: another form, a number outside [0, 1], or a label twice.
+        typer.BadParameter: the form is another, a number is outside [0, 1], or a label comes twice.
     """
     weights: dict[str, float] = {}
     for part in text.split(","):
@@ -165,10 +171,10 @@ def parse_weights(text: str) -> dict[str, float]:
 
 
 def check_labels(weights: dict[str, float], labels: Sequence[str]) -> None:
-    """Compare the weights' labels with the deployment's.
+    """Check that the deployment has all labels that weights were given for.
 
     Raises:
-        typer.BadParameter: one is not among them.
+        typer.BadParameter: it lacks one.
     """
     if unknown := [label for label in weights if label not in labels]:
         raise typer.BadParameter(
@@ -176,11 +182,11 @@ def check_labels(weights: dict[str, float], labels: Sequence[str]) -> None:
         )
 
 
-def _photos(folder: Path, recursive: bool, leave_out: Path | None, reporter: Reporter) -> Iterator[Path]:
-    """The photos of a folder in the order of their names, sub-folders after the files."""
-    from abair.images.photo_file import SUFFIXES
+def _find_photos(folder: Path, recursive: bool, leave_out: Path | None, reporter: Reporter) -> Iterator[Path]:
+    """Yield the photos of a folder in the order of their names, those of sub-folders last."""
+    from abair.images import SUFFIXES
 
-    def unreadable(error: OSError) -> None:
+    def on_error(error: OSError) -> None:
         if Path(error.filename) == folder:
             raise error
         reporter.fail(error, str(error.filename), about=str(error.filename))
@@ -188,7 +194,7 @@ def _photos(folder: Path, recursive: bool, leave_out: Path | None, reporter: Rep
     left_out = leave_out.resolve() if leave_out else None
     if left_out == folder.resolve():
         left_out = None  # the folder itself was asked for
-    for at, folders, files in os.walk(folder, onerror=unreadable):
+    for at, folders, files in os.walk(folder, onerror=on_error):
         for name in sorted(files):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
                 yield Path(at, name)
@@ -197,7 +203,7 @@ def _photos(folder: Path, recursive: bool, leave_out: Path | None, reporter: Rep
         )
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What several commands load before their work: the restorer, the plugins' synthesisers."""
+"""What several commands load before their work: the restorer, and the plugins' synthesisers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def load_restorer(deployment: str | None, device: str = "cpu", precision: Precision = Precision.float32) -> Restorer:
-    """Import torch and load a deployment: the slow part of a start.
+    """Import torch and load a deployment, which takes most of a command's start-up time.
 
     Raises:
-        AbairError: the deployment, its files or the device cannot be used.
+        AbairError: the deployment, one of its files, or the device cannot be used.
     """
     from abair.inference.hardware import keep_freed_memory
     from abair.inference.restorer import Restorer
@@ -26,18 +26,18 @@ def load_restorer(deployment: str | None, device: str = "cpu", precision: Precis
 
 
 def load_synthesizers(reporter: Reporter) -> dict[str, Synthesizer]:
-    """Of every usable plugin; what cannot be used is said and left out."""
+    """Load the synthesiser of every usable plugin; log a warning for each of the others."""
     from abair.data.synthesizers import load_synthesizer
     from abair.discovery import discover
     from abair.errors import PluginError
 
     plugins = discover()
     for problem in plugins.problems:
-        reporter.say(f"warning: {problem}")
+        reporter.log(f"warning: {problem}")
     synthesizers = {}
     for degradation in plugins.degradations:
         try:
             synthesizers[degradation.name] = load_synthesizer(degradation)
         except PluginError as error:
-            reporter.say(f"warning: {error}")
+            reporter.log(f"warning: {error}")
     return synthesizers

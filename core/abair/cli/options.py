@@ -1,4 +1,4 @@
-"""Options that several commands share, and the values that some of them take."""
+"""Options that several commands share, and the values that they take."""
 
 from __future__ import annotations
 
@@ -9,55 +9,64 @@ from typing import Annotated, Any, Final
 import typer
 
 PLAIN: Final[dict[str, Any]] = {"rich_markup_mode": None, "no_args_is_help": True, "add_completion": False}
-"""How a group of commands looks: plain, since to import rich for the help would cost as much as all the rest."""
+"""Arguments of a group of commands. Help is plain text, because importing rich for it is slow."""
 
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
 
 
 class Policy(StrEnum):
-    """How the estimate becomes weights."""
+    """How the estimate becomes weights: blend all adapters, or use the likeliest alone."""
 
     soft = "soft"
     one_hot = "one-hot"
 
 
 class Precision(StrEnum):
-    """Of the network's arithmetic when restoring."""
+    """The precision of the network's arithmetic when restoring."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
 
 
-def _device(name: str) -> str:
+def _check_device(name: str) -> str:
     if not _DEVICE.fullmatch(name):
         raise typer.BadParameter(f"found {name!r}, expected cpu, cuda, cuda:1, mps or xpu")
     return name
 
 
 Paths = Annotated[list[str], typer.Argument(metavar="PATHS", help="Photos, or folders of photos.")]
-Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Folders with all that lies below them.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, nothing else there.")]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Search folders with all their sub-folders.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout; messages go to stderr.")]
 Device = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", callback=_device, help="cpu, cuda, cuda:1, mps or xpu.")
+    str,
+    typer.Option(
+        "--device", metavar="DEVICE", callback=_check_device, help="Compute on cpu, cuda, cuda:1, mps or xpu."
+    ),
 ]
 Bundle = Annotated[
     str | None,
     typer.Option(
-        "--deployment", metavar="DIR|FILE", help="A bundle's folder or its deployment.json, not the factory's."
+        "--deployment",
+        metavar="DIR|FILE|models:/...",
+        help="Use these weights: a bundle's folder, its deployment.json, or a model of the MLflow registry such as "
+        "models:/abair@champion.  [default: the live deployment]",
     ),
 ]
 MaxMegapixels = Annotated[
-    float, typer.Option("--max-megapixels", min=0.0, metavar="N", help="Larger photos are refused before decoding.")
+    float,
+    typer.Option(
+        "--max-megapixels", min=0.0, metavar="N", help="Refuse larger photos; raise it if you trust the files."
+    ),
 ]
 
 
-def names_in(given: str, option: str) -> tuple[str, ...]:
-    """The names between the commas of an option's value.
+def parse_names(text: str, option: str) -> tuple[str, ...]:
+    """Split an option's value at its commas.
 
     Raises:
-        BadParameter: one is empty.
+        BadParameter: a name is empty.
     """
-    names = tuple(name.strip() for name in given.split(","))
+    names = tuple(name.strip() for name in text.split(","))
     if "" in names:
         raise typer.BadParameter("found an empty name, expected NAME or NAME,NAME", param_hint=option)
     return names

@@ -1,4 +1,4 @@
-"""`abair plugin`: what is installed, and for those who write one a package to begin with and a look at what it does."""
+"""`abair plugin`: list the installed plugins; make, preview and check one's own."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from abair.cli import inputs
 from abair.cli.console import Reporter, reporting
 from abair.cli.options import PLAIN, Json, MaxMegapixels
 from abair.errors import MissingExtraError, PluginError
-from abair.plugin_kit.scaffold import LONGEST_AUTHOR, Licence, Made, check_author, make_package
+from abair.plugin_kit.scaffold import LONGEST_AUTHOR, Licence, Package, check_author, make_package
 from abair.text import one_line
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-app = typer.Typer(help="Plugins: list what is installed, begin a new one, look at it, check it.", **PLAIN)
+app = typer.Typer(help="List the installed plugins; make, preview and check your own.", **PLAIN)
 
 CHECKERS: Final = "abair.checkers"
-"""The entry-point group of what probes plugins."""
+"""The entry-point group of the function that checks plugins."""
 MOST_PHOTOS: Final = 12
-"""Rows of a sheet: more would not be looked at."""
+"""Rows of a preview."""
 
 
 @app.command("list")
 def list_plugins() -> None:
-    """The degradations that installed plugins declare; a plugin that cannot be used is one line on stderr."""
+    """List the degradations of the installed plugins.
+
+    A plugin that cannot be used is one line on stderr.
+    """
     with reporting() as reporter:
         from abair.discovery import discover
 
@@ -40,20 +43,21 @@ def list_plugins() -> None:
         for name, found in sorted(plugins.found.items()):
             folder = found.degradation.adapters
             sizes = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-            made_by = f"{found.distribution} {found.version}"
-            rows.append((name, found.degradation.title, made_by, ", ".join(sizes) or "none"))
+            provided_by = f"{found.distribution} {found.version}"
+            rows.append((name, found.degradation.title, provided_by, ", ".join(sizes) or "none"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows if plugins.found else ():
             cells = (one_line(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
             print("  ".join(cells).rstrip(), flush=True)
         if not plugins.found:
-            reporter.say("found no usable plugin; install one, for example: pip install abair-noise")
+            reporter.log("found no usable plugin; install one, for example: pip install abair-noise")
         for problem in plugins.problems:
             reporter.failures += 1
-            reporter.say(str(problem))
+            reporter.log(str(problem))
 
 
 def _author(author: str | None) -> str | None:
+    """Check the option --author."""
     try:
         return author if author is None else check_author(author)
     except PluginError as error:
@@ -62,26 +66,32 @@ def _author(author: str | None) -> str | None:
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="The degradation's, as film-grain: all other names follow from it.")],
-    parent: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where its folder goes.")] = Path(),
-    licence: Annotated[Licence, typer.Option(help="Of the package's code.")] = Licence.apache,
+    name: Annotated[
+        str, typer.Argument(help="Name of the degradation, for example film-grain; all other names follow from it.")
+    ],
+    parent: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Make the package's folder in this one.")
+    ] = Path(),
+    licence: Annotated[Licence, typer.Option(help="Licence of the package's code.")] = Licence.apache,
     author: Annotated[
-        str | None, typer.Option(metavar="TEXT", callback=_author, help="Of the package.  [default: git's user.name]")
+        str | None,
+        typer.Option(metavar="TEXT", callback=_author, help="Author of the package.  [default: git's user.name]"),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Begin a plugin: a complete package that works.
+    """Make a plugin package that works, with tests, README and an adapter.
 
-    It fades photos like old colour prints, until you put your own damage into its synthesis.py.
+    It fades photos like old colour prints; replace that in its synthesis.py by your own
+    degradation.
     """
-    from abair.plugin_kit.naming import names_of
+    from abair.plugin_kit.naming import derive_names
 
     try:
-        names = names_of(name)
+        names = derive_names(name)
     except PluginError as error:
         raise typer.BadParameter(str(error), param_hint="NAME") from None
     with reporting(json_lines=json) as reporter, reporter.guard(name):
-        made = make_package(names, parent, licence=licence, author=author or _git_user())
+        package = make_package(names, parent, licence=licence, author=author or _git_user())
         _warn_of_namesakes(name, reporter)
         if json:
             reporter.result(
@@ -89,62 +99,67 @@ def new(
                     "name": names.name,
                     "distribution": names.distribution,
                     "module": names.module,
-                    "folder": str(made.folder),
-                    "files": list(made.files),
+                    "folder": str(package.folder),
+                    "files": list(package.files),
                 }
             )
         else:
-            print(*_told(made), sep="\n", flush=True)
+            print(*_next_steps(package), sep="\n", flush=True)
 
 
 @app.command()
 def preview(
-    name: Annotated[str, typer.Argument(help="The degradation, as an installed plugin names it.")],
+    name: Annotated[str, typer.Argument(help="The degradation, by the name that `abair plugin list` shows.")],
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGES", help="Clean photos, or folders.  [default: sample photos]")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The sheet.")] = Path("sheet.png"),
-    seeds: Annotated[int, typer.Option(min=2, max=12, metavar="N", help="Damaged versions of each photo.")] = 6,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a sheet that exists.")] = False,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Write the preview to this PNG file.")
+    ] = Path("sheet.png"),
+    seeds: Annotated[
+        int, typer.Option(min=2, max=12, metavar="N", help="Show this many degraded versions of each photo.")
+    ] = 6,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     max_megapixels: MaxMegapixels = 100.0,
 ) -> None:
-    """Look at what a synthesiser does, on one sheet.
+    """Write a contact sheet of what a plugin's synthesiser does to photos.
 
-    Clean photos, each beside damaged versions from mild to strong, with their seeds and PSNR.
+    It shows each clean photo beside degraded versions from mild to strong, with their seeds and
+    PSNR.
     """
     with reporting() as reporter:
+        from abair import images
         from abair.data.synthesizers import load_synthesizer
         from abair.discovery import discover
-        from abair.images import photo_file
-        from abair.plugin_kit.preview import preview as sheet_of
+        from abair.plugin_kit.preview import preview as draw_preview
 
-        photo_file.check_output(out, overwrite=overwrite)
+        images.check_output(out, overwrite=overwrite)
         plugins = discover()
         synthesizer = load_synthesizer(plugins.get(name))
         photos = _photos(paths, max_megapixels, reporter)
         if not photos:
             return
-        with reporter.progress("Damaging") as progress:
-            pixels = sheet_of(plugins.found[name], synthesizer, photos, seeds, progress)
-        sheet = photo_file.Photo(pixels, alpha=None, grey=False, format="PNG", exif=None, icc_profile=None)
-        photo_file.write(out, sheet, pixels, overwrite=overwrite)
-        reporter.say(f"written: {out}")
+        with reporter.progress("Degrading") as progress:
+            pixels = draw_preview(plugins.found[name], synthesizer, photos, seeds, progress)
+        sheet = images.Photo(pixels, alpha=None, grey=False, format="PNG", exif=None, icc_profile=None)
+        images.write(out, sheet, pixels, overwrite=overwrite)
+        reporter.log(f"written: {out}")
 
 
 @app.command()
 def check(
     target: Annotated[
-        str, typer.Argument(metavar="NAME|DIR|WHEEL", help="An installed plugin, a project's folder, or a wheel.")
+        str, typer.Argument(metavar="NAME|DIR|WHEEL", help="An installed plugin, a project's folder, or a wheel file.")
     ],
     json: Json = False,
 ) -> None:
-    """Ask of a plugin what adding it will ask of the package and its adapter.
+    """Check a plugin as `abair-registry add` does.
 
-    Its wheel and what is in it, the probe, the card, and what its adapter is worth on held-out samples. Nothing is
-    installed; its code runs as yours does.
+    It checks the wheel, its contents, the declaration, the card, and the adapter. The adapter is
+    measured on held-out samples. Nothing is installed, but the plugin's code runs with your rights.
     """
     with reporting() as reporter:
-        checked = _checker()(target, (lambda text: None) if json else reporter.say)
+        checked = _checker()(target, (lambda _: None) if json else reporter.log)
         if json:
             reporter.result(checked.as_json())
         else:
@@ -154,16 +169,16 @@ def check(
 
 
 def _checker() -> Any:
-    """What probes plugins: a part of the registry, which the core does not import."""
+    """Return the function that checks plugins, which the registry provides."""
     from importlib.metadata import entry_points
 
     for point in entry_points(group=CHECKERS):
         return point.load()
-    raise MissingExtraError("plugin check: found no probe; install it with: pip install 'abair[registry]'")
+    raise MissingExtraError("plugin check: found no checker; install it with: pip install 'abair[registry]'")
 
 
 def _verdicts(checked: Any) -> list[str]:
-    """A line a check, what to do below those that did not pass, and how many those are."""
+    """Return a line a check, advice below those that did not pass, and a line with their number."""
     widest = max(len(one.name) for one in checked.checks)
     lines = []
     for one in checked.checks:
@@ -177,39 +192,39 @@ def _verdicts(checked: Any) -> list[str]:
 
 
 def _photos(paths: list[str] | None, max_megapixels: float, reporter: Reporter) -> dict[str, NDArray[np.uint8]]:
-    """Photos (H, W, 3) uint8 by name; one that cannot be read is reported, and the others go on."""
+    """Return photos (H, W, 3) uint8 by name; one that cannot be read is reported and left out."""
+    from abair import images
     from abair.data.sample_photos import sample_photos
-    from abair.images import photo_file
-    from abair.images.pixels import to_8_bit
+    from abair.images.pixels import reduce_to_8_bit
 
     if not paths:
         return sample_photos()
     photos: dict[str, NDArray[np.uint8]] = {}
     for found in inputs.find_inputs(paths, reporter):
         if len(photos) == MOST_PHOTOS:
-            reporter.say(f"warning: the sheet holds the first {MOST_PHOTOS} photos; name others to see them")
+            reporter.log(f"warning: the preview shows the first {MOST_PHOTOS} photos; name others to see them")
             break
         with reporter.guard(str(found.path)):
-            pixels = photo_file.read(found.path, max_megapixels=max_megapixels).pixels
-            photos[one_line(str(found.path))] = to_8_bit(pixels) if pixels.dtype.itemsize > 1 else pixels
+            pixels = images.read(found.path, max_megapixels=max_megapixels).pixels
+            photos[one_line(str(found.path))] = reduce_to_8_bit(pixels) if pixels.dtype.itemsize > 1 else pixels
     return photos
 
 
 def _warn_of_namesakes(name: str, reporter: Reporter) -> None:
-    """Say that a plugin of this name is installed; none is imported for it."""
+    """Warn if a plugin of this name is installed; none is imported for it."""
     from abair.discovery import distribution_of, installed_points
 
     for point in installed_points([]):
         if point.name == name:
             distribution = " ".join(distribution_of(point))
-            reporter.say(
+            reporter.log(
                 f"warning: plugin {name} is installed already (distribution {distribution}); of two plugins of one "
                 "name neither is used, so choose another name or uninstall that one"
             )
 
 
 def _git_user() -> str:
-    """Whom git thinks it works for; nobody in particular where that cannot be had."""
+    """Return git's user.name, or `The authors` where there is none."""
     with suppress(OSError, subprocess.SubprocessError, PluginError):
         done = subprocess.run(
             ["git", "config", "user.name"],
@@ -223,18 +238,20 @@ def _git_user() -> str:
     return "The authors"
 
 
-def _told(made: Made) -> list[str]:
-    """What was made, and the commands that come next."""
-    folder = made.folder if made.folder.is_absolute() or made.folder.parts[0] == ".." else f"./{made.folder}"
+def _next_steps(package: Package) -> list[str]:
+    """Return lines with the package's files and the commands that come next."""
+    folder = (
+        package.folder if package.folder.is_absolute() or package.folder.parts[0] == ".." else f"./{package.folder}"
+    )
     where = shlex.quote(str(folder))
     return [
-        f"{one_line(str(made.folder))}: a plugin that works; what it does to photos is in "
-        f"src/{made.names.module}/synthesis.py",
-        *(f"  {file}" for file in made.files),
+        f"{one_line(str(package.folder))}: a plugin that works; what it does to photos is in "
+        f"src/{package.names.module}/synthesis.py",
+        *(f"  {file}" for file in package.files),
         "next:",
         f"  pip install -e {where}",
         f"  pytest {where}",
-        f"  abair plugin preview {made.names.name}",
-        f"  abair train adapter {made.names.name}",
+        f"  abair plugin preview {package.names.name}",
+        f"  abair train adapter {package.names.name}",
         f"  abair plugin check {where}",
     ]

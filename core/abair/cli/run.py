@@ -1,7 +1,7 @@
-"""How a command line of ours begins and ends: one call, one exit code.
+"""Run a command line: one call, one exit code.
 
-0 all done; 1 something failed, each failure in one line on stderr; 2 wrong usage; 130 stopped by Ctrl-C; 141 nobody
-reads stdout any more.
+0: success. 1: something failed, each failure is one line on stderr. 2: wrong usage. 130: stopped by
+Ctrl-C. 141: the reader of stdout is gone.
 """
 
 from __future__ import annotations
@@ -9,56 +9,59 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import typer
 
-from abair.cli.console import Reporter, debugging, program, settle_stdout
+from abair.cli.console import Reporter, debug_enabled, flush_stdout, program
 
 INTERRUPTED: Final = 130
-NOBODY_READS: Final = 141
-_UsageError = cast(
-    "type[Exception]", typer.BadParameter.__bases__[0]
-)  # click's; newer Typers bring a click of their own
+BROKEN_PIPE: Final = 141
+# click's base of all usage errors; newer versions of Typer bring a click of their own
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 
 
 def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
-    """One call of the command line `name`; returns the exit code and never raises for anything but `SystemExit`."""
-    command = typer.main.get_command(app)
+    """Call the command line `name` and return its exit code; raises nothing but `SystemExit`."""
     program.set(name)
     reporter = Reporter()
     try:
-        # not `command.main`, which has words and exit codes of its own for Ctrl-C and wrong usage
-        with warnings.catch_warnings():
-            if not debugging() and not sys.warnoptions:
-                warnings.simplefilter("ignore")  # libraries' notes to programmers
-            with command.make_context(name, list(arguments)) as context:
-                command.invoke(context)
-        if sys.stdout is not None:  # as where it was closed: for daemons, by >&-
-            sys.stdout.flush()
+        _invoke(app, name, arguments)
     except typer.Exit as done:
         return int(done.exit_code)
     except KeyboardInterrupt:
-        reporter.say("stopped by Ctrl-C; what was being written is not there, what was finished stays")
+        reporter.log("stopped by Ctrl-C; finished files are kept, unfinished ones were removed")
         return INTERRUPTED
     except BrokenPipeError:
-        settle_stdout()
-        return NOBODY_READS
+        flush_stdout()
+        return BROKEN_PIPE
     except _UsageError as error:
-        return _wrong_usage(error, reporter, name)
+        return _report_usage_error(error, reporter, name)
     except Exception as error:
         reporter.fail(error)
-        settle_stdout()  # it may be stdout that failed
+        flush_stdout()  # it may be stdout that failed
         return 1
     return 0
 
 
-def _wrong_usage(error: Any, reporter: Reporter, name: str) -> int:
-    text = error.format_message().replace("Value error, ", "")  # pydantic's words, in newer Typers
-    context = getattr(error, "ctx", None)
+def _invoke(app: typer.Typer, name: str, arguments: Sequence[str]) -> None:
+    """Call the command line, but not by its `main`, which has exit codes of its own."""
+    command = typer.main.get_command(app)
+    with warnings.catch_warnings():
+        if not debug_enabled() and not sys.warnoptions:
+            warnings.simplefilter("ignore")  # libraries' notes to programmers
+        with command.make_context(name, list(arguments)) as context:
+            command.invoke(context)
+    if sys.stdout is not None:  # None where it was closed: for daemons, by >&-
+        sys.stdout.flush()
+
+
+def _report_usage_error(error: typer.BadParameter, reporter: Reporter, name: str) -> int:
+    text = error.format_message().replace("Value error, ", "")  # pydantic's words, in newer versions of Typer
+    context = error.ctx
     if context is not None and text == context.get_help():  # a group of commands, without a command
         print(text, file=sys.stderr)
     else:
         path = context.command_path if context is not None else name
-        reporter.say(f"{text.rstrip('.')} (see {path} --help)")
+        reporter.log(f"{text.rstrip('.')} (see {path} --help)")
     return 2

@@ -1,22 +1,26 @@
-"""`abair train`: the three phases. The options are the settings that one changes most; a TOML file can give all."""
+"""`abair train`: the three phases. Options are the settings changed most; TOML can give all."""
 
 from __future__ import annotations
 
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, TypeVar
 
 import typer
 
-from abair.cli.console import reporting
-from abair.cli.options import PLAIN, Device, names_in
+from abair.cli.console import Reporter, reporting
+from abair.cli.options import PLAIN, Device, parse_names
 
-app = typer.Typer(help="Train: backbone, adapter, estimator.", **PLAIN)
+app = typer.Typer(
+    help="Train the network in three phases: the backbone, one adapter a degradation, the estimator.", **PLAIN
+)
+
+Value = TypeVar("Value", str, Path)
 
 
 class Size(StrEnum):
-    """The backbone's sizes; said here once more because the module that defines them imports torch."""
+    """The backbone's sizes; repeated here because the module that defines them imports torch."""
 
     tiny = "tiny"
     nano = "nano"
@@ -25,46 +29,112 @@ class Size(StrEnum):
 
 
 class Precision(StrEnum):
-    """Of the network's arithmetic; `auto` is bfloat16 where the machine has it in hardware."""
+    """Arithmetic of the network; `auto` is bfloat16 where the hardware has it."""
 
     auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
 
 
+_TIME_HELP: Final = (
+    "Train for at most this long, for example 10m, 1h30m or 90s; validation counts, the final measurements do not."
+)
+_OLD: Final = "An old name, understood in this release."
+
 Data = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="A folder of clean photos.  [default: sample photos, dead leaves]")
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Train on the clean photos in this folder and its subfolders; one in twenty is held out for validation.  "
+        "[default: $ABAIR_CLEAN_DIR, or else sample photos and drawn pictures, enough to try training]",
+    ),
 ]
 # not `--run`, which torchrun takes for an option of its own, wherever it stands
 Run = Annotated[
     Path | None,
-    typer.Option("--checkpoints", metavar="DIR", help="What was cut off goes on from there.  [default: in runs]"),
+    typer.Option(
+        "--checkpoints",
+        metavar="DIR",
+        help="Keep checkpoint and history in this folder; a run that was stopped goes on from there.  "
+        "[default: a folder in runs]",
+    ),
 ]
 Frozen = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The frozen network.  [default: the factory deployment's]")
+    Path | None,
+    typer.Option(metavar="FILE", help="Train for this backbone, which stays frozen.  [default: the factory's]"),
 ]
-SettingsFile = Annotated[Path | None, typer.Option("--settings", metavar="FILE", help="Settings in TOML.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="How many in all.")]
-Batch = Annotated[int | None, typer.Option(min=1, help="Samples a step.")]
-Crop = Annotated[int | None, typer.Option(min=16, help="Side of a sample in pixels, a multiple of 16.")]
-Rate = Annotated[float | None, typer.Option("--learning-rate", help="At its highest.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Of all that is drawn.")]
-Arithmetic = Annotated[Precision | None, typer.Option("--precision", help="Of the network's arithmetic.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Processes that make samples.")]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        metavar="FILE",
+        help="Read settings from the table [settings] of this TOML file, for example the training.toml of an earlier "
+        "run. Options override them.",
+    ),
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Train for this many optimiser steps.")]
+Batch = Annotated[
+    int | None, typer.Option(min=1, help="Use this many samples in each step; fewer need less memory and time.")
+]
+Crop = Annotated[
+    int | None,
+    typer.Option(min=16, help="Cut samples of this side in pixels, a multiple of 16; larger ones show more context."),
+]
+SceneCrop = Annotated[
+    int | None,
+    typer.Option("--crop", min=16, help="Use samples of at most this many pixels a side, a multiple of 16."),
+]
+Rate = Annotated[
+    float | None, typer.Option("--learning-rate", help="Peak learning rate; lower it if the loss is not finite.")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, help="Seed of everything drawn at random; the same seed and data give the same weights."),
+]
+Arithmetic = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="Arithmetic of the network; auto is bfloat16 where the hardware has it."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Make samples in this many processes besides the training; 0: in the training process."),
+]
 Labels = Annotated[
     str | None,
-    typer.Option(metavar="A,B,...", help="The degradations to learn.  [default: those of all installed plugins]"),
+    typer.Option(
+        metavar="A,B,...", help="Train on these degradations only.  [default: those of all installed plugins]"
+    ),
 ]
-Decay = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Last part of the steps, while the rate falls.")]
+Decay = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Lower the learning rate to zero over this last part of the steps."),
+]
+TimeBudget = Annotated[str | None, typer.Option(metavar="TIME", help=_TIME_HELP)]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Stop after this many validations in a row without a better one, and keep the best weights; 0: never.",
+    ),
+]
 
 
 @app.command()
 def backbone(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="For weights and checkpoints; what was cut off goes on.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Write weights, record and checkpoint to this folder; a run that was stopped goes on from there.",
+        ),
+    ],
     data: Data = None,
-    size: Annotated[Size, typer.Option(help="Of the network.")] = Size.nano,
+    size: Annotated[
+        Size, typer.Option(help="Size of the network; larger ones restore better and take longer.")
+    ] = Size.nano,
     start: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A checkpoint or a backbone to start from.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Begin from this checkpoint or backbone instead of random weights."),
     ] = None,
     labels: Labels = None,
     settings: SettingsFile = None,
@@ -78,63 +148,91 @@ def backbone(
     workers: Workers = None,
     decay: Decay = None,
 ) -> None:
-    """Phase I: the backbone, on photos damaged on the fly by the installed plugins."""
-    with reporting():
+    """Phase I: train the backbone on photos that the installed plugins degrade on the fly.
+
+    Takes hours. Adapters and estimators belong to one backbone: after this phase the other two must
+    be repeated.
+    """
+    with reporting() as reporter:
         from abair.training.run import train_backbone
 
         train_backbone(
-            data=data, size=size.value, out=out, settings_file=settings, start=start, labels=_names(labels),
-            device=device, steps=steps, batch=batch, crop=crop, learning_rate=learning_rate, seed=seed,
-            precision=precision and precision.value, workers=workers, decay=decay,
-        )  # fmt: skip
+            data=data,
+            size=size.value,
+            out=out,
+            settings_file=settings,
+            start=start,
+            labels=_labels(labels),
+            device=device,
+            log=reporter.log,
+            steps=steps,
+            batch=batch,
+            crop=crop,
+            learning_rate=learning_rate,
+            seed=seed,
+            precision=precision and precision.value,
+            workers=workers,
+            decay=decay,
+        )
 
 
 @app.command()
 def adapter(
-    name: Annotated[str, typer.Argument(help="The degradation, as an installed plugin names it.")],
+    name: Annotated[str, typer.Argument(help="The degradation, by the name that `abair plugin list` shows.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="For the adapter.  [default: the plugin's own folder]")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the adapter to this folder.  [default: the plugin's own folder]"),
     ] = None,
     run: Run = None,
     data: Data = None,
     pairs: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Real pairs: a folder with clean/ and degraded/.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Cut half of the samples from real pairs: DIR/clean and DIR/degraded hold files of equal names.",
+        ),
     ] = None,
     backbone: Frozen = None,
     settings: SettingsFile = None,
     device: Device = "cpu",
-    time_budget: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Of training at most: 10m, 1h30m, 90s; measuring comes on top."),
+    time_budget: TimeBudget = None,
+    patience: Patience = None,
+    rank: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Rank of the adapter; a higher one has more weights.")
     ] = None,
-    patience: Annotated[
-        int | None, typer.Option(min=0, help="End after so many validations without a better one; 0: never.")
-    ] = None,
-    rank: Annotated[int | None, typer.Option(min=1, max=64, help="Of the adapter.")] = None,
     start: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="An adapter to go on from, its own or another's: the folder of its files."),
-    ] = None,
-    mean_with: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="The adapter that this one goes on from, or went on from before; the mean of both is written.",
+            help="Begin from the adapter in this folder, of this degradation or another, instead of random weights.",
         ),
     ] = None,
-    beside: Annotated[
+    average_with: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the average of the trained weights and those of the adapter in this folder, usually the one "
+            "that the training began from: it keeps what further training would lose.",
+        ),
+    ] = None,
+    mix_with: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Other installed degradations, one of which some samples carry, too; a blend with its adapter has to "
-            "restore them.",
+            help="Let a quarter of the samples carry one of these installed degradations as well, and restore them by "
+            "a blend with its adapter: for photos with several degradations.",
         ),
     ] = None,
     adapters: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Those of --beside, as in DIR/noise/nano.  [default: their plugins' own]"),
+        typer.Option(
+            metavar="DIR",
+            help="Take the adapters of --mix-with from this folder, as DIR/noise/nano.  [default: their plugins' own]",
+        ),
     ] = None,
-    track: Annotated[bool, typer.Option("--track", help="Record the training as a run in MLflow.")] = False,
+    track: Annotated[
+        bool, typer.Option("--track", help="Record settings, metrics and charts as a run in MLflow.")
+    ] = False,
     steps: Steps = None,
     batch: Batch = None,
     crop: Crop = None,
@@ -143,86 +241,153 @@ def adapter(
     precision: Arithmetic = None,
     workers: Workers = None,
     decay: Decay = None,
+    beside: Annotated[str | None, typer.Option("--beside", metavar="A,B,...", hidden=True, help=_OLD)] = None,
+    mean_with: Annotated[Path | None, typer.Option("--mean-with", metavar="DIR", hidden=True, help=_OLD)] = None,
 ) -> None:
-    """Phase II: one degradation's adapter; the backbone stays as it is.
+    """Phase II: train the adapter of one degradation; the backbone stays frozen.
 
-    At the end held-out samples are restored by it, by the bare backbone and by other adapters: the table goes onto the
-    plugin's card, curves and pictures lie beside the checkpoint.
+    At the end held-out samples are restored by the adapter, by the bare backbone and by other
+    adapters. The table is printed and written to the plugin's README; curves and pictures are
+    written beside the checkpoint.
     """
     with reporting() as reporter:
+        mix_with = _current(mix_with, "--mix-with", beside, "--beside", reporter)
+        average_with = _current(average_with, "--average-with", mean_with, "--mean-with", reporter)
         from abair.plugin_kit.adapter_report import train
 
-        done = train(
-            name=name, data=data, pairs=pairs, backbone=backbone, out=out, run=run, settings_file=settings,
-            device=device, track=track, say=reporter.say, steps=steps, minutes=_minutes(time_budget), patience=patience,
-            batch=batch, crop=crop, learning_rate=learning_rate, seed=seed, precision=precision and precision.value,
-            workers=workers, decay=decay, rank=rank, start=start, adapters=adapters, mean_with=mean_with,
-            beside=names_in(beside, "--beside") if beside is not None else None,
-        )  # fmt: skip
-        if done is not None:
-            print(done.efficacy.markdown(), flush=True)
-            reporter.say(f"written: {done.adapter}; curves and pictures: {done.evidence}")
-            if done.card is not None:
-                reporter.say(f"written: the figures in {done.card}")
-            if done.run_id is not None:
-                reporter.say(f"run {done.run_id}; see it with: abair-registry ui")
+        outcome = train(
+            name=name,
+            data=data,
+            pairs=pairs,
+            backbone=backbone,
+            out=out,
+            run=run,
+            settings_file=settings,
+            start=start,
+            adapters=adapters,
+            average_with=average_with,
+            device=device,
+            track=track,
+            log=reporter.log,
+            steps=steps,
+            minutes=_minutes(time_budget),
+            patience=patience,
+            batch=batch,
+            crop=crop,
+            learning_rate=learning_rate,
+            seed=seed,
+            precision=precision and precision.value,
+            workers=workers,
+            decay=decay,
+            rank=rank,
+            mix_with=parse_names(mix_with, "--mix-with") if mix_with is not None else None,
+        )
+        if outcome is not None:
+            print(outcome.efficacy.markdown(), flush=True)
+            reporter.log(f"written: {outcome.adapter}; curves and pictures: {outcome.charts}")
+            if outcome.card is not None:
+                reporter.log(f"written: the results in {outcome.card}")
+            if outcome.run_id is not None:
+                reporter.log(f"run {outcome.run_id}; see it with: abair-registry ui")
 
 
 @app.command()
 def estimator(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The bundle to write: a complete deployment.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Write the bundle, a complete deployment, to this folder.")],
     run: Run = None,
-    name: Annotated[str, typer.Option(help="Of the deployment.")] = "custom",
+    name: Annotated[str, typer.Option(help="Name of the deployment.")] = "custom",
     backbone: Frozen = None,
     adapters: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Adapters, as DIR/noise/nano and so on.  [default: the plugins' own]"),
+        typer.Option(
+            metavar="DIR", help="Take the adapters from this folder, as DIR/noise/nano.  [default: the plugins' own]"
+        ),
     ] = None,
-    start: Annotated[Path | None, typer.Option(metavar="FILE", help="An estimator to start from.")] = None,
-    mean_with: Annotated[
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Begin from this estimator of the same labels instead of random weights."),
+    ] = None,
+    average_with: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The estimator that this one goes on from, or went on from before; the mean is written.",
+            help="Write the average of the trained weights and those of this estimator, usually the one that the "
+            "training began from: it keeps what further training would lose.",
         ),
     ] = None,
     labels: Labels = None,
     data: Data = None,
     settings: SettingsFile = None,
     device: Device = "cpu",
-    time_budget: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Of training at most: 10m, 1h30m, 90s; measuring comes on top."),
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option(min=0, help="End after so many validations without a better one; 0: never.")
-    ] = None,
+    time_budget: TimeBudget = None,
+    patience: Patience = None,
     steps: Steps = None,
     batch: Batch = None,
-    crop: Crop = None,
+    crop: SceneCrop = None,
     learning_rate: Rate = None,
     seed: Seed = None,
     precision: Arithmetic = None,
     workers: Workers = None,
     decay: Decay = None,
+    mean_with: Annotated[Path | None, typer.Option("--mean-with", metavar="FILE", hidden=True, help=_OLD)] = None,
 ) -> None:
-    """Phase III: the estimator; backbone and adapters stay as they are."""
-    with reporting():
+    """Phase III: train the estimator and write a bundle; backbone and adapters stay frozen."""
+    with reporting() as reporter:
+        average_with = _current(average_with, "--average-with", mean_with, "--mean-with", reporter)
         from abair.training.run import train_estimator
 
         train_estimator(
-            data=data, out=out, name=name, run=run, backbone=backbone, adapters=adapters, start=start,
-            mean_with=mean_with, settings_file=settings, labels=_names(labels), device=device, steps=steps,
-            minutes=_minutes(time_budget), patience=patience, batch=batch, crop=crop, learning_rate=learning_rate,
-            seed=seed, precision=precision and precision.value, workers=workers, decay=decay,
-        )  # fmt: skip
+            data=data,
+            out=out,
+            name=name,
+            run=run,
+            backbone=backbone,
+            adapters=adapters,
+            start=start,
+            average_with=average_with,
+            settings_file=settings,
+            labels=_labels(labels),
+            device=device,
+            log=reporter.log,
+            steps=steps,
+            minutes=_minutes(time_budget),
+            patience=patience,
+            batch=batch,
+            crop=crop,
+            learning_rate=learning_rate,
+            seed=seed,
+            precision=precision and precision.value,
+            workers=workers,
+            decay=decay,
+        )
 
 
-def _names(labels: str | None) -> tuple[str, ...]:
-    return names_in(labels, "--labels") if labels is not None else ()
+def _current(
+    value: Value | None, name: str, old_value: Value | None, old_name: str, reporter: Reporter
+) -> Value | None:
+    """Return an option's value, given by its name or, with a warning, by its old name.
+
+    Raises:
+        BadParameter: both are given.
+    """
+    if old_value is None:
+        return value
+    if value is not None:
+        raise typer.BadParameter(f"found {old_name}, too, its old name; expected one of them", param_hint=name)
+    reporter.log(f"warning: {old_name} is now {name}; the old name will be refused after this release")
+    return old_value
+
+
+def _labels(labels: str | None) -> tuple[str, ...]:
+    return parse_names(labels, "--labels") if labels is not None else ()
 
 
 def _minutes(time: str | None) -> float | None:
+    """Read a time such as 1h30m; None stays None.
+
+    Raises:
+        BadParameter: it is no time, or none at all.
+    """
     if time is None:
         return None
     parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", time)

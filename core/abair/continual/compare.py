@@ -1,10 +1,12 @@
-"""Held-out samples restored every way by a challenger, and by the champion that it would follow: the report on both.
+"""Compares a challenger with the champion that it would follow: both restore held-out samples.
 
-Weights are rounded to hundredths. That moves a restored sample by less than it takes to be seen, and then many samples
-are restored alike by both: what was measured once is looked up. Of what is not new, the `BUDGET` samples whose weights
-moved farthest from the champion's are restored by both; the others count as no better and no worse than before, at what
-was measured with the nearest weights, which is measured again for those that are farthest from it, no more than another
-`BUDGET`. So the evaluation of the fiftieth label costs what that of the sixth does.
+Scores are cached. For the cache, weights are rounded to hundredths: that changes a restored sample
+invisibly, and then many samples are restored alike by both.
+
+The cost of an evaluation does not grow with the number of labels. Of the samples without a new
+label, both restore the `BUDGET` whose weights moved farthest from the champion's. The others count
+as no better and no worse than before: with both, they get the cached scores of the nearest weights.
+At most another `BUDGET` of those cached scores, the ones with the farthest weights, are renewed.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from abair.continual.replay import HeldOut
-from abair.continual.score_cache import Measured, Named, Scores, distance
+from abair.continual.score_cache import NamedWeights, ScoreCache, Scores, distance
 from abair.data.degrade import to_8_bit
 from abair.labels import CLEAN
 from abair.metrics import psnr, ssim
@@ -30,20 +32,21 @@ from abair.model.lora import Adapter, Blender
 from abair.report import Group, Report, Way
 
 BUDGET: Final = 32
-"""Samples without a new label that are restored by challenger and champion; the others count as not moved."""
+"""Samples without a new label that challenger and champion restore; the others count as unmoved."""
 NEAR: Final = 0.1
-"""Distance of weights below which what was measured with the one serves for the other, if the sample did not move."""
-MARK: Final = 16
-"""Digits of a hash that tell one network or adapter from another."""
+"""Distance of weights up to which cached scores serve for an unmoved sample."""
+DIGEST_LENGTH: Final = 16
+"""Digits of a hash that identify a network or adapter in the cache."""
+
 Weights = Mapping[str, float]
 Picture = NDArray[np.float32]
 
 
 class Contender:
-    """An estimator with its adapters, by their labels and in the labels' order.
+    """An estimator and the adapters of its labels, in the labels' order.
 
-    `marks` say which adapters these are, and by `clean` which backbone. What was measured is put into `measured` and
-    looked up there.
+    `digests` identify the adapters by label, and the backbone by `clean`. Scores are looked up in
+    the `cache` and added to it.
     """
 
     def __init__(
@@ -51,67 +54,72 @@ class Contender:
         backbone: Backbone,
         estimator: Estimator,
         adapters: Mapping[str, Adapter],
-        marks: Mapping[str, str],
-        measured: Measured,
+        digests: Mapping[str, str],
+        cache: ScoreCache,
     ) -> None:
-        self.estimator, self._marks, self._measured = estimator, marks, measured
+        self.estimator, self._digests, self._cache = estimator, digests, cache
         self._names = (*adapters, CLEAN)
         blender = Blender(backbone, list(adapters.values()))
-        # many samples are restored with the same weights: by the bare backbone, by the Oracle
+        # many samples share their weights: those of the bare backbone, those of the Oracle
         self._network = lru_cache(maxsize=4)(lambda weights: blender.blend(weights[:-1], keep=weights[-1]))
 
     def weights(self, samples: Sequence[HeldOut]) -> list[dict[str, float]]:
-        """What the estimator says of each sample, over its labels."""
+        """Return the estimator's weights for each sample, by label."""
         if not samples:
             return []
         with torch.inference_mode():
-            spreads = self.estimator.spread(torch.stack([sample.seen for sample in samples])).tolist()
-        return [dict(zip(self.estimator.labels, spread, strict=True)) for spread in spreads]
+            rows = self.estimator.predict_weights(torch.stack([sample.features for sample in samples])).tolist()
+        return [dict(zip(self.estimator.labels, row, strict=True)) for row in rows]
 
     def restore(self, sample: HeldOut, weights: Weights) -> Picture:
-        """The sample's part restored with these weights: (S, S, 3), rounded to 8 bits."""
+        """Restore the sample's part with these weights: (S, S, 3) in [0, 1], rounded to 8 bits."""
         network = self._network(tuple(weights.get(label, 0.0) for label in self._names))
         with torch.inference_mode():
-            return pixels(to_8_bit(network(sample.degraded[None], sample.view)[0]))
+            return to_picture(to_8_bit(network(sample.degraded[None], sample.view)[0]))
 
     def score(self, sample: HeldOut, weights: Weights) -> Scores:
-        """What restoring the sample's part with these weights gives."""
-        what, named = self._restored(sample), self._named(weights)
-        if (known := self._measured.find(what, named)) is not None:
+        """Return the scores of the sample's part restored with these weights."""
+        key, named = self._key(sample), self._named(weights)
+        if (known := self._cache.find(key, named)) is not None:
             return known
-        used = {label: round(weight, 2) for label, weight in weights.items() if round(weight, 2)}
-        return self._measured.note(what, named, _scores(self.restore(sample, used), pixels(sample.clean)))
+        rounded = {label: round(weight, 2) for label, weight in weights.items() if round(weight, 2)}
+        return self._cache.add(key, named, _compute_scores(self.restore(sample, rounded), to_picture(sample.clean)))
 
-    def level(self, sample: HeldOut, weights: Weights) -> tuple[float, Scores | None]:
-        """What was measured with the nearest weights, behind how far away these are."""
-        what = self._restored(sample)
-        away, named = self._measured.nearest(what, self._named(weights)) or (float("inf"), {})
-        return away, self._measured.find(what, named)
+    def nearest_score(self, sample: HeldOut, weights: Weights) -> tuple[float, Scores | None]:
+        """Return the distance to the nearest weights with cached scores, and the scores.
 
-    def damage(self, sample: HeldOut) -> Scores:
-        """What no restoring at all gives."""
-        what = f"{sample.mark} as it is"
-        known = self._measured.find(what, {})
-        return known or self._measured.note(what, {}, _scores(pixels(sample.degraded), pixels(sample.clean)))
-
-    def drift(self, weights: Weights, other: Contender, others: Weights) -> float:
-        """How far these weights are from those of another contender, 0 to 2.
-
-        A weight is named by its adapter, not by a label, so that another adapter is another weight.
+        Without any, these are infinity and None.
         """
-        return distance(self._named(weights), other._named(others))
+        key = self._key(sample)
+        away, named = self._cache.nearest(key, self._named(weights)) or (float("inf"), {})
+        return away, self._cache.find(key, named)
 
-    def _restored(self, sample: HeldOut) -> str:
-        return f"{sample.mark} by {self._marks[CLEAN][:MARK]}"
+    def input_score(self, sample: HeldOut) -> Scores:
+        """Return the scores of the sample's part without any restoration."""
+        key = f"{sample.digest} as it is"
+        known = self._cache.find(key, {})
+        return known or self._cache.add(key, {}, _compute_scores(to_picture(sample.degraded), to_picture(sample.clean)))
 
-    def _named(self, weights: Weights) -> Named:
-        rounded = {self._marks.get(label, label)[:MARK]: round(weight, 2) for label, weight in weights.items()}
-        return {mark: weight for mark, weight in sorted(rounded.items()) if weight}
+    def drift(self, weights: Weights, other: Contender, other_weights: Weights) -> float:
+        """Return the distance of these weights from those of another contender, 0 to 2.
+
+        A weight is named by its adapter, not by its label, so another adapter is another weight.
+        """
+        return distance(self._named(weights), other._named(other_weights))
+
+    def _key(self, sample: HeldOut) -> str:
+        return f"{sample.digest} by {self._digests[CLEAN][:DIGEST_LENGTH]}"
+
+    def _named(self, weights: Weights) -> NamedWeights:
+        rounded = {
+            self._digests.get(label, label)[:DIGEST_LENGTH]: round(weight, 2) for label, weight in weights.items()
+        }
+        return {digest: weight for digest, weight in sorted(rounded.items()) if weight}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The report, and for each of its groups the samples and the weights that the challenger gave them."""
+    """The report, and for each of its groups the samples and the challenger's weights for them."""
 
     report: Report
     samples: dict[str, list[HeldOut]]
@@ -119,20 +127,26 @@ class Evaluation:
 
 
 def evaluate(
-    challenger: Contender, champion: Contender | None, samples: Sequence[HeldOut], new: Sequence[str]
+    challenger: Contender,
+    champion: Contender | None,
+    samples: Sequence[HeldOut],
+    new: Sequence[str],
+    *,
+    budget: int = BUDGET,
+    near: float = NEAR,
 ) -> Evaluation:
-    """Restore the samples whose labels the challenger knows, and the same ones by the champion, by what it knows."""
+    """Score the samples whose labels the challenger knows, restored by it and the champion."""
     known = [sample for sample in samples if set(sample.labels) <= set(challenger.estimator.labels)]
-    said = challenger.weights(known)
+    weights = challenger.weights(known)
     before = champion.weights(known) if champion is not None else [None] * len(known)
-    unmoved = _unmoved(challenger, champion, known, said, before, new)
-    sorted_out: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    unmoved = _find_unmoved(challenger, champion, known, weights, before, new, budget, near)
+    places_by_labels: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, sample in enumerate(known):
-        sorted_out[sample.labels].append(place)
+        places_by_labels[sample.labels].append(place)
     groups = []
-    for labels, places in sorted_out.items():
+    for labels, places in places_by_labels.items():
         rows = [
-            _ways(challenger, champion, known[place], said[place], before[place], unmoved.get(place))
+            _score_ways(challenger, champion, known[place], weights[place], before[place], unmoved.get(place))
             for place in places
         ]
         groups.append(
@@ -140,72 +154,79 @@ def evaluate(
                 labels=labels,
                 psnr={way: tuple(row[way][0] for row in rows) for way in rows[0]},
                 ssim={way: tuple(row[way][1] for row in rows) for way in rows[0]},
-                top=tuple(_top(said[place]) for place in places),
+                top=tuple(_likeliest(weights[place]) for place in places),
             )
         )
-    by_name = {group.name: sorted_out[group.labels] for group in groups}
+    by_name = {group.name: places_by_labels[group.labels] for group in groups}
     return Evaluation(
         Report(new=tuple(new), groups=tuple(groups)),
         {name: [known[place] for place in places] for name, places in by_name.items()},
-        {name: [said[place] for place in places] for name, places in by_name.items()},
+        {name: [weights[place] for place in places] for name, places in by_name.items()},
     )
 
 
-def _unmoved(
+def to_picture(image: torch.Tensor) -> Picture:
+    """Convert an image (3, H, W) to an array (H, W, 3)."""
+    return image.permute(1, 2, 0).numpy()  # type: ignore[no-any-return,unused-ignore]
+
+
+def _find_unmoved(
     challenger: Contender,
     champion: Contender | None,
     samples: Sequence[HeldOut],
-    said: Sequence[Weights],
+    weights: Sequence[Weights],
     before: Sequence[Weights | None],
     new: Sequence[str],
+    budget: int,
+    near: float,
 ) -> dict[int, Scores]:
-    """What those samples are restored to, by place, that count as not moved: all but the `BUDGET` that moved most."""
+    """Return the scores, by place, of the samples that count as unmoved.
+
+    These are all old ones but the `budget` that moved most. As many cached scores are renewed at
+    most, those with the farthest weights beyond `near` first.
+    """
     if champion is None:
         return {}
     live = set(champion.estimator.labels) - set(new)
     old = {
-        place: then
-        for place, (sample, then) in enumerate(zip(samples, before, strict=True))
-        if then is not None and live.issuperset(sample.labels)
+        place: weights_before
+        for place, (sample, weights_before) in enumerate(zip(samples, before, strict=True))
+        if weights_before is not None and live.issuperset(sample.labels)
     }
-    moved = sorted(old, key=lambda place: -challenger.drift(said[place], champion, old[place]))
-    levels = {place: champion.level(samples[place], old[place]) for place in moved[BUDGET:]}
-    stale = sorted((place for place in levels if levels[place][0] > NEAR), key=lambda place: -levels[place][0])
-    again = set(stale[:BUDGET])
+    moved = sorted(old, key=lambda place: -challenger.drift(weights[place], champion, old[place]))
+    nearest = {place: champion.nearest_score(samples[place], old[place]) for place in moved[budget:]}
+    stale = sorted((place for place in nearest if nearest[place][0] > near), key=lambda place: -nearest[place][0])
+    renewed = set(stale[:budget])
     return {
-        place: champion.score(samples[place], old[place]) if known is None or place in again else known
-        for place, (_, known) in levels.items()
+        place: champion.score(samples[place], old[place]) if scores is None or place in renewed else scores
+        for place, (_, scores) in nearest.items()
     }
 
 
-def _ways(
+def _score_ways(
     challenger: Contender,
     champion: Contender | None,
     sample: HeldOut,
-    said: Weights,
+    weights: Weights,
     before: Weights | None,
     unmoved: Scores | None,
 ) -> dict[Way, Scores]:
+    """Score a sample in every way of the report."""
     ways: dict[Way, Scores] = {
-        "input": challenger.damage(sample),
+        "input": challenger.input_score(sample),
         "backbone": challenger.score(sample, {}),
-        "OH": challenger.score(sample, {_top(said): 1.0}),
+        "OH": challenger.score(sample, {_likeliest(weights): 1.0}),
         "Oracle": challenger.score(sample, {label: 1 / len(sample.labels) for label in sample.labels}),
     }
     if champion is not None and before is not None:
         ways["champion"] = unmoved or champion.score(sample, before)
-    ways["SW"] = unmoved or challenger.score(sample, said)
+    ways["SW"] = unmoved or challenger.score(sample, weights)
     return ways
 
 
-def _top(said: Weights) -> str:
-    return max(said, key=said.__getitem__)
+def _likeliest(weights: Weights) -> str:
+    return max(weights, key=weights.__getitem__)
 
 
-def _scores(restored: Picture, clean: Picture) -> Scores:
+def _compute_scores(restored: Picture, clean: Picture) -> Scores:
     return psnr(restored, clean), ssim(restored, clean)
-
-
-def pixels(image: torch.Tensor) -> Picture:
-    """An image (3, H, W) as (H, W, 3)."""
-    return image.permute(1, 2, 0).numpy()  # type: ignore[no-any-return,unused-ignore]

@@ -1,32 +1,37 @@
-"""What a new label does to what others damaged before it: samples that teach the estimator how to blend the two.
+"""Mixtures of a new label with known ones: samples that teach how to blend two adapters.
 
-A haze that was saved as JPEG has to be blended, or left to one of the two, and which is not seen in what either does
-alone. So these samples are made, restored by blends of the two labels' adapters, and called by the best blend.
+A hazy photo that was saved as JPEG needs a blend of two adapters, or one of them alone. Which is
+best does not show in samples of either damage alone. So mixtures are made, restored by several
+blends of the two labels' adapters, and labelled with the best blend.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import torch
 
-from abair.continual.replay import LONGEST, Chains, Features, seen_in
-from abair.data.degrade import CleanPhotos, Degrader, generator_for, toned
+from abair.continual.collect import LONGEST, OnProgress, ignore_progress
+from abair.continual.replay import Features, Mixtures
+from abair.data.degrade import Degrader, apply_gamma
+from abair.data.photos import CleanPhotos
+from abair.data.seeds import Stream, generator_for
 from abair.labels import CLEAN
 from abair.model.backbone import Backbone, fingerprint
-from abair.model.blend_cost import Costs, logarithm_of_error
+from abair.model.blend_cost import BlendCosts, log_blend_error
+from abair.model.estimator import extract_image_features
 from abair.model.lora import Adapter, Blender
 from abair.physics import chance
 
 if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
 
-TONED: Final = 0.5
-"""Share of the chains whose scenes are made paler or darker first."""
+GAMMA: Final = 0.5
+"""Share of the mixtures whose scenes are made brighter or darker first."""
 
 
-def chains_of(
+def build_mixtures(
     backbone: Backbone,
     synthesizers: Mapping[str, Synthesizer],
     adapters: Mapping[str, Adapter],
@@ -35,32 +40,32 @@ def chains_of(
     count: int,
     seed: int,
     *,
-    tell: Callable[[], object] = lambda: None,
-) -> Chains:
-    """`count` samples with the damage of one known label and then of the `new` one, spread evenly over the known ones.
+    on_progress: OnProgress = ignore_progress,
+) -> Mixtures:
+    """Make `count` samples with a known label's damage, then the `new` one's.
 
-    `synthesizers` and `adapters` are by label, the new one among them. The same scenes are drawn for each known label.
-    `tell` is called after each sample.
+    `synthesizers` and `adapters` are by label, the new one included. The scenes are the same for
+    each known label.
     """
     known = [name for name in synthesizers if name != new]
     values, targets, stakes = [], [], []
     for place, name in enumerate(known):
         degrader = Degrader({name: synthesizers[name], new: synthesizers[new]})
-        costs = Costs(Blender(backbone, [adapters[name], adapters[new]]))
+        costs = BlendCosts(Blender(backbone, [adapters[name], adapters[new]]))
         for index in range(place, count, len(known)):
-            scene = photos.scene(generator_for(seed, 22, index // len(known)), LONGEST)
-            generator = generator_for(seed, 23, index)
-            if chance(generator, TONED):
-                scene = toned(scene, generator)
-            sample = degrader.chain(scene, (name, new), generator)
+            scene = photos.scene(generator_for(seed, Stream.MIXTURE_SCENE, index // len(known)), LONGEST)
+            generator = generator_for(seed, Stream.MIXTURE_DAMAGE, index)
+            if chance(generator, GAMMA):
+                scene = apply_gamma(scene, generator)
+            sample = degrader.mixture(scene, (name, new), generator)
             best, products = costs(sample)
-            ways = torch.stack([torch.tensor([0.0, 1.0, 0.0]), best])
-            alone, blended = logarithm_of_error(ways, products.expand(2, -1, -1))
-            values.append(seen_in(backbone, sample.degraded).float().mean(0))
-            called = torch.zeros(len(known) + 2)
-            called[[place, -2, -1]] = best
-            targets.append(called)
+            blends = torch.stack([torch.tensor([0.0, 1.0, 0.0]), best])
+            alone, blended = log_blend_error(blends, products.expand(2, -1, -1))
+            values.append(extract_image_features(backbone, sample.degraded).float().mean(0))
+            target = torch.zeros(len(known) + 2)
+            target[[place, -2, -1]] = best
+            targets.append(target)
             stakes.append(10 * (alone - blended).clamp_min(0))
-            tell()
-    seen = Features(fingerprint(backbone), (*known, new, CLEAN), torch.stack(values), torch.stack(targets))
-    return Chains(seen, torch.stack(stakes))
+            on_progress()
+    features = Features(fingerprint(backbone), (*known, new, CLEAN), torch.stack(values), torch.stack(targets))
+    return Mixtures(features, torch.stack(stakes))

@@ -1,15 +1,16 @@
-"""What labels leave behind, so that later estimators are fitted and judged without their plugins or anybody's photos.
+"""Replays: what labels leave behind for later estimators, without plugins or photos.
 
-A *replay* holds features, numbers that the frozen backbone made of damaged photos and that heads are fitted to, and a
-few held-out samples, each with its undamaged self, to judge by. It is made once, when a label comes, and kept (*feature
-replay*). That of a label that came to others may hold chains, too: features of what shows both.
+A *replay* holds features and held-out samples. Features are what the frozen backbone computed of
+damaged photos; estimators are fitted to them (*feature replay*). Held-out samples, each with its
+undamaged original, are for evaluation. A replay is made once, when a label is added. That of a
+label that joined others may also hold mixtures: features of samples that show both kinds of damage.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,28 +19,21 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from abair.data.degrade import CleanPhotos, Degrader, generator_for, to_8_bit
 from abair.errors import TrainingError
-from abair.labels import CLEAN
-from abair.model import views
-from abair.model.backbone import GLOBAL_VIEW, Backbone, fingerprint
-from abair.model.estimator import look
-from abair.model.safetensors_io import read_header, read_tensors, write_tensors
+from abair.model.backbone import GLOBAL_VIEW
+from abair.model.safetensors_io import Header, read_header, read_tensors, write_tensors
 
-LONGEST: Final = 512
-"""Longest side in pixels of the scenes that samples are made of, as in phase III."""
-PART: Final = 96
-"""Side in pixels of the part of a held-out scene that is kept and restored; the estimator has seen all of the scene."""
-TRAINED: Final = 80
-"""Samples a label, `clean` included, whose features are kept."""
-_KINDS: Final = frozenset({"U8", "F16", "F32"})
+_DTYPES: Final = frozenset({"U8", "F16", "F32"})
+_METADATA: Final = "abair.replay"
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the backbone of this fingerprint saw in N samples: `values` (N, F), `targets` (N, L) over `labels`.
+    """Features of N samples: `values` (N, F), `targets` (N, L) over `labels`.
 
-    If they are `paired`, the second half is the first half's scenes undamaged, in the same order.
+    `backbone` is the fingerprint of the network that computed them.
+    If they are `paired`, the second half are the scenes of the first half, undamaged and in the
+    same order.
     """
 
     backbone: str
@@ -50,10 +44,11 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Chains:
-    """Features of N samples with a new label's damage over another's; their targets are the blends that restore best.
+class Mixtures:
+    """Features of N samples with a new label's damage over another's.
 
-    `stakes` (N,) are the decibels that each loses where the new label's adapter restores it alone.
+    Their targets are the blends of the two that restore best.
+    `stakes` (N,) are the decibels that each loses if the new label's adapter restores it alone.
     """
 
     features: Features
@@ -62,22 +57,27 @@ class Chains:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A sample to judge by, and the true labels in the order in which the damage was done.
+    """A sample for evaluation, with its true labels in the order of the damage.
 
-    `seen` (F,) is what the backbone saw in the whole scene. Pixels are held in 8 bits, as they are kept: there may be
-    thousands of samples, of which few are looked at.
+    `features` (F,) are those of the whole scene. Pixels are held in 8 bits, as they are stored,
+    because there may be thousands of samples, few of which are used.
     """
 
     labels: tuple[str, ...]
-    seen: Tensor
+    features: Tensor
     view_8: Tensor
     degraded_8: Tensor
     clean_8: Tensor
 
     @classmethod
-    def of(cls, labels: tuple[str, ...], seen: Tensor, view: Tensor, degraded: Tensor, clean: Tensor) -> HeldOut:
-        """From a global view (1, 3, 64, 64), and a part (3, S, S) with its undamaged self, all in [0, 1]."""
-        return cls(labels, seen, _bytes(view), _bytes(degraded), _bytes(clean))
+    def from_images(
+        cls, labels: tuple[str, ...], features: Tensor, view: Tensor, degraded: Tensor, clean: Tensor
+    ) -> HeldOut:
+        """Make a sample of images in [0, 1].
+
+        These are a global view (1, 3, 64, 64), and a part (3, S, S) with its undamaged original.
+        """
+        return cls(labels, features, _to_bytes(view), _to_bytes(degraded), _to_bytes(clean))
 
     @property
     def view(self) -> Tensor:
@@ -95,26 +95,30 @@ class HeldOut:
         return self.clean_8 / 255
 
     @cached_property
-    def mark(self) -> str:
-        """SHA-256 of its pixels: which sample this is."""
+    def digest(self) -> str:
+        """SHA-256 of the pixels, which identifies the sample."""
         parts = (self.degraded_8, self.clean_8, self.view_8)
         return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Features to fit to, and held-out samples to judge by."""
+    """Features to fit estimators to, and held-out samples to evaluate them on."""
 
     features: Features
     held_out: tuple[HeldOut, ...]
-    chains: Chains | None = None
+    mixtures: Mixtures | None = None
 
     def save(self, path: Path) -> None:
-        """Write numbers in 16 bits and pixels in 8; a part that several samples share is kept once. Raises OSError."""
+        """Write numbers in 16 bits and pixels in 8; parts that samples share are stored once.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
         parts: dict[bytes, int] = {}
         cleans = [sample.clean_8 for sample in self.held_out]
         places = [parts.setdefault(clean.numpy().tobytes(), len(parts)) for clean in cleans]
-        said = {
+        document = {
             "backbone": self.features.backbone,
             "labels": self.features.labels,
             "paired": self.features.paired,
@@ -123,206 +127,100 @@ class Replay:
         tensors = {
             "values": self.features.values.half(),
             "targets": self.features.targets.half(),
-            "seen": torch.stack([sample.seen for sample in self.held_out]).half(),
+            "seen": torch.stack([sample.features for sample in self.held_out]).half(),
             "views": torch.cat([sample.view_8 for sample in self.held_out]),
             "degraded": torch.stack([sample.degraded_8 for sample in self.held_out]),
             "clean": torch.stack([cleans[places.index(place)] for place in range(len(parts))]),
         }
-        if self.chains is not None:
-            said["chained"] = self.chains.features.labels
+        if self.mixtures is not None:
+            document["chained"] = self.mixtures.features.labels
             tensors |= {
-                "chain_values": self.chains.features.values.half(),
-                "chain_targets": self.chains.features.targets.half(),
-                "chain_stakes": self.chains.stakes.half(),
+                "chain_values": self.mixtures.features.values.half(),
+                "chain_targets": self.mixtures.features.targets.half(),
+                "chain_stakes": self.mixtures.stakes.half(),
             }
-        write_tensors(path, tensors, {"abair.replay": json.dumps(said)})
+        write_tensors(path, tensors, {_METADATA: json.dumps(document)})
 
     @classmethod
     def load(cls, path: Path) -> Replay:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            TrainingError: it is no such file, or damaged.
+            TrainingError: The file is no replay, or damaged.
         """
-        header = read_header(path, TrainingError, _KINDS)
+        header = read_header(path, TrainingError, _DTYPES)
         try:
-            said = json.loads(header.metadata["abair.replay"])
-            backbone, labels, paired = str(said["backbone"]), tuple(map(str, said["labels"])), bool(said["paired"])
-            named = [(tuple(map(str, names)), int(place)) for names, place in said["held_out"]]
-            chained = tuple(map(str, said.get("chained", ())))
-            (count, features), (parts, _, side, _) = header.shapes["values"], header.shapes["clean"]
-            if not all(0 <= place < parts for _, place in named):
-                raise ValueError("no such part")
-            chains = header.shapes["chain_stakes"][0] if chained else 0
+            layout = _parse_header(header)
         except (KeyError, ValueError, TypeError, IndexError):
             raise TrainingError(
                 f"{path}: found no replay; expected features and held-out samples of labels; train the estimator anew"
             ) from None
-        expected = {
-            "values": (count, features),
-            "targets": (count, len(labels)),
-            "seen": (len(named), features),
-            "views": (len(named), 3, GLOBAL_VIEW, GLOBAL_VIEW),
-            "degraded": (len(named), 3, side, side),
-            "clean": (parts, 3, side, side),
-        }
-        if chained:
-            expected |= {
-                "chain_values": (chains, features),
-                "chain_targets": (chains, len(chained)),
-                "chain_stakes": (chains,),
-            }
-        tensors = read_tensors(path, expected, TrainingError, _KINDS)
+        tensors = read_tensors(path, layout.shapes, TrainingError, _DTYPES)
         held_out = tuple(
             HeldOut(
                 names, tensors["seen"][i], tensors["views"][i : i + 1], tensors["degraded"][i], tensors["clean"][place]
             )
-            for i, (names, place) in enumerate(named)
+            for i, (names, place) in enumerate(layout.held_out)
         )
-        both = Features(backbone, chained, tensors["chain_values"], tensors["chain_targets"]) if chained else None
-        return cls(
-            Features(backbone, labels, tensors["values"], tensors["targets"], paired),
-            held_out,
-            None if both is None else Chains(both, tensors["chain_stakes"]),
-        )
+        mixtures = None
+        if layout.mixed_labels:
+            mixed = Features(layout.backbone, layout.mixed_labels, tensors["chain_values"], tensors["chain_targets"])
+            mixtures = Mixtures(mixed, tensors["chain_stakes"])
+        features = Features(layout.backbone, layout.labels, tensors["values"], tensors["targets"], layout.paired)
+        return cls(features, held_out, mixtures)
 
 
-def replay_of(
-    backbone: Backbone,
-    degrader: Degrader,
-    sources: Sequence[CleanPhotos],
-    held_out: CleanPhotos,
-    count: int,
-    seed: int,
-    *,
-    trained: int | None = None,
-    chained: int | None = None,
-    paired: bool = False,
-    tell: Callable[[], object] = lambda: None,
-) -> Replay:
-    """The replay of all of the degrader's labels: `trained` samples a label from each source (default `TRAINED`).
+@dataclass(frozen=True)
+class _Layout:
+    """What a replay file's header says, with the shapes that its tensors must have."""
 
-    Held out are `count` samples of each single degradation and undamaged ones, and `chained` (default `count`) of each
-    chain of two neighbours in the order of the labels. Whoever wants samples to be `paired` has one source. `tell` is
-    called after each.
+    backbone: str
+    labels: tuple[str, ...]
+    paired: bool
+    held_out: tuple[tuple[tuple[str, ...], int], ...]
+    """Each sample's labels, and the place of its undamaged part."""
+    mixed_labels: tuple[str, ...]
+    """Labels of the mixtures; none if there are no mixtures."""
+    shapes: dict[str, tuple[int, ...]]
+
+
+def _parse_header(header: Header) -> _Layout:
+    """Parse the header of a replay file.
+
+    Raises:
+        KeyError, ValueError, TypeError, IndexError: It is none.
     """
-    names = list(degrader.synthesizers)
-    pairs = sorted({tuple(sorted((name, names[i - 1]))) for i, name in enumerate(names) if len(names) > 1})
-    total = (trained or TRAINED) * len(degrader.labels)
-    parts = [features_of(backbone, degrader, photos, total, seed, paired=paired, tell=tell) for photos in sources]
-    features = together(parts) if len(parts) > 1 else parts[0]
-    singles = [(label,) for label in degrader.labels]
-    judged = held_out_of(backbone, degrader, held_out, singles, count, seed, tell)
-    judged += held_out_of(backbone, degrader, held_out, pairs, chained or count, seed, tell, first=len(singles))
-    return Replay(features, tuple(judged))
+    document = json.loads(header.metadata[_METADATA])
+    labels, mixed_labels = tuple(map(str, document["labels"])), tuple(map(str, document.get("chained", ())))
+    held_out = tuple((tuple(map(str, names)), int(place)) for names, place in document["held_out"])
+    (count, features), (parts, _, side, _) = header.shapes["values"], header.shapes["clean"]
+    if not all(0 <= place < parts for _, place in held_out):
+        raise ValueError("no such part")
+    shapes: dict[str, tuple[int, ...]] = {
+        "values": (count, features),
+        "targets": (count, len(labels)),
+        "seen": (len(held_out), features),
+        "views": (len(held_out), 3, GLOBAL_VIEW, GLOBAL_VIEW),
+        "degraded": (len(held_out), 3, side, side),
+        "clean": (parts, 3, side, side),
+    }
+    if mixed_labels:
+        mixtures = header.shapes["chain_stakes"][0]
+        shapes |= {
+            "chain_values": (mixtures, features),
+            "chain_targets": (mixtures, len(mixed_labels)),
+            "chain_stakes": (mixtures,),
+        }
+    return _Layout(str(document["backbone"]), labels, bool(document["paired"]), held_out, mixed_labels, shapes)
 
 
-def features_of(
-    backbone: Backbone,
-    degrader: Degrader,
-    photos: CleanPhotos,
-    count: int,
-    seed: int,
-    *,
-    paired: bool = False,
-    tell: Callable[[], object] = lambda: None,
-) -> Features:
-    """Damage `count` scenes by the degrader's recipe and look at each through the backbone, if `paired` at both.
-
-    One seed draws the same scenes for any degrader.
-    """
-    seen, targets = [], []
-    undamaged = torch.tensor([float(label == CLEAN) for label in degrader.labels])
-    clean = []
-    for index in range(count):
-        scene, generator = photos.scene(generator_for(seed, 10, index), LONGEST), generator_for(seed, 15, index)
-        sample = degrader.sample(scene, generator)
-        seen.append(seen_in(backbone, sample.degraded).float().mean(0))
-        targets.append(sample.types.mean((1, 2)))
-        if paired:
-            clean.append(seen_in(backbone, sample.clean).float().mean(0))
-        tell()
-    return Features(
-        fingerprint(backbone),
-        degrader.labels,
-        torch.stack([*seen, *clean]),
-        torch.stack([*targets, *[undamaged] * len(clean)]),
-        paired,
-    )
-
-
-def together(parts: Sequence[Features]) -> Features:
-    """Features of one backbone and the same labels as one; which are of one scene is no longer said."""
-    values, targets = (torch.cat(of) for of in zip(*((part.values, part.targets) for part in parts), strict=True))
+def concatenate(parts: Sequence[Features]) -> Features:
+    """Join features of one backbone and the same labels; pairs are not kept."""
+    values = torch.cat([part.values for part in parts])
+    targets = torch.cat([part.targets for part in parts])
     return Features(parts[0].backbone, parts[0].labels, values, targets)
 
 
-def held_out_of(
-    backbone: Backbone,
-    degrader: Degrader,
-    photos: CleanPhotos,
-    kinds: Sequence[tuple[str, ...]],
-    count: int,
-    seed: int,
-    tell: Callable[[], object] = lambda: None,
-    first: int = 0,
-) -> list[HeldOut]:
-    """`count` samples of each kind of damage (a label, several for a chain); all kinds from the same scenes.
-
-    No photo is taken twice before all were taken once: two scenes of one are nearly the same evidence. The kinds are
-    numbered from `first` on: each number has random numbers of its own.
-    """
-    samples = []
-    order = torch.randperm(len(photos), generator=generator_for(seed, 19)).tolist()
-    for index in range(count):
-        which = order[index % len(order)]
-        clean = photos.scene(generator_for(seed, 12, index), LONGEST, smallest=0.6, which=which)
-        for kind, labels in enumerate(kinds, first):
-            generator = generator_for(seed, 13, index, kind)
-            made = degrader.single(clean, CLEAN, generator) if labels == (CLEAN,) else degrader.chain(
-                clean, labels, generator
-            )  # fmt: skip
-            seen = seen_in(backbone, made.degraded).float().mean(0)
-            view = views.whole(made.degraded.permute(1, 2, 0).numpy())
-            samples.append(HeldOut.of(labels, seen, view, _part(made.degraded), _part(made.clean)))
-            tell()
-    return samples
-
-
-def damaged_further(
-    backbone: Backbone, degrader: Degrader, label: str, samples: Sequence[HeldOut], seed: int
-) -> list[HeldOut]:
-    """Held-out samples of other labels with the damage of one more; their parts are taken for whole scenes."""
-    further = []
-    for index, sample in enumerate(samples):
-        degraded = to_8_bit(degrader.synthesizers[label](sample.degraded, generator_for(seed, 14, index)))
-        seen = seen_in(backbone, degraded).float().mean(0)
-        view = views.whole(degraded.permute(1, 2, 0).numpy())
-        further.append(HeldOut.of((*sample.labels, label), seen, view, degraded, sample.clean))
-    return further
-
-
-@torch.inference_mode()
-def seen_in(backbone: Backbone, image: Tensor) -> Tensor:
-    """What the backbone sees in an image (3, H, W), in 16 bits: (16, F)."""
-    pixels = image.permute(1, 2, 0).numpy()
-    rows: Tensor = look(backbone, views.crops(pixels), views.whole(pixels)).half()
-    return rows
-
-
-def _part(image: Tensor) -> Tensor:
-    """The middle of an image (3, H, W), `PART` pixels a side; a smaller one is mirrored outwards."""
-    height, width = image.shape[1:]
-    rows, columns = (_middle(length, image.device) for length in (height, width))
-    return image[:, rows][:, :, columns]
-
-
-def _middle(length: int, device: torch.device) -> Tensor:
-    places = torch.arange(PART, device=device) + (length - PART) // 2
-    period = max(1, 2 * length - 2)
-    places = places.remainder(period)
-    return torch.minimum(places, period - places) if length > 1 else torch.zeros_like(places)
-
-
-def _bytes(image: Tensor) -> Tensor:
+def _to_bytes(image: Tensor) -> Tensor:
+    """Convert values in [0, 1] to uint8."""
     return image.mul(255).round_().to(torch.uint8)

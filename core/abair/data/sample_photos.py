@@ -1,4 +1,4 @@
-"""Clean pictures that need no download: scikit-image's own photographs, and procedural dead-leaves images."""
+"""Clean pictures without a download: scikit-image's photographs, and dead-leaves images."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ PHOTOS: Final[dict[str, str]] = {
     "retina": "retina.jpg",
     "rocket": "rocket.jpg",
 }
-"""The colour photographs that lie in scikit-image's wheel. Its Hubble picture is left out: stars look like noise."""
+"""Colour photographs in scikit-image's wheel, but the Hubble one: stars look like noise."""
 
 SMALLEST_RADIUS: Final = 4.5
-"""Of a leaf, in pixels. Below it leaves are no longer shapes but noise, which a network should not learn to keep."""
+"""Of a leaf, in pixels. Smaller leaves are noise, which a network should not learn to keep."""
 
 _SUPERSAMPLING: Final = 2
 _TEXTURES: Final = 5
 
 
 def sample_photos() -> dict[str, NDArray[np.uint8]]:
-    """The photographs of `PHOTOS` by name, each (H, W, 3) uint8 RGB, read from scikit-image's installed files.
+    """Read `PHOTOS` from scikit-image's installed files, each (H, W, 3) uint8 RGB.
 
-    scikit-image itself is not imported and nothing is downloaded.
+    scikit-image itself is not imported, and nothing is downloaded.
 
     Raises:
         MissingExtraError: scikit-image is not installed.
-        ImageError: a file is missing from the installed package, or damaged.
+        ImageError: A file is missing from the installed package, or damaged.
     """
     spec = find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
@@ -61,12 +61,13 @@ def sample_photos() -> dict[str, NDArray[np.uint8]]:
 
 
 def dead_leaves(generator: torch.Generator, side: int) -> NDArray[np.uint8]:
-    """A picture (side, side, 3) uint8 of overlapping textured shapes, whose statistics are those of photographs.
+    """Draw textured shapes that overlap, with the statistics of photographs: (side, side, 3) uint8.
 
-    Radii follow r^-3, which makes the picture's statistics the same at every scale, as a photograph's are (Lee,
-    Mumford, Huang, "Occlusion Models for Natural Images", IJCV 2001). Leaves are ellipses and rectangles with a texture
-    and a shading of their own (after Madhusudana et al., "Revisiting Dead Leaves Model", 2022). Drawn at twice the size
-    and averaged, so that edges are as soft as a camera's. The same generator state gives the same picture.
+    Radii follow r^-3, so that statistics are the same at every scale, like those of photographs
+    (Lee, Mumford, Huang, "Occlusion Models for Natural Images", IJCV 2001). Leaves are ellipses and
+    rectangles, each with a texture and a shading (after Madhusudana et al., "Revisiting Dead Leaves
+    Model", 2022). The picture is drawn at twice the size and averaged, so that edges are as soft as
+    a camera's. The same generator state gives the same picture.
 
     Raises:
         ValueError: `side` is less than 1.
@@ -80,19 +81,19 @@ def dead_leaves(generator: torch.Generator, side: int) -> NDArray[np.uint8]:
     picture = palette[0] + 0.1 * textures[0][..., None]
     covered = np.zeros((canvas, canvas), dtype=bool)
     smallest, largest = SMALLEST_RADIUS * _SUPERSAMPLING, max(0.45 * canvas, SMALLEST_RADIUS * _SUPERSAMPLING * 1.01)
-    # the mean area under r^-3 says how many leaves leave about 1 % of the picture to the background
+    # from the mean area under r^-3 follows how many leaves leave about 1 % of the picture uncovered
     mean_area = 2 * math.pi * math.log(largest / smallest) / (smallest**-2 - largest**-2)
     count = min(4000, math.ceil(5 * canvas**2 / mean_area))
     radii = (smallest**-2 - rng.random(count) * (smallest**-2 - largest**-2)) ** -0.5
-    # leaves are laid from the front to the back: what is covered stays
+    # from front to back: pixels that are covered stay as they are
     for radius in radii:
-        _lay(rng, float(radius), picture, covered, palette, textures)
+        _draw_leaf(rng, float(radius), picture, covered, palette, textures)
     picture = picture.reshape(side, _SUPERSAMPLING, side, _SUPERSAMPLING, 3).mean((1, 3))
     rounded: NDArray[np.uint8] = np.rint(picture.clip(0, 1) * 255).astype(np.uint8)
     return rounded
 
 
-def _lay(
+def _draw_leaf(
     rng: np.random.Generator,
     radius: float,
     picture: NDArray[np.float32],
@@ -100,7 +101,7 @@ def _lay(
     palette: NDArray[np.float32],
     textures: NDArray[np.float32],
 ) -> None:
-    """Draw one leaf behind all that is already there."""
+    """Draw one leaf behind those that are already there."""
     canvas = len(covered)
     a, b, c, d, amount, shade = rng.random(6)
     row, column, turn = a * canvas, b * canvas, c * math.pi
@@ -116,7 +117,7 @@ def _lay(
     width = np.float32(0.35 + 0.65 * d)
     if a * 1000 % 1 < 0.65:
         inside = u * u + (v / width) ** 2 < 1
-    else:  # a rectangle whose corners lie on the circle
+    else:  # a rectangle with its corners on the circle
         half = math.hypot(1, width)
         inside = (np.abs(u) < 1 / half) & (np.abs(v) < width / half)
     inside &= free
@@ -130,7 +131,7 @@ def _lay(
 
 
 def _palette(rng: np.random.Generator) -> NDArray[np.float32]:
-    """(12, 3) colours: mostly muted, a few strong, dark and light ones; most photographs have few hues."""
+    """Draw colours (12, 3): mostly muted, few hues, as in most photographs."""
     light = rng.beta(1.2, 1.4, (12, 1))
     tint = rng.normal(0, 1, (12, 3))
     chroma = rng.gamma(1.2, 0.06, (12, 1))
@@ -139,7 +140,7 @@ def _palette(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _texture(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
-    """(side, side) of mean 0 and deviation 1: noise with the spectrum 1/f^s, s from 0.6 to 1.6, or bent stripes."""
+    """Draw 1/f^s noise, s in [0.6, 1.6], or bent stripes (side, side); mean 0, deviation 1."""
     rows, columns = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
     frequency = np.hypot(rows, columns)
     frequency[0, 0] = 1.0
@@ -148,6 +149,6 @@ def _texture(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
     spectrum[0, 0] = 0
     field = np.fft.irfft2(spectrum, s=(side, side))
     field /= max(float(field.std()), 1e-6)
-    if power > 1.25:  # a smooth field's level lines are wood grain, cloth, sand
+    if power > 1.25:  # the level lines of a smooth field look like wood grain, cloth, sand
         field = np.sqrt(2) * np.sin(field * rng.uniform(6, 20))
     return field.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Synthesisers: the plugins' functions that damage a clean photo, imported when they are needed."""
+"""Synthesisers: the plugins' functions that damage a clean photo, imported on demand."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from abair.contract import Degradation
 from abair.errors import PluginError
 from abair.text import describe_error
 
-if TYPE_CHECKING:  # a plugin's declaration is asked for where torch must not be imported
+if TYPE_CHECKING:  # plugins are discovered where torch must not be imported
     from torch import Generator, Tensor
 
     Synthesizer = Callable[[Tensor, Generator], Tensor]
-    """`degrade(clean, generator)`: (3, H, W) float32 in [0, 1] in and out, all randomness from the generator."""
+    """`degrade(clean, generator)`: (3, H, W) float32 in [0, 1], randomness from the generator."""
 
 
 def load_synthesizer(degradation: Degradation) -> Synthesizer:
     """Import the function that synthesises a degradation.
 
     Raises:
-        PluginError: the module cannot be imported, or holds no such function.
+        PluginError: The module cannot be imported, or has no such function.
     """
     module, _, function = degradation.synthesizer.partition(":")
     try:

@@ -1,15 +1,16 @@
-"""Ablations: what the parts of the method are worth, each variant trained for the same time, from the same seed.
+"""Ablations: what each part of the method contributes, from variants trained for the same time.
 
-As section 4.4 of the paper (Serrano-Lozano et al.) asks: phase I without Degradation CutMix and without the
-segmentation head, adapters of other ranks, one network trained jointly instead of adapters, an estimator that sees
-less. All is judged on held-out photos. Runs are short, so differences are between beginners; they say which way a part
-pulls, not how far it takes one. A run that was cut off goes on from its checkpoint.
+As in section 4.4 of the paper (Serrano-Lozano et al.): phase I without Degradation CutMix and
+without the segmentation head, adapters of other ranks, one network trained jointly instead of
+adapters, an estimator with fewer features. All variants start from the same seed and are evaluated
+on held-out photos. Runs are short, so the differences show a direction, not a size. An interrupted
+run continues from its checkpoint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,36 +18,54 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from abair.continual.refit import refit
-from abair.continual.replay import Features, HeldOut, replay_of
-from abair.data.degrade import CleanPhotos, Degrader, Recipe, generator_for
-from abair.evaluation.training_cost import Effort, spent
+from abair.continual.collect import ReplayCounts, build_replay
+from abair.continual.refit import RefitConfig, refit
+from abair.continual.replay import Features, HeldOut
+from abair.data.degrade import Degrader, Recipe
+from abair.data.photos import CleanPhotos
+from abair.data.seeds import Stream, generator_for
+from abair.evaluation.training_cost import COST_COLUMNS, TrainingCost, training_cost
 from abair.model import compression_features
 from abair.model.backbone import SIZES, Backbone, freeze, load_backbone
 from abair.model.estimator import Estimator
-from abair.training.adapter import AdaptTask
+from abair.text import markdown_table
+from abair.training.adapter import AdapterTask
 from abair.training.adapter_data import held_out_pairs
-from abair.training.backbone import TYPE_WEIGHT, VALIDATION_SIDE, PretrainTask, psnr
-from abair.training.loop import State, Task, train
-from abair.training.settings import ADAPTING, PRETRAINING, Settings
+from abair.training.backbone import TYPE_WEIGHT, VALIDATION_SIDE, BackboneTask, psnr
+from abair.training.loop import train
+from abair.training.settings import ADAPTING, PRETRAINING, AdapterSettings, AnySettings, BackboneSettings, Settings
+from abair.training.task import State, Task
 
 if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
 
-RANKS: Final = (2, 4, 8, 16)
-MIXED: Final = 24
-"""Held-out samples of each kind of mixture."""
-LOOKED_AT: Final = 8
-"""Held-out samples a label and chain that an estimator is tried on."""
-ALL: Final = "all features"
-ENDLESS: Final = 1_000_000
-"""Steps that are never done: time ends a run."""
-
-Say = Callable[[str], None]
+ALL_FEATURES: Final = "all features"
+NO_FILE_FEATURES: Final = "without the files' marks"
+CROPS_ALONE: Final = "crops alone"
+GLOBAL_VIEW_ALONE: Final = "global view alone"
+FEATURE_SELECTIONS: Final = (ALL_FEATURES, NO_FILE_FEATURES, CROPS_ALONE, GLOBAL_VIEW_ALONE)
+NO_STEP_LIMIT: Final = 1_000_000
+"""More steps than any run makes: time ends it."""
 
 
-class Variant(Effort):
-    """One variant of a part of the method: what its training cost, and figures on held-out samples."""
+@dataclass(frozen=True)
+class AblationConfig:
+    """The size of the experiment.
+
+    `mixture_count`: held-out samples of each kind of mixture. `replay`: the samples that an
+    estimator is fitted to and evaluated on. `refit`: how it is fitted.
+    """
+
+    ranks: tuple[int, ...] = (2, 4, 8, 16)
+    mixture_count: int = 24
+    replay: ReplayCounts = field(default_factory=lambda: ReplayCounts(80, 8, 8))
+    refit: RefitConfig = field(default_factory=RefitConfig)
+    pretraining: BackboneSettings = PRETRAINING
+    adapting: AdapterSettings = ADAPTING
+
+
+class Variant(TrainingCost):
+    """A variant of a part of the method: its training cost, and `figures`, its held-out metrics."""
 
     part: str
     name: str
@@ -54,7 +73,7 @@ class Variant(Effort):
 
 
 class Ablations(BaseModel):
-    """All runs, in the order of the tables."""
+    """All variants, in the order of the tables."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,21 +84,16 @@ class Ablations(BaseModel):
     variants: tuple[Variant, ...]
 
     def markdown(self) -> str:
-        """A table a part."""
-        lines = ["# Ablations", "", f"Backbone `{self.size}`, each run {self.minutes:g} minutes, on held-out photos."]
+        """Return a page with one table for each part of the method."""
+        lines = ["# Ablations", "", f"Backbone `{self.size}`, {self.minutes:g} minutes per run, on held-out photos."]
         for part in dict.fromkeys(variant.part for variant in self.variants):
-            chosen = [variant for variant in self.variants if variant.part == part]
-            columns = list(dict.fromkeys(name for variant in chosen for name in variant.figures))
-            lines += [
-                "",
-                f"## {part}",
-                "",
-                f"| variant | trained | steps | 10^12 multiply-adds | {' | '.join(columns)} |",
+            variants = [variant for variant in self.variants if variant.part == part]
+            metrics = list(dict.fromkeys(name for variant in variants for name in variant.figures))
+            rows = [
+                [one.name, *one.cells, *(f"{one.figures[m]:.2f}" if m in one.figures else "-" for m in metrics)]
+                for one in variants
             ]
-            lines.append("|---|" + "---:|" * (len(columns) + 3))
-            for one in chosen:
-                cells = [f"{one.figures[name]:.2f}" if name in one.figures else "-" for name in columns]
-                lines.append(f"| {one.name} | {one.cells} | {' | '.join(cells)} |")
+            lines += ["", f"## {part}", "", markdown_table(["variant", *COST_COLUMNS, *metrics], rows)]
         return "\n".join(lines) + "\n"
 
 
@@ -92,20 +106,24 @@ def ablate(
     *,
     minutes: float,
     adapters: Sequence[str],
-    say: Say = lambda text: None,
+    config: AblationConfig | None = None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Ablations:
-    """Train all variants for `minutes` each; phase II's begin from the file `backbone` and learn `adapters`.
+    """Train every variant for `minutes` and evaluate it.
+
+    The variants of phase II start from the file `backbone` and train adapters for the labels in
+    `adapters`. Checkpoints go to `out`.
 
     Raises:
-        TrainingError: a run cannot be trained, or a checkpoint in `out` is another run's.
+        TrainingError: a run cannot be trained, or a checkpoint in `out` belongs to another run.
     """
     degrader = Degrader(synthesizers)
     network = load_backbone(backbone)
-    bench = _Bench(degrader, photos, held_out, out, minutes, say)
+    experiment = _Experiment(degrader, photos, held_out, out, minutes, config or AblationConfig(), log)
     variants = [
-        *bench.phase_one(network.size.name),
-        *bench.phase_two(backbone, adapters),
-        *bench.phase_three(network),
+        *experiment.phase_one(network.size.name),
+        *experiment.phase_two(backbone, adapters),
+        *experiment.phase_three(network),
     ]
     return Ablations(
         size=network.size.name,
@@ -116,153 +134,153 @@ def ablate(
     )
 
 
-class _Bench:
-    """What all variants share."""
+@dataclass(frozen=True)
+class _Experiment:
+    """The data and settings that all variants share."""
 
-    def __init__(
-        self, degrader: Degrader, photos: CleanPhotos, held_out: CleanPhotos, out: Path, minutes: float, say: Say
-    ) -> None:
-        self.degrader, self.photos, self.held_out = degrader, photos, held_out
-        self.out, self.minutes, self.say = out, minutes, say
+    degrader: Degrader
+    photos: CleanPhotos
+    held_out: CleanPhotos
+    out: Path
+    minutes: float
+    config: AblationConfig
+    log: Callable[[str], None]
 
     def phase_one(self, size: str) -> list[Variant]:
-        """The backbone from nothing, with all parts and without one of them."""
+        """Train the backbone from scratch, with all parts and without one of them."""
         whole = self.degrader.recipe
-        made = []
+        variants = []
         for name, recipe, type_weight in (
             ("whole", whole, TYPE_WEIGHT),
             ("without CutMix", replace(whole, cutmix=0.0), TYPE_WEIGHT),
             ("without segmentation head", whole, 0.0),
         ):
-            settings = self._settings(PRETRAINING)
+            settings = self._settings(self.config.pretraining)
             torch.manual_seed(settings.seed)
             degrader = Degrader(self.degrader.synthesizers, recipe)
             network = Backbone(SIZES[size])
-            task = PretrainTask(network, degrader, self.photos, self.held_out, settings, type_weight)
+            task = BackboneTask(network, degrader, self.photos, self.held_out, settings, type_weight)
             state = self._train(task, settings, f"phase-one-{name.replace(' ', '-')}")
-            effort = spent(task, state)
+            cost = training_cost(task, state)
             freeze(network)
-            figures = {"single": task.validate()["psnr"]} | self._mixtures(network)
-            figures["top-1 in %"] = 100 * self._top1(network)[ALL]
-            made.append(Variant(part="Phase I", name=name, figures=figures, **effort.model_dump()))
-        return made
+            metrics = {"single": task.validate()["psnr"]} | self._mixture_psnr(network)
+            metrics["top-1 in %"] = 100 * self._top1(network, [ALL_FEATURES])[ALL_FEATURES]
+            variants.append(Variant(part="Phase I", name=name, figures=metrics, **cost.model_dump()))
+        return variants
 
     def phase_two(self, backbone: Path, labels: Sequence[str]) -> list[Variant]:
-        """Adapters of several ranks, and the whole network trained on for as long as all adapters of a rank were."""
-        made = []
-        for rank in RANKS:
-            figures, efforts = {}, []
+        """Train adapters of several ranks, and the whole network for the time of all adapters."""
+        variants = [_untrained("Phase II", "the frozen backbone", self._adapter_psnr(load_backbone(backbone), labels))]
+        for rank in self.config.ranks:
+            metrics, costs = {}, []
             for label in labels:
-                settings = self._settings(ADAPTING).model_copy(update={"rank": rank})
+                settings = self._settings(self.config.adapting).model_copy(update={"rank": rank})
                 degrader = Degrader({label: self.degrader.synthesizers[label]})
-                task = AdaptTask(load_backbone(backbone), label, degrader, self.photos, self.held_out, settings)
+                task = AdapterTask(load_backbone(backbone), label, degrader, self.photos, self.held_out, settings)
                 state = self._train(task, settings, f"phase-two-rank-{rank}-{label}")
-                figures[label] = task.validate()["psnr"]
-                efforts.append(spent(task, state))
-            figures["mean"] = sum(figures.values()) / len(figures)
-            made.append(
-                Variant(part="Phase II", name=f"adapters of rank {rank}", figures=figures, **_sum(efforts).model_dump())
-            )
-        return [self._bare(backbone, labels), *made, self._joint(backbone, labels)]
+                metrics[label] = task.validate()["psnr"]
+                costs.append(training_cost(task, state))
+            metrics["mean"] = sum(metrics.values()) / len(metrics)
+            total = _sum(costs).model_dump()
+            variants.append(Variant(part="Phase II", name=f"adapters of rank {rank}", figures=metrics, **total))
+        return [*variants, self._joint_network(backbone, labels)]
 
-    def _bare(self, backbone: Path, labels: Sequence[str]) -> Variant:
-        figures = self._as_adapters(load_backbone(backbone), labels)
-        return _untrained("Phase II", "the frozen backbone", figures)
+    def phase_three(self, network: Backbone) -> list[Variant]:
+        """Fit estimators to all features, to the crops' alone, to the global view's alone."""
+        self.log("phase three")
+        freeze(network)
+        return [
+            _untrained("Phase III", name, {"top-1 in %": 100 * share})
+            for name, share in self._top1(network, FEATURE_SELECTIONS).items()
+        ]
 
-    def _joint(self, backbone: Path, labels: Sequence[str]) -> Variant:
-        settings = self._settings(PRETRAINING, times=len(labels))
+    def _joint_network(self, backbone: Path, labels: Sequence[str]) -> Variant:
+        settings = self._settings(self.config.pretraining, times=len(labels))
         degrader = Degrader({label: self.degrader.synthesizers[label] for label in labels})
         network = load_backbone(backbone).requires_grad_(True)
-        task = PretrainTask(network, degrader, self.photos, self.held_out, settings)
+        task = BackboneTask(network, degrader, self.photos, self.held_out, settings)
         state = self._train(task, settings, "phase-two-joint")
-        effort = spent(task, state)
-        figures = self._as_adapters(network, labels)
-        return Variant(part="Phase II", name="the whole network, jointly", figures=figures, **effort.model_dump())
+        cost = training_cost(task, state)
+        metrics = self._adapter_psnr(network, labels)
+        return Variant(part="Phase II", name="the whole network, jointly", figures=metrics, **cost.model_dump())
 
     @torch.inference_mode()
-    def _as_adapters(self, network: Backbone, labels: Sequence[str]) -> dict[str, float]:
-        """What an adapter's validation says, of a network that has none."""
-        figures = {}
+    def _adapter_psnr(self, network: Backbone, labels: Sequence[str]) -> dict[str, float]:
+        """Return the PSNR in dB of a network without adapters on the adapters' samples."""
+        metrics = {}
         for label in labels:
             pairs = held_out_pairs(self.degrader, self.held_out, label)
             values = [psnr(network(degraded[None])[0].clamp(0, 1), clean) for degraded, clean in pairs]
-            figures[label] = sum(values) / len(values)
-        return figures | {"mean": sum(figures.values()) / len(figures)}
-
-    def phase_three(self, network: Backbone) -> list[Variant]:
-        """Estimators that see all features, the crops' alone, or the global view's alone."""
-        self.say("phase three")
-        freeze(network)
-        return [
-            _untrained("Phase III", name, {"top-1 in %": 100 * share}) for name, share in self._top1(network).items()
-        ]
+            metrics[label] = sum(values) / len(values)
+        return metrics | {"mean": sum(metrics.values()) / len(metrics)}
 
     @torch.inference_mode()
-    def _mixtures(self, network: Backbone) -> dict[str, float]:
-        """PSNR in dB on held-out chains of two, and on photos damaged by regions."""
+    def _mixture_psnr(self, network: Backbone) -> dict[str, float]:
+        """Return the PSNR in dB on held-out chains of two and on photos damaged by regions."""
         kinds = {
-            "chains": Recipe(cutmix=0.0, double=1.0, clean=0.0),
-            "regions": Recipe(cutmix=1.0, double=0.0, clean=0.0),
+            "chains": Recipe(cutmix=0.0, mixture=1.0, clean=0.0),
+            "regions": Recipe(cutmix=1.0, mixture=0.0, clean=0.0),
         }
-        figures = {}
+        metrics = {}
         for name, recipe in kinds.items():
             degrader, values = Degrader(self.degrader.synthesizers, recipe), []
-            for item in range(MIXED):
-                generator = generator_for(0, 17, item)
+            for item in range(self.config.mixture_count):
+                generator = generator_for(0, Stream.ABLATION, item)
                 sample = degrader.sample(self.held_out.crop(generator, VALIDATION_SIDE), generator)
                 values.append(psnr(network(sample.degraded[None])[0].clamp(0, 1), sample.clean))
-            figures[name] = sum(values) / len(values)
-        return figures
+            metrics[name] = sum(values) / len(values)
+        return metrics
 
-    def _top1(self, network: Backbone) -> dict[str, float]:
-        """Share of held-out single degradations that an estimator names rightly, by the features that it is given."""
-        replay = replay_of(network, self.degrader, [self.photos], self.held_out, LOOKED_AT, 0)
+    def _top1(self, network: Backbone, selections: Sequence[str]) -> dict[str, float]:
+        """Return the accuracy in [0, 1] on single degradations, by selection of features."""
+        replay = build_replay(network, self.degrader, [self.photos], self.held_out, self.config.replay, 0)
         known, context = replay.features, network.size.context
-        places = torch.arange(known.values.shape[1])
-        network_sees = places.numel() - context - compression_features.STATISTICS
-        columns = {
-            ALL: places,
-            "without the files' marks": torch.cat([places[:network_sees], places[-context:]]),
-            "crops alone": places[:-context],
-            "global view alone": places[-context:],
+        columns = torch.arange(known.values.shape[1])
+        compression = columns.numel() - context - compression_features.STATISTICS
+        selected = {
+            ALL_FEATURES: columns,
+            NO_FILE_FEATURES: torch.cat([columns[:compression], columns[-context:]]),
+            CROPS_ALONE: columns[:-context],
+            GLOBAL_VIEW_ALONE: columns[-context:],
         }
         samples = [sample for sample in replay.held_out if len(sample.labels) == 1]
-        return {name: _accuracy(known, samples, chosen) for name, chosen in columns.items()}
+        return {name: _accuracy(known, samples, selected[name], self.config.refit) for name in selections}
 
-    def _settings(self, defaults: Settings, times: int = 1) -> Settings:
-        given = {
-            "steps": ENDLESS,
+    def _settings(self, defaults: AnySettings, times: int = 1) -> AnySettings:
+        limits = {
+            "steps": NO_STEP_LIMIT,
             "minutes": self.minutes * times,
-            "validate_every": ENDLESS,
+            "validate_every": NO_STEP_LIMIT,
             "checkpoint_minutes": 1.0,
         }
-        return defaults.model_copy(update=given)
+        return defaults.model_copy(update=limits)
 
     def _train(self, task: Task, settings: Settings, name: str) -> State:
-        self.say(name.replace("-", " "))
+        self.log(name.replace("-", " "))
         return train(task, settings, self.out / name, quiet=True)
 
 
-def _untrained(part: str, name: str, figures: dict[str, float]) -> Variant:
-    return Variant(part=part, name=name, figures=figures, **_sum([]).model_dump())
+def _untrained(part: str, name: str, metrics: dict[str, float]) -> Variant:
+    return Variant(part=part, name=name, figures=metrics, **_sum([]).model_dump())
 
 
-def _sum(efforts: Sequence[Effort]) -> Effort:
-    return Effort(
-        trained=sum(one.trained for one in efforts),
-        steps=sum(one.steps for one in efforts),
-        minutes=sum(one.minutes for one in efforts),
-        multiply_adds=sum(one.multiply_adds for one in efforts),
+def _sum(costs: Sequence[TrainingCost]) -> TrainingCost:
+    return TrainingCost(
+        trained=sum(one.trained for one in costs),
+        steps=sum(one.steps for one in costs),
+        minutes=sum(one.minutes for one in costs),
+        multiply_adds=sum(one.multiply_adds for one in costs),
     )
 
 
-def _accuracy(known: Features, samples: Sequence[HeldOut], chosen: Tensor) -> float:
-    features = replace(known, values=known.values[:, chosen])
+def _accuracy(known: Features, samples: Sequence[HeldOut], columns: Tensor, config: RefitConfig) -> float:
+    """Fit an estimator to the chosen columns of the features; return its accuracy on `samples`."""
+    features = replace(known, values=known.values[:, columns])
     torch.manual_seed(0)
     untrained = Estimator(known.labels, features.values.shape[1])
-    estimator = refit(untrained, known.backbone, known.labels, [], [features], 0)
-    seen = torch.stack([sample.seen for sample in samples])[:, chosen]
+    estimator = refit(untrained, known.backbone, known.labels, [], [features], 0, config=config)
+    seen = torch.stack([sample.features for sample in samples])[:, columns]
     with torch.inference_mode():
-        said = estimator(seen).argmax(1).tolist()
-    right: list[bool] = [known.labels[place] == sample.labels[0] for place, sample in zip(said, samples, strict=True)]
-    return sum(right) / len(right)
+        predicted = estimator(seen).argmax(1).tolist()
+    correct: list[bool] = [known.labels[i] == sample.labels[0] for i, sample in zip(predicted, samples, strict=True)]
+    return sum(correct) / len(correct)

@@ -1,4 +1,4 @@
-"""Every policy measured on every test set: the run behind the quality tables."""
+"""Measure every policy on every test set: the run behind the quality tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from abair.errors import AbairError, ImageError
 from abair.evaluation.datasets.items import SEED, EvaluationSet, Item
 from abair.evaluation.datasets.paper import TABLES
 from abair.evaluation.policies import ImageResult, Policy, mean_score, oracle_gap, run_policies
-from abair.evaluation.reports.markdown import HEADINGS, score_text
 from abair.evaluation.results import QualityReport, SetResult, TableResult
 from abair.metrics import PSNR_CAP
 
@@ -27,22 +26,10 @@ if TYPE_CHECKING:
     from abair.deployment import Deployment
     from abair.inference.restorer import Restorer
 
-__all__ = [
-    "HEADINGS",
-    "Pictures",
-    "Progress",
-    "QualityReport",
-    "SetResult",
-    "TableResult",
-    "evaluate",
-    "score_text",
-    "weights_hash",
-]
-
 Progress = Callable[[int, int, str], None]
-"""Called with pictures done, pictures in all, and the name of what was done last."""
-Pictures = Callable[[EvaluationSet, Item, ImageResult, Mapping[Policy, NDArray[np.float32]]], None]
-"""Called with each picture's restored versions, before they are dropped."""
+"""Called with the number of pictures done, the number of all, and the name of the last one."""
+OnPicture = Callable[[EvaluationSet, Item, ImageResult, Mapping[Policy, NDArray[np.float32]]], None]
+"""Called with each picture's result and its restored versions."""
 
 
 def evaluate(
@@ -52,31 +39,32 @@ def evaluate(
     missing: Mapping[str, str] | None = None,
     weights_sha256: str | None = None,
     progress: Progress | None = None,
-    pictures: Pictures | None = None,
+    on_picture: OnPicture | None = None,
 ) -> QualityReport:
-    """Measure every policy on every set, picture by picture.
+    """Measure every policy on every set, one picture after the other.
 
-    `weights_sha256` (see `weights_hash`) is noted with every set.
+    `missing` (sets that were not found, with the reason) and `weights_sha256` (see `weights_hash`)
+    are recorded in the report.
 
     Raises:
-        ImageError: not one picture of any set could be used; each problem is named.
+        ImageError: no picture of any set could be used; the message names each problem.
     """
     started, problems, results = time.perf_counter(), list[AbairError](), list[SetResult]()
     done, total = 0, sum(map(len, sets))
-    for found in sets:
+    for test_set in sets:
         measured: list[ImageResult] = []
         files: list[str] = []
-        for item in found.iterate(problems.append):
-            result, restored = run_policies(restorer, item, found.labels, on_luma=found.luma)
+        for item in test_set.iterate(problems.append):
+            result, restored = run_policies(restorer, item, test_set.labels, on_luma=test_set.luma)
             measured.append(result)
             files += [f"{digest}  {part}/{item.name}" for part, digest in item.files.items()]
-            if pictures:
-                pictures(found, item, result, restored)
+            if on_picture:
+                on_picture(test_set, item, result, restored)
             if progress:
-                progress(done + len(measured), total, f"{found.title}: {item.name}")
-        done += len(found)
+                progress(done + len(measured), total, f"{test_set.title}: {item.name}")
+        done += len(test_set)
         if measured:
-            results.append(_set_result(found, measured, files, weights_sha256))
+            results.append(_set_result(test_set, measured, files, weights_sha256))
     if not results:
         raise ImageError("test sets: no picture could be used" + "".join(f"; {problem}" for problem in problems))
     deployment = restorer.deployment
@@ -100,9 +88,9 @@ def evaluate(
 
 
 def weights_hash(deployment: Deployment) -> str:
-    """One SHA-256 over all that restores: backbone, adapters with their configurations in order, estimator.
+    """Return one SHA-256 over backbone, adapters with their configurations, and estimator.
 
-    It is that of a text with a line `SHA-256  part` a file, so `sha256sum` can make it again.
+    It is the hash of a text with one line `SHA-256  part` per file; `sha256sum` can reproduce it.
     """
     lines = [f"{deployment.backbone.file.sha256}  backbone"]
     for adapter in deployment.adapters:
@@ -120,34 +108,34 @@ def _protocol(restorer: Restorer) -> tuple[str, ...]:
         f"outputs are clipped and rounded to 8 bits before measuring; identical pictures count as {PSNR_CAP:g} dB",
         "on Y, where a set's papers measure there: BT.601, 16 to 235, of 8-bit pictures and rounded to 8 bits, as "
         "MATLAB's rgb2ycbcr",
-        "noise is added on the fly and handed over as floating point, not clipped and not rounded, unless the set says "
+        "noise is added on the fly and passed on as floating point, not clipped and not rounded, unless the set says "
         "so; the input is measured as it is",
         f"seeds: SHA-256 of set and picture name, with {SEED}",
-        "blind: OH and SW see the picture alone; the Oracle is given the true labels, in equal parts that sum to 1",
-        "top-1: share of pictures whose largest weight lies on a true label; gap: PSNR of the Oracle less that of SW",
-        "the haze of the five and the three tasks is that of SOTS outdoor, as in the paper; where that is not there, "
-        "of SOTS indoor",
-        "data hash: SHA-256 over one line a file that was read, `SHA-256  part/picture`; weights' hash: the same over "
-        "backbone, adapters and estimator",
+        "blind: OH and SW see only the picture; the Oracle is given the true labels, with equal weights that sum to 1",
+        "top-1: share of pictures whose largest weight lies on a true label; gap: PSNR of the Oracle minus that of SW",
+        "the haze of the five and the three tasks is SOTS outdoor, as in the paper, or SOTS indoor if there is no "
+        "SOTS outdoor",
+        "data hash: SHA-256 over one line `SHA-256  part/picture` per file that was read; weights' hash: the same "
+        "over backbone, adapters and estimator",
     )
 
 
 def _set_result(
-    found: EvaluationSet, measured: Sequence[ImageResult], files: Sequence[str], weights_sha256: str | None
+    test_set: EvaluationSet, measured: Sequence[ImageResult], files: Sequence[str], weights_sha256: str | None
 ) -> SetResult:
     labels = measured[0].weights
     mean = mean_score([result.scores for result in measured])
     return SetResult(
-        key=found.key,
-        title=found.title,
-        labels=found.labels,
-        note=found.note,
+        key=test_set.key,
+        title=test_set.title,
+        labels=test_set.labels,
+        note=test_set.note,
         count=len(measured),
         mean=mean,
         mean_y=mean_score([result.scores_y for result in measured]),
         gap=oracle_gap(mean),
         weights={label: sum(result.weights[label] for result in measured) / len(measured) for label in labels},
-        top1=sum(result.top in found.labels for result in measured) / len(measured) if found.labels else None,
+        top1=sum(result.top in test_set.labels for result in measured) / len(measured) if test_set.labels else None,
         seen=dict(Counter(result.top for result in measured).most_common()),
         data_sha256=_hash_of(files) if files else None,
         weights_sha256=weights_sha256,
@@ -156,9 +144,9 @@ def _set_result(
 
 
 def _tables(results: Sequence[SetResult]) -> tuple[TableResult, ...]:
-    """The paper's tables of which at least one set was measured."""
-    by_key = {found.key: found for found in results}
-    unknown = [found.key for found in results if not found.labels]
+    """Return the paper's tables of which at least one set was measured."""
+    by_key = {result.key: result for result in results}
+    unknown = [result.key for result in results if not result.labels]
     tables = []
     for table in TABLES:
         members = table.members(by_key, unknown)
@@ -175,15 +163,15 @@ def _tables(results: Sequence[SetResult]) -> tuple[TableResult, ...]:
 
 
 def _confusion(results: Sequence[SetResult], labels: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Pictures by true label and likeliest label; rows in the order of `labels`, those that it lacks last."""
+    """Count pictures by true label (first those in `labels`) and by likeliest label."""
     order = list(labels)
-    singles = [found for found in results if len(found.labels) == 1]
-    truths = dict.fromkeys([found.labels[0] for found in singles])
+    singles = [result for result in results if len(result.labels) == 1]
+    truths = dict.fromkeys([result.labels[0] for result in singles])
     rows = [label for label in order if label in truths] + [label for label in truths if label not in order]
-    seen = {truth: Counter[str]() for truth in rows}
-    for found in singles:
-        seen[found.labels[0]].update(found.seen)
-    return {truth: {label: seen[truth][label] for label in order} for truth in rows}
+    counts = {truth: Counter[str]() for truth in rows}
+    for result in singles:
+        counts[result.labels[0]].update(result.seen)
+    return {truth: {label: counts[truth][label] for label in order} for truth in rows}
 
 
 def _hash_of(lines: Iterable[str]) -> str:

@@ -1,7 +1,9 @@
-"""One picture through every policy: untouched, bare backbone, one-hot, soft weights, Oracle; and how well each did.
+"""One picture restored under every policy, with its scores.
 
-The estimate is made once a picture and its weights are given to the restorer by hand, so the policies differ in nothing
-but the weights; policies that come to the same weights share one run of the network.
+The policies: the input as it is, the bare backbone, one-hot (OH), soft weights (SW), and the
+Oracle. The estimate is made once per picture and its weights are passed to the restorer, so the
+policies differ in nothing but the weights. Policies with equal weights share one run of the
+network.
 """
 
 from __future__ import annotations
@@ -22,11 +24,19 @@ if TYPE_CHECKING:
 
 Policy = Literal["input", "backbone", "OH", "SW", "Oracle"]
 POLICIES: Final[tuple[Policy, ...]] = ("input", "backbone", "OH", "SW", "Oracle")
+HEADINGS: Final[dict[Policy, str]] = {
+    "input": "input",
+    "backbone": "bare backbone",
+    "OH": "OH",
+    "SW": "SW",
+    "Oracle": "Oracle",
+}
+"""The policies' names in tables and plots."""
 Float = NDArray[np.float32]
 
 
 class Score(BaseModel):
-    """PSNR in dB and SSIM, both on the same channels; no SSIM where a picture is too small for it."""
+    """PSNR in dB and SSIM on the same channels; `ssim` is None for pictures that are too small."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,9 +45,10 @@ class Score(BaseModel):
 
 
 class ImageResult(BaseModel):
-    """One picture: what the estimator saw, and the score under each policy (no Oracle where it has no adapter).
+    """One picture: the estimator's weights, and the score under each policy.
 
-    `scores` are on RGB; `scores_y`, of sets whose papers do so, on Y.
+    `scores` are measured on RGB, `scores_y` on Y, for sets whose papers do so. There is no Oracle
+    where the deployment has no adapter for a true label.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,30 +60,31 @@ class ImageResult(BaseModel):
 
     @property
     def top(self) -> str:
-        """The label of the largest weight."""
+        """The label with the largest weight."""
         return max(self.weights, key=self.weights.__getitem__)
 
 
 def run_policies(
     restorer: Restorer, item: Item, labels: tuple[str, ...], *, on_luma: bool = False
 ) -> tuple[ImageResult, dict[Policy, Float]]:
-    """Restore one picture under every policy and measure; also returns the pictures, float32 in [0, 1].
+    """Restore one picture under every policy; return the scores and the pictures.
 
-    Outputs are rounded to 8 bits before they are measured, because users get files; the input is measured as it is.
-    The Oracle gives each of the true `labels` the same weight, their sum 1, which is what the estimator is trained to
-    say of mixtures; where the deployment lacks one of them, or they are not known (none), there is no Oracle. `on_luma`
-    measures on Y as well.
+    The pictures are (H, W, 3) float32 in [0, 1]. Outputs are rounded to 8 bits before they are
+    measured, because users get files; the input is measured unrounded. The Oracle gives each of the
+    true `labels` the same weight, with a sum of 1, as the estimator is trained to answer for
+    mixtures. If `labels` is empty or holds one that the deployment lacks, there is no Oracle.
+    `on_luma` measures on Y as well.
     """
     estimated = {label: float(weight) for label, weight in restorer.estimate(item.degraded).items()}
     top = max(estimated, key=estimated.__getitem__)
-    asked: dict[Policy, Mapping[str, float]] = {"backbone": {}, "OH": {top: 1.0}, "SW": estimated}
+    weights_of: dict[Policy, Mapping[str, float]] = {"backbone": {}, "OH": {top: 1.0}, "SW": estimated}
     if labels and set(labels) <= set(restorer.labels):
-        asked["Oracle"] = {label: 1 / len(labels) for label in labels}
+        weights_of["Oracle"] = {label: 1 / len(labels) for label in labels}
     measures = (_score, _score_y) if on_luma else (_score,)
     pictures: dict[Policy, Float] = {"input": item.degraded}
     scores: dict[Policy, list[Score]] = {"input": [measure(item.degraded, item.clean) for measure in measures]}
     done: dict[tuple[tuple[str, float], ...], Policy] = {}
-    for policy, weights in asked.items():
+    for policy, weights in weights_of.items():
         key = tuple(sorted(weights.items()))
         if key in done:
             pictures[policy], scores[policy] = pictures[done[key]], scores[done[key]]
@@ -87,7 +99,10 @@ def run_policies(
 
 
 def mean_score(scores: Sequence[Mapping[Policy, Score]]) -> dict[Policy, Score]:
-    """The mean a policy, over scores that all have it; a picture too small for SSIM does not count for it."""
+    """Return the mean score of each policy that all of `scores` have.
+
+    Pictures without SSIM are left out of the mean SSIM.
+    """
     means: dict[Policy, Score] = {}
     for policy in POLICIES if scores else ():
         if all(policy in score for score in scores):
@@ -98,7 +113,10 @@ def mean_score(scores: Sequence[Mapping[Policy, Score]]) -> dict[Policy, Score]:
 
 
 def oracle_gap(mean: Mapping[Policy, Score]) -> float | None:
-    """How many dB the blend is from the Oracle: what a better estimator could gain; None where there is no Oracle."""
+    """Return the PSNR of the Oracle minus that of SW in dB: what a perfect estimator would gain.
+
+    None if there is no Oracle.
+    """
     return mean["Oracle"].psnr - mean["SW"].psnr if "Oracle" in mean else None
 
 
@@ -108,5 +126,5 @@ def _score(image: Float, clean: Float) -> Score:
 
 
 def _score_y(image: Float, clean: Float) -> Score:
-    """On Y rounded to 8 bits, which is what MATLAB's rgb2ycbcr makes of the 8-bit files that papers measure."""
+    """Measure on Y rounded to 8 bits, as MATLAB's rgb2ycbcr does with the papers' 8-bit files."""
     return _score(to_8_bit(luma(to_8_bit(image))), to_8_bit(luma(clean)))

@@ -1,7 +1,7 @@
-"""How fast restoring is: the blended network against the bare backbone and against PEFT with the same adapters active.
+"""The speed of restoring: the blended network, the bare backbone, and PEFT with the same adapters.
 
-All variants are timed in one run, in turn and again and again, and medians are compared: whatever else the machine does
-then slows all of them alike.
+All variants are timed in one run, in turn, many times, and their medians are compared. So whatever
+else the machine does slows all of them alike.
 """
 
 from __future__ import annotations
@@ -26,19 +26,23 @@ from abair.errors import MissingExtraError
 from abair.inference.hardware import fast_bf16_on_cpu
 from abair.model.backbone import Backbone, load_backbone
 from abair.model.lora import Blender, read_adapter_files
+from abair.text import markdown_table
 
 if TYPE_CHECKING:
     from abair.deployment import Deployment
     from abair.inference.restorer import Restorer
 
 SIDES: Final = (512, 1000)
-"""Sides of the square pictures: 0.26 and 1 megapixel."""
+"""Sides of the square pictures in pixels: 0.26 and 1 megapixel."""
 
 BACKBONE, BLENDED, PEFT = "bare backbone", "blended", "PEFT, all adapters active"
 
 
 class NetworkSpeed(BaseModel):
-    """One size and precision: the median seconds of every variant of the network; PEFT is there if it is installed."""
+    """One size and precision: the median seconds of each variant of the network.
+
+    PEFT is among them if it is installed.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,20 +51,21 @@ class NetworkSpeed(BaseModel):
     seconds: dict[str, float]
 
     @property
-    def megapixels_a_second(self) -> dict[str, float]:
-        """How fast every variant is."""
+    def megapixels_per_second(self) -> dict[str, float]:
+        """The speed of each variant."""
         return {name: self.side**2 / 1e6 / seconds for name, seconds in self.seconds.items()}
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Each variant's time as a multiple of the bare backbone's."""
+        """The time of each variant as a multiple of the bare backbone's."""
         return {name: seconds / self.seconds[BACKBONE] for name, seconds in self.seconds.items()}
 
 
 class SpeedReport(BaseModel):
-    """All figures of one run. Milliseconds are medians; `estimator_ms` maps a picture's side to the estimator's cost.
+    """All measurements of one run; milliseconds are medians.
 
-    `largest_difference` is between the blend's and PEFT's outputs in fp32: that both did the same work.
+    `estimator_ms` maps a picture's side to the estimator's time. `largest_difference` between the
+    outputs of the blend and of PEFT in fp32 shows that both did the same work.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,19 +84,16 @@ class SpeedReport(BaseModel):
     notes: tuple[str, ...]
 
     def markdown(self) -> str:
-        """The figures as a table, and below it how they were taken."""
-        lines = [
-            "| picture | precision | variant | MP/s | ms | time / bare backbone |",
-            "|---|---|---|---:|---:|---:|",
-        ]
+        """Return the measurements as a table, with the conditions below it."""
+        rows = []
         for network in self.networks:
             for name, seconds in network.seconds.items():
-                speed, ratio = network.megapixels_a_second[name], network.ratios[name]
-                size = f"{network.side} x {network.side}"
-                lines.append(
-                    f"| {size} | {network.precision} | {name} | {speed:.2f} | {seconds * 1e3:.0f} | {ratio:.2f}x |"
-                )
-        lines += ["", f"- blend of {len(self.adapters)} adapters: {self.blend_ms:.1f} ms a picture, whatever its size"]
+                speed, ratio = network.megapixels_per_second[name], network.ratios[name]
+                cells = [f"{network.side} x {network.side}", network.precision, name]
+                rows.append([*cells, f"{speed:.2f}", f"{seconds * 1e3:.0f}", f"{ratio:.2f}x"])
+        columns = ["picture", "precision", "variant", "MP/s", "ms", "time / bare backbone"]
+        lines = [markdown_table(columns, rows, left=(0, 1, 2)), ""]
+        lines.append(f"- blend of {len(self.adapters)} adapters: {self.blend_ms:.1f} ms per picture of any size")
         lines += [f"- estimator, {side} x {side}: {cost:.1f} ms" for side, cost in self.estimator_ms.items()]
         if self.largest_difference is not None:
             lines.append(f"- largest difference between the blend's and PEFT's output: {self.largest_difference:.1e}")
@@ -112,17 +114,17 @@ def measure_speed(
     repeats: int = 5,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> SpeedReport:
-    """Time the restorer's network in its variants, the estimator and the blend, on the CPU with the threads torch has.
+    """Time the network's variants, the estimator and the blend, on the CPU with torch's threads.
 
     Raises:
         DeploymentError: a file of the deployment is missing or was changed.
-        AdapterError: an adapter's files are refused.
+        AdapterError: an adapter's files are invalid.
     """
     deployment = restorer.deployment
     backbone = load_backbone(deployment.find(deployment.backbone.file))
     blender = _blender(deployment, backbone)
     notes = []
-    # equal weights that sum to 1 for ours; PEFT knows no weights, and its cost does not depend on their values
+    # equal weights that sum to 1; PEFT has none, and the cost does not depend on their values
     weights = [1 / max(1, len(deployment.adapters))] * len(deployment.adapters)
     variants: dict[str, nn.Module] = {BACKBONE: backbone, BLENDED: blender.blend(weights)}
     difference = None
@@ -172,13 +174,13 @@ def measure_speed(
 
 
 def interleaved(calls: Mapping[Any, Callable[[], object]], repeats: int) -> dict[Any, float]:
-    """The median seconds of every call; each runs once to warm up, then all run in turn, `repeats` times.
+    """Return the median seconds of every call; each runs once to warm up, then all in turn.
 
-    The order is turned round every second time, so that none always runs after the same neighbour.
+    Every second of the `repeats` rounds runs in reverse, so no call always follows the same one.
     """
     for call in calls.values():
         call()
-    taken: dict[Any, list[float]] = {name: [] for name in calls}
+    seconds: dict[Any, list[float]] = {name: [] for name in calls}
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -186,11 +188,11 @@ def interleaved(calls: Mapping[Any, Callable[[], object]], repeats: int) -> dict
             for name in list(calls) if repeat % 2 == 0 else reversed(list(calls)):
                 started = time.perf_counter()
                 calls[name]()
-                taken[name].append(time.perf_counter() - started)
+                seconds[name].append(time.perf_counter() - started)
     finally:
         if collecting:
             gc.enable()
-    return {name: median(seconds) for name, seconds in taken.items()}
+    return {name: median(values) for name, values in seconds.items()}
 
 
 def _blender(deployment: Deployment, backbone: Backbone) -> Blender:
@@ -207,7 +209,7 @@ def _blender(deployment: Deployment, backbone: Backbone) -> Blender:
 
 
 def _peft_model(deployment: Deployment) -> nn.Module:
-    """A backbone of its own with every adapter active through PEFT, not merged.
+    """Load a second backbone with every adapter active through PEFT, not merged.
 
     Raises:
         MissingExtraError: PEFT is not installed, or the deployment has no adapters for it.
@@ -244,7 +246,7 @@ def _largest_difference(ours: nn.Module, theirs: nn.Module) -> float:
 
 
 def _call(network: nn.Module, picture: Tensor, precision: torch.dtype) -> Callable[[], Tensor]:
-    """One run as `Restorer` does it: lower precisions by autocast, the weights stay as they are."""
+    """Return a function that runs the network as `Restorer` does: lower precisions by autocast."""
 
     @torch.inference_mode()
     def call() -> Tensor:
@@ -262,7 +264,7 @@ def _estimator_seconds(restorer: Restorer, sides: Sequence[int], repeats: int) -
 
 
 def _machine() -> str:
-    """The processor's name where the system tells it."""
+    """Return the processor's name, or its architecture where the system does not tell it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,15 +1,17 @@
-"""What a training costs: parameters that are trained, steps, time, and multiply-adds, forward and backward."""
+"""The cost of a training run: trained parameters, steps, time, multiply-adds."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 from torch.utils.flop_counter import FlopCounterMode
 
-from abair.training.loop import State, Task
+from abair.training.task import State, Task
 
 
-class Effort(BaseModel):
-    """What a training cost; `multiply_adds` are those of all steps, forward and backward."""
+class TrainingCost(BaseModel):
+    """The cost of a training run; `multiply_adds` counts all steps, forward and backward."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -19,28 +21,31 @@ class Effort(BaseModel):
     multiply_adds: float
 
     @property
-    def cells(self) -> str:
-        """For a row of a table: trained parameters, steps, 10^12 multiply-adds."""
-        return f"{self.trained:,} | {self.steps:,} | {self.multiply_adds / 1e12:.1f}"
+    def cells(self) -> list[str]:
+        """The cells of a table under `COST_COLUMNS`."""
+        return [f"{self.trained:,}", f"{self.steps:,}", f"{self.multiply_adds / 1e12:.1f}"]
 
 
-def spent(task: Task, state: State) -> Effort:
-    """What a run cost."""
-    return Effort(
-        trained=trained_parameters(task),
+COST_COLUMNS: Final = ("trained parameters", "steps", "10^12 multiply-adds")
+
+
+def training_cost(task: Task, state: State) -> TrainingCost:
+    """Return the cost of a run that has reached `state`."""
+    return TrainingCost(
+        trained=count_trained_parameters(task),
         steps=state.step,
         minutes=state.seconds / 60,
-        multiply_adds=state.step * multiply_adds(task),
+        multiply_adds=state.step * count_multiply_adds(task),
     )
 
 
-def trained_parameters(task: Task) -> int:
-    """How many numbers the optimiser changes."""
+def count_trained_parameters(task: Task) -> int:
+    """Count the parameters that the optimiser changes."""
     return sum(parameter.numel() for parameter in task.module.parameters() if parameter.requires_grad)
 
 
-def multiply_adds(task: Task) -> float:
-    """Of one step, counted on a step that changes nothing."""
+def count_multiply_adds(task: Task) -> float:
+    """Count the multiply-adds of one step by running one whose gradients are dropped."""
     task.module.train()
     with FlopCounterMode(display=False) as counter:
         loss, _ = task.loss(task.batch(0))

@@ -1,1 +1,11 @@
-"""Image files: read and written with everything a photo carries."""
+"""Image files, read and written with everything a photo carries; nothing else knows their formats.
+
+`photo` holds the types and formats, `reader` and `writer` the two directions. `pixels`, `codecs`
+and `metadata` serve those two alone.
+"""
+
+from abair.images.photo import SUFFIXES, Photo
+from abair.images.reader import probe, read
+from abair.images.writer import check_output, write
+
+__all__ = ["SUFFIXES", "Photo", "check_output", "probe", "read", "write"]

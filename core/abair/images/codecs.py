@@ -1,8 +1,8 @@
-"""What Pillow leaves out: 16-bit colour PNG and TIFF bit for bit, and compressed TIFF with an EXIF directory.
+"""What Pillow lacks: exact 16-bit colour PNG and TIFF, and compressed TIFF with EXIF.
 
-Pillow decodes 16-bit colours with the low byte cut off, so reading runs its decoder twice, once for the high and once
-for the low byte of each sample: no other library is needed. Writing builds the container here, zlib does the work.
-`images` is the only caller.
+Pillow decodes 16-bit colours without their low byte. Reading therefore runs its decoder twice on
+the same open file, once for the high and once for the low byte of each sample. Writing builds the
+container here; zlib compresses.
 """
 
 from __future__ import annotations
@@ -10,54 +10,53 @@ from __future__ import annotations
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import BinaryIO, Final
 
 import numpy as np
 from PIL import ImageFile, TiffImagePlugin
 
-if TYPE_CHECKING:
-    from PIL import Image
+from abair.images.pixels import to_numpy
 
-_NATIVE = "L" if sys.byteorder == "little" else "B"
-COMPRESSION_LEVEL = 3  # of zlib, for photos: a third of the time of the usual 6 for 4 to 8 % more bytes
-_STRIP_SAMPLES = 1 << 20  # samples filtered and compressed at a time, so that working memory stays small
-_PNG_COLOUR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}
+COMPRESSION_LEVEL: Final = 3
+"""Of zlib, for photos: a third of the time of the usual 6 for 4 to 8 % more bytes."""
+
+_NATIVE: Final = "L" if sys.byteorder == "little" else "B"
+_STRIP_SAMPLES: Final = 1 << 20  # samples filtered and compressed at a time, so that working memory stays small
+_PNG_COLOUR_TYPE: Final = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels; W3C PNG, table 11.1
 
 
 def is_reduced(image: ImageFile.ImageFile) -> bool:
-    """True if Pillow keeps only the high byte of this image's samples (opened, not loaded)."""
+    """Return whether Pillow keeps only the high byte of the samples; opened, not loaded."""
     if not image.tile or image.mode.startswith("I"):
         return False
     return _rawmode(image.tile[0]).endswith((";16B", ";16L", ";16N")) or _is_planar(image)
 
 
-def can_read(image: ImageFile.ImageFile) -> bool:
-    """True if `read_16_bit` can give all 16 bits of an image that `is_reduced`: not of CMYK nor compressed planes."""
+def can_decode_16_bit(image: ImageFile.ImageFile) -> bool:
+    """Return whether `decode_16_bit` can read an image that `is_reduced`.
+
+    It can read neither CMYK nor compressed planes.
+    """
     return image.mode in {"RGB", "RGBA"} and not (_is_planar(image) and image.tile[0].codec_name == "libtiff")
 
 
-def read_16_bit(reopen: Callable[[], ImageFile.ImageFile], to_numpy: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
-    """Decode all 16 bits: (H, W, C) uint16, C = 2 (grey, alpha), 3 or 4 (straight alpha).
+def decode_16_bit(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
+    """Decode all 16 bits of `image`, which was opened on `file` and is not loaded yet.
 
-    `reopen` gives the file opened afresh and not yet loaded; `to_numpy` turns a loaded image into (H, W, C) uint8.
-    Pillow's errors pass through.
+    Returns (H, W, C) uint16: C = 2 (grey, alpha), 3 or 4 (alpha not premultiplied). `image` is
+    loaded afterwards, with all its metadata. Pillow's errors pass through.
     """
-    with reopen() as image:
-        rawmode = _rawmode(image.tile[0])
-        if rawmode == "LA;16B":  # four bytes a pixel: taken for an 8-bit RGBA they come out untouched
-            image.tile = [tile._replace(args="RGBA") for tile in image.tile]
-            image.load()
-            return np.ascontiguousarray(to_numpy(image)).view(">u2").astype(np.uint16)
-    halves = []
-    for low in (False, True):
-        with reopen() as image:
-            image.tile = [_with_rawmode(tile, _one_byte(image, tile, low=low)) for tile in image.tile]
-            image.load()
-            halves.append(to_numpy(image))
-    samples = halves[0].astype(np.uint16)
+    rawmode = _rawmode(image.tile[0])
+    if rawmode == "LA;16B":  # four bytes a pixel: as 8-bit RGBA Pillow passes them through
+        image.tile = [tile._replace(args="RGBA") for tile in image.tile]
+        image.load()
+        return np.ascontiguousarray(to_numpy(image)).view(">u2").astype(np.uint16)
+    samples = _decode_bytes(image, low=False).astype(np.uint16)
     samples <<= 8
-    samples |= halves[1]
+    file.seek(0)
+    with type(image)(file) as again:
+        samples |= _decode_bytes(again, low=True)
     if rawmode.startswith("RGBa"):
         alpha = samples[..., 3:].astype(np.float64)
         straight = samples[..., :3] * (65535.0 / np.maximum(alpha, 1.0))
@@ -65,10 +64,20 @@ def read_16_bit(reopen: Callable[[], ImageFile.ImageFile], to_numpy: Callable[[I
     return samples
 
 
-def png_16_bit(
+def _decode_bytes(image: ImageFile.ImageFile, *, low: bool) -> np.ndarray:
+    """Load an image with the high (or low) byte of every sample, (H, W, C) uint8."""
+    image.tile = [_with_rawmode(tile, _one_byte_rawmode(image, tile, low=low)) for tile in image.tile]
+    image.load()
+    return to_numpy(image)
+
+
+def encode_png_16_bit(
     samples: np.ndarray, *, icc_profile: bytes | None, exif: bytes | None, dpi: tuple[float, float] | None
 ) -> bytes:
-    """A PNG file of samples (H, W, C) uint16, C = 1 (grey), 2 (with alpha), 3 (RGB) or 4 (RGBA). W3C PNG."""
+    """Encode samples (H, W, C) uint16 as a PNG file (W3C PNG).
+
+    C = 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA). `dpi` is in pixels per inch.
+    """
     height, width, channels = samples.shape
     parts = [b"\x89PNG\r\n\x1a\n"]
 
@@ -83,7 +92,7 @@ def png_16_bit(
     if exif:
         chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
     packer = zlib.compressobj(COMPRESSION_LEVEL)
-    for filtered in _png_rows(samples):
+    for filtered in _filter_png_rows(samples):
         if data := packer.compress(filtered):
             chunk(b"IDAT", data)
     chunk(b"IDAT", packer.flush())
@@ -91,10 +100,11 @@ def png_16_bit(
     return b"".join(parts)
 
 
-def tiff(samples: np.ndarray, tags: dict[int, object], *, icc_profile: bytes | None) -> bytes:
-    """A little-endian, deflated TIFF of samples (H, W, C), uint8 or uint16, C = 1 to 4 as in `png_16_bit`. TIFF 6.0.
+def encode_tiff(samples: np.ndarray, tags: dict[int, object], *, icc_profile: bytes | None) -> bytes:
+    """Encode samples (H, W, C), uint8 or uint16, as a little-endian deflated TIFF. TIFF 6.0.
 
-    `tags` are descriptive ones (camera, dates, resolution; a dictionary for the EXIF and GPS directories).
+    C = 1 to 4 as in `encode_png_16_bit`. `tags` are descriptive ones (camera, dates, resolution);
+    the values of the EXIF and GPS directories are dictionaries.
     """
     height, width, channels = samples.shape
     rows = max(1, _STRIP_SAMPLES // (width * channels))
@@ -127,8 +137,12 @@ def tiff(samples: np.ndarray, tags: dict[int, object], *, icc_profile: bytes | N
     return b"".join([b"II\x2a\x00\x08\x00\x00\x00", ifd.tobytes(8), *strips])
 
 
-def _png_rows(samples: np.ndarray) -> Iterator[bytes]:
-    """Filtered rows, a strip at a time: per row the one of Sub, Up and Average with the smallest sum of differences."""
+def _filter_png_rows(samples: np.ndarray) -> Iterator[bytes]:
+    """Filter rows of samples (H, W, C) uint16; yield the bytes of a strip of rows at a time.
+
+    Each row takes the one of the filters Sub, Up and Average that has the smallest sum of
+    differences.
+    """
     height, width, channels = samples.shape
     step = 2 * channels
     above = np.zeros((1, width * step), np.uint8)
@@ -160,14 +174,17 @@ def _with_rawmode(tile: ImageFile._Tile, rawmode: str) -> ImageFile._Tile:
 
 
 def _is_planar(image: ImageFile.ImageFile) -> bool:
-    """True for a 16-bit TIFF with one plane a channel; uncompressed ones Pillow misreads as 8-bit."""
+    """Return whether this is a 16-bit TIFF with one plane per channel.
+
+    Pillow reads uncompressed ones as 8-bit.
+    """
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))
     return tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and set(bits) == {16}
 
 
-def _one_byte(image: ImageFile.ImageFile, tile: ImageFile._Tile, *, low: bool) -> str:
-    """The raw mode that unpacks the high (or low) byte of every sample of this tile."""
+def _one_byte_rawmode(image: ImageFile.ImageFile, tile: ImageFile._Tile, *, low: bool) -> str:
+    """Return the raw mode that unpacks the high (or low) byte of every sample of this tile."""
     bands, _, order = _rawmode(tile).partition(";16")
     if not order:  # a single plane
         order = "L" if image.tag_v2.prefix == b"II" else "B"  # type: ignore[attr-defined]

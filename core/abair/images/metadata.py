@@ -1,7 +1,7 @@
-"""What an image file says besides its pixels: EXIF, orientation, resolution, kind of compression.
+"""The metadata of image files: EXIF, orientation, resolution, kind of compression.
 
-EXIF blocks are changed in place rather than parsed and rebuilt, so that maker notes and unknown tags survive.
-`images` is the only caller.
+EXIF blocks are changed in place rather than parsed and rebuilt, so that maker notes and unknown
+tags survive.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ import logging
 import math
 import os
 import struct
-from pathlib import Path
+from typing import BinaryIO, Final
 
 from PIL import Image, ImageFile, TiffImagePlugin, TiffTags
 
 log = logging.getLogger("abair")
 
-_ORIENTATION = 0x0112
-# What a TIFF directory says about the photo rather than about its storage; the EXIF, GPS directories are the last two.
-_DESCRIPTIVE = frozenset({270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853})
+_ORIENTATION: Final = 0x0112
+# Tags of a TIFF directory that describe the photo, not its storage. The last two are the EXIF and
+# GPS directories.
+_DESCRIPTIVE: Final = frozenset({270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853})
 
 
 def orientation(image: ImageFile.ImageFile) -> int:
-    """1 to 8 as EXIF counts; 1 for a TIFF, whose orientation Pillow has applied itself, and for broken EXIF."""
+    """Return the orientation, 1 to 8 as EXIF counts.
+
+    It is 1 for a TIFF, whose orientation Pillow applies itself, and for broken EXIF.
+    """
     exif = raw_exif(image) if image.format != "TIFF" else None
     try:
         return _find_orientation(exif)[1] if exif else 1
@@ -31,9 +35,11 @@ def orientation(image: ImageFile.ImageFile) -> int:
 
 
 def raw_exif(image: Image.Image) -> bytes | None:
-    """The EXIF block as the file holds it, unchecked."""
+    """Return the EXIF block as the file holds it, unchecked, or None."""
     exif = image.info.get("exif")
-    if exif is None and "Raw profile type exif" in image.info:  # ImageMagick's way in PNG text: three lines, then hex
+    if (
+        exif is None and "Raw profile type exif" in image.info
+    ):  # ImageMagick stores it in PNG text: three lines, then hex
         try:
             exif = bytes.fromhex("".join(str(image.info["Raw profile type exif"]).split("\n")[3:]))
         except ValueError:
@@ -42,9 +48,15 @@ def raw_exif(image: Image.Image) -> bytes | None:
 
 
 def _find_orientation(exif: bytes) -> tuple[int, int, str, int]:
-    """(offset of its value or 0, its value or 1, byte order, offset of the link to the thumbnail). EXIF 2.3, 4.6.
+    """Find the orientation in an EXIF block. EXIF 2.3, section 4.6.
 
-    Raises `ValueError` or `struct.error` for what is no EXIF block.
+    Returns:
+        Offset of the value or 0, the value or 1, `struct`'s byte order, offset of the thumbnail's
+            link.
+
+    Raises:
+        ValueError: the block has no TIFF header.
+        struct.error: the block is cut off.
     """
     start = 6 if exif.startswith(b"Exif\0\0") else 0
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[start : start + 4])
@@ -64,9 +76,10 @@ def _find_orientation(exif: bytes) -> tuple[int, int, str, int]:
 
 
 def upright_exif(name: str, exif: bytes | None, *, turned: bool) -> bytes | None:
-    """The block with orientation 1, changed in place: nothing moves, so maker notes stay valid.
+    """Return the EXIF block with orientation 1, or None with a warning if it is broken.
 
-    The thumbnail of a turned photo would lie on its side, so it is unlinked.
+    It is changed in place: nothing moves, so maker notes stay valid. The thumbnail of a turned
+    photo would lie on its side, so it is unlinked.
     """
     if exif is None:
         return None
@@ -83,20 +96,26 @@ def upright_exif(name: str, exif: bytes | None, *, turned: bool) -> bytes | None
     return bytes(block) if exif.startswith(b"Exif\0\0") else b"Exif\0\0" + bytes(block)
 
 
-def tiff_exif(name: str, image: ImageFile.ImageFile) -> bytes | None:
-    """What a TIFF's directory says about the photo, as an EXIF block."""
+def exif_from_tiff(name: str, image: ImageFile.ImageFile) -> bytes | None:
+    """Return the descriptive tags of a TIFF's directory as an EXIF block, or None.
+
+    The image must not be loaded yet.
+    """
     try:
         found, kept = image.getexif(), Image.Exif()
         for tag in _DESCRIPTIVE & set(found):
             kept[tag] = found.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else found[tag]
         return kept.tobytes() if len(kept) else None
-    except Exception as error:  # whatever broken tags lead Pillow to: the photo is worth more
+    except Exception as error:  # Pillow raises many kinds on broken tags; the photo matters more
         log.warning("%s: its EXIF is broken (%s) and is left out", name, error)
         return None
 
 
 def tiff_tags(name: str, exif: bytes | None, dpi: tuple[float, float] | None) -> dict[int, object]:
-    """The descriptive tags of a photo for a TIFF's directory; those of storage would contradict the pixels."""
+    """Return the descriptive tags of an EXIF block for a TIFF's directory, with the resolution.
+
+    Tags of storage are left out: they would contradict the pixels.
+    """
     tags: dict[int, object] = {}
     if exif:
         try:
@@ -104,10 +123,7 @@ def tiff_tags(name: str, exif: bytes | None, dpi: tuple[float, float] | None) ->
             block.load(exif)
             for tag in sorted(_DESCRIPTIVE & set(block)):
                 tags[tag] = block.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else block[tag]
-            trial = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
-            for tag, value in tags.items():
-                trial[tag] = value
-            trial.tobytes(8)
+            _check_tags(tags)
         except Exception as error:  # as above
             log.warning("%s: its EXIF cannot be stored in a TIFF (%s) and is left out", name, error)
             tags = {}
@@ -117,8 +133,16 @@ def tiff_tags(name: str, exif: bytes | None, dpi: tuple[float, float] | None) ->
     return tags
 
 
+def _check_tags(tags: dict[int, object]) -> None:
+    """Encode tags once, so that those which Pillow cannot encode raise here."""
+    trial = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    for tag, value in tags.items():
+        trial[tag] = value
+    trial.tobytes(8)
+
+
 def resolution(image: Image.Image) -> tuple[float, float] | None:
-    """(horizontal, vertical) pixels an inch, or None where the file says nothing sensible."""
+    """Return (horizontal, vertical) pixels per inch; None if the file states nothing sensible."""
     if image.format == "TIFF" and TiffImagePlugin.X_RESOLUTION not in getattr(image, "tag_v2", {}):
         return None  # Pillow then says 1
     try:
@@ -129,17 +153,23 @@ def resolution(image: Image.Image) -> tuple[float, float] | None:
     return (horizontal, vertical) if fits else None
 
 
-def is_lossless(path: Path, image: Image.Image) -> bool:
-    """True if the file's compression loses nothing."""
+def is_lossless(image: Image.Image, file: BinaryIO) -> bool:
+    """Return whether the compression of `image`, opened on `file`, loses nothing.
+
+    The position in the file is kept.
+    """
     if image.format == "TIFF":
         return image.info.get("compression") not in {"jpeg", "tiff_jpeg", "webp"}
     if image.format != "WEBP":
         return image.format != "JPEG"
-    with path.open("rb") as file:  # RIFF: a 12-byte header, then chunks of name, length, data, padded to even
-        file.seek(12)
+    position = file.tell()
+    try:
+        file.seek(12)  # RIFF: a 12-byte header, then chunks of name, length and data, padded to even
         while len(head := file.read(8)) == 8:
             if head[:4] in {b"VP8L", b"VP8 "}:
                 return head[:4] == b"VP8L"
             length = int.from_bytes(head[4:], "little")
             file.seek(length + length % 2, os.SEEK_CUR)
+    finally:
+        file.seek(position)
     return False

@@ -1,12 +1,10 @@
-"""Between Pillow's modes and samples (H, W, C): the conversions of layout, depth, colour and transparency.
-
-`images` is the caller; few others need a step of it.
-"""
+"""Conversions between Pillow's modes and samples (H, W, C): layout, depth, colour, alpha."""
 
 from __future__ import annotations
 
 import io
 import logging
+from typing import Final
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -15,17 +13,24 @@ from abair.errors import ImageError
 
 log = logging.getLogger("abair")
 
-_STRIP_PIXELS = 1 << 20  # pixels copied out of Pillow at a time, so that no second copy of the photo exists
+_STRIP_PIXELS: Final = 1 << 20  # pixels copied out of Pillow at a time, so that no second copy of the photo exists
 
 
-def samples_of(name: str, image: Image.Image) -> np.ndarray:
-    """The samples of a loaded image, (H, W, C) uint8 or uint16: C = 1 grey, 2 with alpha, 3 RGB, 4 RGBA."""
+def to_samples(name: str, image: Image.Image) -> np.ndarray:
+    """Return the samples of a loaded image, (H, W, C) uint8 or uint16.
+
+    C = 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA).
+
+    Raises:
+        ImageError: the pixels are of a kind whose range is not known (floating point, CIE Lab, 32
+            bit).
+    """
     mode = image.mode
     if mode.startswith("I;16") or mode == "I":
-        return with_colour_key(_grey_16(name, image), image)
+        return add_colour_key(_grey_16_bit(name, image), image)
     transparent = image.has_transparency_data
     if mode == "CMYK":
-        return to_numpy(_from_cmyk(name, image))
+        return to_numpy(_cmyk_to_srgb(name, image))
     if mode in {"1", "L", "LA", "La"}:
         wanted = "LA" if transparent else "L"
     elif mode in {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"}:
@@ -36,8 +41,11 @@ def samples_of(name: str, image: Image.Image) -> np.ndarray:
     return to_numpy(image if mode == wanted else image.convert(wanted))
 
 
-def _grey_16(name: str, image: Image.Image) -> np.ndarray:
-    """16-bit grey (H, W, 1), brought to the full range where a TIFF holds 12 bits or white as 0."""
+def _grey_16_bit(name: str, image: Image.Image) -> np.ndarray:
+    """Return 16-bit grey (H, W, 1) in the full range.
+
+    A TIFF may hold 12 bits, or store white as 0.
+    """
     grey = np.asarray(image)[..., None]
     if grey.size and (grey.min() < 0 or grey.max() > 65535):
         raise ImageError(f"{name}: found 32-bit pixels, expected 8 or 16 bit; convert it to 16 bit")
@@ -50,8 +58,8 @@ def _grey_16(name: str, image: Image.Image) -> np.ndarray:
     return grey
 
 
-def with_colour_key(samples: np.ndarray, image: Image.Image) -> np.ndarray:
-    """16-bit samples, with an alpha channel added if the PNG declares one colour transparent."""
+def add_colour_key(samples: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Add an alpha channel to 16-bit samples (H, W, C) if a PNG declares a colour transparent."""
     key = image.info.get("transparency")
     if key is None or samples.shape[2] not in {1, 3}:
         return samples
@@ -59,8 +67,11 @@ def with_colour_key(samples: np.ndarray, image: Image.Image) -> np.ndarray:
     return np.concatenate([samples, np.where(hidden, 0, 65535).astype(np.uint16)], axis=2)
 
 
-def _from_cmyk(name: str, image: Image.Image) -> Image.Image:
-    """CMYK as sRGB, through its profile where it has one (Pillow has already undone Adobe's inversion)."""
+def _cmyk_to_srgb(name: str, image: Image.Image) -> Image.Image:
+    """Convert CMYK to sRGB, through the image's profile if it has one.
+
+    Pillow has already undone Adobe's inversion.
+    """
     profile = image.info.get("icc_profile")
     if profile:
         from PIL import ImageCms
@@ -76,7 +87,7 @@ def _from_cmyk(name: str, image: Image.Image) -> Image.Image:
 
 
 def to_numpy(image: Image.Image) -> np.ndarray:
-    """An 8-bit image as (H, W, C) uint8, strip by strip."""
+    """Copy an 8-bit image to (H, W, C) uint8, strip by strip."""
     width, height = image.size
     out = np.empty((height, width, len(image.getbands())), np.uint8)
     rows = max(1, _STRIP_PIXELS // width)
@@ -86,13 +97,19 @@ def to_numpy(image: Image.Image) -> np.ndarray:
     return out
 
 
-def to_8_bit(samples: np.ndarray) -> np.ndarray:
-    """uint16 to uint8, rounded to nearest: 65535 = 257 x 255."""
+def reduce_to_8_bit(samples: np.ndarray) -> np.ndarray:
+    """Reduce uint16 samples to uint8, rounded to nearest: 65535 = 257 x 255.
+
+    For floats see `metrics.to_8_bit`.
+    """
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def flattened(name: str, kind: str, samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """`samples` over white."""
+def flatten_on_white(name: str, kind: str, samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Lay samples (H, W, C) over white by their alpha (H, W) of the same dtype.
+
+    Logs a warning that a file of format `kind` holds no transparency, unless all pixels are opaque.
+    """
     full = np.iinfo(alpha.dtype).max
     if (alpha == full).all():
         return samples

@@ -1,4 +1,4 @@
-"""What this machine's processor can do."""
+"""Queries and settings of the machine that runs the network."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import torch
 
 
 def fast_bf16_on_cpu() -> bool:
-    """Whether this processor multiplies bf16 in hardware (AMX or AVX-512 BF16); elsewhere it is slower than fp32."""
+    """Return whether the processor multiplies bf16 in hardware (AMX or AVX-512 BF16).
+
+    Elsewhere bf16 is slower than fp32.
+    """
     checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(bool(check()) for check in checks if check is not None)
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, for its next tile or step.
+    """Make the process keep freed memory for its next tile or training step.
 
-    By default glibc gives every large array back and maps the next one anew, page by page. It is a setting of the
-    whole process, so programs call it, never the library.
+    By default glibc returns every large array to the system and maps the next one anew, page by
+    page. The setting holds for the whole process, so programs call this, never the library.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""Restores images: one estimate, one blend, then the network tile by tile.
+"""Restoration of images: one estimate, one blend, then the network tile by tile.
 
 from abair import Restorer
 
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar, cast, overload
+from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from abair.deployment import Deployment, read_deployment
-from abair.errors import DeploymentError, ImageError, WeightsError
+from abair.errors import DeploymentError, WeightsError
+from abair.inference.conversion import ImageLike, from_pixels, quantize, to_pixels
 from abair.inference.tiling import SMALLEST_TILE, tiles
 from abair.labels import CLEAN
 from abair.model import views
@@ -34,18 +35,18 @@ from abair.model.lora import Blender, read_adapter_files
 from abair.model.views import Pixels
 
 DEFAULT_TILE: Final = 512
-"""Side of a tile's core in pixels: a 24-megapixel photo then stays near 1 GB."""
+"""Side of a tile's core in pixels; a 24-megapixel photo then needs about 1 GB of memory."""
 
 Policy = Literal["soft", "one-hot"]
 Kind = TypeVar("Kind")
-ImageLike = TypeVar("ImageLike", Image.Image, np.ndarray[Any, Any], Tensor)
 
 
 @dataclass(frozen=True)
 class Restored(Generic[Kind]):
-    """A restored image, of the kind that was given, and how it came about.
+    """A restored image, of the kind that was given, and how it was restored.
 
-    `weights` maps every label to the weight that was used; `policy` is `soft`, `one-hot` or `given`.
+    `weights` maps every label to the weight that was used; `policy` is `soft`, `one-hot` or
+    `given`. `seconds` is the time for this image; `megapixels` is its size.
     """
 
     image: Kind
@@ -57,7 +58,7 @@ class Restored(Generic[Kind]):
 
 
 class Restorer:
-    """A loaded deployment. Holds no state of any image, so one may be used from several threads."""
+    """A loaded deployment. It holds no state of any image, so several threads may use it."""
 
     def __init__(
         self, deployment: Deployment, blender: Blender, estimator: Estimator, device: str, precision: str
@@ -75,14 +76,19 @@ class Restorer:
         device: str = "cpu",
         precision: Literal["float32", "bfloat16"] = "float32",
     ) -> Restorer:
-        """Read a bundle (its folder or its `deployment.json`; None: the live one) and verify every file.
+        """Read a bundle and verify every file.
+
+        Args:
+            deployment: the bundle's folder or its `deployment.json`; None is the live one.
+            device: a device of torch.
+            precision: of the arithmetic; results that bfloat16 cannot hold are computed in float32.
 
         Raises:
-            DeploymentError: a file is missing, changed, or does not belong to the others; the device or the precision
-                cannot be used.
+            DeploymentError: a file is missing, changed, or does not belong to the others; the
+                device or the precision cannot be used.
             AdapterError: an adapter is not a plain LoRA of this backbone.
         """
-        if precision not in ("float32", "bfloat16"):
+        if precision not in {"float32", "bfloat16"}:
             raise DeploymentError(f"precision {precision!r}: unknown; expected 'float32' or 'bfloat16'")
         try:
             torch.empty(0, device=device)
@@ -107,8 +113,12 @@ class Restorer:
         return cls(bundle, Blender(backbone, adapters), estimator, device, precision)
 
     def estimate(self, image: ImageLike) -> dict[str, float]:
-        """The estimator's weights over the labels; they sum to 1."""
-        return self._estimate(_pixels(image))
+        """Return the estimator's weights over the labels; they sum to 1.
+
+        Raises:
+            ImageError: as for restoring.
+        """
+        return self._estimate(to_pixels(image))
 
     @overload
     def __call__(
@@ -139,36 +149,40 @@ class Restorer:
         """Restore an image, or each of a list of them.
 
         Args:
-            image: a PIL image; an array (H, W, 3) or (H, W) of uint8, uint16 or floats in [0, 1]; or a tensor
-                (3, H, W) of floats in [0, 1].
-            policy: blend by the estimator's weights (`soft`), or use its largest label alone (`one-hot`).
-            weights: weights in [0, 1] to use instead of the estimator's; labels not named get 0. `{"noise": 1}` is the
-                oracle for noise, `{}` the bare backbone.
-            tile: side in pixels of a tile's core; default 512. Smaller needs less memory and more time.
+            image: a PIL image; an array (H, W, 3) or (H, W) of uint8, uint16 or floats in [0, 1];
+                or a tensor (3, H, W) of floats in [0, 1].
+            policy: `soft` blends by the estimator's weights; `one-hot` uses its likeliest label.
+            weights: weights in [0, 1] that replace the estimator's; labels not named get 0.
+                `{"noise": 1}` is the oracle for noise, `{}` the bare backbone.
+            tile: side in pixels of a tile's core, 512 by default. A smaller one needs less memory
+                and more time.
+
+        Returns:
+            A `Restored`, or a list of them, with images of the kind that was given.
 
         Raises:
             ImageError: the image is empty, of another kind, or holds NaN or infinite values.
-            WeightsError: an unknown label, or a weight outside [0, 1].
+            WeightsError: an unknown label, a weight outside [0, 1], or an unusable policy or tile.
         """
         if isinstance(image, list | tuple):
             return [self(item, policy=policy, weights=weights, tile=tile) for item in image]
         started = time.perf_counter()
-        if policy not in ("soft", "one-hot"):
+        if policy not in {"soft", "one-hot"}:
             raise WeightsError(f"policy {policy!r}: unknown; expected 'soft' or 'one-hot'")
         if tile is not None and (int(tile) != tile or tile < SMALLEST_TILE):
             raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_TILE} pixels")
         if isinstance(image, Image.Image):
             image = ImageOps.exif_transpose(image)
-        pixels = _pixels(image)
+        pixels = to_pixels(image)
         if weights is not None:
-            used, named = self.checked(weights), "given"
+            used, named = self.complete_weights(weights), "given"
         else:
             estimated = self._estimate(pixels)
             chosen = one_hot(list(estimated.values())) if policy == "one-hot" else estimated.values()
             used, named = dict(zip(self.labels, chosen, strict=True)), policy
-        restored = self._run(pixels, used, tile)
+        restored = self._restore(pixels, used, tile)
         return Restored(
-            image=_like(image, restored),
+            image=from_pixels(restored, image),
             weights=used,
             policy=named,
             deployment=self.deployment.name,
@@ -176,8 +190,8 @@ class Restorer:
             megapixels=pixels.shape[0] * pixels.shape[1] / 1e6,
         )
 
-    def checked(self, weights: Mapping[str, float]) -> dict[str, float]:
-        """User-given weights, over all labels in their order.
+    def complete_weights(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Check given weights; return one for every label, in order, 0 where none was given.
 
         Raises:
             WeightsError: an unknown label, or a weight outside [0, 1].
@@ -194,27 +208,27 @@ class Restorer:
         return {label: float(weights.get(label, 0.0)) for label in self.labels}
 
     def _estimate(self, pixels: Pixels) -> dict[str, float]:
-        crops, view = views.crops(pixels).to(self.device), views.whole(pixels).to(self.device)
-        return dict(zip(self.labels, self._estimator.weights(self._blender.backbone, crops, view), strict=True))
+        crops, view = views.crops(pixels).to(self.device), views.global_view(pixels).to(self.device)
+        return dict(zip(self.labels, self._estimator.estimate(self._blender.backbone, crops, view), strict=True))
 
     @torch.inference_mode()
-    def _run(self, pixels: Pixels, weights: Mapping[str, float], tile: int | None) -> Pixels:
-        """Restore (H, W, 3) pixels; the result has their kind. Memory beside the two is bounded by the tile."""
+    def _restore(self, pixels: Pixels, weights: Mapping[str, float], tile: int | None) -> Pixels:
+        """Restore pixels (H, W, 3); the result has their dtype. The tile bounds other memory."""
         height, width = pixels.shape[:2]
         network = self._blender.blend(
             [weight for label, weight in weights.items() if label != CLEAN], keep=weights[CLEAN]
         )
-        context = network.context(views.whole(pixels).to(self.device))
+        context = network.context(views.global_view(pixels).to(self.device))
         result = np.zeros((height, width, 3), np.float32)
         for part in tiles(height, width, tile or DEFAULT_TILE, network.size.stride):
             region = views.to_tensor(np.ascontiguousarray(pixels[part.rows, part.columns])).to(self.device)
-            restored = self._tile(network, region, context)
+            restored = self._restore_tile(network, region, context)
             values = restored[0].permute(1, 2, 0).cpu().numpy()
             result[part.rows, part.columns] += values * part.window[:, :, None]
-        return _quantised(result, pixels)
+        return quantize(result, pixels.dtype)
 
-    def _tile(self, network: Backbone, region: Tensor, context: Tensor) -> Tensor:
-        """One tile, in the asked precision; if that gives a NaN, again in float32."""
+    def _restore_tile(self, network: Backbone, region: Tensor, context: Tensor) -> Tensor:
+        """Restore one tile (1, 3, H, W); if bfloat16 overflows, again in float32."""
         height, width = region.shape[-2:]
         padded = pad_to_stride(region, network.size.stride).contiguous(memory_format=torch.channels_last)
 
@@ -227,90 +241,3 @@ class Restorer:
             if bool(low.isfinite().all()):
                 return region + low
         return region + residual()
-
-
-def _pixels(image: Any) -> Pixels:
-    """Any accepted image as (H, W, 3) uint8, uint16 or float32.
-
-    Raises:
-        ImageError: what was given is empty, of another kind or shape, or not finite.
-    """
-    array: np.ndarray[Any, Any]
-    if isinstance(image, Image.Image):
-        if image.mode in ("I", "F"):
-            raise ImageError(
-                f"PIL image of mode {image.mode}, whose range is not known: expected another mode, or its array as "
-                "uint16 or as floats in [0, 1]"
-            )
-        array = np.asarray(image).astype(np.uint16) if image.mode.startswith("I;16") else np.asarray(_rgb(image))
-    elif isinstance(image, Tensor):
-        if image.dim() != 3 or image.shape[0] != 3 or not image.is_floating_point():
-            raise ImageError(
-                f"tensor of shape {tuple(image.shape)}, {image.dtype}: expected (3, H, W) of floats in [0, 1]"
-            )
-        array = image.detach().to("cpu", torch.float32).permute(1, 2, 0).numpy()
-    elif isinstance(image, np.ndarray):
-        array = image
-    else:
-        raise ImageError(f"{type(image).__name__}: expected a PIL image, a NumPy array, a tensor, or a list of them")
-    if array.ndim == 2:
-        array = np.repeat(array[:, :, None], 3, axis=2)
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ImageError(f"array of shape {array.shape}: expected (H, W, 3) or (H, W), at least one pixel")
-    if array.dtype in (np.uint8, np.uint16):
-        return array
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ImageError(f"array of {array.dtype}: expected uint8, uint16 or floats in [0, 1]")
-    if not np.isfinite(array).all():
-        raise ImageError("array with NaN or infinite values: expected finite numbers in [0, 1]")
-    if array.min() < -1 or array.max() > 2:  # noise that nobody clipped stays well inside
-        raise ImageError(
-            f"array of floats from {array.min():.3g} to {array.max():.3g}: expected about [0, 1]; divide by its peak"
-        )
-    return array.astype(np.float32, copy=False)
-
-
-def _quantised(result: np.ndarray[Any, Any], like: Pixels) -> Pixels:
-    """Clip to [0, 1] and go back to the input's kind, some rows at a time."""
-    if like.dtype == np.float32:
-        return np.clip(result, 0.0, 1.0, out=result)
-    peak = float(np.iinfo(like.dtype).max)
-    out = np.empty(result.shape, like.dtype)
-    for top in range(0, result.shape[0], 256):
-        rows = result[top : top + 256]
-        np.clip(rows, 0.0, 1.0, out=rows)
-        out[top : top + 256] = np.rint(rows * peak)
-    return cast("Pixels", out)
-
-
-def _like(image: Any, pixels: Pixels) -> Any:
-    """Pixels (H, W, 3) as the kind of image that was given; alpha and grey come back as they were."""
-    if isinstance(image, Tensor):
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(image.device, image.dtype)
-    if isinstance(image, np.ndarray):
-        if image.ndim == 2:
-            pixels = np.rint(pixels.mean(axis=2)) if pixels.dtype != np.float32 else pixels.mean(axis=2)
-        return pixels.astype(image.dtype, copy=False)
-    if image.mode.startswith("I;16"):
-        restored = Image.fromarray(np.rint(pixels.mean(axis=2)).astype(np.uint16))
-    else:
-        restored = Image.fromarray(cast("Any", pixels))
-        image = image.convert("LA") if image.mode == "La" else image
-        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-        if image.mode in ("1", "L", "LA"):
-            restored = restored.convert("L")
-        if alpha is not None:
-            restored.putalpha(alpha)
-    profile = image.info.get("icc_profile")
-    if profile and image.mode not in ("CMYK", "LAB", "YCbCr", "HSV"):  # it speaks of other channels
-        restored.info["icc_profile"] = profile
-    if exif := image.getexif():
-        restored.info["exif"] = exif.tobytes()
-    return restored
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Colours alone; those under transparency are kept as they are."""
-    if image.mode == "La":  # grey times alpha, which Pillow takes to LA alone
-        image = image.convert("LA")
-    return image.convert("RGBA").convert("RGB") if image.has_transparency_data else image.convert("RGB")

@@ -1,7 +1,8 @@
-"""Divides a photo into overlapping tiles and joins their results without seams.
+"""Division of a photo into overlapping tiles whose results join without seams.
 
-Neighbouring cores meet at multiples of the network's stride, so that a tile is sampled as the whole photo would be;
-each tile is run with a halo around its core, and neighbours cross-fade linearly in the middle of what they share.
+A tile is a core with a halo around it. Neighbouring cores meet at multiples of the network's
+stride, so that a tile is sampled as the whole photo would be. Neighbouring results cross-fade
+linearly in the middle of their overlap.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 HALO: Final = 96
-"""Pixels run around a core: beyond it the network's own reach has no visible weight."""
+"""Pixels around a core that are computed with it; the influence of pixels further away is not
+visible."""
 SMALLEST_TILE: Final = 64
-"""Of a core, in pixels: below it nearly all the work is for the overlap."""
+"""Side of a core in pixels; of smaller ones nearly all work would go into the overlap."""
 FADE: Final = 16
-"""Half the width in pixels of the cross-fade at a border between cores."""
+"""Half the width in pixels of the cross-fade between two cores."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows and columns to run, and the window (rows, columns) by which the result counts; windows sum to 1."""
+    """Rows and columns of a tile, and the weights (rows, columns) of its result.
+
+    At each pixel the weights of all tiles sum to 1.
+    """
 
     rows: slice
     columns: slice
@@ -33,7 +38,11 @@ class Tile:
 
 
 def tiles(height: int, width: int, core: int, stride: int) -> Iterator[Tile]:
-    """At least one tile; cores begin at multiples of `stride` and have about `core` (at least 64) pixels a side."""
+    """Yield the tiles of a photo, at least one.
+
+    Cores begin at multiples of `stride` and have about `core` pixels a side, at least
+    `SMALLEST_TILE`.
+    """
     down, across = _spans(height, core, stride), _spans(width, core, stride)
     for rows, vertical in down:
         for columns, horizontal in across:

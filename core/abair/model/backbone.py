@@ -1,14 +1,18 @@
-"""The restoration network: a NAFNet-style U-Net that any tile of a photo can be run through alone.
+"""The restoration network: a NAFNet-style U-Net that restores each tile of a photo on its own.
 
-Written from the paper (Chen, Chu, Zhang, Sun, "Simple Baselines for Image Restoration", ECCV 2022): layer norm,
-1x1 and depthwise 3x3 convolutions, simple gates instead of activations. Two things differ, both for tiles and speed:
+Written from the paper (Chen, Chu, Zhang, Sun, "Simple Baselines for Image Restoration", ECCV 2022):
+layer norm, 1x1 and depthwise 3x3 convolutions, simple gates instead of activations. Two things
+differ, both for tiles and speed:
 
-- NAFNet's channel attention pools over whatever crop it is given, so a tile would be restored differently from the
-  whole photo. Here the channel factors come from a *context*: one small global view of the photo (64x64, where haze and
-  darkness are seen), encoded once and shared by all tiles. The rest of the network is purely local.
-- The image enters through a 2x pixel-unshuffle (Zhang et al., FFDNet, 2018): full-resolution layers dominate on a CPU.
+- NAFNet's channel attention pools over the crop that it is given, so a tile would be restored
+  differently from the whole photo. Here the channel factors come from a *context*: one small global
+  view of the photo (64x64, which shows haze and darkness), encoded once and shared by all tiles.
+  The rest of the network is purely local.
+- The image enters through a 2x pixel-unshuffle (Zhang et al., FFDNet, 2018), because layers at full
+  resolution dominate the time on a CPU.
 
-The network predicts a residual f; the restored image is x + (1 - w_clean) f(x), with w_clean = 0 unless blended.
+The network predicts a residual f. The restored image is x + (1 - w_clean) f(x), with w_clean = 0
+unless adapters are blended.
 """
 
 from __future__ import annotations
@@ -29,12 +33,16 @@ from abair.model.safetensors_io import read_header, read_tensors, write_tensors
 from abair.physics import reflect_pad
 
 GLOBAL_VIEW: Final = 64
-"""Side of the global view in pixels; it costs the same for every photo."""
+"""Side of the global view in pixels."""
 
 
 @dataclass(frozen=True)
 class BackboneSize:
-    """Widths and depths: `encoder[i]` blocks at width `width * 2**i`, then `middle` blocks, then `decoder` back up."""
+    """Widths and depths of a network.
+
+    It has `encoder[i]` blocks at width `width * 2**i`, then `middle` blocks, then `decoder` back
+    up.
+    """
 
     name: str
     width: int
@@ -58,7 +66,7 @@ SIZES: Final[dict[str, BackboneSize]] = {
         BackboneSize("base", width=96, encoder=(2, 2, 4), middle=8, decoder=(2, 2, 2)),
     )
 }
-"""`nano` is for two CPU cores and ships in the wheel; `base` is for a GPU; `tiny` only makes tests quick."""
+"""`nano` suits two CPU cores and ships in the wheel; `base` is for a GPU; `tiny` is for tests."""
 
 
 class LayerNorm(nn.Module):
@@ -70,13 +78,13 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise each pixel's channels; a view in channels-last order, so nothing is copied there."""
+        """Normalise each pixel's channels; in channels-last order nothing is copied."""
         y = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6)
         return y.permute(0, 3, 1, 2)
 
 
 class Block(nn.Module):
-    """One NAFNet block: gated depthwise mixing, then a gated channel mixing, each with its learnt skip scale."""
+    """A NAFNet block: gated depthwise, then gated channel mixing, each with a learnt scale."""
 
     def __init__(self, channels: int, context: int) -> None:
         super().__init__()
@@ -94,16 +102,16 @@ class Block(nn.Module):
         nn.init.ones_(self.attend.bias)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """(B, C, H, W) and (B, context) to (B, C, H, W)."""
+        """Map (B, C, H, W) and a context (B, K) to (B, C, H, W)."""
         a, b = self.spatial(self.expand(self.norm1(x))).chunk(2, dim=1)
-        x = x + self.beta * self.project(a * b * self.attend(context)[:, :, None, None])
-        a, b = self.widen(self.norm2(x)).chunk(2, dim=1)
-        y: Tensor = x + self.gamma * self.narrow(a * b)
+        mixed = x + self.beta * self.project(a * b * self.attend(context)[:, :, None, None])
+        a, b = self.widen(self.norm2(mixed)).chunk(2, dim=1)
+        y: Tensor = mixed + self.gamma * self.narrow(a * b)
         return y
 
 
 class ContextEncoder(nn.Module):
-    """The global view (B, 3, 64, 64) to a context vector (B, context): strided convolutions, mean and maximum."""
+    """Encodes a global view (B, 3, 64, 64) as a context (B, K): convolutions, mean and maximum."""
 
     def __init__(self, context: int) -> None:
         super().__init__()
@@ -118,13 +126,13 @@ class ContextEncoder(nn.Module):
         self.mix = nn.Linear(128, context)
 
     def forward(self, view: Tensor) -> Tensor:
-        """One vector an image."""
+        """Return one context per image, (B, K)."""
         features = self.convolutions(view - 0.5)
         return F.gelu(self.mix(torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)))
 
 
 class Backbone(nn.Module):
-    """The network of one `BackboneSize`. `forward` is the whole path; `features` stops before the output layer."""
+    """The network of one `BackboneSize`; `features` is all of it but the output layer."""
 
     def __init__(self, size: BackboneSize) -> None:
         super().__init__()
@@ -140,18 +148,22 @@ class Backbone(nn.Module):
             _blocks(n, c, size.context) for n, c in zip(size.decoder, reversed(widths[:-1]), strict=True)
         )
         self.output = nn.Conv2d(size.width, 12, 3, padding=1)
-        # training starts from "change nothing"
+        # training starts from the identity
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def context(self, view: Tensor) -> Tensor:
-        """The context of a global view (B, 3, 64, 64): (B, context). Computed once a photo, used by every tile."""
+        """Encode a global view (B, 3, 64, 64) as a context (B, K), once for all tiles."""
         return self.encode_context(view)  # type: ignore[no-any-return]
 
-    def features(self, x: Tensor, context: Tensor, seen: list[Tensor] | None = None) -> Tensor:
-        """(B, 3, H, W), sides multiples of the stride, to the decoder's last features (B, width, H/2, W/2).
+    def features(self, x: Tensor, context: Tensor, encoder_maps: list[Tensor] | None = None) -> Tensor:
+        """Return the decoder's last features (B, width, H/2, W/2) for an image (B, 3, H, W).
 
-        The encoder's features, (B, width * 2**i, H / 2**(i+1), W / 2**(i+1)), are added to `seen`.
+        Args:
+            x: the image; its sides are multiples of the stride.
+            context: (B, K), from `context`.
+            encoder_maps: a list to which the encoder's features are appended, those of level i of
+                shape (B, width * 2**i, H / 2**(i+1), W / 2**(i+1)).
         """
         x = self.stem(F.pixel_unshuffle(x, 2))
         skips = []
@@ -159,8 +171,8 @@ class Backbone(nn.Module):
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, context)
             skips.append(x)
-            if seen is not None:
-                seen.append(x)
+            if encoder_maps is not None:
+                encoder_maps.append(x)
             x = down(x)
         for block in self.middle:
             x = block(x, context)
@@ -171,13 +183,16 @@ class Backbone(nn.Module):
         return x
 
     def residual(self, features: Tensor) -> Tensor:
-        """The output layer alone: features to f(x), (B, 3, H, W)."""
+        """Apply the output layer to `features`; returns the residual f(x), (B, 3, H, W)."""
         return F.pixel_shuffle(self.output(features), 2)
 
     def forward(self, x: Tensor, view: Tensor | None = None) -> Tensor:
-        """Restore (B, 3, H, W) in [0, 1] of any size; not clipped. `view` defaults to the image's own global view."""
+        """Restore images (B, 3, H, W) in [0, 1] of any size; the result is not clipped.
+
+        `view` (B, 3, 64, 64) defaults to the global view of `x`.
+        """
         height, width = x.shape[-2:]
-        context = self.context(global_view(x) if view is None else view)
+        context = self.context(pool_global_view(x) if view is None else view)
         padded = pad_to_stride(x, self.size.stride)
         return x + self.residual(self.features(padded, context))[..., :height, :width]
 
@@ -186,28 +201,28 @@ def _blocks(count: int, channels: int, context: int) -> nn.ModuleList:
     return nn.ModuleList(Block(channels, context) for _ in range(count))
 
 
-def global_view(x: Tensor) -> Tensor:
-    """The global view (B, 3, 64, 64) of images (B, 3, H, W): averaged down, or interpolated up when smaller."""
+def pool_global_view(x: Tensor) -> Tensor:
+    """Average images (B, 3, H, W) down to (B, 3, 64, 64); smaller ones are interpolated up."""
     if min(x.shape[-2:]) >= GLOBAL_VIEW:
         return F.adaptive_avg_pool2d(x, GLOBAL_VIEW)
     return F.interpolate(x, size=(GLOBAL_VIEW, GLOBAL_VIEW), mode="bilinear", align_corners=False)
 
 
 def pad_to_stride(x: Tensor, stride: int) -> Tensor:
-    """Pad (B, 3, H, W) at the right and bottom by reflection until both sides are multiples of `stride`."""
+    """Pad (B, 3, H, W) at the right and bottom by reflection to multiples of `stride`."""
     height, width = x.shape[-2:]
     return reflect_pad(x, 0, -width % stride, 0, -height % stride)
 
 
 def freeze(module: nn.Module) -> None:
-    """Switch gradients off and evaluation mode on; nothing of `module` is trained after this."""
+    """Switch gradients off and evaluation mode on."""
     module.eval().requires_grad_(False)
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over the module's tensors: names, dtypes, shapes and bytes, in the order of the names.
+    """Return the SHA-256 of a module's tensors: names, shapes and float32 bytes, ordered by name.
 
-    Taken over float32 values, so a file that stores them in 16 bits has the fingerprint of the network it becomes.
+    A file that stores them in 16 bits has the fingerprint of the network that is read from it.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
@@ -218,9 +233,12 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def save_backbone(backbone: Backbone, path: Path) -> str:
-    """Write the network in 16 bits and return the fingerprint of what a reader will get.
+    """Write the network in 16 bits; return the fingerprint of what a reader will get.
 
     The network in memory is rounded as well, so that it and its file stay the same network.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     backbone.load_state_dict({name: tensor.half().float() for name, tensor in backbone.state_dict().items()})
     tensors = {name: tensor.half() for name, tensor in backbone.state_dict().items()}
@@ -232,7 +250,8 @@ def load_backbone(path: Path) -> Backbone:
     """Read a network written by `save_backbone`; float32, frozen.
 
     Raises:
-        DeploymentError: not a safetensors file, no backbone in it, or keys, shapes or values that do not fit.
+        DeploymentError: not a safetensors file, no backbone in it, or keys, shapes or values that
+            do not fit.
     """
     header = read_header(path)
     description = header.metadata.get("abair.backbone")
@@ -255,7 +274,12 @@ def load_backbone(path: Path) -> Backbone:
 
 
 def _read_size(fields: dict[str, Any]) -> BackboneSize:
-    """A size from a file's metadata; numbers that no backbone has are refused before anything is built of them."""
+    """Return the size that a file's metadata describe, checked before a network is built from it.
+
+    Raises:
+        TypeError: a field is missing or unknown, or a number is not whole.
+        ValueError: a name or number is out of range.
+    """
     if not isinstance(fields, dict):
         raise TypeError("expected a JSON object")
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

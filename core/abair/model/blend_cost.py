@@ -1,12 +1,13 @@
-"""What a blend of the labels costs a sample, in the error of what it restores, for every blend at once.
+"""The mean squared error that any blend of the adapters would leave in a training sample.
 
-Gradients through the network would take much longer than all the rest of phase III. But what a blend restores is nearly
-the mean, by the blend's weights, of what each label restores alone. So each label's error e_i is made once, and
-their products are kept, G_ij = <e_i, e_j>: the mean squared error of the blend w is about w' G w, the estimator is
-trained through the restoration, and nothing is restored again.
+Phase III trains the estimator through the restoration. Gradients through the network would take
+longer than the rest of the phase together. But the output of a blend is nearly the weighted mean of
+the outputs of each label alone. So the error e_i of each label is computed once per sample, and the
+products G_ij = <e_i, e_j> are kept: the mean squared error of the blend w is about w' G w.
 
-Nearly, for small adapters. Where two kinds of damage lie one over the other, blends matter most, so there some between
-the two labels are restored, too: the best of them is what the sample is called, and G_ij is fitted to their errors.
+The approximation holds for small adapters. It matters most in mixtures, where two degradations lie
+one over the other. There some blends of the two labels are restored as well: the best of them is
+the target of the sample, and G_ij is fitted to their errors.
 """
 
 from __future__ import annotations
@@ -19,40 +20,43 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from abair.data.degrade import Sample
+from abair.data.degrade import Sample, SampleKind
 from abair.model import views
 from abair.model.backbone import Backbone
 from abair.model.lora import Blender
 
-RESTORED: Final = 128
-"""Largest side in pixels of the part of a sample that is restored; the estimator sees all of it."""
-LABELS: Final = 6
-"""Up to so many labels restore as much; more labels share as many pixels, so that a sample never takes longer."""
-BLENDS: Final = 4
-"""Steps from one label of a chain to the other in which its blends are restored."""
-STEP: Final = 16
-"""What the side is a multiple of: no pixel is restored to be cut off again."""
-GOOD_ENOUGH: Final = 1e-4
-"""Mean squared error (40 dB) from which on a sample counts as restored: clean ones may not outweigh all others."""
+LARGEST_CROP: Final = 128
+"""Largest side in pixels of the crop that is restored; the estimator sees the whole sample."""
+FULL_CROP_LABELS: Final = 6
+"""Up to this many labels restore a full crop; more share its pixels, so no sample takes longer."""
+BLEND_STEPS: Final = 4
+"""Steps between the two labels of a mixture at which blends are restored."""
+CROP_MULTIPLE: Final = 16
+"""The crop's side is a multiple of this, so that no padded pixel is computed."""
+ERROR_FLOOR: Final = 1e-4
+"""Mean squared error (40 dB) below which samples count alike: clean ones must not dominate."""
 
 
-class Costs:
-    """What a sample is best called, and what each blend of `blender`'s adapters and of leaving it alone costs it."""
+class BlendCosts:
+    """Computes a sample's target weights, and the error products of its labels.
+
+    The labels are the adapters of `blender` and, last, `clean`: the sample as it is.
+    """
 
     def __init__(self, blender: Blender) -> None:
         self._blender = blender
 
     @cached_property
-    def mark(self) -> str:
-        """SHA-256 over the adapters, and how they are blended: which costs these are."""
+    def digest(self) -> str:
+        """SHA-256 of the adapters and of how they are blended; costs with the same digest agree."""
         digests = [adapter.digest for adapter in self._blender.adapters]
-        return hashlib.sha256(" ".join([f"chains in {BLENDS} steps", *digests]).encode()).hexdigest()
+        return hashlib.sha256(" ".join([f"chains in {BLEND_STEPS} steps", *digests]).encode()).hexdigest()
 
     @property
     def side(self) -> int:
-        """Side in pixels of what each label restores, a multiple of `STEP`."""
-        labels = max(LABELS, len(self._blender.adapters) + 1)
-        return int(RESTORED * math.sqrt(LABELS / labels)) // STEP * STEP
+        """Side in pixels of the crop that each label restores, a multiple of `CROP_MULTIPLE`."""
+        labels = max(FULL_CROP_LABELS, len(self._blender.adapters) + 1)
+        return int(LARGEST_CROP * math.sqrt(FULL_CROP_LABELS / labels)) // CROP_MULTIPLE * CROP_MULTIPLE
 
     @cached_property
     def _networks(self) -> list[Backbone]:
@@ -60,12 +64,12 @@ class Costs:
 
     @torch.no_grad()
     def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        """What the sample is best called (L,), and its products (L, L), symmetric.
+        """Return the sample's target weights (L,) and its error products (L, L), symmetric.
 
-        On their diagonal are the mean squared errors of each label alone. A sample is called by its labels' shares; a
-        chain by the one of its restored blends that has the least error.
+        The diagonal holds the mean squared errors of each label alone. The target is the share of
+        each label in the area; for a mixture of two, the restored blend with the least error.
         """
-        degraded, clean, view = part(sample, self.side)
+        degraded, clean, view = centre_crop(sample, self.side)
 
         def error(network: Backbone) -> Tensor:
             restored: Tensor = network(degraded[None], view)[0].clamp(0, 1)
@@ -73,22 +77,23 @@ class Costs:
 
         errors = torch.stack([*map(error, self._networks), (degraded - clean).flatten()])
         products = errors @ errors.T / errors.shape[1]
-        called = sample.types.mean((1, 2))
-        if not is_chain(called):
-            return called, products
-        one, other = called.topk(2).indices.tolist()
-        blends = torch.zeros(BLENDS + 1, len(called))
-        blends[:, one], blends[:, other] = torch.linspace(1, 0, BLENDS + 1), torch.linspace(0, 1, BLENDS + 1)
+        target = sample.types.mean((1, 2))
+        if sample.kind is not SampleKind.MIXTURE or len(sample.labels) != 2:
+            return target, products
+        one, other = target.topk(2).indices.tolist()
+        blends = torch.zeros(BLEND_STEPS + 1, len(target))
+        blends[:, one], blends[:, other] = torch.linspace(1, 0, BLEND_STEPS + 1), torch.linspace(0, 1, BLEND_STEPS + 1)
         between = [error(self._blender.blend(blend[:-1].tolist())).square().mean() for blend in blends[1:-1]]
         measured = torch.stack([products[one, one], *between, products[other, other]])
-        products[one, other] = products[other, one] = _fitted(blends[:, one], measured)
+        products[one, other] = products[other, one] = _fit_product(blends[:, one], measured)
         return blends[measured.argmin()], products
 
 
-def _fitted(weights: Tensor, errors: Tensor) -> Tensor:
-    """The product G_ij with which w' G w is nearest to the errors of blends of the two (B,), none below the least.
+def _fit_product(weights: Tensor, errors: Tensor) -> Tensor:
+    """Fit the product G_ij for which w' G w is nearest to the errors (B,) of blends of two labels.
 
-    `weights` (B,) are those of the first label, from 1 to 0; the other has the rest.
+    `weights` (B,) are those of the first label, from 1 to 0; the second has the rest. No blend is
+    given a lower error than the least of `errors`.
     """
     first, last, least = errors[0], errors[-1], errors.min()
     both = 2 * weights * (1 - weights)
@@ -98,23 +103,22 @@ def _fitted(weights: Tensor, errors: Tensor) -> Tensor:
     return torch.maximum((both * left).sum() / both.square().sum(), lowest)
 
 
-def logarithm_of_error(weights: Tensor, costs: Tensor) -> Tensor:
-    """Blends (B, L) and their samples' products (B, L, L) to log10 of the mean squared errors (B,), minus PSNR / 10."""
-    error = torch.einsum("bi,bij,bj->b", weights, costs, weights)
-    return error.clamp_min(0).add(GOOD_ENOUGH).log10()
+def log_blend_error(weights: Tensor, costs: Tensor) -> Tensor:
+    """Return log10 of the mean squared errors (B,) of blends (B, L).
 
-
-def is_chain(shares: Tensor) -> Tensor:
-    """Whether shares of labels (..., L) are those of two in a chain, both everywhere: one half of each.
-
-    A region of exactly half the area would pass for one.
+    `costs` (B, L, L) are the samples' products. This is -PSNR / 10, above `ERROR_FLOOR`.
     """
-    return (shares[..., :-1] == 0.5).sum(-1) == 2
+    error = torch.einsum("bi,bij,bj->b", weights, costs, weights)
+    return error.clamp_min(0).add(ERROR_FLOOR).log10()
 
 
-def part(sample: Sample, longest: int = RESTORED) -> tuple[Tensor, Tensor, Tensor]:
-    """The middle of a sample, at most `longest` a side, degraded and clean, and the global view of all of it."""
-    view = views.whole(sample.degraded.permute(1, 2, 0).numpy())
+def centre_crop(sample: Sample, longest: int = LARGEST_CROP) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut the centre out of a sample, at most `longest` pixels a side.
+
+    Returns the crop degraded and clean, (3, H, W) each, and the global view (1, 3, 64, 64) of the
+    whole degraded sample.
+    """
+    view = views.global_view(sample.degraded.permute(1, 2, 0).numpy())
     rows, columns = (slice((side - min(side, longest)) // 2, None) for side in sample.clean.shape[1:])
     degraded, clean = (whole[:, rows, columns][:, :longest, :longest] for whole in (sample.degraded, sample.clean))
     return degraded, clean, view

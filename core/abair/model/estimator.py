@@ -1,10 +1,11 @@
-"""The estimator: looks at a photo through the frozen backbone and weights the labels (degradations and `clean`).
+"""The estimator: weights for a photo's labels (degradations, `clean`) from backbone features.
 
-Sixteen native-resolution crops and one small global view go through the backbone, whose features tell what is wrong
-with a photo, because they were trained to undo it and to name it (Serrano-Lozano et al., section 3.1), and are asked
-for the marks that files leave in their numbers (see `abair.model.compression_features`). A small head turns the
-statistics of both into one logit a label (section 3.3; its design there is unpublished, this one is ours). The cost
-does not grow with the photo, and a new label needs a new head only.
+Sixteen crops at native resolution and one small global view go through the frozen backbone. Its
+features show what is wrong with a photo, because they were trained to undo it and to name it
+(Serrano-Lozano et al., section 3.1). Statistics of quantisation and JPEG blocks are added
+(`abair.model.compression_features`). A small head turns both into one logit per label (section 3.3;
+the design of that head is unpublished, this one is ours). The cost does not grow with the photo,
+and a new label needs only a new head.
 """
 
 from __future__ import annotations
@@ -18,41 +19,52 @@ import torch
 from torch import Tensor, nn
 
 from abair.errors import DeploymentError
-from abair.model import compression_features
+from abair.model import compression_features, views
 from abair.model.backbone import Backbone, BackboneSize, freeze
 from abair.model.safetensors_io import read_header, read_tensors, write_tensors
 
 HIDDEN: Final = 96
-"""Hidden units of an estimator that is trained whole; with a new label it may grow (see `abair.continual.refit`)."""
+"""Hidden units of a newly trained estimator; `abair.continual.refit` may add more for a new
+label."""
 FIRST, LAST = "head.1", "head.3"
 """The head's linear layers, as its file names them."""
 
 
 def feature_count(size: BackboneSize) -> int:
-    """Length of the feature vector of a photo: three statistics a channel looked at, the lattice's, the context."""
+    """Return the length F of a photo's feature vector: see `extract_features`."""
     encoder = size.width * ((1 << len(size.encoder)) - 1)  # the sum of its levels' widths
     return 3 * (encoder + size.width) + compression_features.STATISTICS + size.context
 
 
-def look(backbone: Backbone, crops: Tensor, view: Tensor) -> Tensor:
-    """What the backbone sees in the views (N, 3, 64, 64) and (1, 3, 64, 64): (N, F), one row a crop.
+def extract_features(backbone: Backbone, crops: Tensor, view: Tensor) -> Tensor:
+    """Return the features (N, F) of crops (N, 3, 64, 64) and a global view (1, 3, 64, 64).
 
-    Mean, maximum and deviation of the encoder's and the decoder's last features, the maximum because a few thin streaks
-    drown in a mean; behind them the marks in the crop's numbers, and the context, the same in each row. A photo's
-    features are the mean of its rows.
+    A row holds the mean, maximum and standard deviation of each channel of the encoder's features
+    and the decoder's last ones; the maximum, because a mean hides a few thin streaks. The
+    compression statistics of the crop and the context, the same in each row, follow. The features
+    of a photo are the mean of its rows.
     """
     context = backbone.context(view)
-    seen: list[Tensor] = []
+    maps: list[Tensor] = []
     crops = crops.contiguous(memory_format=torch.channels_last)
-    seen.append(backbone.features(crops, context.expand(len(crops), -1), seen))
-    statistics = [part for maps in seen for part in (maps.mean((2, 3)), maps.amax((2, 3)), maps.std((2, 3)))]
+    maps.append(backbone.features(crops, context.expand(len(crops), -1), maps))
+    statistics = [values for x in maps for values in (x.mean((2, 3)), x.amax((2, 3)), x.std((2, 3)))]
     return torch.cat([*statistics, compression_features.statistics(crops), context.expand(len(crops), -1)], dim=1)
 
 
-class Estimator(nn.Module):
-    """The head over a fixed order of labels, for photos' features of length `features`.
+@torch.inference_mode()
+def extract_image_features(backbone: Backbone, image: Tensor) -> Tensor:
+    """Return the features (16, F) float16 of an image (3, H, W) in [0, 1], one row a crop."""
+    pixels = image.permute(1, 2, 0).numpy()
+    rows: Tensor = extract_features(backbone, views.crops(pixels), views.global_view(pixels)).half()
+    return rows
 
-    The softmax of logits over `temperature` gives the weights; training leaves it 1 (see `abair.training.temperature`).
+
+class Estimator(nn.Module):
+    """The head over a fixed order of labels, for feature vectors of length `features`.
+
+    The weights are the softmax of the logits divided by `temperature`, which training leaves at 1
+    (see `abair.training.temperature`).
     """
 
     temperature: Tensor
@@ -66,13 +78,13 @@ class Estimator(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, F) to logits (B, L)."""
+        """Map features (B, F) to logits (B, L)."""
         return self.head(features)  # type: ignore[no-any-return]
 
-    def rearranged(self, labels: Sequence[str]) -> Estimator:
-        """This estimator for other labels: of those it lacks it says nothing (logit 0), the softmax forgets the others.
+    def with_labels(self, labels: Sequence[str]) -> Estimator:
+        """Return a frozen copy for other labels, in their order.
 
-        Frozen.
+        Labels that this estimator lacks get the logit 0; labels that are not named are dropped.
         """
         other = Estimator(labels, self.features, self.hidden)
         state = self.state_dict()
@@ -83,49 +95,54 @@ class Estimator(nn.Module):
         freeze(other)
         return other
 
-    def grown(self, weight: Tensor, bias: Tensor) -> Estimator:
-        """This estimator with more hidden units, (U, F) and (U,), to which no label listens yet: it says the same.
+    def with_hidden_units(self, weight: Tensor, bias: Tensor) -> Estimator:
+        """Return a frozen copy with more hidden units of weight (U, F) and bias (U,).
 
-        Frozen.
+        Their output weights are 0, so the copy gives the same logits.
         """
         other = Estimator(self.labels, self.features, self.hidden + len(weight))
         state = self.state_dict()
         state[f"{FIRST}.weight"] = torch.cat([state[f"{FIRST}.weight"], weight])
         state[f"{FIRST}.bias"] = torch.cat([state[f"{FIRST}.bias"], bias])
-        unheard = torch.zeros(len(self.labels), len(weight))
-        state[f"{LAST}.weight"] = torch.cat([state[f"{LAST}.weight"], unheard], dim=1)
+        unused = torch.zeros(len(self.labels), len(weight))
+        state[f"{LAST}.weight"] = torch.cat([state[f"{LAST}.weight"], unused], dim=1)
         other.load_state_dict(state)
         freeze(other)
         return other
 
-    def spread(self, features: Tensor) -> Tensor:
-        """(B, F) to weights over the labels (B, L); each row sums to 1."""
+    def predict_weights(self, features: Tensor) -> Tensor:
+        """Map features (B, F) to weights over the labels (B, L); each row sums to 1."""
         weights: Tensor = (self(features) / self.temperature).softmax(1)
         return weights
 
     @torch.inference_mode()
-    def weights(self, backbone: Backbone, crops: Tensor, view: Tensor) -> list[float]:
-        """The softmax over the labels for one photo: views (N, 3, 64, 64) and (1, 3, 64, 64) to L weights."""
-        rows = look(backbone, crops, view)
-        return self.spread(rows.float().mean(0, keepdim=True))[0].tolist()
+    def estimate(self, backbone: Backbone, crops: Tensor, view: Tensor) -> list[float]:
+        """Return L weights for one photo's crops (N, 3, 64, 64) and global view (1, 3, 64, 64)."""
+        rows = extract_features(backbone, crops, view)
+        return self.predict_weights(rows.float().mean(0, keepdim=True))[0].tolist()
 
 
 def one_hot(weights: Sequence[float]) -> list[float]:
-    """The arg-max policy: 1 for the largest weight, 0 for the others."""
+    """Return 1 for the largest weight and 0 for the others: the arg-max policy."""
     largest = max(range(len(weights)), key=weights.__getitem__)
     return [float(index == largest) for index in range(len(weights))]
 
 
 def save_estimator(estimator: Estimator, path: Path) -> None:
-    """Write the estimator with its labels."""
+    """Write the estimator with its labels.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     write_tensors(path, estimator.state_dict(), {"abair.estimator": json.dumps({"labels": estimator.labels})})
 
 
 def load_estimator(path: Path, labels: Sequence[str], size: BackboneSize | None = None) -> Estimator:
-    """Read an estimator for `labels`, and if it is told for a backbone of `size`; frozen.
+    """Read an estimator for `labels` and, if `size` is given, for a backbone of that size; frozen.
 
     Raises:
-        DeploymentError: no estimator, one for other labels, another order or size, or tensors that do not fit.
+        DeploymentError: the file holds no estimator, one for other labels, another order or size,
+            or tensors that do not fit.
     """
     header = read_header(path)
     try:

@@ -1,9 +1,9 @@
-"""LoRA adapters: read from PEFT's files, stacked, and blended into the backbone's weights for one image.
+"""LoRA adapters: read from PEFT's files, stacked, and blended into the backbone for one image.
 
-For each adapted layer W' = W + sum_i w_i (alpha_i / r_i) B_i A_i (Hu et al., LoRA, 2022; weighted as in
-Serrano-Lozano et al., section 3.3). All A are stacked and all B are stacked, so a blend is one small matrix product a
-layer whatever the number of adapters, and the network then runs as fast as without any. PEFT trains adapters; it does
-not serve them.
+For each adapted layer W' = W + sum_i w_i (alpha_i / r_i) B_i A_i (Hu et al., LoRA, 2022; weighted
+as in Serrano-Lozano et al., section 3.3). All A and all B of a layer are stacked, so a blend is one
+small matrix product per layer for any number of adapters, and the network then runs as fast as
+without any. PEFT trains adapters; it does not serve them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,19 @@ from abair.model.safetensors_io import read_header, read_tensors
 Module = TypeVar("Module", bound=nn.Module)
 
 PREFIX: Final = "base_model.model."
+"""What PEFT puts before the layer's name in the name of a tensor."""
 LARGEST_RANK: Final = 64
+"""Adapters of a higher rank are refused."""
 PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+"""Suffixes of files that can run code when they are read."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """One LoRA: per layer A (r, inputs) and B (outputs, r), flattened; `scaling` is alpha / r."""
+    """One LoRA: per layer A (r, inputs) and B (outputs, r); `scaling` is alpha / r.
+
+    The weights of convolutions are flattened to matrices.
+    """
 
     name: str
     rank: int
@@ -46,14 +52,14 @@ class Adapter:
         """How many numbers the adapter holds."""
         return sum(a.numel() + b.numel() for a, b in self.layers.values())
 
-    def change(self, layer: str) -> Tensor:
-        """What it adds to a layer's weight, (outputs, inputs) flattened: alpha / r times B A."""
+    def weight_delta(self, layer: str) -> Tensor:
+        """Return what is added to a layer's weight, (outputs, inputs): alpha / r times B A."""
         down, up = self.layers[layer]
         return self.scaling * (up @ down)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over all that it does to a network, whatever it is called: which adapter this is."""
+        """SHA-256 of the scaling and the tensors; independent of the name."""
         digest = hashlib.sha256(f"{self.scaling}\n".encode())
         for name, (down, up) in sorted(self.layers.items()):
             digest.update(name.encode() + down.numpy().tobytes() + up.numpy().tobytes())
@@ -61,12 +67,15 @@ class Adapter:
 
 
 def backbone_reference(size: str, fingerprint: str) -> str:
-    """What an adapter's `base_model_name_or_path` says: which backbone, by fingerprint."""
+    """Return the `base_model_name_or_path` of an adapter for a backbone."""
     return f"abair/{size}@{fingerprint}"
 
 
 def adaptable_layers(backbone: Backbone) -> dict[str, nn.Conv2d | nn.Linear]:
-    """The layers that an adapter may change: linear and ungrouped convolutions (PEFT cannot merge grouped ones)."""
+    """Return the layers that an adapter may change: linear ones and ungrouped convolutions.
+
+    PEFT cannot merge grouped ones.
+    """
     return {
         name: module
         for name, module in backbone.named_modules()
@@ -78,8 +87,9 @@ def read_adapter(folder: Path, backbone: Backbone, fingerprint: str, name: str) 
     """Read and check an adapter in PEFT's format.
 
     Raises:
-        AdapterError: a pickle lies in the folder; a file is missing or damaged; the config is not a plain LoRA's;
-            keys, shapes, rank or values do not fit; or it was made for another backbone.
+        AdapterError: a pickle lies in the folder; a file is missing or damaged; the config is not a
+            plain LoRA's; keys, shapes, rank or values do not fit; or it was made for another
+            backbone.
     """
     pickles = (
         sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLES) if folder.is_dir() else []
@@ -93,18 +103,22 @@ def read_adapter(folder: Path, backbone: Backbone, fingerprint: str, name: str) 
 
 
 def read_adapter_files(config: Path, weights: Path, backbone: Backbone, fingerprint: str, name: str) -> Adapter:
-    """As `read_adapter`, with the two files named one by one."""
+    """Read and check an adapter whose two files are named one by one.
+
+    Raises:
+        AdapterError: as `read_adapter`, but nothing is said about other files.
+    """
     rank, scaling = _read_config(config, backbone_reference(backbone.size.name, fingerprint))
     adaptable = adaptable_layers(backbone)
     expected: dict[str, tuple[int, ...]] = {}
     for key in read_header(weights, AdapterError).shapes:
         layer = key.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".lora_A").removesuffix(".lora_B")
-        if layer not in adaptable or key not in (f"{PREFIX}{layer}.lora_A.weight", f"{PREFIX}{layer}.lora_B.weight"):
+        if layer not in adaptable or key not in {f"{PREFIX}{layer}.lora_A.weight", f"{PREFIX}{layer}.lora_B.weight"}:
             raise AdapterError(
                 f"{weights}: found tensor {key}; expected {PREFIX}<layer>.lora_A.weight and .lora_B.weight of linear "
                 f"or ungrouped convolution layers of backbone {backbone.size.name}"
             )
-        down, up = _shapes(adaptable[layer], rank)
+        down, up = _lora_shapes(adaptable[layer], rank)
         expected |= {f"{PREFIX}{layer}.lora_A.weight": down, f"{PREFIX}{layer}.lora_B.weight": up}
     if not expected:
         raise AdapterError(f"{weights}: found no tensors, expected a LoRA of rank {rank}")
@@ -121,7 +135,7 @@ def read_adapter_files(config: Path, weights: Path, backbone: Backbone, fingerpr
 
 
 class Blender:
-    """Blends a fixed sequence of adapters into a frozen backbone. Holds no state of any request; safe for threads."""
+    """Blends a fixed sequence of adapters into a frozen backbone; stateless, safe for threads."""
 
     def __init__(self, backbone: Backbone, adapters: Sequence[Adapter]) -> None:
         self.backbone = backbone
@@ -141,56 +155,57 @@ class Blender:
 
     @torch.inference_mode()
     def blend(self, weights: Sequence[float], keep: float = 0.0) -> Backbone:
-        """A network with the adapters added by `weights` (one each), whose residual is scaled by 1 - `keep`.
+        """Return a network with the adapters added by `weights`, its residual scaled by 1 - `keep`.
 
-        It shares every tensor that the adapters leave alone with the backbone, and the backbone is not touched.
+        The backbone is not changed; the network shares with it every tensor that no adapter
+        changes.
 
         Raises:
-            WeightsError: not one weight each adapter.
+            WeightsError: there is not one weight for each adapter.
         """
         if len(weights) != self.count:
             raise WeightsError(
-                f"blending: found {len(weights)} weights, expected {self.count}: one each adapter, in order"
+                f"blending: found {len(weights)} weights, expected {self.count}: one for each adapter, in order"
             )
-        network = _same_tensors(self.backbone)
+        network = _copy_sharing_tensors(self.backbone)
         if any(weights):
             factors = torch.tensor(weights, dtype=torch.float32, device=next(network.parameters()).device)
             for layer, (down, up, owner) in self._stacks.items():
                 module: Any = network.get_submodule(layer)
                 delta = (up * factors[owner]) @ down
-                _replace(module, "weight", module.weight + delta.view_as(module.weight))
+                _set_parameter(module, "weight", module.weight + delta.view_as(module.weight))
         if keep:
             output: Any = network.output
-            _replace(output, "weight", output.weight * (1 - keep))
-            _replace(output, "bias", output.bias * (1 - keep))
+            _set_parameter(output, "weight", output.weight * (1 - keep))
+            _set_parameter(output, "bias", output.bias * (1 - keep))
         return network
 
 
-def _same_tensors(module: Module) -> Module:
-    """A copy of the module tree around the very same parameters; a deep copy takes as long as the blend itself."""
+def _copy_sharing_tensors(module: Module) -> Module:
+    """Copy the module tree around the same parameters; a deep copy takes as long as a blend."""
     other = copy.copy(module)
     other.__dict__["_parameters"] = dict(module._parameters)
     other.__dict__["_modules"] = {
-        name: child if child is None else _same_tensors(child) for name, child in module._modules.items()
+        name: child if child is None else _copy_sharing_tensors(child) for name, child in module._modules.items()
     }
     return other
 
 
-def _replace(module: nn.Module, name: str, value: Tensor) -> None:
+def _set_parameter(module: nn.Module, name: str, value: Tensor) -> None:
     if value.dim() == 4:
         value = value.contiguous(memory_format=torch.channels_last)
     setattr(module, name, nn.Parameter(value, requires_grad=False))
 
 
-def _shapes(module: nn.Conv2d | nn.Linear, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shapes of A and B for a layer, as PEFT stores them."""
+def _lora_shapes(module: nn.Conv2d | nn.Linear, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of A and B for a layer, as PEFT stores them."""
     if isinstance(module, nn.Linear):
         return (rank, module.in_features), (module.out_features, rank)
     return (rank, module.in_channels, *module.kernel_size), (module.out_channels, rank, 1, 1)
 
 
 def _read_config(path: Path, reference: str) -> tuple[int, float]:
-    """Check an `adapter_config.json`; returns the rank and the scaling."""
+    """Check an `adapter_config.json`; return the rank and the scaling."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -211,7 +226,7 @@ def _read_config(path: Path, reference: str) -> tuple[int, float]:
     if config.get("bias", "none") != "none":
         used.append("bias")
     if isinstance(config.get("init_lora_weights"), str) and config["init_lora_weights"] != "gaussian":
-        used.append(f"init_lora_weights={config['init_lora_weights']}")  # PiSSA, OLoRA: they change the base's weights
+        used.append(f"init_lora_weights={config['init_lora_weights']}")  # PiSSA, OLoRA: they change the backbone
     if used:
         raise AdapterError(f"{path}: found {', '.join(used)} switched on, expected a plain LoRA (A and B alone)")
     rank, alpha = config.get("r"), config.get("lora_alpha")

@@ -1,6 +1,8 @@
-"""Safetensors files: read fail-closed (header first, then exactly what was expected, all finite), written whole.
+"""Safetensors files: checked strictly when read, written atomically.
 
-Weights are data. There is no other format and no fallback to one; every refusal names file, found and expected.
+The header is read first; then exactly the expected tensors are accepted, all of them finite. There
+is no other format for weights and no fallback to one. An error names the file, what was found and
+what was expected.
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST: Final = 2 * 1024**3
-"""No file of weights is larger than this many bytes."""
+"""Larger files, in bytes, are refused."""
+_LARGEST_HEADER: Final = 100_000_000  # bytes; the limit of the safetensors library itself
 
 FLOATS: Final = frozenset({"F32", "F16", "BF16"})
+"""Safetensors' names of the floating-point dtypes that are read."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says of itself: per tensor its dtype and shape, and the file's metadata."""
+    """The header of a safetensors file: shape and dtype per tensor, and the file's metadata."""
 
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
@@ -33,10 +37,10 @@ class Header:
 
 
 def read_header(path: Path, error: type[AbairError] = DeploymentError, kinds: frozenset[str] = FLOATS) -> Header:
-    """Read the header alone; no tensor is touched and torch is not needed.
+    """Read the header alone, without torch.
 
     Raises:
-        error: the file is missing, too large, not safetensors, or holds anything but `kinds` (safetensors' dtypes).
+        error: the file is missing, too large, not safetensors, or holds dtypes other than `kinds`.
     """
     try:
         size = path.stat().st_size
@@ -44,7 +48,7 @@ def read_header(path: Path, error: type[AbairError] = DeploymentError, kinds: fr
             start = file.read(8)
             length = int.from_bytes(start, "little")
             found = f"a file of {size} bytes"
-            if len(start) < 8 or length > min(size - 8, 100_000_000) or size > LARGEST:
+            if len(start) < 8 or length > min(size - 8, _LARGEST_HEADER) or size > LARGEST:
                 raise error(_not_safetensors(path, found))
             header = json.loads(file.read(length))
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
@@ -52,7 +56,7 @@ def read_header(path: Path, error: type[AbairError] = DeploymentError, kinds: fr
         dtypes = {name: str(entry["dtype"]) for name, entry in entries.items()}
         metadata = dict(header.get("__metadata__") or {})
     except AbairError:
-        raise  # it is a ValueError too, and says more than the lines below
+        raise  # some are ValueErrors too, and say more than the text below
     except OSError as reason:
         raise error(f"{path}: cannot be read ({reason.strerror}); expected a safetensors file") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -69,10 +73,11 @@ def read_tensors(
     error: type[AbairError] = DeploymentError,
     kinds: frozenset[str] = FLOATS,
 ) -> dict[str, Tensor]:
-    """Read exactly the `expected` tensors (name to shape): floating-point ones as float32, bytes as they are.
+    """Read exactly the `expected` tensors (name to shape), floating-point ones as float32.
 
     Raises:
-        error: a name is missing or unknown, a shape differs, the data is cut off, or a value is NaN or infinite.
+        error: a name is missing or unknown, a shape differs, the data is cut off, or a value is NaN
+            or infinite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -84,8 +89,8 @@ def read_tensors(
     if missing or unknown:
         raise error(
             f"{path}: found {len(header.shapes)} tensors, expected {len(expected)}"
-            + (f"; missing {_some(missing)}" if missing else "")
-            + (f"; not expected {_some(unknown)}" if unknown else "")
+            + (f"; missing {_join_some(missing)}" if missing else "")
+            + (f"; not expected {_join_some(unknown)}" if unknown else "")
         )
     for name, shape in expected.items():
         if header.shapes[name] != tuple(shape):
@@ -99,7 +104,8 @@ def read_tensors(
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise error(f"{path}: tensor {name}: found NaN or infinite values, expected finite numbers")
-    # a copy, because safetensors maps the file: who overwrote it in place would change, or crash, what serves
+    # a copy, because safetensors maps the file: overwriting it in place would change or crash a
+    # server
     return {
         name: tensor.to(float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
         for name, tensor in tensors.items()
@@ -107,15 +113,19 @@ def read_tensors(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors, each copied to the CPU, and metadata; what was at `path` stays if that fails. Raises OSError."""
+    """Write tensors and metadata; the file that was at `path` stays if that fails.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_write(path) as aside:
         try:
-            save_file(whole, aside, metadata=dict(metadata))
-        except SafetensorError as error:  # how it says that a disk is full
+            save_file(on_cpu, aside, metadata=dict(metadata))
+        except SafetensorError as error:  # raised when a disk is full
             raise OSError(f"{path}: cannot be written ({error})") from None
 
 
@@ -123,5 +133,5 @@ def _not_safetensors(path: Path, found: str) -> str:
     return f"{path}: not a safetensors file: found {found}; expected safetensors (pickles are never read)"
 
 
-def _some(names: list[str], most: int = 3) -> str:
+def _join_some(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,6 +1,7 @@
-"""The views through which a whole photo is looked at: a fixed number of pixels, whatever the photo's size.
+"""Views of a photo for the estimator and the context: a fixed number of pixels for any size.
 
-Works on pixels in memory as they are, (H, W, 3) uint8, uint16 or float32, so that no photo is converted as a whole.
+The functions take pixels as they lie in memory, (H, W, 3) uint8, uint16 or float32, so that no
+photo is converted as a whole.
 """
 
 from __future__ import annotations
@@ -12,21 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from abair.model.backbone import global_view
+from abair.model.backbone import pool_global_view
 from abair.physics import reflect_pad
 
 CROPS: Final = 4
-"""Native-resolution crops along each side: noise, compression and rain die when a photo is reduced."""
+"""Crops along each side. They have native resolution: reducing removes noise, compression, rain."""
 CROP_SIDE: Final = 64
+"""Side of a crop in pixels."""
 SAMPLED: Final = 512
-"""A longer side is thinned out to about this before it is averaged: the cost stays fixed."""
+"""A longer side is subsampled to about this many pixels before averaging: the cost stays fixed."""
 
 Pixels = NDArray[Any]
 """(H, W, 3) of uint8 or uint16, or of float32 in [0, 1]."""
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
-    """(H, W, 3) of any of the three kinds to (1, 3, H, W) float32; integers are scaled to [0, 1]."""
+    """Convert pixels (H, W, 3) to (1, 3, H, W) float32; integers are scaled to [0, 1]."""
     if pixels.dtype == np.uint8:
         values = torch.from_numpy(pixels.astype(np.float32)).div_(255)
     elif pixels.dtype == np.uint16:
@@ -36,16 +38,19 @@ def to_tensor(pixels: Pixels) -> Tensor:
     return values.permute(2, 0, 1)[None]
 
 
-def whole(pixels: Pixels) -> Tensor:
-    """The global view (1, 3, 64, 64): the whole photo, averaged down."""
+def global_view(pixels: Pixels) -> Tensor:
+    """Average the whole photo down to its global view (1, 3, 64, 64)."""
     down, across = (max(1, side // SAMPLED) for side in pixels.shape[:2])
-    return global_view(to_tensor(np.ascontiguousarray(pixels[::down, ::across])))
+    return pool_global_view(to_tensor(np.ascontiguousarray(pixels[::down, ::across])))
 
 
 def crops(pixels: Pixels) -> Tensor:
-    """Sixteen crops (16, 3, 64, 64) at native resolution, evenly spread; a smaller photo is reflected outwards."""
+    """Cut sixteen evenly spaced crops (16, 3, 64, 64) at native resolution.
+
+    A smaller photo is padded by reflection.
+    """
     height, width = pixels.shape[:2]
-    tops, lefts = _spread(height), _spread(width)
+    tops, lefts = _crop_starts(height), _crop_starts(width)
     cut = []
     for top in tops:
         for left in lefts:
@@ -54,6 +59,6 @@ def crops(pixels: Pixels) -> Tensor:
     return torch.cat(cut)
 
 
-def _spread(length: int) -> list[int]:
+def _crop_starts(length: int) -> list[int]:
     room = max(0, length - CROP_SIDE)
     return [round(room * index / (CROPS - 1)) for index in range(CROPS)]

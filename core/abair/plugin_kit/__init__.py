@@ -1,1 +1,1 @@
-"""For people who write plugins: a complete package from a template, and a sheet of what its synthesiser does."""
+"""For authors of plugins: a package from a template, a preview, and the adapter's report."""

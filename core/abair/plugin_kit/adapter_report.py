@@ -1,21 +1,20 @@
-"""Trains an adapter and shows what it is worth: curves, a table, pictures, the card's figures, a tracked run."""
+"""`abair train adapter`: train an adapter, measure it, and write charts, a table and the card."""
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import torch
 
 from abair import __version__
 from abair.contract import RECORD_FILE, Degradation
-from abair.data.degrade import SAMPLES, Degrader
+from abair.data.degrade import Degrader
+from abair.data.photos import SAMPLE_SOURCE, CleanPhotos
 from abair.data.synthesizers import load_synthesizer
 from abair.deployment import FACTORY, read_deployment
 from abair.discovery import discover
@@ -26,25 +25,24 @@ from abair.plugin_kit import readme
 from abair.plugin_kit.efficacy import COUNT, SIDE, Efficacy, measure
 from abair.plugin_kit.tracking import Tracker, tracker
 from abair.training import distributed
-from abair.training.loop import HISTORY
-from abair.training.run import photos_of, train_adapter
-from abair.training.settings import ADAPTING, Settings, read_settings
+from abair.training.inputs import read_photos
+from abair.training.report import read_history
+from abair.training.run import train_adapter
+from abair.training.settings import ADAPTING, AdapterSettings, read_settings
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+LEAST_GAIN: Final = 0.3
+"""dB over the bare backbone below which a registry refuses an adapter, by default."""
 
-History = list[tuple[int, dict[str, float]]]
-WORTH_IT: Final = 0.3
-"""dB over the bare backbone below which a registry refuses an adapter, unless it was told otherwise."""
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The adapter's folder, what it is worth, the folder with the evidence, and the card that was filled, if any."""
+    """The adapter's folder, its efficacy, the charts' folder, and card and tracked run, if any."""
 
     adapter: Path
     efficacy: Efficacy
-    evidence: Path
+    charts: Path
     card: Path | None
     run_id: str | None
 
@@ -57,161 +55,179 @@ def train(
     backbone: Path | None,
     out: Path | None,
     track: bool,
-    say: Callable[[str], None],
-    **options: Any,
+    log: Log,
+    pairs: Path | None = None,
+    settings_file: Path | None = None,
+    start: Path | None = None,
+    adapters: Path | None = None,
+    average_with: Path | None = None,
+    device: str = "cpu",
+    **overrides: object,
 ) -> Outcome | None:
-    """Train the adapter of an installed degradation, then measure it against the bare backbone and other adapters.
+    """Train an installed degradation's adapter, then compare it with backbone and other adapters.
 
-    Curves, pictures and the table go into the run's folder, to the tracker if `track`, and the table into the plugin's
-    README, where that has the marks and the adapter goes to the plugin's own folder. None in all processes but the
-    first.
+    Charts and table go into the run's folder and, if `track`, to the tracker. The table also goes
+    into the plugin's README, where that has the markers and the adapter goes to the plugin's own
+    folder. The other arguments are those of `train_adapter`; `overrides` override settings.
+
+    Returns:
+        None in all processes but that of rank zero.
 
     Raises:
-        AbairError: as `train_adapter`; or tracking was asked for and cannot be had.
+        AbairError: as `train_adapter` and `read_settings`, or no tracker is installed.
     """
-    degradation = discover().get(name)
+    log = distributed.on_rank_zero(log)
+    plugins = discover()
+    degradation = plugins.get(name)
+    settings = read_settings(ADAPTING, settings_file, log=log, **overrides)
+    open_tracker = tracker() if track and distributed.is_rank_zero() else None
+    photos, held_out = read_photos(data)
     run = run or Path("runs") / f"adapter-{name}"
     opened: AbstractContextManager[Tracker | None] = nullcontext(None)
-    if track and distributed.is_first():
-        photos, held_out = photos_of(data)
-        file = options.get("settings_file")
-        settings = read_settings(ADAPTING, file, **{k: v for k, v in options.items() if k in Settings.model_fields})
-        opened = tracker()(
-            f"train adapter {name}",
-            params={
-                "degradation": name, "photos": _called(photos.source), "count of photos": len(photos),
-                "SHA-256 of photos": photos.digest(), "SHA-256 of photos held out": held_out.digest(),
-                "start": str(options.get("start") or "nothing"),
-                "mean with": str(options.get("mean_with") or "nothing"),
-                "adapters beside": str(options.get("adapters") or "the plugins' own")
-                if settings.beside and settings.blended
-                else "none",
-                "backbone": read_deployment(FACTORY).backbone.fingerprint if backbone is None else backbone.name,
-                "abair": __version__, "torch": torch.__version__, **settings.model_dump(),
-            },
-            tags={"abair.kind": "train adapter", "abair.degradation": name},
-        )  # fmt: skip
+    if open_tracker is not None:
+        params = {
+            "degradation": name,
+            "photos": _folder_name(photos),
+            "count of photos": len(photos),
+            "SHA-256 of photos": photos.digest(),
+            "SHA-256 of photos held out": held_out.digest(),
+            "start": str(start or "nothing"),
+            "average with": str(average_with or "nothing"),
+            "partner adapters": _describe_partners(settings, adapters),
+            "backbone": read_deployment(FACTORY).backbone.fingerprint if backbone is None else backbone.name,
+            "abair": __version__,
+            "torch": torch.__version__,
+            **settings.model_dump(),
+        }
+        tags = {"abair.kind": "train adapter", "abair.degradation": name}
+        opened = open_tracker(f"train adapter {name}", params=params, tags=tags)
     with opened as tracked:
 
-        def watch(step: int, figures: dict[str, float]) -> None:
+        def track_metrics(step: int, metrics: dict[str, float]) -> None:
             if tracked is not None:
-                tracked.metrics({f"train/{key}": value for key, value in figures.items()}, step)
+                tracked.metrics({f"train/{key}": value for key, value in metrics.items()}, step)
 
         folder = train_adapter(
-            name=name, data=data, run=run, backbone=backbone, out=out, watch=watch, say=say, **options
+            name=name,
+            plugins=plugins,
+            photos=photos,
+            held_out=held_out,
+            settings=settings,
+            pairs=pairs,
+            backbone=backbone,
+            out=out,
+            start=start,
+            adapters=adapters,
+            average_with=average_with,
+            run=run,
+            device=device,
+            on_validation=track_metrics,
+            log=log,
         )
-        if not distributed.is_first():
+        if not distributed.is_rank_zero():
             return None
-        say(f"measuring {COUNT} held-out samples with every adapter")
-        efficacy = judge(degradation, folder, backbone, data)
-        if efficacy.gain < WORTH_IT:
-            say(
-                f"warning: {efficacy.gain:+.2f} dB over the bare backbone; a registry asks for {WORTH_IT}: train longer"
+        log(f"measuring {COUNT} held-out samples with every adapter")
+        efficacy = evaluate_adapter(degradation, folder, held_out, backbone)
+        if efficacy.gain < LEAST_GAIN:
+            log(
+                f"warning: {efficacy.gain:+.2f} dB over the bare backbone; a registry asks for {LEAST_GAIN}: train "
+                "longer"
             )
-        text = _summary(degradation, efficacy, folder, data)
-        _write_evidence(run, name, _history(run), efficacy, text, tracked, say)
-        filled = None if out is not None else _fill(degradation, text, data, say)
-        return Outcome(folder, efficacy, run, filled, tracked.run_id if tracked else None)
+        text = _summary(degradation, efficacy, folder, held_out)
+        write_text(run / "report.md", f"# Adapter `{name}`\n\n{text}\n")
+        if tracked is not None:
+            _track_efficacy(tracked, name, efficacy, text)
+        _write_charts(run, name, efficacy, tracked, log)
+        card = None if out is not None else _write_card(degradation, text, photos, log)
+        return Outcome(folder, efficacy, run, card, tracked.run_id if tracked else None)
 
 
-def judge(degradation: Degradation, folder: Path, backbone: Path | None, data: Path | None) -> Efficacy:
-    """What the adapter in `folder` is worth, against those of the factory's deployment where they fit the backbone.
+def evaluate_adapter(
+    degradation: Degradation, folder: Path, held_out: CleanPhotos, backbone: Path | None = None
+) -> Efficacy:
+    """Measure the adapter in `folder` on samples of held-out photos.
+
+    It is compared with the bare backbone, and with the factory deployment's adapters if `backbone`
+    is that deployment's, which is the default.
 
     Raises:
-        AdapterError: it does not fit the backbone.
-        TrainingError, PluginError: no photos, or no synthesiser.
+        AdapterError: the adapter does not fit the backbone.
+        PluginError: the synthesiser cannot be imported.
     """
     factory = read_deployment(FACTORY)
     network = load_backbone(backbone or factory.find(factory.backbone.file))
-    mark = fingerprint(network)
-    own = read_adapter(folder, network, mark, degradation.name)
+    network_fingerprint = fingerprint(network)
+    own = read_adapter(folder, network, network_fingerprint, degradation.name)
     others: dict[str, Adapter] = {}
-    if mark == factory.backbone.fingerprint:
+    if network_fingerprint == factory.backbone.fingerprint:
         for entry in factory.adapters:
             if entry.degradation != degradation.name:
                 files = factory.find(entry.config), factory.find(entry.weights)
-                others[entry.degradation] = read_adapter_files(*files, network, mark, entry.degradation)
+                others[entry.degradation] = read_adapter_files(*files, network, network_fingerprint, entry.degradation)
     degrader = Degrader({degradation.name: load_synthesizer(degradation)})
-    return measure(network, own, others, degrader, photos_of(data)[1])
+    return measure(network, own, others, degrader, held_out)
 
 
-def _summary(degradation: Degradation, efficacy: Efficacy, folder: Path, data: Path | None) -> str:
-    held_out = photos_of(data)[1]
-    photos = f"{_called(held_out.source)}, {len(held_out)} photos, SHA-256 {held_out.digest()[:12]}"
-    lines = [
+def _describe_partners(settings: AdapterSettings, adapters: Path | None) -> str:
+    if not settings.mix_with or not settings.blended:
+        return "none"
+    return str(adapters or "the plugins' own")
+
+
+def _folder_name(photos: CleanPhotos) -> str:
+    """Return the name of the photos' folder without the path to it, which is this machine's."""
+    return Path(photos.source).name
+
+
+def _summary(degradation: Degradation, efficacy: Efficacy, folder: Path, held_out: CleanPhotos) -> str:
+    """Return how the adapter was measured, and the table, in Markdown."""
+    photos = f"{_folder_name(held_out)}, {len(held_out)} photos, SHA-256 {held_out.digest()[:12]}"
+    options = "".join(f" {option} ..." for option in _adapter_options(folder))
+    how = (
         f"Means of {efficacy.count} held-out samples of {SIDE} x {SIDE} pixels, made from photos ({photos}) by this "
-        f"plugin's synthesiser, over its whole range. By `abair train adapter {degradation.name}"
-        f"{''.join(f' {option} ...' for option in _began(folder))}` (settings in "
-        f"`adapters/{folder.name}/training.toml`, to be given with `--settings`).",
-        "",
-        efficacy.markdown(),
-    ]
-    return "\n".join(lines)
+        f"plugin's synthesiser, over its whole range. By `abair train adapter {degradation.name}{options}` (settings "
+        f"in `adapters/{folder.name}/training.toml`, to be given with `--settings`)."
+    )
+    return f"{how}\n\n{efficacy.markdown()}"
 
 
-def _began(folder: Path) -> list[str]:
-    """The options with other adapters that this one was made with, by its record."""
+def _adapter_options(folder: Path) -> list[str]:
+    """Return the options that named other adapters for the one in `folder`, by its record."""
     record = tomllib.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["run"]
-    return [f"--{key.replace('_', '-')}" for key in ("start", "mean_with") if key in record]
+    return [f"--{key.replace('_', '-')}" for key in ("start", "average_with") if key in record]
 
 
-def _called(source: str) -> str:
-    """Where photos are from, without the folders of this machine."""
-    return Path(source).name
+def _track_efficacy(tracked: Tracker, name: str, efficacy: Efficacy, text: str) -> None:
+    tracked.describe(f"## Adapter `{name}`: {efficacy.gain:+.2f} dB over the bare backbone\n\n{text}")
+    means = {f"held out/{way.removeprefix('the ')}": decibels for way, (decibels, _) in efficacy.means.items()}
+    tracked.metrics({"held out/gain": efficacy.gain} | means)
 
 
-def _history(run: Path) -> History:
-    """All validations of the run, of those before it was resumed, too."""
-    told = [json.loads(line) for line in (run / HISTORY).read_text(encoding="utf-8").splitlines()]
-    return [(int(one["step"]), {k: v for k, v in one.items() if k not in ("step", "seconds")}) for one in told]
-
-
-def _write_evidence(
-    run: Path,
-    name: str,
-    history: History,
-    efficacy: Efficacy,
-    text: str,
-    tracked: Tracker | None,
-    say: Callable[[str], None],
-) -> None:
-    write_text(run / "report.md", f"# Adapter `{name}`\n\n{text}\n")
-    if tracked is not None:
-        verdict = f"{efficacy.gain:+.2f} dB over the bare backbone"
-        tracked.describe(f"## Adapter `{name}`: {verdict}\n\n{text}")
-        tracked.metrics({"held out/gain": efficacy.gain} | {
-            f"held out/{way.removeprefix('the ')}": value for way, (value, _) in efficacy.means.items()
-        })  # fmt: skip
+def _write_charts(run: Path, name: str, efficacy: Efficacy, tracked: Tracker | None, log: Log) -> None:
     try:
-        from abair.plugin_kit.charts import before_after, curves
+        from abair.plugin_kit.charts import before_after, training_curves
     except ImportError:
-        say("warning: no pictures, because matplotlib is missing; pip install 'abair[train]'")
+        log("warning: no charts, because matplotlib is missing; pip install 'abair[train]'")
         return
-    pictures = {"before-after.png": before_after(efficacy), "curves.png": curves(name, history)}
-    for file, figure in pictures.items():
+    charts = {"before-after.png": before_after(efficacy), "curves.png": training_curves(name, read_history(run))}
+    for file, chart in charts.items():
         with atomic_write(run / file) as aside:
-            aside.write_bytes(_png(figure))
+            chart.savefig(aside, format="png", dpi=110)
         if tracked is not None:
-            tracked.figure(figure, f"figures/{file}")
+            tracked.figure(chart, f"figures/{file}")
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
-
-
-def _fill(degradation: Degradation, text: str, data: Path | None, say: Callable[[str], None]) -> Path | None:
-    card = readme.card_of(degradation.adapters)
+def _write_card(degradation: Degradation, text: str, photos: CleanPhotos, log: Log) -> Path | None:
+    """Write results and training data into the plugin's README; None if it has no markers."""
+    card = readme.find_card(degradation.adapters)
     if card is None:
         return None
-    photos = photos_of(data)[0]
-    terms = "say here what they allow" if photos.source != SAMPLES else "public domain, CC0 and similar, by photo"
+    terms = "say here what they allow" if photos.source != SAMPLE_SOURCE else "public domain, CC0 and similar, by photo"
     rows = ["| set | photos | SHA-256 of their pixels | terms |", "|---|---|---|---|"]
-    rows.append(f"| {_called(photos.source)} | {len(photos)} | {photos.digest()[:12]} | {terms} |")
-    readme.fill(card, readme.DATA, "\n".join(rows))  # who has a table of their own has no marks
-    if not readme.fill(card, readme.FIGURES, text):
-        begin, end = readme.marks(readme.FIGURES)
-        say(f"warning: {card}: its figures were not filled: found no {begin} and {end}; expected both")
+    rows.append(f"| {_folder_name(photos)} | {len(photos)} | {photos.digest()[:12]} | {terms} |")
+    readme.replace_section(card, readme.DATA, "\n".join(rows))  # an author's own table has no markers
+    if not readme.replace_section(card, readme.RESULTS, text):
+        first, last = readme.section_markers(readme.RESULTS)
+        log(f"warning: {card}: the results were not written: found no {first} and {last}; expected both")
         return None
     return card

@@ -1,8 +1,8 @@
-"""The figures of a training: how it went, and held-out samples before and after."""
+"""Charts of a training: its course, and held-out samples before and after."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from matplotlib.figure import Figure
@@ -14,12 +14,12 @@ _COLUMNS: Final = ("damaged", "bare backbone", "with the adapter", "undamaged")
 _INK: Final = "#1c1e22"
 
 
-def curves(name: str, history: Sequence[tuple[int, dict[str, float]]]) -> Figure:
-    """Loss and held-out PSNR over the steps; the bare backbone's and the input's as lines to compare with."""
+def training_curves(name: str, history: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw loss and held-out PSNR over the steps, and the PSNR of bare backbone and input."""
     figure = Figure(figsize=(9.0, 3.4), layout="constrained")
     axes: Any = figure.subplots(1, 2)
-    steps = [step for step, _ in history]
-    axes[0].plot(steps, [figures["loss"] for _, figures in history], color="#7c8896", marker="o", markersize=3)
+    steps, losses = [entry["step"] for entry in history], [entry["loss"] for entry in history]
+    axes[0].plot(steps, losses, color="#7c8896", marker="o", markersize=3)
     axes[0].set_title("loss (log10 of the squared error)", loc="left", size=10, color=_INK)
     for key, label, colour, style in (
         ("psnr", "with the adapter", "#2e6eb4", "-"),
@@ -34,7 +34,7 @@ def curves(name: str, history: Sequence[tuple[int, dict[str, float]]]) -> Figure
         ("scene_psnr", "whole scenes, with the adapter", "#6a4fa3", "-"),
         ("scene_bare", "whole scenes, bare backbone", "#b9abd9", "--"),
     ):
-        points = [(step, figures[key]) for step, figures in history if key in figures]
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
         if points:
             marker = "o" if style == "-" else ""
             axes[1].plot(*zip(*points, strict=True), style, marker=marker, markersize=3, color=colour, label=label)
@@ -48,7 +48,7 @@ def curves(name: str, history: Sequence[tuple[int, dict[str, float]]]) -> Figure
 
 
 def before_after(efficacy: Efficacy) -> Figure:
-    """The first held-out samples: damaged, by the bare backbone, by the adapter, undamaged; each with its PSNR."""
+    """Draw the first held-out samples before and after, a row each, with their PSNR."""
     rows = efficacy.pictures
     figure = Figure(figsize=(2.3 * len(_COLUMNS), 2.45 * len(rows)), layout="constrained")
     grid: Any = figure.subplots(len(rows), len(_COLUMNS), squeeze=False)

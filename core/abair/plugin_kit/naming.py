@@ -20,7 +20,7 @@ OURS: Final = ("migrations", "registry")
 
 @dataclass(frozen=True)
 class Names:
-    """What a package is called; for `film-grain`: what stands beside each field."""
+    """The names of a package; beside each field stands that of `film-grain`."""
 
     name: str  # film-grain: the degradation, the entry point, the key
     distribution: str  # abair-film-grain: the folder, too
@@ -29,14 +29,15 @@ class Names:
     suite: str  # TestFilmGrain: the class of its contract tests
 
 
-def names_of(name: str) -> Names:
-    """All names of the package for the degradation `name`.
+def derive_names(name: str) -> Names:
+    """Return all names of the package for the degradation `name`.
 
     Raises:
-        PluginError: it is no name for one; the text has the rule, and a name that would do if one can be derived.
+        PluginError: `name` cannot be used; the text has the rule, and a name that would do if one
+            can be derived.
     """
     if objection := _objection(name):
-        derived = _derived(name)
+        derived = _derive(name)
         raise PluginError(objection + (f"; {derived} would do" if derived else ""))
     distribution = PREFIX + name
     return Names(
@@ -49,7 +50,7 @@ def names_of(name: str) -> Names:
 
 
 def _objection(name: str) -> str:
-    """Why `name` cannot be used; empty if it can. The contract's own model judges first: the rule is stated there."""
+    """Return why `name` cannot be used, empty if it can; the rule is the contract's."""
     card = Card(authors=("nobody",), licence="none", training_data="none")
     try:
         Degradation(name=name, title="none", synthesizer="none:none", adapters=Path(), card=card)
@@ -63,8 +64,8 @@ def _objection(name: str) -> str:
     return ""
 
 
-def _derived(name: str) -> str:
-    """The nearest name that can be used; empty if none is near."""
+def _derive(name: str) -> str:
+    """Return the nearest name that can be used; empty if none is near."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name)  # FilmGrain
     plain = unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode().lower()
     derived = re.sub(r"[^a-z0-9]+", "-", plain).strip("-").removeprefix(PREFIX)

@@ -1,4 +1,4 @@
-"""What a synthesiser does, on one sheet: clean photos, each beside damaged versions of it from mild to strong."""
+"""A contact sheet of what a synthesiser does: photos beside degraded versions, mild to strong."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
 
 CELL: Final = (256, 192)
-"""Width and height of a picture in pixels. Photos are reduced to it before they are damaged, so that the sheet shows
-noise and blur at their own scale."""
+"""Width and height of a picture in pixels. Photos are reduced to it before they are degraded, so
+that the sheet shows noise and blur at their own scale."""
 DRAWS: Final = 4
-"""Samples drawn for each that is shown: severity comes from the generator, so one must look for it."""
+"""Samples made for each one shown: severity is drawn at random, so a range of it must be searched
+for."""
 FEWEST: Final = 64
-"""Samples drawn in all, at least, so that the quartiles mean something."""
+"""Least number of samples made in all, so that the quartiles are meaningful."""
 
 _DPI: Final = 100
 _MARGIN, _GAP, _LABEL, _HEAD = 20, 8, 24, 152
@@ -38,7 +39,7 @@ Pixels = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Sample:
-    """A damaged photo (H, W, 3) in [0, 1], the seed that it was drawn from, and its PSNR to the clean one in dB."""
+    """A degraded photo (H, W, 3) in [0, 1], its seed, and its PSNR to the clean photo in dB."""
 
     seed: int
     psnr: float
@@ -47,12 +48,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Row:
-    """A photo's name, the photo (H, W, 3) in [0, 1], the samples shown, mild ones first, and the PSNR of all drawn."""
+    """A photo (H, W, 3) in [0, 1], its samples shown, mild ones first, and the PSNR of all."""
 
     name: str
     clean: Pixels
-    shown: tuple[Sample, ...]
-    drawn: tuple[float, ...]
+    samples: tuple[Sample, ...]
+    all_psnr: tuple[float, ...]
 
 
 def preview(
@@ -62,10 +63,12 @@ def preview(
     count: int,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> NDArray[np.uint8]:
-    """The sheet (H, W, 3): one row a photo of `photos`, each (H, W, 3) uint8 by name, with `count` samples.
+    """Return the sheet (H, W, 3): one row a photo, with `count` samples.
+
+    `photos` are (H, W, 3) uint8 by name.
 
     Raises:
-        PluginError: the synthesiser raises, or returns no picture of the photo's form.
+        PluginError: the synthesiser raises, or returns no finite tensor of the photo's shape.
         MissingExtraError: matplotlib is not installed.
         ValueError: no photos, or `count` is less than 2.
     """
@@ -77,18 +80,19 @@ def preview(
     for done, (name, photo) in enumerate(photos.items()):
         clean = np.asarray(ImageOps.fit(Image.fromarray(photo), CELL), np.float32) / np.float32(255)
         seeds = range(done * draws, (done + 1) * draws)  # others for each photo: the quartiles then say more
-        samples = [damaged(found, synthesizer, clean, seed, name) for seed in seeds]
-        rows.append(Row(name, clean, spread(samples, count), tuple(sample.psnr for sample in samples)))
+        samples = [make_sample(found, synthesizer, clean, seed, name) for seed in seeds]
+        rows.append(Row(name, clean, select_evenly(samples, count), tuple(sample.psnr for sample in samples)))
         if progress is not None:
             progress(done + 1, len(photos), name)
-    return _drawn(figure_class, found, rows)
+    return _draw_sheet(figure_class, found, rows)
 
 
-def damaged(found: Found, synthesizer: Synthesizer, clean: Pixels, seed: int, name: str) -> Sample:
-    """One sample of the photo `clean` (H, W, 3), rounded to 8 bits; `name` is said where the synthesiser fails.
+def make_sample(found: Found, synthesizer: Synthesizer, clean: Pixels, seed: int, name: str) -> Sample:
+    """Degrade the photo `clean` (H, W, 3), rounded to 8 bits; errors name the photo by `name`.
 
     Raises:
-        PluginError: it raises, or returns something other than a finite tensor (3, H, W).
+        PluginError: the synthesiser raises, or returns something other than a finite tensor (3, H,
+            W).
     """
     photo = torch.from_numpy(clean.transpose(2, 0, 1).copy())  # (3, H, W)
     generator = torch.Generator().manual_seed(seed)
@@ -106,8 +110,8 @@ def damaged(found: Found, synthesizer: Synthesizer, clean: Pixels, seed: int, na
     return Sample(seed, psnr(pixels, clean), pixels)
 
 
-def spread(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
-    """`count` of the samples that lie evenly between the highest and the lowest PSNR, the highest, mildest first."""
+def select_evenly(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
+    """Select `count` samples spread evenly over the range of PSNR; return the mildest first."""
     left = sorted(samples, key=lambda sample: -sample.psnr)
     chosen = []
     for wanted in np.linspace(left[0].psnr, left[-1].psnr, count):
@@ -125,11 +129,11 @@ def _figure_class() -> type[Figure]:
     return Figure
 
 
-def _drawn(figure_class: type[Figure], found: Found, rows: Sequence[Row]) -> NDArray[np.uint8]:
-    """The rows as one picture; a photo's pixel is a pixel of the sheet."""
+def _draw_sheet(figure_class: type[Figure], found: Found, rows: Sequence[Row]) -> NDArray[np.uint8]:
+    """Draw the rows as one picture (H, W, 3); a photo's pixel is a pixel of the sheet."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    columns = 1 + len(rows[0].shown)
+    columns = 1 + len(rows[0].samples)
     width = 2 * _MARGIN + columns * (CELL[0] + _GAP) - _GAP
     height = _MARGIN + _HEAD + len(rows) * (CELL[1] + _LABEL)
     figure = figure_class(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
@@ -139,21 +143,21 @@ def _drawn(figure_class: type[Figure], found: Found, rows: Sequence[Row]) -> NDA
         figure.text(*at, text, size=size, color=colour, ha=align, va="center", parse_math=False)
 
     degradation = found.degradation
-    drawn = [value for row in rows for value in row.drawn]
-    low, middle, high = np.percentile(drawn, [25, 50, 75])
+    values = [value for row in rows for value in row.all_psnr]
+    low, middle, high = np.percentile(values, [25, 50, 75])
     title = f"{degradation.title} ({degradation.name}), {found.distribution} {found.version}"
     write(_MARGIN, 28, title, min(16, 1.2 * width / len(title)))  # long names in smaller letters
-    write(_MARGIN, 64, f"PSNR of {len(drawn)} damaged samples: median {middle:.1f} dB,", 10, _FAINT)
-    write(_MARGIN, 84, f"half of them {low:.1f} to {high:.1f}, all {min(drawn):.1f} to {max(drawn):.1f}", 10, _FAINT)
-    _histogram(figure, drawn, (width - _MARGIN - CELL[0], 46, CELL[0], 54), (width, height))
+    write(_MARGIN, 64, f"PSNR of {len(values)} damaged samples: median {middle:.1f} dB,", 10, _FAINT)
+    write(_MARGIN, 84, f"half of them {low:.1f} to {high:.1f}, all {min(values):.1f} to {max(values):.1f}", 10, _FAINT)
+    _draw_histogram(figure, values, (width - _MARGIN - CELL[0], 46, CELL[0], 54), (width, height))
     last = _MARGIN + (columns - 1) * (CELL[0] + _GAP) + CELL[0]
     write(_MARGIN, _HEAD - 12, "clean")
     write(_MARGIN + CELL[0] + _GAP, _HEAD - 12, "mild")
     write(last, _HEAD - 12, "strong", align="right")
     for number, row in enumerate(rows):
         top = _HEAD + number * (CELL[1] + _LABEL)
-        captions = [_shortened(row.name), *(f"seed {sample.seed}: {sample.psnr:.1f} dB" for sample in row.shown)]
-        pictures = [row.clean, *(sample.pixels for sample in row.shown)]
+        captions = [_shorten(row.name), *(f"seed {sample.seed}: {sample.psnr:.1f} dB" for sample in row.samples)]
+        pictures = [row.clean, *(sample.pixels for sample in row.samples)]
         for column, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
             x = _MARGIN + column * (CELL[0] + _GAP)
             figure.figimage(picture, x, height - top - CELL[1], origin="upper")
@@ -163,8 +167,10 @@ def _drawn(figure_class: type[Figure], found: Found, rows: Sequence[Row]) -> NDA
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _histogram(figure: Figure, values: Sequence[float], box: tuple[int, int, int, int], size: tuple[int, int]) -> None:
-    """How often each PSNR was drawn, in the box (left, top, width, height) of a sheet of `size`, all in pixels."""
+def _draw_histogram(
+    figure: Figure, values: Sequence[float], box: tuple[int, int, int, int], size: tuple[int, int]
+) -> None:
+    """Draw a histogram of the PSNRs into a box (left, top, width, height) of a sheet, in pixels."""
     left, top, width, height = box
     shares = (left / size[0], 1 - (top + height) / size[1], width / size[0], height / size[1])
     axes: Any = figure.add_axes(shares)
@@ -176,6 +182,6 @@ def _histogram(figure: Figure, values: Sequence[float], box: tuple[int, int, int
     axes.invert_xaxis()  # mild on the left, as in the rows
 
 
-def _shortened(name: str) -> str:
-    """A photo's name as far as it fits below its picture."""
+def _shorten(name: str) -> str:
+    """Return the end of a photo's name that fits below its picture."""
     return name if len(name) <= 34 else f"...{name[-31:]}"

@@ -1,4 +1,4 @@
-"""The parts of a plugin's card that a training writes: in its README, between two marks each."""
+"""The sections of a plugin's README that a training writes, each between two comment lines."""
 
 from __future__ import annotations
 
@@ -7,34 +7,38 @@ from typing import Final
 
 from abair.files import write_text
 
-FIGURES: Final = "figures"
-"""What the adapter is worth."""
+RESULTS: Final = "figures"
+"""The section with the metrics of the adapter."""
 DATA: Final = "data"
-"""Which photos it was trained on."""
-_ABOVE: Final = 3
-"""From `src/abair_snow/adapters` up to the project: so many folders."""
+"""The section with the photos that it was trained on."""
+_DEPTH: Final = 3
+"""Folders between `src/abair_snow/adapters` and the project."""
 
 
-def card_of(adapters: Path) -> Path | None:
-    """The README of the project that a folder of adapters belongs to; a plugin installed as a wheel has none."""
-    for folder in list(adapters.resolve().parents)[:_ABOVE]:
+def find_card(adapters: Path) -> Path | None:
+    """Return the README of an adapter folder's project; None for a plugin installed as a wheel."""
+    for folder in list(adapters.resolve().parents)[:_DEPTH]:
         if (folder / "pyproject.toml").is_file():
             readme = folder / "README.md"
             return readme if readme.is_file() else None
     return None
 
 
-def marks(part: str) -> tuple[str, str]:
-    """Between which lines a part stands."""
-    return f"<!-- {part} -->", f"<!-- /{part} -->"
+def section_markers(section: str) -> tuple[str, str]:
+    """Return the lines between which a section stands."""
+    return f"<!-- {section} -->", f"<!-- /{section} -->"
 
 
-def fill(readme: Path, part: str, text: str) -> bool:
-    """Put the text between the part's marks; False, and nothing written, where it has none. Raises OSError."""
-    before, after = marks(part)
-    head, begin, rest = readme.read_text(encoding="utf-8").partition(before)
-    _, end, tail = rest.partition(after)
+def replace_section(readme: Path, section: str, text: str) -> bool:
+    """Replace a section's text; without markers for it, write nothing and return False.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    first, last = section_markers(section)
+    head, begin, rest = readme.read_text(encoding="utf-8").partition(first)
+    _, end, tail = rest.partition(last)
     if not begin or not end:
         return False
-    write_text(readme, f"{head}{before}\n{text.strip()}\n{after}{tail}")
+    write_text(readme, f"{head}{first}\n{text.strip()}\n{last}{tail}")
     return True

@@ -1,8 +1,9 @@
-"""Makes a plugin package from the template: rendered in memory, written aside, then renamed.
+"""Making a plugin package from the template: rendered in memory, written aside, then renamed.
 
-In `template/` a file `*.jinja` is rendered and loses that ending, every other is copied byte for byte, and the folder
-`module` takes the package's name. The marks are `[[ ]]` and `[% %]`, since braces are everywhere in Python files.
-`licences/` holds the texts of the licences, each named by its SPDX id.
+In `template/` a file `*.jinja` is rendered and loses that ending, every other is copied byte for
+byte, and the folder `module` takes the package's name. Jinja's delimiters are `[[ ]]` and `[% %]`,
+since Python files are full of braces. `licences/` holds the texts of the licences, each named by
+its SPDX id.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Licence(StrEnum):
 
 
 @dataclass(frozen=True)
-class Made:
+class Package:
     """A package that was written: its folder, and its files' names below it."""
 
     names: Names
@@ -46,11 +47,14 @@ class Made:
     files: tuple[str, ...]
 
 
-def make_package(names: Names, parent: Path, *, licence: Licence = Licence.apache, author: str = "The authors") -> Made:
-    """Write the package into a new folder of `parent`, which is made; there is all of it or nothing.
+def make_package(
+    names: Names, parent: Path, *, licence: Licence = Licence.apache, author: str = "The authors"
+) -> Package:
+    """Write the package into a new folder of `parent`, all of it or nothing.
 
     Raises:
-        PluginError: the folder exists already (it stays as it is), it cannot be written, or `author` is no name.
+        PluginError: the folder exists already (it stays as it is), it cannot be written, or
+            `author` is invalid.
     """
     folder = parent / names.distribution
     if folder.exists() or folder.is_symlink():
@@ -69,11 +73,17 @@ def make_package(names: Names, parent: Path, *, licence: Licence = Licence.apach
         ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return Made(names, folder, tuple(files))
+    return Package(names, folder, tuple(files))
 
 
-def render(names: Names, *, licence: Licence = Licence.apache, author: str = "The authors") -> dict[str, bytes]:
-    """The package's files by their names below its folder, in the order of the names.
+def render(
+    names: Names,
+    *,
+    licence: Licence = Licence.apache,
+    author: str = "The authors",
+    template: Path = TEMPLATE,
+) -> dict[str, bytes]:
+    """Return the package's files by their names below its folder, in the order of the names.
 
     Raises:
         PluginError: `author` is empty, longer than `LONGEST_AUTHOR`, or holds control characters.
@@ -82,7 +92,7 @@ def render(names: Names, *, licence: Licence = Licence.apache, author: str = "Th
 
     author = check_author(author)
     environment = Environment(
-        loader=FileSystemLoader([TEMPLATE, LICENCES]),
+        loader=FileSystemLoader([template, LICENCES]),
         undefined=StrictUndefined,
         variable_start_string="[[",
         variable_end_string="]]",
@@ -93,9 +103,9 @@ def render(names: Names, *, licence: Licence = Licence.apache, author: str = "Th
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["quoted"] = _quoted
+    environment.filters["quoted"] = _quote
     major, minor = (int(part) for part in abair.__version__.split(".")[:2])
-    given = {
+    context = {
         "names": names,
         "licence": licence.value,
         "author": author,
@@ -103,12 +113,12 @@ def render(names: Names, *, licence: Licence = Licence.apache, author: str = "Th
         "abair": f">={major}.{minor},<{major}.{minor + 1}",
     }
     files = {}
-    for path in TEMPLATE.rglob("*"):
+    for path in template.rglob("*"):
         if path.is_file():
-            inside = path.relative_to(TEMPLATE)
-            name = PurePosixPath(*(names.module if part == MODULE else part for part in inside.parts)).as_posix()
+            relative = path.relative_to(template)
+            name = PurePosixPath(*(names.module if part == MODULE else part for part in relative.parts)).as_posix()
             if path.suffix == RENDERED:
-                text = environment.get_template(inside.as_posix()).render(given)
+                text = environment.get_template(relative.as_posix()).render(context)
                 files[name.removesuffix(RENDERED)] = text.encode()
             else:
                 files[name] = path.read_bytes()
@@ -116,7 +126,7 @@ def render(names: Names, *, licence: Licence = Licence.apache, author: str = "Th
 
 
 def check_author(author: str) -> str:
-    """The author's name without space around it.
+    """Return the author's name without surrounding whitespace.
 
     Raises:
         PluginError: it is empty, longer than `LONGEST_AUTHOR`, or holds control characters.
@@ -130,6 +140,6 @@ def check_author(author: str) -> str:
     return stripped
 
 
-def _quoted(text: str) -> str:
-    """A string of TOML and of Python alike, in the quotes that a formatter would choose."""
+def _quote(text: str) -> str:
+    """Return a string literal of TOML and of Python alike, in the quotes of a formatter."""
     return f"'{text}'" if '"' in text and not set(text) & {"'", "\\"} else json.dumps(text, ensure_ascii=False)

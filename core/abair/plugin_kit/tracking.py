@@ -1,6 +1,6 @@
-"""Where a training is told to, if somebody asks for it: MLflow, which the extra `registry` brings.
+"""Tracking a training, on request: by MLflow, which the extra `registry` brings.
 
-The core imports none of it: whoever provides a tracker names it under the entry-point group `abair.trackers`.
+The core does not import it: a tracker is found under the entry-point group `abair.trackers`.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ TRACKERS: Final = "abair.trackers"
 
 
 class Tracker(Protocol):
-    """One run, which ends as the block ends that it was opened for: finished, failed, or killed, with the reason."""
+    """One run, which ends as its `with` block does: finished, failed, or killed."""
 
     @property
     def run_id(self) -> str:
-        """Its name in the store."""
+        """The run's identifier in the store."""
         ...
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Figures at a step."""
+        """Record metrics at a step."""
         ...
 
     def figure(self, figure: Figure, path: str) -> None:
-        """A picture."""
+        """Store a chart under a path."""
         ...
 
     def text(self, text: str, path: str) -> None:
-        """A text file."""
+        """Store a text file under a path."""
         ...
 
     def describe(self, markdown: str) -> None:
-        """What stands at the top of the run's page."""
+        """Set the description at the top of the run's page."""
         ...
 
 
@@ -47,10 +47,10 @@ Opener = Callable[..., AbstractContextManager[Tracker]]
 
 
 def tracker() -> Opener:
-    """`open(name, params=..., tags=...)` of the tracker that is installed.
+    """Return `open(name, params=..., tags=...)` of the installed tracker.
 
     Raises:
-        MissingExtraError: there is none.
+        MissingExtraError: none is installed.
     """
     for point in entry_points(group=TRACKERS):
         found: Opener = point.load()

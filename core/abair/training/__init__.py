@@ -1,1 +1,1 @@
-"""The three phases that make the weights: pre-training (I), adapters (II), estimator (III); one loop for all."""
+"""The three phases of training: backbone (I), adapters (II), estimator (III)."""

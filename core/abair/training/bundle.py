@@ -1,4 +1,4 @@
-"""Assembles a deployment's bundle: copies the files of backbone, adapters and estimator together and hashes them."""
+"""Assembling a deployment's bundle: files of backbone, adapters, estimator, copied and hashed."""
 
 from __future__ import annotations
 
@@ -41,20 +41,22 @@ def assemble(
     adapters: Sequence[Found],
     replay: Replay | None = None,
 ) -> Deployment:
-    """Check the parts against each other and make the bundle `folder` of them; an older bundle there is replaced whole.
+    """Check the parts against each other and make the bundle `folder`, replacing an older one.
 
     Raises:
         AdapterError: an adapter does not belong to the backbone.
-        DeploymentError: backbone or estimator cannot be used, the estimator's labels are others, or `folder` holds
-            something that is no bundle.
+        DeploymentError: backbone or estimator cannot be used, the estimator's labels are others, or
+            `folder` holds something that is no bundle.
     """
     labels = (*(found.degradation.name for found in adapters), CLEAN)
     network = load_backbone(backbone)
-    mark = fingerprint(network)
+    network_fingerprint = fingerprint(network)
     load_estimator(estimator, labels)
     for found in adapters:
-        read_adapter(found.degradation.adapters / network.size.name, network, mark, found.degradation.name)
-    with _replaced_whole(folder) as aside:
+        read_adapter(
+            found.degradation.adapters / network.size.name, network, network_fingerprint, found.degradation.name
+        )
+    with _replace_folder(folder) as aside:
         shutil.copyfile(backbone, aside / BACKBONE_FILE)
         shutil.copyfile(estimator, aside / ESTIMATOR_FILE)
         if replay is not None:
@@ -63,8 +65,12 @@ def assemble(
             name=name,
             created=created,
             labels=labels,
-            backbone=BackboneRef(size=network.size.name, fingerprint=mark, file=file_ref(aside / BACKBONE_FILE, aside)),
-            adapters=tuple(_copied_adapter(found, network.size.name, aside) for found in adapters),
+            backbone=BackboneRef(
+                size=network.size.name,
+                fingerprint=network_fingerprint,
+                file=file_ref(aside / BACKBONE_FILE, aside),
+            ),
+            adapters=tuple(_copy_adapter(found, network.size.name, aside) for found in adapters),
             estimator=file_ref(aside / ESTIMATOR_FILE, aside),
             replay=file_ref(aside / REPLAY_FILE, aside) if replay is not None else None,
         )
@@ -72,7 +78,7 @@ def assemble(
     return read_deployment(folder)
 
 
-def _copied_adapter(found: Found, size: str, folder: Path) -> AdapterRef:
+def _copy_adapter(found: Found, size: str, folder: Path) -> AdapterRef:
     degradation = found.degradation
     target = folder / "adapters" / degradation.name
     target.mkdir(parents=True)
@@ -89,8 +95,8 @@ def _copied_adapter(found: Found, size: str, folder: Path) -> AdapterRef:
 
 
 @contextmanager
-def _replaced_whole(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which then takes the place of `folder`; after an exception `folder` is as it was."""
+def _replace_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder that then replaces `folder`; after an exception that is as it was."""
     if folder.exists() and not (folder / FILE_NAME).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise DeploymentError(f"{folder}: found something that is no bundle; expected a free name; choose another")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,47 +1,58 @@
-"""Several processes, started by torchrun, as one training run: who this one is, and what they tell each other."""
+"""Data-parallel training in several processes that torchrun started."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
 
-# Its defaults hold the group that there is when it is imported, and torch.optim imports it in its first step: the group
-# would outlive `leave`, and its threads might be caught at work by the end of the interpreter, which aborts.
+# Its defaults hold the group that there is when it is imported, and torch.optim imports it in its
+# first step: the group would outlive `leave_group`, and its threads might still run at the end of
+# the interpreter, which aborts.
 import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 from abair.errors import TrainingError
 
 
-def count() -> int:
-    """How many processes there are; 1 unless torchrun started this one."""
+def world_size() -> int:
+    """Return the number of processes; 1 unless torchrun started this one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def is_first() -> bool:
-    """Whether this process is the one that writes files."""
+def is_rank_zero() -> bool:
+    """Tell whether this process is the one that writes files and messages."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def own_device(device: str) -> str:
-    """The device of this process: `cuda` becomes the GPU of its local number.
+def on_rank_zero(log: Callable[[str], None]) -> Callable[[str], None]:
+    """Return `log` in the process of rank zero, and a function that does nothing in the others."""
+    return log if is_rank_zero() else lambda _: None
+
+
+def local_device(device: str) -> str:
+    """Return the device of this process: `cuda` becomes the GPU of its local rank.
 
     Raises:
         TrainingError: one GPU is named for several processes.
     """
-    if count() == 1 or not device.startswith("cuda"):
+    if world_size() == 1 or not device.startswith("cuda"):
         return device
     if device != "cuda":
-        raise TrainingError(f"device {device}: found {count()} processes, expected one a GPU; name it --device cuda")
+        raise TrainingError(
+            f"device {device}: found {world_size()} processes, expected one a GPU; name it --device cuda"
+        )
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
-def join(device: str) -> tuple[int, int]:
-    """(rank, number of processes); joins the group the first time. GPUs talk through NCCL, CPUs through Gloo."""
-    if count() == 1:
+def join_group(device: str) -> tuple[int, int]:
+    """Join the process group, unless that was done before, and return (rank, world size).
+
+    GPUs communicate through NCCL, CPUs through Gloo.
+    """
+    if world_size() == 1:
         return 0, 1
     if not dist.is_initialized():
         if device.startswith("cuda"):
@@ -50,15 +61,15 @@ def join(device: str) -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
-def leave() -> None:
-    """Wait until the first process has written its files, and end the group and its threads."""
+def leave_group() -> None:
+    """Wait until rank zero has written its files, and end the group and its threads."""
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
-def share_start(tensors: Iterable[Tensor]) -> None:
-    """All processes start from the first one's weights: a module that was made without a seed differs in each."""
+def broadcast_weights(tensors: Iterable[Tensor]) -> None:
+    """Overwrite the tensors with those of rank zero: modules made without a seed differ."""
     if not dist.is_initialized():
         return
     with torch.no_grad():
@@ -66,18 +77,18 @@ def share_start(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(tensor, 0)
 
 
-def as_first(told: bool) -> bool:
-    """What the first process says, in all of them: clocks and validations differ, and all must end at one step."""
+def broadcast_flag(flag: bool) -> bool:
+    """Return the flag of rank zero: clocks and validations differ, and all must end at one step."""
     if not dist.is_initialized():
-        return told
+        return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    flag = torch.tensor([int(told)], device=device)
-    dist.broadcast(flag, 0)
-    return bool(flag.item())
+    tensor = torch.tensor([int(flag)], device=device)
+    dist.broadcast(tensor, 0)
+    return bool(tensor.item())
 
 
-def share_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Each process gets the mean of all gradients."""
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace the gradients by their means over all processes."""
     if not dist.is_initialized():
         return
     for parameter in parameters:

@@ -1,327 +1,294 @@
-"""What `abair train` does: gather plugins, photos and settings, run the loop, write weights and their record."""
+"""What `abair train` does: gather inputs, run the loop, write weights and their record."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from abair.continual.replay import Replay, features_of, replay_of, together
-from abair.contract import CONFIG_FILE, RECORD_FILE
-from abair.data.degrade import CleanPhotos, Degrader, Recipe, clean_photos
+from abair.contract import RECORD_FILE
+from abair.data.degrade import Degrader, Recipe
+from abair.data.photos import CleanPhotos, load_clean_photos
 from abair.data.synthesizers import load_synthesizer
-from abair.deployment import BACKBONE_FILE, FACTORY, Deployment, read_deployment
-from abair.discovery import Found, Plugins, discover
-from abair.errors import AdapterError, PluginError, TrainingError
+from abair.deployment import BACKBONE_FILE, Deployment, read_deployment
+from abair.discovery import Plugins
+from abair.errors import TrainingError
 from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
-from abair.model.blend_cost import Costs
-from abair.model.estimator import HIDDEN, Estimator, load_estimator, save_estimator
-from abair.model.lora import Adapter, Blender, read_adapter
+from abair.model.blend_cost import BlendCosts
+from abair.model.estimator import save_estimator
+from abair.model.lora import Blender, read_adapter
 from abair.training import distributed
-from abair.training.adapter import AdaptTask
-from abair.training.backbone import Pretraining, PretrainTask
+from abair.training.adapter import AdapterTask
+from abair.training.backbone import BackboneTask
 from abair.training.bundle import assemble
-from abair.training.estimator import RECIPE, EstimateTask
-from abair.training.loop import CHECKPOINT, State, Watch, train
+from abair.training.bundle_replay import BundleReplayCounts, make_replay
+from abair.training.estimator import POOL, RECIPE, VALIDATION_SAMPLES, EstimatorTask
+from abair.training.inputs import (
+    check_not_overwritten,
+    factory_backbone,
+    load_start,
+    load_synthesizers,
+    read_adapter_in,
+    read_partners,
+    read_photos,
+    read_whole_estimator,
+    usable_plugins,
+    with_adapters_in,
+)
+from abair.training.loop import train
 from abair.training.real_pairs import read_pairs
-from abair.training.settings import ADAPTING, ESTIMATING, PRETRAINING, Settings, read_settings, write_settings
-from abair.training.temperature import calibrate
+from abair.training.report import OnValidation
+from abair.training.settings import ESTIMATING, PRETRAINING, AdapterSettings, Settings, read_settings, write_settings
+from abair.training.task import State
+from abair.training.temperature import SAMPLES, calibrate
 
-CLEAN_DIR = "ABAIR_CLEAN_DIR"
-REPLAYED, CHAINED = 12, 6
-"""Held-out samples of each label, and of each chain of two, in a bundle's replay."""
-FURTHER, FILED = 200, 300
-"""Samples a degradation besides the usual ones: photos as they are or toned; damaged ones from inexact files."""
+
+@dataclass(frozen=True)
+class SampleCounts:
+    """How many samples phase III makes."""
+
+    pool: int = POOL
+    """Training samples."""
+    validation: int = VALIDATION_SAMPLES
+    """Held-out samples a label, for the metrics."""
+    temperature: int = SAMPLES
+    """Held-out samples by which the temperature is chosen."""
+    replay: BundleReplayCounts = field(default_factory=BundleReplayCounts)
+    """Samples in the bundle's replay."""
 
 
 def train_backbone(
-    *, data: Path | None, size: str, out: Path, settings_file: Path | None = None, start: Path | None = None,
-    labels: Sequence[str] = (), device: str = "cpu", **overrides: Any,
-) -> Path:  # fmt: skip
-    """Phase I: train a backbone of `size` into `out`; returns the file. `start` is a checkpoint or backbone.
+    *,
+    data: Path | None,
+    size: str,
+    out: Path,
+    settings_file: Path | None = None,
+    start: Path | None = None,
+    labels: Sequence[str] = (),
+    device: str = "cpu",
+    log: Callable[[str], None] = lambda _: None,
+    **overrides: object,
+) -> Path:
+    """Run phase I: train a backbone of `size` into `out` and return its file.
 
-    `labels` are the degradations that it learns, of those installed; all of them by default.
+    Args:
+        data: a folder of clean photos.
+        size: the network's size, a key of `SIZES`.
+        out: the folder for weights, record and checkpoint.
+        settings_file: settings in TOML.
+        start: a checkpoint or a backbone to begin from.
+        labels: the degradations to learn, of those installed; all of them by default.
+        device: where the network is trained.
+        log: receives warnings, one line each.
+        overrides: settings that override those of the file.
 
     Raises:
-        TrainingError: unknown size, unusable settings, no plugins, no photos, or a checkpoint of another run.
+        TrainingError: unknown size, unusable settings, no photos, or a checkpoint of another run.
+        PluginError: a plugin that is needed cannot be used.
     """
     if size not in SIZES:
         raise TrainingError(f"size {size}: unknown; expected one of {', '.join(SIZES)}")
-    settings = read_settings(PRETRAINING, settings_file, **overrides)
-    recipe = Recipe(emphasis=tuple(sorted(settings.emphasis.items())))
-    degrader, (photos, held_out) = Degrader(_synthesizers(_usable(labels)), recipe), photos_of(data)
+    settings = read_settings(PRETRAINING, settings_file, log=distributed.on_rank_zero(log), **overrides)
+    recipe = Recipe(sampling_weights=tuple(sorted(settings.sampling_weights.items())))
+    degrader = Degrader(load_synthesizers(usable_plugins(labels)), recipe)
+    photos, held_out = read_photos(data)
     torch.manual_seed(settings.seed)
-    task = PretrainTask(Backbone(SIZES[size]), degrader, photos, held_out, settings)
+    task = BackboneTask(Backbone(SIZES[size]), degrader, photos, held_out, settings)
     if start is not None:
-        _begin_from(start, task.module)
+        load_start(start, task.module)
     state = train(task, settings, out, device=device)
     path = out / BACKBONE_FILE
-    if distributed.is_first():
-        mark = save_backbone(task.module.backbone.cpu(), path)
-        _record(out, settings, state, photos, fingerprint=mark, labels=list(degrader.labels), size=size)
-    distributed.leave()
+    if distributed.is_rank_zero():
+        digest = save_backbone(task.module.backbone.cpu(), path)
+        _write_record(out, settings, state, photos, fingerprint=digest, labels=list(degrader.labels), size=size)
+    distributed.leave_group()
     return path
 
 
 def train_adapter(
-    *, name: str, data: Path | None, pairs: Path | None = None, backbone: Path | None = None, out: Path | None = None,
-    start: Path | None = None, adapters: Path | None = None, mean_with: Path | None = None, run: Path | None = None,
-    settings_file: Path | None = None, device: str = "cpu", watch: Watch | None = None,
-    say: Callable[[str], None] = lambda text: None, **overrides: Any,
-) -> Path:  # fmt: skip
-    """Phase II: train the adapter of one installed degradation; returns its folder (`out/<backbone>`).
+    *,
+    name: str,
+    plugins: Plugins,
+    photos: CleanPhotos,
+    held_out: CleanPhotos,
+    settings: AdapterSettings,
+    pairs: Path | None = None,
+    backbone: Path | None = None,
+    out: Path | None = None,
+    start: Path | None = None,
+    adapters: Path | None = None,
+    average_with: Path | None = None,
+    run: Path | None = None,
+    device: str = "cpu",
+    on_validation: OnValidation | None = None,
+    log: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Run phase II: train one degradation's adapter and return its folder, `out/<backbone>`.
 
-    `backbone` defaults to the factory deployment's, `out` to the plugin's own adapters folder; `start` is the folder of
-    an adapter to go on from, `mean_with` that of one whose weights and the trained ones' mean is written. Those of the
-    degradations in `beside` are in `adapters/<degradation>/<backbone>`; by default they are their plugins' own, of
-    which one that this backbone has none of is done without. `watch` hears of each validation, `say` of what is done
-    without.
+    Args:
+        name: the degradation.
+        plugins: the installed plugins.
+        photos: clean photos to train on.
+        held_out: clean photos for validation.
+        settings: those of the phase.
+        pairs: a folder of real pairs, `clean/` and `degraded/`.
+        backbone: the frozen network's file; the factory deployment's by default.
+        out: the folder for the adapter; the plugin's own by default.
+        start: the folder of an adapter to begin from.
+        adapters: the folder of those of `settings.mix_with`, as
+            `adapters/<degradation>/<backbone>`. By default they are their plugins' own, and one
+            that has none for this backbone is done without.
+        average_with: the folder of an adapter; its weighted average with the trained one is
+            written.
+        run: the folder for checkpoint and history.
+        device: where the network is trained.
+        on_validation: called after each validation.
+        log: receives warnings, one line each.
 
     Raises:
-        TrainingError, PluginError: unusable settings, photos, pairs, plugin, `start` or `mean_with`, which is not what
-            is written to; `adapters` for nothing.
-        AdapterError: one of these adapters is not there or does not belong to the backbone.
+        TrainingError: unusable pairs, `start` or `average_with`, which is not what is written to;
+            `adapters` for nothing; or a checkpoint of another run.
+        PluginError: a degradation is not installed, or its synthesiser cannot be imported.
+        AdapterError: one of these adapters is missing or does not belong to the backbone.
     """
-    settings = read_settings(ADAPTING, settings_file, **overrides)
-    plugins = discover()
+    log = distributed.on_rank_zero(log)
     degradation = plugins.get(name)
-    degrader = Degrader({label: load_synthesizer(plugins.get(label)) for label in (name, *settings.beside)})
-    photos, held_out = photos_of(data)
-    network = load_backbone(backbone or _factory_backbone())
+    degrader = Degrader({label: load_synthesizer(plugins.get(label)) for label in (name, *settings.mix_with)})
+    network = load_backbone(backbone or factory_backbone())
     real = read_pairs(pairs, settings.crop) if pairs is not None else None
-    begun, averaged = (_named(folder, network) for folder in (start, mean_with))
-    partners = _partners(plugins, settings, network, adapters, say)
-    task = AdaptTask(network, name, degrader, photos, held_out, settings, real, begun, partners, averaged)
-    run, target = run or Path("runs") / f"adapter-{name}", out or degradation.adapters
-    _expect_elsewhere(mean_with, target / network.size.name)
-    state = train(task, settings, run, device=device, watch=watch)
-    if distributed.is_first():
-        task.take_mean()
-        folder = task.export(target)
-        # the name alone: the record is shipped
-        given: dict[str, Any] = {"pairs": pairs.resolve().name} if pairs else {}
-        given |= {"start": begun.digest} if begun is not None else {}
-        given |= {"mean_with": averaged.digest} if averaged is not None else {}
-        given |= {"blended_with": {one.name: one.digest for one in partners}} if partners else {}
-        _record(folder, settings, state, photos, fingerprint=task.fingerprint, **given, **task.validate())
-    distributed.leave()
-    return target / network.size.name
+    first, other = (read_adapter_in(folder, network) for folder in (start, average_with))
+    partners = read_partners(plugins, settings, network, adapters, log)
+    task = AdapterTask(network, name, degrader, photos, held_out, settings, real, first, partners, other)
+    run, out = run or Path("runs") / f"adapter-{name}", out or degradation.adapters
+    check_not_overwritten(average_with, out / network.size.name)
+    state = train(task, settings, run, device=device, on_validation=on_validation)
+    if distributed.is_rank_zero():
+        task.average_weights()
+        folder = task.export(out)
+        facts: dict[str, object] = {"fingerprint": task.fingerprint}
+        facts |= {"pairs": pairs.resolve().name} if pairs else {}  # the name alone: the record is shipped
+        facts |= {"start": first.digest} if first is not None else {}
+        facts |= {"average_with": other.digest} if other is not None else {}
+        facts |= {"blended_with": {one.name: one.digest for one in partners}} if partners else {}
+        _write_record(folder, settings, state, photos, **facts, **task.validate())
+    distributed.leave_group()
+    return out / network.size.name
 
 
 def train_estimator(
-    *, data: Path | None, out: Path, name: str = "custom", run: Path | None = None, backbone: Path | None = None,
-    adapters: Path | None = None, start: Path | None = None, mean_with: Path | None = None,
-    settings_file: Path | None = None, labels: Sequence[str] = (), device: str = "cpu", **overrides: Any,
-) -> Deployment:  # fmt: skip
-    """Phase III: train the estimator for `labels`, by default all installed ones, and assemble the bundle in `out`.
+    *,
+    data: Path | None,
+    out: Path,
+    name: str = "custom",
+    run: Path | None = None,
+    backbone: Path | None = None,
+    adapters: Path | None = None,
+    start: Path | None = None,
+    average_with: Path | None = None,
+    settings_file: Path | None = None,
+    labels: Sequence[str] = (),
+    device: str = "cpu",
+    counts: SampleCounts | None = None,
+    log: Callable[[str], None] = lambda _: None,
+    **overrides: object,
+) -> Deployment:
+    """Run phase III: train the estimator and assemble the bundle in `out`.
 
-    The adapters are those that the plugins ship, or those in `adapters/<degradation>/<backbone>`. `start` is an
-    estimator's file, for the same labels, to begin from, `mean_with` that of one whose weights and the trained ones'
-    mean is written.
+    Args:
+        data: a folder of clean photos.
+        out: the bundle's folder.
+        name: the deployment's.
+        run: the folder for checkpoint, history and samples.
+        backbone: the frozen network's file; the factory deployment's by default.
+        adapters: the folder of the adapters, as `adapters/<degradation>/<backbone>`; by default the
+            plugins' own.
+        start: the file of an estimator for the same labels to begin from.
+        average_with: the file of an estimator; its weighted average with the trained one is
+            written.
+        settings_file: settings in TOML.
+        labels: the degradations, of those installed; all of them by default.
+        device: where the estimator is trained.
+        counts: how many samples are made.
+        log: receives warnings, one line each.
+        overrides: settings that override those of the file.
 
     Raises:
-        TrainingError: unusable settings or photos, `start` or `mean_with` grew with a label, `mean_with` is what is
-            written to, or the frozen backbone changed.
+        TrainingError: unusable settings or photos, `start` or `average_with` grew with a label,
+            `average_with` is what is written to, or the frozen backbone changed.
         AdapterError: a plugin's adapter does not belong to the backbone.
-        DeploymentError: `start` or `mean_with` is no estimator for these labels.
+        DeploymentError: `start` or `average_with` is no estimator for these labels.
+        PluginError: a plugin that is needed cannot be used.
     """
-    settings = read_settings(ESTIMATING, settings_file, **overrides)
-    plugins = _usable(labels)
-    degrader, (photos, held_out) = Degrader(_synthesizers(plugins), RECIPE), photos_of(data)
-    source = backbone or _factory_backbone()
+    counts = counts or SampleCounts()
+    settings = read_settings(ESTIMATING, settings_file, log=distributed.on_rank_zero(log), **overrides)
+    plugins = usable_plugins(labels)
+    degrader, (photos, held_out) = Degrader(load_synthesizers(plugins), RECIPE), read_photos(data)
+    source = backbone or factory_backbone()
     network = load_backbone(source)
-    before = fingerprint(network)
-    members = [_with_adapters(plugins.found[label], adapters) for label in degrader.labels[:-1]]
-    folders = [member.degradation.adapters / network.size.name for member in members]
-    # before the training, not after it
-    adapters_read = [
-        read_adapter(folder, network, before, member.degradation.name)
-        for folder, member in zip(folders, members, strict=True)
-    ]
-    begun, averaged = (_estimator(file, degrader.labels, network) for file in (start, mean_with))
+    frozen = fingerprint(network)
+    members = [with_adapters_in(plugins.found[label], adapters) for label in degrader.labels[:-1]]
+    # read before the training, so that a wrong one does not stop it at the end
+    blender = Blender(
+        network,
+        [
+            read_adapter(one.degradation.adapters / network.size.name, network, frozen, one.degradation.name)
+            for one in members
+        ],
+    )
+    first, other = (read_whole_estimator(file, degrader.labels, network) for file in (start, average_with))
     run = run or Path("runs") / "estimator"
-    blender = Blender(network, adapters_read)
-    made = run / "estimator.safetensors"
-    _expect_elsewhere(mean_with, made, out / made.name)
-    task = EstimateTask(network, degrader, photos, held_out, settings, run, costs=Costs(blender), start=begun)
+    trained = run / "estimator.safetensors"
+    check_not_overwritten(average_with, trained, out / trained.name)
+    task = EstimatorTask(
+        network,
+        degrader,
+        photos,
+        held_out,
+        settings,
+        run,
+        samples=counts.pool,
+        costs=BlendCosts(blender),
+        start=first,
+        validation_samples=counts.validation,
+    )
     state = train(task, settings, run, device=device)
-    if distributed.is_first():
-        if averaged is not None:
-            task.take_mean(averaged)
-        # Parts of the samples go into the bundle, which is published: they are photographs that may be, and drawn
-        # pictures. Features of them, too: those who bring a label without photos of their own damage the same ones.
-        common, samples = clean_photos(None)
+    if distributed.is_rank_zero():
+        if other is not None:
+            task.average_weights(other)
+        # Parts of the samples go into the bundle, which is published: they are photographs that may
+        # be, and drawn pictures. Features of them, too: who brings a label without photos of their
+        # own degrades the same ones.
+        common, common_held_out = load_clean_photos(None)
         sources = [photos] if photos.digest() == common.digest() else [photos, common]
-        temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out)
-        save_estimator(task.module, made)
+        temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out, counts.temperature)
+        save_estimator(task.module, trained)
         deployment = assemble(
             out,
             name=name,
             created=datetime.now(UTC),
             backbone=source,
-            estimator=made,
+            estimator=trained,
             adapters=members,
-            replay=_replay(network, degrader, sources, samples, settings.seed),
+            replay=make_replay(network, degrader, sources, common_held_out, settings.seed, counts.replay),
         )
-        if deployment.backbone.fingerprint != before:
+        if deployment.backbone.fingerprint != frozen:
             raise TrainingError(
-                f"{source}: found fingerprint {deployment.backbone.fingerprint}, expected {before}: the file changed "
+                f"{source}: found fingerprint {deployment.backbone.fingerprint}, expected {frozen}: the file changed "
                 "during the training; train the estimator again"
             )
-        given: dict[str, Any] = {"labels": list(degrader.labels), "temperature": temperature}
-        given |= {"start": fingerprint(begun)} if begun is not None else {}
-        given |= {"mean_with": fingerprint(averaged)} if averaged is not None else {}
-        _record(out, settings, state, photos, fingerprint=before, **given, **task.validate())
-    distributed.leave()
+        facts: dict[str, object] = {"labels": list(degrader.labels), "temperature": temperature}
+        facts |= {"start": fingerprint(first)} if first is not None else {}
+        facts |= {"average_with": fingerprint(other)} if other is not None else {}
+        _write_record(out, settings, state, photos, fingerprint=frozen, **facts, **task.validate())
+    distributed.leave_group()
     return read_deployment(out)
 
 
-def _estimator(file: Path | None, labels: Sequence[str], network: Backbone) -> Estimator | None:
-    """The estimator in a file that a user names."""
-    if file is None:
-        return None
-    estimator = load_estimator(file, labels, network.size)
-    if estimator.hidden != HIDDEN:
-        raise TrainingError(
-            f"{file}: found {estimator.hidden} hidden units, expected {HIDDEN}, as one has that was trained whole; "
-            "take one that did not grow with a label"
-        )
-    return estimator
-
-
-def _replay(
-    network: Backbone, degrader: Degrader, sources: Sequence[CleanPhotos], samples: CleanPhotos, seed: int
-) -> Replay:
-    """What the labels leave behind for estimators that come later, whatever their labels will be.
-
-    Photos are shown as they are: whether compression, say, is damage is for a later label to tell. But what was hazy
-    before it was saved is hazy still, and without samples of that a label that knows files would take it. These are of
-    the first source alone, which has most photos.
-    """
-    synthesizers = degrader.synthesizers
-    exact = replace(RECIPE, filed=0.0, toned=0.0)
-    made = replay_of(network, Degrader(synthesizers, exact), sources, samples, REPLAYED, seed, chained=CHAINED)
-    toned = replace(exact, double=0.0, toned=RECIPE.toned)
-    recipes = [(toned, FURTHER), (replace(toned, clean=0.0, filed=1.0), FILED)]
-    further = [
-        features_of(network, Degrader(synthesizers, recipe), sources[0], count * len(synthesizers), seed + number)
-        for number, (recipe, count) in enumerate(recipes, start=1)
-    ]
-    return replace(made, features=together([made.features, *further]))
-
-
-def _usable(labels: Sequence[str]) -> Plugins:
-    """The installed plugins; a label that is silently missing would be missed only when photos come back damaged.
-
-    Raises:
-        PluginError: one of them cannot be used, or one of `labels` is not there.
-    """
-    plugins = discover()
-    if plugins.problems and not labels:
-        raise PluginError(
-            f"{'; '.join(map(str, plugins.problems))}; training needs all installed plugins: mend or uninstall it, or "
-            "say which degradations are meant with --labels"
-        )
-    for label in labels:
-        plugins.get(label)
-    chosen = labels or plugins.found
-    return replace(plugins, found={name: plugins.found[name] for name in sorted(chosen)})
-
-
-def _factory_backbone() -> Path:
-    factory = read_deployment(FACTORY)
-    return factory.find(factory.backbone.file)
-
-
-def _synthesizers(plugins: Plugins) -> dict[str, Any]:
-    return {degradation.name: load_synthesizer(degradation) for degradation in plugins.degradations}
-
-
-def _with_adapters(found: Found, adapters: Path | None) -> Found:
-    if adapters is None:
-        return found
-    name = found.degradation.name
-    return replace(found, degradation=found.degradation.model_copy(update={"adapters": adapters / name}))
-
-
-def photos_of(data: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
-    """Clean photos to train on, and held-out ones: of a folder, or of `ABAIR_CLEAN_DIR`, or samples.
-
-    Raises:
-        TrainingError: there are none, or one cannot be read.
-    """
-    folder = data or (Path(os.environ[CLEAN_DIR]) if os.environ.get(CLEAN_DIR) else None)
-    return clean_photos(folder)
-
-
-def _begin_from(start: Path, module: Pretraining) -> None:
-    """Load the averaged weights of another run's checkpoint, or a finished backbone, which has no head of phase I."""
-    path = start / CHECKPOINT if start.is_dir() else start
-    try:
-        tensors = load_file(path)
-        if averages := {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}:
-            module.load_state_dict(averages)
-        else:
-            module.backbone.load_state_dict(tensors)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise TrainingError(
-            f"{path}: cannot be started from ({' '.join(str(error).split())[:200]}); expected a checkpoint of phase I "
-            "with the same size and labels, or a backbone of the same size"
-        ) from None
-
-
-def _named(folder: Path | None, network: Backbone) -> Adapter | None:
-    """The adapter in a folder that a user names."""
-    if folder is None:
-        return None
-    if not (folder / CONFIG_FILE).is_file():
-        raise TrainingError(f"{folder}: found no {CONFIG_FILE}, expected an adapter's folder, such as adapters/nano")
-    return read_adapter(folder, network, fingerprint(network), str(folder))
-
-
-def _expect_elsewhere(mean_with: Path | None, *written: Path) -> None:
-    """What is written there would be averaged once more when the command is given again."""
-    for place in written:
-        if mean_with is not None and mean_with.resolve() == place.resolve():
-            raise TrainingError(
-                f"--mean-with {mean_with}: found what this command writes to, expected another; "
-                "copy it first, or write elsewhere with --out"
-            )
-
-
-def _partners(
-    plugins: Plugins, settings: Settings, network: Backbone, adapters: Path | None, say: Callable[[str], None]
-) -> list[Adapter]:
-    """The adapters with which an adapter in training is blended: those of `beside`, as far as there are any."""
-    if adapters is not None and not (settings.beside and settings.blended):
-        raise TrainingError(
-            f"--adapters {adapters}: found nothing to blend with; expected --beside with the degradations that it is "
-            "for, and no `blended = false`"
-        )
-    if not settings.blended:
-        return []
-    mark, partners = fingerprint(network), []
-    for label in settings.beside:
-        folder = _with_adapters(plugins.found[label], adapters).degradation.adapters / network.size.name
-        try:
-            partners.append(read_adapter(folder, network, mark, label))
-        except AdapterError as error:
-            if adapters is not None:
-                raise
-            say(f"{label} has no adapter for this backbone: what carries it, too, is restored without ({error})")
-    return partners
-
-
-def _record(folder: Path, settings: Settings, state: State, photos: CleanPhotos, **facts: Any) -> None:
-    """`training.toml` beside the weights: the settings, and what else made them."""
-    results = {key: value if not isinstance(value, float) else round(value, 4) for key, value in facts.items()}
+def _write_record(folder: Path, settings: Settings, state: State, photos: CleanPhotos, **facts: object) -> None:
+    """Write `training.toml` beside the weights: the settings, and what else made them."""
+    facts = {key: value if not isinstance(value, float) else round(value, 4) for key, value in facts.items()}
     run = {"minutes": round(state.seconds / 60, 1), "steps": state.step, "photos": len(photos)}
-    results |= {"photos_digest": photos.digest()}
-    write_settings(folder / RECORD_FILE, settings, run=run | results)
+    write_settings(folder / RECORD_FILE, settings, run=run | facts | {"photos_digest": photos.digest()})

@@ -1,8 +1,9 @@
-"""The end of phase III: one temperature for the estimator's softmax, chosen by what is restored on held-out photos.
+"""The end of phase III: choose the temperature of the estimator's softmax on held-out photos.
 
-Many training samples cannot be told apart (faint rain, thin haze), and the cross-entropy over them leaves the estimator
-timid where it is right, too; a blend by timid weights does each adapter's work by halves. The temperature is usually
-chosen by likelihood (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017), here by the error in decibels.
+Many training samples cannot be told apart (faint rain, thin haze). The cross-entropy over them
+leaves the estimator's weights low even where it is right, and a blend by low weights applies each
+adapter by halves. The temperature is usually chosen by likelihood (Guo et al., "On Calibration of
+Modern Neural Networks", ICML 2017), here by the error in decibels of what is restored.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from typing import Final
 
 import torch
 
-from abair.continual.replay import seen_in
-from abair.data.degrade import CleanPhotos, Degrader, generator_for
+from abair.data.degrade import Degrader
+from abair.data.photos import CleanPhotos
+from abair.data.seeds import Stream, generator_for
 from abair.labels import CLEAN
 from abair.model.backbone import Backbone
-from abair.model.blend_cost import GOOD_ENOUGH, part
-from abair.model.estimator import Estimator
+from abair.model.blend_cost import ERROR_FLOOR, centre_crop
+from abair.model.estimator import Estimator, extract_image_features
 from abair.model.lora import Blender
 from abair.training.estimator import VALIDATION_SIDE
 
@@ -27,20 +29,25 @@ SAMPLES: Final = 200
 
 @torch.inference_mode()
 def calibrate(
-    estimator: Estimator, backbone: Backbone, blender: Blender, degrader: Degrader, photos: CleanPhotos
+    estimator: Estimator,
+    backbone: Backbone,
+    blender: Blender,
+    degrader: Degrader,
+    photos: CleanPhotos,
+    samples: int = SAMPLES,
 ) -> float:
-    """Choose the estimator's temperature and set it; returns it."""
+    """Set the estimator's temperature to the one whose blends restore best, and return it."""
     losses = dict.fromkeys(TEMPERATURES, 0.0)
-    for index in range(SAMPLES):
-        generator = generator_for(0, 11, index)
+    for index in range(samples):
+        generator = generator_for(0, Stream.TEMPERATURE, index)
         sample = degrader.sample(photos.scene(generator, VALIDATION_SIDE, smallest=1.0), generator)
-        logits = estimator(seen_in(backbone, sample.degraded).float().mean(0, keepdim=True))[0]
-        degraded, clean, view = part(sample)
+        logits = estimator(extract_image_features(backbone, sample.degraded).float().mean(0, keepdim=True))[0]
+        degraded, clean, view = centre_crop(sample)
         for temperature in TEMPERATURES:
             weights = dict(zip(estimator.labels, (logits / temperature).softmax(0).tolist(), strict=True))
             keep = weights.pop(CLEAN)
             restored = blender.blend(list(weights.values()), keep=keep)(degraded[None], view)[0].clamp(0, 1)
-            losses[temperature] += float((restored - clean).square().mean().add(GOOD_ENOUGH).log10())
+            losses[temperature] += float((restored - clean).square().mean().add(ERROR_FLOOR).log10())
     best = min(losses, key=losses.__getitem__)
     estimator.temperature.fill_(best)
     return best

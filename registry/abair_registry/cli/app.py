@@ -1,4 +1,4 @@
-"""The command line `abair-registry`: its groups of commands, put together."""
+"""The command line `abair-registry`, assembled from its groups of commands."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _start(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say the version and exit.")
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """The registry of ABAIR's plugins: what is installed, what is live, since when, and why.
+    """Decide which plugins are live: add, disable, promote, roll back.
 
-    Examples: abair-registry list; abair-registry add snow --reason "asked for by the archive"; abair-registry history
+    See what is live, since when, and why.
+
+    Examples: abair-registry list; abair-registry add snow --reason "asked for by the archive"
     """
 
 
@@ -40,12 +42,15 @@ app.add_typer(db.app, name="db")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """One call of the command line; returns the exit code and never raises for anything but `SystemExit`."""
+    """Run one call of the command line and return its exit code.
+
+    Raises nothing but `SystemExit`.
+    """
     return run_app(app, "abair-registry", arguments)
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     sys.exit(run(sys.argv[1:]))
 
 

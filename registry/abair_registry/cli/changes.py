@@ -1,42 +1,68 @@
-"""Commands that change what serves: add, disable, enable, remove, retrain, promote, rollback, resume."""
+"""The commands that change what is live, from `add` to `rollback`, and `resume`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict, Unpack
 
 import typer
 
 from abair.cli.console import Reporter, reporting
-from abair_registry.cli.common import ActorOption, Json, Name, Reason, Yes, acting_user, ask, registry_for, table
+from abair_registry.cli.common import ActorOption, Json, Name, Reason, Yes, acting_user, ask, registry_for
+from abair_registry.cli.results import show_move, show_result
 
 if TYPE_CHECKING:
     from abair_registry.operations.lock import Running
-    from abair_registry.operations.pipeline import OperationOptions, OperationResult
     from abair_registry.operations.progress import Terminal
-    from abair_registry.operations.promotion import PointerMove
+    from abair_registry.operations.requests import OperationOptions
+    from abair_registry.registry import Registry
     from abair_registry.settings import Settings
 
 app = typer.Typer()
 
 Route = Annotated[
     Literal["auto", "features", "full"],
-    typer.Option(help="How to train: on kept features, on new samples of all labels, or the one and then the other."),
+    typer.Option(
+        help="How to train the estimator: 'features' uses what earlier labels left behind and is fast; 'full' "
+        "makes new samples of all labels, which is slow and needs all plugins installed; 'auto' tries 'features' "
+        "first and 'full' if the gates refuse."
+    ),
 ]
-Review = Annotated[bool, typer.Option("--review", help="Publish nothing: leave a challenger for `promote`.")]
-Force = Annotated[bool, typer.Option("--force", help="Publish what gates refuse; needs --reason.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for who is working.")]
+Review = Annotated[
+    bool,
+    typer.Option(
+        "--review", help="Train and evaluate, but publish nothing; the challenger waits until you run `promote`."
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Publish even if gates refuse. Needs --reason, which the audit keeps.")
+]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="If another operation is running, wait until it ends instead of failing.")
+]
 Gate = Annotated[
     list[str] | None,
     typer.Option(
         "--gate",
         metavar="NAME=VALUE",
-        help="Another threshold: gain, loss, mixed_loss, clean, clean_loss, oracle_gap, recall.",
+        help="Change a gate's threshold for this run, in dB (recall: a share): gain, loss, mixed_loss, clean, "
+        "clean_loss, oracle_gap or recall. May be given several times.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of the samples and the training.")]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of the samples and of the training; the same seed gives the same deployment.")
+]
+
+
+class _Given(TypedDict, total=False):
+    """The options of a command that are those of its operation."""
+
+    route: Literal["auto", "features", "full"]
+    review: bool
+    force: bool
+    seed: int
+    wait: bool
 
 
 @app.command()
@@ -52,11 +78,14 @@ def add(
     reason: Reason = "",
     json: Json = False,
 ) -> None:
-    """Probe an installed plugin, train the estimator to know it, and let it serve if nobody loses.
+    """Add an installed plugin: check it, train the estimator, and make it live if all gates pass.
+
+    The gates check that the plugin's adapter helps and that no live degradation gets worse. Use it
+    for an upgraded plugin, too.
 
     Example: abair-registry add snow --reason "asked for by the archive"
     """
-    _do("add", name, actor, reason, json, review=review, force=force, route=route, gate=gate, seed=seed, wait=wait)
+    _change("add", name, actor, reason, json, gate, review=review, force=force, route=route, seed=seed, wait=wait)
 
 
 @app.command()
@@ -71,11 +100,13 @@ def disable(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Take a plugin out of what is served; it stays recorded.
+    """Stop using a plugin; it stays recorded, and `enable` makes it live again.
+
+    A new deployment without it goes live.
 
     Example: abair-registry disable blur --reason "smears faces" --yes
     """
-    _do("disable", name, actor, reason, json, sure=yes, review=review, force=force, gate=gate, wait=wait)
+    _change("disable", name, actor, reason, json, gate, sure=yes, review=review, force=force, wait=wait)
 
 
 @app.command()
@@ -90,11 +121,11 @@ def enable(
     reason: Reason = "",
     json: Json = False,
 ) -> None:
-    """Serve a disabled plugin again.
+    """Make a disabled plugin live again, with the adapters with which it was live last.
 
     Example: abair-registry enable blur
     """
-    _do("enable", name, actor, reason, json, review=review, force=force, route=route, gate=gate, wait=wait)
+    _change("enable", name, actor, reason, json, gate, review=review, force=force, route=route, wait=wait)
 
 
 @app.command()
@@ -108,11 +139,13 @@ def remove(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Take a plugin out of what is served and off the list; history keeps it.
+    """Stop using a plugin and take it off the list; the history keeps it.
+
+    Its name is free for another plugin afterwards. To pause a plugin, use `disable`.
 
     Example: abair-registry remove blur --yes
     """
-    _do("remove", name, actor, reason, json, sure=yes, force=force, gate=gate, wait=wait)
+    _change("remove", name, actor, reason, json, gate, sure=yes, force=force, wait=wait)
 
 
 @app.command()
@@ -126,102 +159,134 @@ def retrain(
     reason: Reason = "",
     json: Json = False,
 ) -> None:
-    """Train the whole estimator of what serves again, on new samples; all live plugins must be installed.
+    """Train the whole estimator again, on new samples of all live plugins, which must be installed.
+
+    Backbone and adapters stay as they are.
 
     Example: abair-registry retrain --review --seed 1
     """
-    _do("retrain", None, actor, reason, json, review=review, force=force, route="full", gate=gate, seed=seed, wait=wait)
+    _require_reason(force, reason)
+    with _session(json) as (reporter, registry, terminal):
+        from abair_registry.operations.lifecycle import Retrain
+
+        options = _options(registry.settings, gate, review=review, force=force, route="full", seed=seed, wait=wait)
+        operation = Retrain(acting_user(actor, reason), options)
+        show_result(reporter, operation.run(registry, terminal), json)
 
 
 @app.command()
 def promote(
-    number: Annotated[int | None, typer.Argument(help="Of a deployment.  [default: the challenger]")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Though another was its champion; needs --reason.")] = False,
+    number: Annotated[
+        int | None, typer.Argument(help="Number of the deployment to make live.  [default: the newest challenger]")
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Promote even if it was compared with another deployment than the live one. Needs --reason."
+        ),
+    ] = False,
     wait: Wait = False,
     actor: ActorOption = None,
     reason: Reason = "",
     json: Json = False,
 ) -> None:
-    """Let a challenger serve.
+    """Make a challenger live that was left for review, or any deployment by its number.
 
     Example: abair-registry promote 7 --reason "the board agreed"
     """
-    _forced(force, reason)
+    _require_reason(force, reason)
     with _session(json) as (reporter, registry, terminal):
-        from abair_registry.operations import promotion
+        from abair_registry.operations.promotion import Promote
 
-        moved = promotion.promote(
-            registry, number, acting_user(actor, reason), force=force, wait=wait, terminal=terminal
-        )
-        _show_moved(reporter, moved, json)
+        operation = Promote(number, acting_user(actor, reason), force=force, wait=wait)
+        show_move(reporter, operation.run(registry, terminal), json)
 
 
 @app.command()
 def rollback(
-    to: Annotated[int | None, typer.Option("--to", metavar="N", help="Which.  [default: the one before]")] = None,
+    to: Annotated[
+        int | None,
+        typer.Option(
+            "--to", metavar="N", help="Number of the deployment to go back to.  [default: the one before the live one]"
+        ),
+    ] = None,
     wait: Wait = False,
     actor: ActorOption = None,
     reason: Reason = "",
     json: Json = False,
 ) -> None:
-    """Let an earlier deployment serve again; needs neither training nor MLflow.
+    """Make an earlier deployment live again, at once: nothing is trained, and MLflow may be down.
 
     Example: abair-registry rollback --reason "faces look waxen"
     """
     with _session(json) as (reporter, registry, terminal):
-        from abair_registry.operations import promotion
+        from abair_registry.operations.promotion import Rollback
 
-        moved = promotion.rollback(registry, to, acting_user(actor, reason), wait=wait, terminal=terminal)
-        _show_moved(reporter, moved, json)
+        operation = Rollback(to, acting_user(actor, reason), wait=wait)
+        show_move(reporter, operation.run(registry, terminal), json)
 
 
 @app.command()
 def resume(actor: ActorOption = None, reason: Reason = "", json: Json = False) -> None:
-    """Do again what was killed, stopped or failed last; what it had made already is used.
+    """Run the operation again that was killed, stopped or failed last, with the same options.
+
+    What it had made already is used.
 
     Example: abair-registry resume
     """
     with _session(json) as (reporter, registry, terminal):
-        from abair_registry.operations import lifecycle
-        from abair_registry.operations.promotion import PointerMove
+        from abair_registry.operations.requests import PointerMove
+        from abair_registry.operations.resume import resume
 
-        done = lifecycle.resume(registry, acting_user(actor, reason), terminal)
+        done = resume(registry, acting_user(actor, reason), terminal)
         if done is None:
             if json:
                 reporter.result({"operation": None, "outcome": "nothing to resume"})
             else:
                 print("nothing to resume", flush=True)
         elif isinstance(done, PointerMove):
-            _show_moved(reporter, done, json)
+            show_move(reporter, done, json)
         else:
-            _show(reporter, done, json)
+            show_result(reporter, done, json)
 
 
-def _do(
-    kind: str, name: str | None, actor: str | None, reason: str, json: bool, *, sure: bool | None = None, **given: Any
+def _change(
+    kind: str,
+    name: str,
+    actor: str | None,
+    reason: str,
+    json: bool,
+    gate: Sequence[str] | None,
+    *,
+    sure: bool | None = None,
+    **given: Unpack[_Given],
 ) -> None:
-    _forced(bool(given.get("force")), reason)
+    """Run an operation on a plugin; where `sure` is False, ask first."""
+    _require_reason(given.get("force", False), reason)
     with _session(json) as (reporter, registry, terminal):
         from abair_registry.operations import lifecycle
 
         if sure is not None:
             with registry.database.read() as session:
-                found = lifecycle.recorded(session, str(name)).name
+                found = lifecycle.recorded(session, name).name
             ask(f"{kind.capitalize()} plugin {found}? A new deployment without it goes live.", yes=sure)
-        options = _options(registry.settings, given)
-        does: Callable[..., OperationResult] = getattr(lifecycle, kind)
-        subject = [] if name is None else [name]
-        _show(reporter, does(registry, *subject, acting_user(actor, reason), options, terminal), json)
+        operations = {
+            operation.kind: operation
+            for operation in (lifecycle.Add, lifecycle.Enable, lifecycle.Disable, lifecycle.Remove)
+        }
+        options = _options(registry.settings, gate, **given)
+        operation = operations[kind](name, acting_user(actor, reason), options)
+        show_result(reporter, operation.run(registry, terminal), json)
 
 
-def _options(settings: Settings, given: dict[str, Any]) -> OperationOptions:
+def _options(settings: Settings, gate: Sequence[str] | None, **given: Unpack[_Given]) -> OperationOptions:
     from pydantic import ValidationError
 
-    from abair_registry.operations.pipeline import OperationOptions
+    from abair_registry.operations.requests import OperationOptions
     from abair_registry.settings import Thresholds
 
     asked = settings.gates.model_dump()
-    for text in given.pop("gate", None) or []:
+    for text in gate or []:
         name, equals, value = text.partition("=")
         if not equals or name not in asked:
             raise typer.BadParameter(f"found {text!r}, expected one of {', '.join(asked)} and its value: loss=0.2")
@@ -235,65 +300,20 @@ def _options(settings: Settings, given: dict[str, Any]) -> OperationOptions:
     return OperationOptions(thresholds=thresholds, **given)
 
 
-def _forced(force: bool, reason: str) -> None:
+def _require_reason(force: bool, reason: str) -> None:
     if force and not reason.strip():
         raise typer.BadParameter("needs a --reason, which the audit keeps", param_hint="--force")
 
 
 @contextmanager
-def _session(json: bool) -> Iterator[tuple[Reporter, Any, Terminal]]:
+def _session(json: bool) -> Iterator[tuple[Reporter, Registry, Terminal]]:
     with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
         from abair_registry.operations.progress import Steps, Terminal
 
         def waiting(other: Running) -> None:
-            reporter.say(f"waiting: {other}")
+            reporter.log(f"waiting: {other}")
 
         def warn(text: str) -> None:
-            reporter.say(f"warning: {text}")
+            reporter.log(f"warning: {text}")
 
         yield reporter, registry, Terminal(Steps(), waiting, warn)
-
-
-def _show(reporter: Reporter, result: OperationResult, json: bool) -> None:
-    rows = [
-        (
-            "passed" if verdict.passed else "refused",
-            verdict.name,
-            f"{verdict.measured:.2f}",
-            verdict.detail,
-            f"{verdict.threshold:g}",
-        )
-        for verdict in result.verdicts
-    ]
-    if rows:
-        table(("verdict", "gate", "measured", "interval", "threshold"), rows, result=False)
-    if result.run_id is None:
-        reporter.say("nothing was to be done")
-    else:
-        reporter.say(f"run {result.run_id}, {result.seconds:.0f} s; to look at it: abair-registry ui")
-    if json:
-        reporter.result(result.as_json())
-    else:
-        said = {
-            "live": f"deployment {result.deployment} is live",
-            "challenger": f"deployment {result.deployment} waits for review: promote {result.deployment}",
-            "rejected": f"refused; deployment {result.deployment} stays live",
-        }[result.outcome]
-        print(said, flush=True)
-    if result.outcome == "rejected":
-        from abair.errors import RegistryError
-
-        refused = ", ".join(verdict.name for verdict in result.verdicts if not verdict.passed)
-        reporter.fail(
-            RegistryError(
-                f"operation {result.operation}: refused by {refused}; expected all gates to pass; what to do stands in "
-                "the run; to publish all the same: --force --reason WHY"
-            )
-        )
-
-
-def _show_moved(reporter: Reporter, moved: PointerMove, json: bool) -> None:
-    if json:
-        reporter.result(asdict(moved))
-    else:
-        print(f"deployment {moved.deployment} is live, in the place of {moved.before}", flush=True)

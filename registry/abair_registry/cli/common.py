@@ -1,4 +1,4 @@
-"""What the commands share: options, the opened registry, tables for people."""
+"""What the commands share: options, the open registry, tables for people."""
 
 from __future__ import annotations
 
@@ -12,34 +12,38 @@ import typer
 from abair.cli.console import Reporter
 
 if TYPE_CHECKING:
-    from abair_registry.db.queries import Actor
+    from abair_registry.db.audit import Actor
     from abair_registry.registry import Registry
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
-ActorOption = Annotated[str | None, typer.Option(help="Who does it, for the audit.  [default: the login name]")]
-Reason = Annotated[str, typer.Option(help="Why, for the audit.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line on stdout, for programs.")]
+ActorOption = Annotated[str | None, typer.Option(help="Name to record in the audit trail.  [default: the login name]")]
+Reason = Annotated[str, typer.Option(help="Why you do it; recorded in the audit trail and shown by `history`.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do not ask for confirmation; needed where no terminal is attached.")
+]
 
 
 def _names(incomplete: str) -> list[str]:
-    """For shells: what is recorded or installed."""
+    """Complete a plugin's name for shells."""
     from abair_registry.plugins import installed
 
     return sorted({point.name for point in installed.installed_plugins() if point.name.startswith(incomplete)})
 
 
-Name = Annotated[str, typer.Argument(help="Of a plugin, or of its distribution.", autocompletion=_names)]
+Name = Annotated[
+    str, typer.Argument(help="Name of a plugin (noise) or of its distribution (abair-noise).", autocompletion=_names)
+]
 
 
 def acting_user(actor: str | None, reason: str) -> Actor:
-    """Who does it, for the audit."""
-    from abair_registry.db.queries import Actor, this_user
+    """Return the actor for the audit trail; without a name, the login name."""
+    from abair_registry.db.audit import Actor, this_user
 
     return Actor(actor or this_user(), reason)
 
 
 def ask(question: str, *, yes: bool) -> None:
-    """Go on only after a yes; where nobody can be asked, `--yes` must have said so."""
+    """Ask for confirmation; without a terminal, `--yes` must have given it."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -50,36 +54,39 @@ def ask(question: str, *, yes: bool) -> None:
 
 @contextmanager
 def database() -> Iterator[Any]:
-    """The database alone, whatever its schema."""
+    """Yield the database alone, whatever its schema is."""
     from abair_registry.db.engine import Database
     from abair_registry.settings import Settings
 
     connected = Database(Settings())
     try:
-        with connected.telling():
+        with connected.translate_errors():
             yield connected
     finally:
         connected.close()
 
 
 @contextmanager
-def registry_for(reporter: Reporter, *, settle: bool = True) -> Iterator[Registry]:
-    """The registry; a stale file that serves is written first, and if it cannot be, the command still goes on."""
+def registry_for(reporter: Reporter, *, sync: bool = True) -> Iterator[Registry]:
+    """Yield the open registry; write a stale live file first, and only warn if that fails."""
     from abair.errors import RegistryError
     from abair_registry.registry import live_file_is_stale, open_registry, sync_live_file
     from abair_registry.settings import Settings
 
-    with open_registry(Settings()) as it:
-        if settle and live_file_is_stale(it):
+    with open_registry(Settings()) as registry:
+        if sync and live_file_is_stale(registry):
             try:
-                sync_live_file(it)
+                sync_live_file(registry)
             except RegistryError as error:
-                reporter.say(f"warning: {error}")
-        yield it
+                reporter.log(f"warning: {error}")
+        yield registry
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, result: bool = True) -> None:
-    """A table for people: rich's where it is seen, plain columns where it is piped; on stderr if it is no `result`."""
+    """Print a table: rich's on a terminal, plain columns in a pipe.
+
+    It goes to stderr if it is no `result`.
+    """
     stream = sys.stdout if result else sys.stderr
     if not stream.isatty():
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]

@@ -1,4 +1,4 @@
-"""The group `abair-registry db`: the database's schema."""
+"""The commands `abair-registry db`: the database's schema."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from abair.cli.console import reporting
 from abair.cli.options import PLAIN
 from abair_registry.cli.common import Yes, ask, database
 
-app = typer.Typer(help="The database's schema.", **PLAIN)
+app = typer.Typer(
+    help="Inspect and change the database's schema: after an update of ABAIR, or before going back to an older one.",
+    **PLAIN,
+)
 
 
 @app.command()
-def upgrade(revision: Annotated[str, typer.Argument(help="As `db current` names it.")] = "head") -> None:
-    """Bring the schema up to this program's revision; a SQLite file is backed up first.
+def upgrade(
+    revision: Annotated[str, typer.Argument(help="Revision to upgrade to; head is this program's.")] = "head",
+) -> None:
+    """Upgrade the schema to this program's revision; a SQLite file is backed up first.
+
+    Other commands ask for it when the database was made by an older ABAIR.
 
     Example: abair-registry db upgrade
     """
@@ -24,9 +31,11 @@ def upgrade(revision: Annotated[str, typer.Argument(help="As `db current` names 
 
 @app.command()
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="As `db current` names it; base: no tables.")], yes: Yes = False
+    revision: Annotated[str, typer.Argument(help="Revision to go back to; base removes all tables.")], yes: Yes = False
 ) -> None:
-    """Take the schema back to an older revision; a SQLite file is backed up first.
+    """Downgrade the schema to an older revision; a SQLite file is backed up first.
+
+    Use it before you install an older ABAIR. What newer tables and columns hold is lost.
 
     Example: abair-registry db downgrade 0001 --yes
     """
@@ -36,7 +45,7 @@ def downgrade(
 
 @app.command()
 def current() -> None:
-    """Say the schema's revision, and this program's.
+    """Print the schema's revision, and the one that this program expects.
 
     Example: abair-registry db current
     """
@@ -49,7 +58,9 @@ def current() -> None:
 
 @app.command()
 def check() -> None:
-    """Compare the tables with this program's.
+    """Compare the database's tables with those that this program expects.
+
+    Exit code 1 means that they differ.
 
     Example: abair-registry db check
     """
@@ -67,5 +78,5 @@ def _migrate(revision: str, *, up: bool) -> None:
 
         backup = (migrate.upgrade if up else migrate.downgrade)(found.engine, revision)
         if backup is not None:
-            reporter.say(f"the database was backed up to {backup}")
+            reporter.log(f"the database was backed up to {backup}")
         print(f"the schema's revision is {migrate.current(found.engine) or 'none'}", flush=True)

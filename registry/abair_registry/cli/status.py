@@ -1,4 +1,4 @@
-"""Commands that look: list, show, history, verify, doctor; and push and pull, which copy what is live."""
+"""Commands that inspect, repair and copy: list, show, history, verify, doctor, push, pull."""
 
 from __future__ import annotations
 
@@ -13,17 +13,26 @@ from abair_registry.cli.common import Json, Name, registry_for, table
 
 app = typer.Typer()
 
+SOURCE_HELP = (
+    "Folder to fetch from, as file:///path, s3://bucket/path, gs://bucket/path or any other URL that fsspec knows.  "
+    "[default: ABAIR_SHARED_URL]"
+)
+TARGET_HELP = SOURCE_HELP.replace("fetch from", "store in")
+
 
 @app.command("list")
 def list_plugins(json: Json = False) -> None:
-    """All plugins that are recorded or installed; none of them is imported.
+    """List all plugins: what is installed, what is live, and what needs attention.
+
+    No plugin is imported. The state `available` means installed and never added; `live` means that
+    restoring uses the plugin's adapters.
 
     Example: abair-registry list --json
     """
     with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
-        from abair_registry.maintenance import integrity
+        from abair_registry.maintenance import status
 
-        rows = integrity.plugin_rows(registry)
+        rows = status.plugin_statuses(registry)
         if json:
             for row in rows:
                 reporter.result(asdict(row))
@@ -46,19 +55,19 @@ def list_plugins(json: Json = False) -> None:
 
 @app.command()
 def show(name: Name, json: Json = False) -> None:
-    """One plugin: its releases, its adapters, and what was done to it.
+    """Show one plugin: its releases with their adapters, its card, and what was done to it by whom.
 
     Example: abair-registry show noise
     """
     with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
-        from abair_registry.maintenance import integrity
+        from abair_registry.maintenance import status
 
-        told = integrity.plugin_story(registry, name)
+        shown = status.describe_plugin(registry, name)
         if json:
-            reporter.result(told)
+            reporter.result(shown)
             return
-        releases, events = told.pop("releases"), told.pop("events")
-        for key, value in told.items():
+        releases, events = shown.pop("releases"), shown.pop("events")
+        for key, value in shown.items():
             print(f"{key:<18}{'-' if value is None else value}")
         table(
             ("version", "degradation", "backbone", "rank", "parameters", "SHA-256"),
@@ -76,14 +85,16 @@ def show(name: Name, json: Json = False) -> None:
 
 @app.command()
 def history(json: Json = False) -> None:
-    """All deployments, newest first: when, by whom, why, with which labels.
+    """List all deployments, newest first: when, by whom and why each was made, and its labels.
+
+    Use it to find the number of a deployment for `rollback --to` or `promote`.
 
     Example: abair-registry history --json
     """
     with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
-        from abair_registry.maintenance import integrity
+        from abair_registry.maintenance import status
 
-        rows = integrity.history_rows(registry)
+        rows = status.deployment_history(registry)
         if json:
             for row in rows:
                 reporter.result(row)
@@ -106,7 +117,9 @@ def history(json: Json = False) -> None:
 
 @app.command()
 def verify(json: Json = False) -> None:
-    """Hash again every file of what is live; say what changed.
+    """Check every file of the live deployment against its recorded SHA-256; changes nothing.
+
+    Exit code 1 means that a file is missing or was changed; `doctor` repairs what it can.
 
     Example: abair-registry verify
     """
@@ -125,7 +138,10 @@ def verify(json: Json = False) -> None:
 
 @app.command()
 def doctor(json: Json = False) -> None:
-    """Look for what is wrong, and mend what can be mended.
+    """Find and repair killed operations, changed files, a stale deployment.json, and MLflow.
+
+    Use it after a crash, or when another command names it. Exit code 1 means that a problem is
+    left.
 
     Example: abair-registry doctor
     """
@@ -137,45 +153,47 @@ def doctor(json: Json = False) -> None:
         from abair_registry.tracking import sync
         from abair_registry.tracking.mlflow_client import Runs
 
-        mended = [f"operation {left.id}, {left.kind} {left.subject}: ended, its process is gone"
+        repaired = [f"operation {left.id}, {left.kind} {left.subject}: ended, its process is gone"
                   for left in lock.recover(registry.database)]  # fmt: skip
-        mended += integrity.mend(registry)
+        repaired += integrity.repair(registry)
         with suppress(RegistryError):  # a file is missing or cannot be written, which is told next
             if sync_live_file(registry):
-                mended.append("deployment.json: written anew")
+                repaired.append("deployment.json: written anew")
         _, problems = integrity.verify(registry)
         runs = Runs(registry.settings)
         try:
-            mended += sync.agree(registry, runs) if runs.used else []
+            repaired += sync.reconcile(registry, runs) if runs.has_store else []
         except RegistryError as error:
             problems.append(str(error))
         notes = integrity.installed_changes(registry)
         for problem in problems:
             reporter.fail(RegistryError(problem))
         if json:
-            reporter.result({"mended": mended, "problems": problems, "notes": notes})
+            reporter.result({"mended": repaired, "problems": problems, "notes": notes})
             return
-        for line in (*(f"mended: {text}" for text in mended), *(f"note: {text}" for text in notes)):
+        for line in (*(f"mended: {text}" for text in repaired), *(f"note: {text}" for text in notes)):
             print(line, flush=True)
         if not problems:
-            print("nothing is wrong" if not mended else "nothing else is wrong", flush=True)
+            print("nothing is wrong" if not repaired else "nothing else is wrong", flush=True)
 
 
 @app.command()
 def pull(
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="URL", help="A shared folder, as file:///...  [default: ABAIR_SHARED_URL]"),
+        typer.Option("--from", metavar="URL", help=SOURCE_HELP),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Bring the live deployment of a shared registry home: its blobs and its file.
+    """Fetch the live deployment of a registry that several hosts share.
 
-    The blobs come from the shared folder, or where none is named from the MLflow server (MLFLOW_TRACKING_URI).
+    Afterwards this host restores with it.     Missing blobs come from the shared folder, or without
+    one from the MLflow server (MLFLOW_TRACKING_URI). Each is verified by its SHA-256 before
+    deployment.json is written.
 
     Example: abair-registry pull --from file:///shared/abair
     """
-    with reporting(json_lines=json) as reporter, registry_for(reporter, settle=False) as registry:
+    with reporting(json_lines=json) as reporter, registry_for(reporter, sync=False) as registry:
         from abair_registry.maintenance import remote
 
         count, number = remote.pull(registry, source)
@@ -189,11 +207,14 @@ def pull(
 def push(
     target: Annotated[
         str | None,
-        typer.Option("--to", metavar="URL", help="A shared folder, as file:///...  [default: ABAIR_SHARED_URL]"),
+        typer.Option("--to", metavar="URL", help=TARGET_HELP),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Put the live deployment's blobs where other hosts of the same registry can pull them.
+    """Store the live deployment's blobs in a shared folder.
+
+    Other hosts of the same registry can pull them there. Use it on the host that ran the operation.
+    Blobs that are there unchanged are not stored again.
 
     Example: abair-registry push --to file:///shared/abair
     """

@@ -1,11 +1,12 @@
-"""The connection to the database: SQLite below the home, or PostgreSQL by URL; writers one after the other."""
+"""The connection to the database, SQLite or PostgreSQL, with one writer at a time."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, NoSuchModuleError, OperationalError
@@ -17,15 +18,28 @@ from abair_registry.db.migrate import LOCK_KEY
 from abair_registry.settings import DATABASE, Settings
 
 BUSY_SECONDS: Final = 120
-"""How long a writer waits for another; operations hold a transaction for milliseconds."""
+"""Seconds that a writer waits for another; operations hold a transaction for milliseconds."""
 CONNECT_SECONDS: Final = 10
+READ_ONLY: Final = "25006"
+"""SQLSTATE of a write in a PostgreSQL database that is read-only.
+
+SQLite raises an `OperationalError` instead.
+"""
 
 
 class Database:
-    """Sessions that read or write. A writer has the database for itself from its first statement to its commit."""
+    """Sessions that read or write.
+
+    A writer holds the database from its first statement to its commit.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        """Raises RegistryError: the URL cannot be used, or the home cannot be made."""
+        """Connect to the database that the settings name, or to the one below the home.
+
+        Raises:
+            RegistryError: the URL cannot be used, or the home cannot be made.
+            MissingExtraError: the database's driver is not installed.
+        """
         self.url = _url(settings)
         try:
             self.engine = _engine(self.url)
@@ -37,38 +51,37 @@ class Database:
             ) from None
         self._writing = self.engine.execution_options(write=True)
 
-    @property
-    def shown(self) -> str:
-        """The URL for people, with its password hidden."""
-        return _hidden(self.url)
-
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session on one consistent state."""
-        with self.telling(), Session(self.engine) as session:
+        """Yield a session on one consistent state."""
+        with self.translate_errors(), Session(self.engine) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session that is committed at the end, or undone wholly by an exception."""
-        with self.telling(), Session(self._writing) as session, session.begin():
+        """Yield a session that is committed at the end, or rolled back by an exception."""
+        with self.translate_errors(), Session(self._writing) as session, session.begin():
             yield session
 
     @contextmanager
-    def telling(self) -> Iterator[None]:
-        """What the database's driver says as one line of ours."""
+    def translate_errors(self) -> Iterator[None]:
+        """Turn errors of the database's driver into one line of ours.
+
+        Raises:
+            RegistryError: the database cannot be reached, read or written.
+        """
         try:
             yield
         except OperationalError as error:
             raise _unusable(self.url, error_text(error.orig or error)) from None
         except DBAPIError as error:
-            # a file that is no database, a text too long for its column, a database that may not be written
-            if type(error) in (DatabaseError, DataError) or "readonly" in str(error).lower().replace("-", ""):
+            # a file that is no database, a text too long for its column, a read-only database
+            if type(error) in {DatabaseError, DataError} or getattr(error.orig, "sqlstate", None) == READ_ONLY:
                 raise _unusable(self.url, error_text(error.orig or error)) from None
             raise
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self.engine.dispose()
 
 
@@ -93,7 +106,7 @@ def _url(settings: Settings) -> URL:
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() not in {"sqlite", "postgresql"} or not url.database:
         raise RegistryError(
-            f"ABAIR_REGISTRY_URL: found {_hidden(url)}; expected "
+            f"ABAIR_REGISTRY_URL: found {_display_url(url)}; expected "
             "postgresql://USER@HOST/DATABASE or sqlite:////path/to/registry.db"
         )
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).parent.is_dir():
@@ -114,8 +127,8 @@ def _engine(url: URL) -> Engine:
     return engine
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # Python's own driver would begin transactions where it thinks fit: here the "begin" event does
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Python's driver would begin transactions by itself; here the "begin" event does
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}")
@@ -123,13 +136,13 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # a writer that began as a reader would fail, not wait, when another wrote meanwhile
+    # a writer that began as a reader would fail instead of waiting if another wrote meanwhile
     writes = connection.get_execution_options().get("write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _take_turn(connection: Connection) -> None:
-    """Writers on PostgreSQL take turns as on SQLite, so the same program is right on both."""
+    """Let writers on PostgreSQL take turns as on SQLite, so the same program is correct on both."""
     if connection.get_execution_options().get("write"):
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY + 1})
 
@@ -138,17 +151,17 @@ def _unusable(url: URL, reason: str) -> RegistryError:
     for secret in filter(None, [url.password, *(url.query[name] for name in _secrets(url))]):
         reason = reason.replace(str(secret), "***")
     return RegistryError(
-        f"registry {_hidden(url)}: cannot be used ({reason}); expected a database that "
+        f"registry {_display_url(url)}: cannot be used ({reason}); expected a database that "
         "can be reached and written; check ABAIR_REGISTRY_URL and ABAIR_HOME"
     )
 
 
 def _secrets(url: URL) -> list[str]:
-    """The names in a URL's query that hold a secret, as libpq takes them."""
+    """Return the names in a URL's query that hold a secret for libpq."""
     return [name for name in url.query if "password" in name.lower()]
 
 
-def _hidden(url: URL) -> str:
-    """The URL for people: no password, wherever it stands."""
+def _display_url(url: URL) -> str:
+    """Return the URL without its passwords, for people."""
     shown = url.update_query_dict(dict.fromkeys(_secrets(url), "***")) if _secrets(url) else url
     return shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")

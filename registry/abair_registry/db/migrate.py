@@ -1,4 +1,7 @@
-"""The schema's revision: checked at every start, changed on purpose. The only caller of Alembic, a slow import."""
+"""The schema's revision: checked at every start, changed on request.
+
+The only caller of Alembic, a slow import.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, inspect, text
@@ -20,25 +23,25 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 LOCK_KEY: Final = 0x4142414952
-"""Of PostgreSQL's advisory lock; ABAIR in ASCII."""
+"""Key of PostgreSQL's advisory lock: ABAIR in ASCII."""
 LOCK_SECONDS: Final = 120
 
 
 def current(engine: Engine) -> str | None:
-    """The schema's revision; None for a database without our tables."""
+    """Return the schema's revision, or None for a database without our tables."""
     with engine.connect() as connection:
         return _revision(connection)
 
 
 def ensure(engine: Engine) -> None:
-    """Create the schema in an empty database; two processes at once both succeed.
+    """Create the schema in an empty database; of two processes at once, both succeed.
 
     Raises:
         RegistryError: the schema is older or newer than this program.
     """
     found = current(engine)
     if found is None:
-        with _alone(engine):
+        with _lock(engine):
             found = current(engine)
             if found is None:
                 _migrate(engine, HEAD, up=True)
@@ -48,10 +51,10 @@ def ensure(engine: Engine) -> None:
 
 
 def check(engine: Engine) -> None:
-    """Compare the schema's revision, and then the tables themselves, with this program's.
+    """Compare the schema's revision and the tables with this program's.
 
     Raises:
-        RegistryError: they differ; names the first differences.
+        RegistryError: they differ; the text names the first three differences.
     """
     found = current(engine)
     if found != HEAD:
@@ -63,7 +66,7 @@ def check(engine: Engine) -> None:
 
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
-        differences = [_told(d) for d in compare_metadata(context, Base.metadata) if not _foreign(d)]
+        differences = [_describe(d) for d in compare_metadata(context, Base.metadata) if not _foreign(d)]
     if differences:
         raise RegistryError(
             f"registry's tables: found {len(differences)} differences from revision {HEAD} "
@@ -72,23 +75,25 @@ def check(engine: Engine) -> None:
 
 
 def upgrade(engine: Engine, revision: str = "head") -> Path | None:
-    """Bring the schema to `revision`, in one transaction; returns the backup of a SQLite file that held a schema.
+    """Upgrade the schema to `revision` in one transaction.
+
+    Returns the backup of a SQLite file that held a schema.
 
     Raises:
         RegistryError: no such revision, or the backup cannot be written.
     """
-    with _alone(engine):
+    with _lock(engine):
         return _migrate(engine, revision, up=True)
 
 
 def downgrade(engine: Engine, revision: str) -> Path | None:
-    """Take the schema back to `revision` (`base`: no tables); as `upgrade`."""
-    with _alone(engine):
+    """Downgrade the schema to `revision` (`base`: no tables); otherwise as `upgrade`."""
+    with _lock(engine):
         return _migrate(engine, revision, up=False)
 
 
 def known_revisions() -> list[str]:
-    """All revisions, oldest first."""
+    """Return all revisions, oldest first."""
     from alembic.script import ScriptDirectory
 
     return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
@@ -149,12 +154,12 @@ def _config() -> Config:
 
 
 @contextmanager
-def _alone(engine: Engine) -> Iterator[None]:
-    """Nobody else creates or changes the schema of this database meanwhile."""
+def _lock(engine: Engine) -> Iterator[None]:
+    """Keep other processes from creating or changing the schema of this database."""
     if engine.dialect.name == "sqlite":
         with FileLock(f"{engine.url.database}.lock", timeout=LOCK_SECONDS):
-            # told to the file once; asking for it again while others write could find it locked
-            raw = engine.raw_connection()  # no transaction, which the change could not be made in
+            # a setting of the file, made once: to repeat it while others write could find it locked
+            raw = engine.raw_connection()  # WAL cannot be switched on within a transaction
             try:
                 raw.cursor().execute("PRAGMA journal_mode=WAL")
             finally:
@@ -170,7 +175,7 @@ def _alone(engine: Engine) -> Iterator[None]:
 
 
 def _back_up(engine: Engine, revision: str) -> Path | None:
-    """Copy a SQLite database with what is still in its journal."""
+    """Copy a SQLite database, including what is still in its journal."""
     if engine.dialect.name != "sqlite" or not engine.url.database:
         return None
     source = Path(engine.url.database)
@@ -191,8 +196,8 @@ def _back_up(engine: Engine, revision: str) -> Path | None:
     return target
 
 
-def _foreign(difference: Any) -> bool:
-    """Whether a difference is a table of somebody else, or our own version table."""
+def _foreign(difference: object) -> bool:
+    """Return whether a difference is another program's table, or our own version table."""
     if not isinstance(difference, tuple) or difference[0] not in {"remove_table", "remove_index"}:
         return False
     from abair_registry.db.models import Base
@@ -202,6 +207,6 @@ def _foreign(difference: Any) -> bool:
     return table.name not in Base.metadata.tables
 
 
-def _told(difference: Any) -> str:
+def _describe(difference: tuple[object, ...] | list[tuple[object, ...]]) -> str:
     first = difference[0] if isinstance(difference, list) else difference
     return " ".join(str(getattr(part, "name", part)) for part in first if part is not None)

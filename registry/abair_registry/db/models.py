@@ -1,8 +1,8 @@
-"""The registry's tables, one `MetaData` with a naming convention; wrong states cannot be stored.
+"""The registry's tables. Constraints keep invalid states out.
 
-What is told once is never changed: rows of `release`, `adapter`, `replay`, `estimator`, `deployment`, `member` and
-`event` are only ever added (triggers in the migrations hold that), and the one row of `live` points at the deployment
-that serves.
+Rows of `release`, `adapter`, `replay`, `estimator`, `deployment`, `member` and `event` are only
+ever added; triggers in the migrations hold that. The only row of `live` points at the live
+deployment.
 """
 
 from __future__ import annotations
@@ -32,32 +32,35 @@ APPEND_ONLY: Final = ("release", "adapter", "replay", "estimator", "deployment",
 
 
 PUBLISHED: Final = "published"
-"""The step that is recorded in the transaction that makes a deployment live: from there on, an operation is done."""
+"""The step recorded in the transaction that makes a deployment live.
+
+From then on the operation is done.
+"""
 CONCLUSION: Final = "conclusion"
-"""Where that transaction keeps what the operation's run shall say."""
+"""The key in `OperationRow.detail` of what the operation's MLflow run says at its end."""
 
 
 class Moment(TypeDecorator[datetime]):
-    """A moment in UTC; SQLite forgets time zones, so they are taken off and put on here."""
+    """A moment in UTC. SQLite forgets time zones, so this type removes and restores them."""
 
     impl = DateTime
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To UTC without a zone. Raises ValueError for a moment without one."""
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Convert a moment to UTC without a zone. Raises ValueError for one that has no zone."""
         if value is None:
             return None
         if value.tzinfo is None:
             raise ValueError(f"found the moment {value} without a time zone; expected one with")
         return value.astimezone(UTC).replace(tzinfo=None)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """With its zone again."""
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Restore the zone."""
         return None if value is None else value.replace(tzinfo=UTC)
 
 
 def now() -> datetime:
-    """This moment, in UTC."""
+    """Return the current moment in UTC."""
     return datetime.now(UTC)
 
 
@@ -66,7 +69,7 @@ def _one_of(column: str, values: tuple[str, ...]) -> str:
 
 
 class Base(DeclarativeBase):
-    """Of all tables."""
+    """Base class of all tables."""
 
     metadata = MetaData(
         naming_convention={
@@ -85,7 +88,7 @@ class Base(DeclarativeBase):
 
 
 class BackboneRow(Base):
-    """A frozen network, known by its fingerprint; its file is a blob."""
+    """A frozen network, identified by its fingerprint; its file is a blob."""
 
     __tablename__ = "backbone"
 
@@ -99,7 +102,10 @@ class BackboneRow(Base):
 
 
 class PluginRow(Base):
-    """What an administrator added by its entry point's name. Its state is a decision, not an observation."""
+    """A plugin that an administrator added, by its entry point's name.
+
+    Its state is a decision, not an observation.
+    """
 
     __tablename__ = "plugin"
 
@@ -118,7 +124,7 @@ class PluginRow(Base):
 
 
 class ReleaseRow(Base):
-    """One version of a plugin as it was when it was added: the hashes of its files and what it declares."""
+    """One version of a plugin as it was added: the hashes of its files and what it declares."""
 
     __tablename__ = "release"
 
@@ -136,7 +142,7 @@ class ReleaseRow(Base):
 
 
 class AdapterRow(Base):
-    """One degradation's adapter for one backbone; both of its files are blobs."""
+    """One degradation's adapter for one backbone; both files are blobs."""
 
     __tablename__ = "adapter"
 
@@ -161,7 +167,10 @@ class AdapterRow(Base):
 
 
 class ReplayRow(Base):
-    """What an adapter's label left behind for later estimators, a blob; without an adapter, what clean photos did."""
+    """Features and samples of an adapter's label for later estimators, a blob.
+
+    Without an adapter, of clean photos.
+    """
 
     __tablename__ = "replay"
 
@@ -175,7 +184,7 @@ class ReplayRow(Base):
 
 
 class EstimatorRow(Base):
-    """An estimator's weights, a blob, and the labels of its outputs in their order."""
+    """An estimator's weights, a blob, and the labels of its outputs in order."""
 
     __tablename__ = "estimator"
 
@@ -188,7 +197,7 @@ class EstimatorRow(Base):
 
 
 class DeploymentRow(Base):
-    """A numbered bundle: what served, or was proposed to."""
+    """A numbered bundle that was live, or was proposed."""
 
     __tablename__ = "deployment"
 
@@ -213,7 +222,7 @@ class DeploymentRow(Base):
 
 
 class MemberRow(Base):
-    """An adapter in a deployment, at its place in the order of the labels."""
+    """An adapter in a deployment, at its position in the order of the labels."""
 
     __tablename__ = "member"
 
@@ -232,7 +241,7 @@ class MemberRow(Base):
 
 
 class LiveRow(Base):
-    """The one row that says which deployment serves."""
+    """The only row that points at the live deployment."""
 
     __tablename__ = "live"
 
@@ -245,7 +254,7 @@ class LiveRow(Base):
 
 
 class OperationRow(Base):
-    """What is being done, or was: by whom, at which step, and when that began."""
+    """An operation, running or ended: by whom, at which step, and when it began."""
 
     __tablename__ = "operation"
 
@@ -268,19 +277,19 @@ class OperationRow(Base):
         CheckConstraint(_one_of("kind", OPERATION_KINDS), name="kind"),
         CheckConstraint(_one_of("state", OPERATION_STATES), name="state"),
         CheckConstraint("(state = 'running') = (finished IS NULL)", name="finished"),
-        # one at a time: this index holds at most one row
+        # one operation at a time: this index holds at most one row
         Index(
             "ix_operation_running",
             "state",
             unique=True,
             sqlite_where=text("state = 'running'"),
-            # PostgreSQL has the same condition, from the migration: said here, its dialect would cost `list` 0.1 s
+            # PostgreSQL's condition is in the migration: here it would cost `list` 0.1 s
         ),
     )
 
 
 class EventRow(Base):
-    """The audit: who did what to what, when and why."""
+    """The audit trail: who did what to what, when and why."""
 
     __tablename__ = "event"
 

@@ -1,9 +1,7 @@
-"""What is asked of the registry and told to it, in the words of the design."""
+"""Queries on the registry's tables, and changes to them within the caller's transaction."""
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +11,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from abair.errors import RegistryError
 from abair.labels import CLEAN
+from abair_registry.db.audit import Actor, record_event
 from abair_registry.db.models import (
     AdapterRow,
     BackboneRow,
@@ -29,24 +28,8 @@ from abair_registry.db.models import (
 
 
 @dataclass(frozen=True)
-class Actor:
-    """Who does something, and why: goes into the audit."""
-
-    name: str
-    reason: str = ""
-
-
-def this_user() -> str:
-    """The login name; `unknown` where the system has none."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
-
-
-@dataclass(frozen=True)
 class NewAdapter:
-    """An adapter whose files are blobs already."""
+    """An adapter to record, whose files are blobs already."""
 
     degradation: str
     title: str
@@ -59,7 +42,7 @@ class NewAdapter:
 
 @dataclass(frozen=True)
 class NewRelease:
-    """A plugin's version as it was found and probed."""
+    """A version of a plugin to record, as it was found and probed."""
 
     name: str
     distribution: str
@@ -70,8 +53,8 @@ class NewRelease:
     declared: dict[str, Any] = field(default_factory=dict)
 
 
-def backbone(session: Session, size: str, fingerprint: str, sha256: str) -> BackboneRow:
-    """The backbone of this fingerprint, recorded if it is new."""
+def ensure_backbone(session: Session, size: str, fingerprint: str, sha256: str) -> BackboneRow:
+    """Return the backbone with this fingerprint; record it if it is new."""
     found = session.scalar(select(BackboneRow).where(BackboneRow.fingerprint == fingerprint))
     if found is None:
         found = BackboneRow(size=size, fingerprint=fingerprint, sha256=sha256, created=now())
@@ -81,12 +64,12 @@ def backbone(session: Session, size: str, fingerprint: str, sha256: str) -> Back
 
 
 def backbone_size(session: Session, number: int) -> str:
-    """The name of a recorded backbone's size."""
+    """Return the size's name of a recorded backbone."""
     return session.get_one(BackboneRow, number).size
 
 
-def estimator(session: Session, sha256: str, labels: Sequence[str]) -> EstimatorRow:
-    """The estimator of this hash, recorded if it is new."""
+def ensure_estimator(session: Session, sha256: str, labels: Sequence[str]) -> EstimatorRow:
+    """Return the estimator with this hash; record it if it is new."""
     found = session.scalar(select(EstimatorRow).where(EstimatorRow.sha256 == sha256))
     if found is None:
         found = EstimatorRow(sha256=sha256, labels=list(labels), created=now())
@@ -102,20 +85,20 @@ def plugins(session: Session) -> list[PluginRow]:
 
 
 def plugin(session: Session, name: str) -> PluginRow | None:
-    """What was added under this name."""
+    """Return the plugin with this name, or None."""
     return session.scalar(select(PluginRow).where(PluginRow.name == name))
 
 
 def release_of(found: PluginRow, adapters: Sequence[AdapterRow]) -> ReleaseRow | None:
-    """The release that a plugin serves with among `adapters`, or else its newest."""
+    """Return the plugin's release that owns one of `adapters`, or else its newest."""
     serving = {adapter.release_id for adapter in adapters}
     live = [release for release in found.releases if release.id in serving]
     candidates = live or found.releases
     return candidates[-1] if candidates else None
 
 
-def taken(session: Session, besides: str) -> dict[str, str]:
-    """The degradations of all plugins but one that were added and not removed, with the distributions they are of."""
+def degradation_owners(session: Session, besides: str) -> dict[str, str]:
+    """Return each degradation's distribution, of all recorded plugins but `besides`."""
     deployment = live(session)
     serving = [member.adapter for member in deployment.members] if deployment else []
     names: dict[str, str] = {}
@@ -126,11 +109,12 @@ def taken(session: Session, besides: str) -> dict[str, str]:
     return names
 
 
-def record(session: Session, new: NewRelease, actor: Actor) -> ReleaseRow:
-    """A release as a candidate; one that is recorded already, with the same files, is returned as it is.
+def record_release(session: Session, new: NewRelease, actor: Actor) -> ReleaseRow:
+    """Record a release as a candidate; return the recorded one if it has the same files.
 
     Raises:
-        RegistryError: the version was recorded with other files, or the name belongs to another distribution.
+        RegistryError: the version was recorded with other files, or the name belongs to another
+            distribution.
     """
     found = plugin(session, new.name)
     if found is None:
@@ -173,7 +157,7 @@ def record(session: Session, new: NewRelease, actor: Actor) -> ReleaseRow:
 
 
 def live(session: Session) -> DeploymentRow | None:
-    """The deployment that serves, with everything a bundle names."""
+    """Return the live deployment with everything that its bundle names, or None."""
     loaded = selectinload(LiveRow.deployment)
     members = (
         loaded.selectinload(DeploymentRow.members).selectinload(MemberRow.adapter).selectinload(AdapterRow.release)
@@ -188,6 +172,12 @@ def live(session: Session) -> DeploymentRow | None:
     return None if row is None else row.deployment
 
 
+def live_number(session: Session) -> int | None:
+    """Return the number of the live deployment, or None."""
+    row = session.get(LiveRow, 1)
+    return row.deployment_number if row else None
+
+
 def propose(
     session: Session,
     adapters: Sequence[AdapterRow],
@@ -200,7 +190,7 @@ def propose(
     run_id: str | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> DeploymentRow:
-    """Number a new deployment, which does not serve yet: `adapters` in the order of the estimator's labels.
+    """Record a new deployment, not live yet; `adapters` are in the order of the estimator's labels.
 
     Raises:
         RegistryError: labels and adapters differ, or the adapters are for several backbones.
@@ -224,8 +214,8 @@ def propose(
         for position, adapter in enumerate(adapters)
     )
     session.flush()
-    told = {"labels": labels, **(detail or {})}
-    record_event(session, actor, action, subject, told, deployment=number, operation_id=operation_id)
+    detail = {"labels": labels, **(detail or {})}
+    record_event(session, actor, action, subject, detail, deployment=number, operation_id=operation_id)
     return deployment
 
 
@@ -239,9 +229,9 @@ def publish(
     operation_id: int | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make a recorded deployment the live one; the plugins' states follow."""
+    """Make a recorded deployment the live one and set the plugins' states accordingly."""
     row = session.get(LiveRow, 1)
-    before = row.deployment_number if row else None
+    previous = row.deployment_number if row else None
     if row is None:
         session.add(LiveRow(id=1, deployment_number=deployment.number, since=now()))
     else:
@@ -262,96 +252,68 @@ def publish(
             found.state, found.reason = "live", ""
         elif found.state == "live":
             found.state = "disabled"
-    told = {"labels": deployment.labels, "before": before, **(detail or {})}
-    record_event(session, actor, action, subject, told, deployment=deployment.number, operation_id=operation_id)
+    detail = {"labels": deployment.labels, "before": previous, **(detail or {})}
+    record_event(session, actor, action, subject, detail, deployment=deployment.number, operation_id=operation_id)
 
 
-def before(session: Session, number: int) -> int | None:
-    """The deployment that served until this one first went live."""
+def predecessor(session: Session, number: int) -> int | None:
+    """Return the number of the deployment that was live until this one first went live."""
     for event in session.scalars(select(EventRow).where(EventRow.deployment_number == number).order_by(EventRow.id)):
         if "before" in event.detail:
             return None if event.detail["before"] is None else int(event.detail["before"])
     return None
 
 
-def served(session: Session, number: int) -> bool:
-    """Whether a deployment is or ever was live."""
-    told = session.scalars(select(EventRow).where(EventRow.deployment_number == number))
-    return any("before" in event.detail for event in told)
+def was_live(session: Session, number: int) -> bool:
+    """Return whether a deployment is or ever was live."""
+    recorded = session.scalars(select(EventRow).where(EventRow.deployment_number == number))
+    return any("before" in event.detail for event in recorded)
 
 
 def challenger(session: Session) -> DeploymentRow | None:
-    """The newest deployment that waits for review: it was proposed to follow the live one, and never served."""
+    """Return the newest deployment that was proposed to follow the live one and was never live."""
     row = session.get(LiveRow, 1)
     newest = session.scalars(select(DeploymentRow).order_by(DeploymentRow.number.desc()).limit(50))
     for deployment in newest:
         if row is None or deployment.number <= row.deployment_number:
             return None
-        if not served(session, deployment.number) and champion_of(session, deployment) == row.deployment_number:
+        if not was_live(session, deployment.number) and champion_of(session, deployment) == row.deployment_number:
             return deployment
     return None
 
 
 def champion_of(session: Session, deployment: DeploymentRow) -> int | None:
-    """The deployment that was live when this one was made, which its gates compared it with."""
+    """Return the number of the live deployment that this one's gates compared it with."""
     query = select(EventRow).where(EventRow.deployment_number == deployment.number).order_by(EventRow.id).limit(1)
-    told = session.scalar(query)
-    found = told.detail.get("champion") if told else None
+    first = session.scalar(query)
+    found = first.detail.get("champion") if first else None
     return None if found is None else int(found)
 
 
-def keep_replay(session: Session, backbone_id: int, adapter_id: int | None, sha256: str) -> None:
-    """Record what an adapter's label (or, without an adapter, undamaged photos) left behind; the newest counts."""
-    if replays(session, backbone_id, [adapter_id]).get(adapter_id) != sha256:
+def record_replay(session: Session, backbone_id: int, adapter_id: int | None, sha256: str) -> None:
+    """Record the replay of an adapter's label, or without an adapter that of undamaged photos.
+
+    The newest counts.
+    """
+    if newest_replays(session, backbone_id, [adapter_id]).get(adapter_id) != sha256:
         session.add(ReplayRow(backbone_id=backbone_id, adapter_id=adapter_id, sha256=sha256, created=now()))
         session.flush()
 
 
-def replays(session: Session, backbone_id: int, adapters: Sequence[int | None]) -> dict[int | None, str]:
-    """The SHA-256 of each adapter's newest replay, and under None that of undamaged photos, if it is asked for."""
+def newest_replays(session: Session, backbone_id: int, adapters: Sequence[int | None]) -> dict[int | None, str]:
+    """Return the SHA-256 of the newest replay of each adapter id.
+
+    The key None stands for undamaged photos.
+    """
     rows = session.scalars(select(ReplayRow).where(ReplayRow.backbone_id == backbone_id).order_by(ReplayRow.id))
     return {row.adapter_id: row.sha256 for row in rows if row.adapter_id in adapters}
 
 
 def history(session: Session) -> list[tuple[DeploymentRow, bool]]:
-    """All deployments with whether each is live, newest first."""
+    """Return all deployments, newest first, each with whether it is live."""
     row = session.get(LiveRow, 1)
     pointed = row.deployment_number if row else None
     listed = session.scalars(
         select(DeploymentRow).options(selectinload(DeploymentRow.estimator)).order_by(DeploymentRow.number.desc())
     )
     return [(deployment, deployment.number == pointed) for deployment in listed]
-
-
-def record_event(
-    session: Session,
-    actor: Actor,
-    action: str,
-    subject: str,
-    detail: dict[str, Any] | None = None,
-    *,
-    deployment: int | None = None,
-    operation_id: int | None = None,
-) -> None:
-    """Add one event to the audit, in the transaction of what it tells of."""
-    session.add(
-        EventRow(
-            at=now(),
-            actor=actor.name,
-            action=action,
-            subject=subject,
-            reason=actor.reason,
-            detail=detail or {},
-            deployment_number=deployment,
-            operation_id=operation_id,
-        )
-    )
-    session.flush()
-
-
-def events(session: Session, subject: str | None = None, limit: int = 100) -> list[EventRow]:
-    """The newest events, of one subject or of all, oldest of them first."""
-    query = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
-    if subject is not None:
-        query = query.where(EventRow.subject == subject)
-    return list(session.scalars(query))[::-1]

@@ -1,4 +1,4 @@
-"""A deployment as plain values, and how another one differs from it: what operations work on without a session."""
+"""Deployments as plain values, which operations work on without a session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from abair_registry.db.models import AdapterRow, DeploymentRow
 
 @dataclass(frozen=True)
 class Member:
-    """An adapter that serves, or shall: its label, its two blobs, where it is from, and its label's replay, if kept."""
+    """An adapter of a deployment, with its origin, its two blobs and its label's replay, if any."""
 
     label: str
     adapter_id: int
@@ -29,9 +29,10 @@ class Member:
 
 @dataclass(frozen=True)
 class DeploymentSnapshot:
-    """What serves, or shall: backbone, adapters in the order of the labels, and the estimator that it begins with.
+    """A deployment, recorded or proposed; its members are in the order of the labels.
 
-    `number` is the deployment's, or the one's that it shall follow; `replay` is that of undamaged photos.
+    `number` is the deployment's, or for a proposal that of the deployment which it follows.
+    `replay` is that of undamaged photos.
     """
 
     number: int
@@ -44,7 +45,7 @@ class DeploymentSnapshot:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The parts' labels and, last, `clean`."""
+        """The members' labels and, last, `clean`."""
         return (*(member.label for member in self.members), CLEAN)
 
     @property
@@ -53,11 +54,14 @@ class DeploymentSnapshot:
         return tuple(dict.fromkeys(member.plugin for member in self.members))
 
     def without(self, plugin: str) -> DeploymentSnapshot:
-        """The same less a plugin's parts."""
+        """Return the snapshot without a plugin's members."""
         return replace(self, members=tuple(member for member in self.members if member.plugin != plugin))
 
     def with_members(self, plugin: str, members: Sequence[Member]) -> DeploymentSnapshot:
-        """The same with a plugin's parts: in the place of those of the same labels, or behind the others."""
+        """Return the snapshot with a plugin's members in the places of their labels.
+
+        New labels come last.
+        """
         given = {member.label: member for member in members}
         kept = [
             given.pop(member.label, member)
@@ -68,9 +72,9 @@ class DeploymentSnapshot:
 
 
 def take_snapshot(session: Session, deployment: DeploymentRow) -> DeploymentSnapshot:
-    """A recorded deployment as plain values."""
+    """Return a recorded deployment as plain values."""
     adapters = [member.adapter for member in deployment.members]
-    kept = queries.replays(session, deployment.backbone_id, [None, *(adapter.id for adapter in adapters)])
+    kept = queries.newest_replays(session, deployment.backbone_id, [None, *(adapter.id for adapter in adapters)])
     return DeploymentSnapshot(
         number=deployment.number,
         backbone_id=deployment.backbone_id,
@@ -83,7 +87,7 @@ def take_snapshot(session: Session, deployment: DeploymentRow) -> DeploymentSnap
 
 
 def members_of(adapters: Iterable[AdapterRow], kept: dict[int | None, str]) -> tuple[Member, ...]:
-    """Recorded adapters as parts; `kept` are the replays by the adapters' ids."""
+    """Return recorded adapters as members; `kept` are the replays by adapter id."""
     return tuple(
         Member(
             label=adapter.degradation,
@@ -100,10 +104,10 @@ def members_of(adapters: Iterable[AdapterRow], kept: dict[int | None, str]) -> t
 
 
 def live_snapshot(session: Session) -> DeploymentSnapshot:
-    """What serves.
+    """Return the live deployment as plain values.
 
     Raises:
-        RegistryError: nothing does.
+        RegistryError: nothing is live.
     """
     deployment = queries.live(session)
     if deployment is None:

@@ -1,4 +1,4 @@
-"""What follows a commit: the file that serves, MLflow's versions and aliases, the plugins' notices."""
+"""What follows a commit: the file that serves, MLflow's aliases, the plugins' notices."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from abair_registry.tracking.mlflow_client import Runs
 
 
 def follow(registry: Registry, runs: Runs, plugins: VerifiedPlugins | None, warn: Callable[[str], None]) -> None:
-    """After a commit: write the file that serves, tell MLflow, tell plugins. None of them can undo what is live."""
+    """Write the file that serves, bring MLflow up to date, and notify `plugins`, if any.
+
+    The commit stands whatever fails here: MLflow's and the plugins' failures are warnings.
+
+    Raises:
+        RegistryError: The file that serves cannot be written; the next command writes it.
+    """
     sync_live_file(registry)
     try:
-        sync.agree(registry, runs)
+        sync.reconcile(registry, runs)
     except (RegistryError, OSError) as error:
         warn(f"{error}; what is live is live; later run: abair-registry doctor")
-    if plugins is not None and publish.published(registry.settings.home) is not None:
-        for wrong in calls.send_notices(plugins, registry.settings.home):
-            warn(wrong)
+    if plugins is not None and publish.read_published(registry.settings.home) is not None:
+        for problem in calls.send_notices(plugins, registry.settings.home):
+            warn(problem)

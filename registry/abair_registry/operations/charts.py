@@ -1,4 +1,4 @@
-"""The figures of an operation's run, drawn to be shown in a meeting."""
+"""The figures of an operation's run, and of the continual-addition benchmark."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from abair.continual.compare import Contender, Evaluation, pixels
+from abair.continual.compare import Contender, Evaluation, to_picture
 from abair.labels import CLEAN
 from abair.metrics import psnr
 from abair.report import Group, Report, Way
+from abair_registry.operations.gates import PSNR_CAP
 
 _BARS: Final[tuple[tuple[Way, str, str], ...]] = (
     ("backbone", "bare backbone", "#c9ced6"),
@@ -20,18 +21,14 @@ _BARS: Final[tuple[tuple[Way, str, str], ...]] = (
     ("Oracle", "Oracle", "#e4a13c"),
 )
 _INK: Final = "#1c1e22"
-_CAP: Final = 50.0
-"""dB at which bars end: undamaged photos would dwarf all others."""
-MOST: Final = 18
-"""Kinds of damage in a figure; where there are more, the new ones and those that changed most are shown."""
+MOST_GROUPS: Final = 18
+"""Groups in a figure: the new ones first, then those that changed most."""
+SHEET_GROUPS: Final = 6
+"""Groups in the contact sheet."""
 
 
-ROWS: Final = 6
-"""Kinds of damage in the sheet of pictures."""
-
-
-def chosen(report: Report, most: int = MOST) -> list[Group]:
-    """The kinds of damage that figures show, in the report's order."""
+def select_groups(report: Report, most: int = MOST_GROUPS) -> list[Group]:
+    """Return the groups that a figure shows, in the report's order."""
 
     def rank(group: Group) -> tuple[bool, bool, float]:
         new = len(group.labels) == 1 and group.labels[0] in report.new
@@ -43,18 +40,18 @@ def chosen(report: Report, most: int = MOST) -> list[Group]:
 
 
 def bars(report: Report) -> Figure:
-    """PSNR of each kind of damage: bare backbone, champion, challenger, Oracle; new ones are marked."""
-    groups = chosen(report)
+    """Draw the PSNR of each group, restored in four ways; new labels are marked."""
+    groups = select_groups(report)
     figure = Figure(figsize=(max(7.0, 0.95 * len(groups) + 2), 4.6), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(_BARS)
     for place, (way, name, colour) in enumerate(_BARS):
-        shown = [(i, min(_CAP, g.mean(way))) for i, g in enumerate(groups) if way in g.psnr]
+        shown = [(i, min(PSNR_CAP, g.mean(way))) for i, g in enumerate(groups) if way in g.psnr]
         axes.bar([i + (place - 1.5) * width for i, _ in shown], [v for _, v in shown], width, label=name, color=colour)
     for i, group in enumerate(groups):
         if "champion" in group.psnr:
             gain = group.mean("SW") - group.mean("champion")
-            top = min(_CAP, max(group.mean("SW"), group.mean("champion")))
+            top = min(PSNR_CAP, max(group.mean("SW"), group.mean("champion")))
             colour = "#117a4b" if gain > 0.05 else "#c43e48" if gain < -0.05 else "#787d85"
             axes.annotate(
                 f"{gain:+.2f}", (i, top), (0, 3), textcoords="offset points", ha="center", color=colour, size=8
@@ -63,7 +60,7 @@ def bars(report: Report) -> Figure:
     axes.set_xticks(range(len(groups)), names, rotation=30, ha="right")
     low = min(min(g.mean(way) for way, _, _ in _BARS if way in g.psnr) for g in groups)
     axes.set_ylim(max(0, low - 3), None)
-    axes.set_ylabel(f"PSNR in dB (bars end at {_CAP:g})")
+    axes.set_ylabel(f"PSNR in dB (bars end at {PSNR_CAP:g})")
     title = "Champion and challenger on the same held-out samples"
     if len(groups) < len(report.groups):
         title += f" ({len(groups)} of {len(report.groups)} kinds: what is new, and what changed most)"
@@ -74,8 +71,8 @@ def bars(report: Report) -> Figure:
 
 
 def confusion(report: Report) -> Figure:
-    """Which label the challenger finds likeliest (columns) for single degradations (rows), as shares."""
-    singles = [group for group in chosen(report) if len(group.labels) == 1]
+    """Draw the confusion matrix of single degradations: true labels (rows), likeliest (columns)."""
+    singles = [group for group in select_groups(report) if len(group.labels) == 1]
     labels = [group.name for group in singles]
     columns = [*labels, *sorted({top for group in singles for top in group.top} - set(labels))]
     shares = np.array([[group.top.count(label) / len(group.top) for label in columns] for group in singles])
@@ -97,14 +94,14 @@ def confusion(report: Report) -> Figure:
 
 
 def histograms(evaluation: Evaluation) -> Figure:
-    """How much weight the true label gets, for each single degradation: right and sure is a bar at 1."""
-    singles = [group for group in chosen(evaluation.report) if len(group.labels) == 1]
+    """Draw histograms of the true label's weight; an estimator that is right and sure is at 1."""
+    singles = [group for group in select_groups(evaluation.report) if len(group.labels) == 1]
     across = min(4, len(singles))
     down = -(-len(singles) // across)
     figure = Figure(figsize=(2.6 * across, 2.0 * down + 0.5), layout="constrained")
     all_axes: Any = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
     for axes, group in zip(all_axes, singles, strict=False):
-        weights = [said[group.labels[0]] for said in evaluation.weights[group.name]]
+        weights = [one[group.labels[0]] for one in evaluation.weights[group.name]]
         axes.hist(weights, bins=10, range=(0, 1), color="#2e6eb4")
         axes.set_title(group.name, size=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
@@ -117,24 +114,24 @@ def histograms(evaluation: Evaluation) -> Figure:
 
 
 def sheet(evaluation: Evaluation, contender: Contender, new: Sequence[str]) -> Figure:
-    """Held-out samples before and after: three of each new label, one of each other kind that changed most."""
+    """Draw samples before and after: three of each new label, one of groups that changed most."""
     rows = []
-    for place, group in enumerate(chosen(evaluation.report, ROWS)):
+    for place, group in enumerate(select_groups(evaluation.report, SHEET_GROUPS)):
         samples, weights = evaluation.samples[group.name], evaluation.weights[group.name]
         count = 3 if len(group.labels) == 1 and group.labels[0] in new else 1
-        # kinds of damage share their scenes: each row shall show another one
+        # groups share their scenes: each row is to show another one
         for turn in range(place, place + count):
             rows.append((group.name, samples[turn % len(samples)], weights[turn % len(samples)]))
     columns = ("damaged", "bare backbone", "restored", "Oracle", "undamaged")
     figure = Figure(figsize=(1.75 * len(columns) + 1.2, 1.75 * len(rows) + 0.4), layout="constrained")
     grid: Any = figure.subplots(len(rows), len(columns), squeeze=False)
-    for axes_row, (name, sample, said) in zip(grid, rows, strict=True):
-        clean = pixels(sample.clean)
+    for axes_row, (name, sample, blend) in zip(grid, rows, strict=True):
+        clean = to_picture(sample.clean)
         oracle = {label: 1 / len(sample.labels) for label in sample.labels}
         pictures = [
-            pixels(sample.degraded),
+            to_picture(sample.degraded),
             contender.restore(sample, {}),
-            contender.restore(sample, said),
+            contender.restore(sample, blend),
             contender.restore(sample, oracle),
             clean,
         ]
@@ -145,15 +142,18 @@ def sheet(evaluation: Evaluation, contender: Contender, new: Sequence[str]) -> F
             axes.spines[:].set_visible(False)
             if picture is not clean:
                 axes.set_xlabel(f"{psnr(picture, clean):.1f} dB", size=8, labelpad=1)
-        top = max(said, key=said.__getitem__)
-        axes_row[0].set_ylabel(f"{name}\n{top} {said[top]:.2f}", size=8)
+        top = max(blend, key=blend.__getitem__)
+        axes_row[0].set_ylabel(f"{name}\n{top} {blend[top]:.2f}", size=8)
     for axes, title in zip(grid[0], columns, strict=True):
         axes.set_title(title, size=9)
     return figure
 
 
-def over_stages(stages: Sequence[str], lines: Mapping[str, Sequence[float | None]]) -> Figure:
-    """PSNR less that of the first stage, a line a test set: what is old shall stay at zero, what is new shall rise."""
+def psnr_by_stage(stages: Sequence[str], lines: Mapping[str, Sequence[float | None]]) -> Figure:
+    """Draw the change of PSNR in dB since the first stage, a line a test set.
+
+    Old degradations should stay at zero, new ones should rise.
+    """
     figure = Figure(figsize=(8.4, 4.8), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="#c9ced6", linewidth=1)

@@ -1,15 +1,19 @@
-"""What a candidate must hold before it goes live: a report in, verdicts out; pure functions.
+"""Gates: what a challenger must fulfil before it goes live, as pure functions of a report.
 
-A degradation that is live must not lose, nor may a new one be restored worse than before it came, alone or over damage
-that is live. Because a few samples scatter, a loss counts only where it is above the threshold on the mean and the
-paired bootstrap interval lies wholly above zero: the same samples went through both. The interval is so wide that of
-all groups together one in twenty reports would be refused by chance (Bonferroni). A mean of `CERTAIN` times the
-threshold is a loss whatever the interval says: a few samples that are ruined are no scatter.
+A live degradation must not lose, and a new one must not be restored worse than before it had a
+label, alone or over damage that is live. A few samples scatter, so a mean loss above the threshold
+counts only if its paired bootstrap interval lies wholly above zero; the pairs are the same samples
+restored by champion and challenger. The interval is corrected for the number of comparisons
+(Bonferroni): all groups together refuse one report in twenty by chance. A mean loss of
+`CERTAIN_FACTOR` times the threshold counts whatever the interval: a few ruined samples are no
+scatter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 import numpy as np
@@ -18,94 +22,143 @@ from abair.labels import CLEAN
 from abair.report import Group, Report, Verdict
 from abair_registry.settings import Thresholds
 
-GAIN: Final = "gain of the adapter"
-"""How the gate is called that no estimator can mend."""
 RESAMPLES: Final = 10_000
 CONFIDENCE: Final = 0.95
-CERTAIN: Final = 5.0
-UNSEEN: Final = 50.0
-"""dB from which on nobody sees a difference, an error of less than one grey level; clean photos count up to it."""
+CERTAIN_FACTOR: Final = 5.0
+PSNR_CAP: Final = 50.0
+"""dB above which no difference is visible; clean photos are capped here."""
+REGISTRY: Final = "registry"
+"""The source of the platform's own gates; any other source is a plugin's name."""
 
 
-def evaluate_gates(report: Report, thresholds: Thresholds) -> list[Verdict]:
-    """All verdicts: on the new labels, on what was live, on mixtures, on undamaged photos."""
-    verdicts = []
+class GateKind(StrEnum):
+    """What a gate measures. Decisions read this, never texts, which plugins write, too."""
+
+    ADAPTER_GAIN = "adapter gain"
+    ORACLE_GAP = "gap to the Oracle"
+    RECALL = "recall"
+    LOSS = "loss"
+    CLEAN = "clean photos"
+    CLEAN_LOSS = "loss on clean photos"
+    PLUGIN = "a plugin's own"
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """A verdict with what was measured and who judged: the registry, or the plugin of this name."""
+
+    verdict: Verdict
+    kind: GateKind
+    source: str = REGISTRY
+
+    @property
+    def name(self) -> str:
+        """The verdict's name, to be shown."""
+        return self.verdict.name
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate lets the challenger pass."""
+        return self.verdict.passed
+
+
+def evaluate_gates(report: Report, thresholds: Thresholds) -> list[GateResult]:
+    """Return the results of all gates, on new and live labels, mixtures, and clean photos."""
+    results = []
     for label in report.new:
-        verdicts += _new(report.group(label), thresholds)
+        results += _new_label_gates(report.group(label), thresholds)
     compared = [group for group in report.groups if "champion" in group.psnr]
     for group in compared:
         if CLEAN not in group.labels:
             over_another = len(group.labels) > 1 and not set(report.new).isdisjoint(group.labels)
-            most = thresholds.mixed_loss if over_another else thresholds.loss
-            verdicts.append(_no_loss(group, most, len(compared)))
-    verdicts += _untouched(report.group(CLEAN), thresholds, len(compared))
-    return verdicts
+            threshold = thresholds.mixed_loss if over_another else thresholds.loss
+            results.append(_loss_gate(group, threshold, len(compared)))
+    results += _clean_gates(report.group(CLEAN), thresholds, len(compared))
+    return results
 
 
-def loss_interval(champion: Sequence[float], challenger: Sequence[float], among: int = 1) -> tuple[float, float, float]:
-    """Mean loss in dB of the challenger on the same samples, and its bootstrap interval, one `among` so many."""
+def plugin_results(verdicts: Sequence[Verdict], plugin: str) -> list[GateResult]:
+    """Return a plugin's verdicts as results; whatever they are called, they are that plugin's."""
+    return [GateResult(verdict, GateKind.PLUGIN, plugin) for verdict in verdicts]
+
+
+def loss_interval(
+    champion: Sequence[float], challenger: Sequence[float], comparisons: int = 1
+) -> tuple[float, float, float]:
+    """Return the challenger's mean loss in dB on the same samples, and its bootstrap interval.
+
+    The interval's confidence is corrected for the number of comparisons.
+    """
     losses = np.asarray(champion) - np.asarray(challenger)
     drawn = np.random.default_rng(0).integers(0, len(losses), (RESAMPLES, len(losses)))
-    tail = (1 - CONFIDENCE) / 2 / among
+    tail = (1 - CONFIDENCE) / 2 / comparisons
     low, high = np.quantile(losses[drawn].mean(1), [tail, 1 - tail])
     return float(losses.mean()), float(low), float(high)
 
 
-def _new(group: Group, thresholds: Thresholds) -> list[Verdict]:
+def _new_label_gates(group: Group, thresholds: Thresholds) -> list[GateResult]:
     gain = group.mean("Oracle") - group.mean("backbone")
     gap = group.mean("Oracle") - group.mean("SW")
+    confused = "the estimator does not tell it from another label; make its samples more distinct, or --route full"
     return [
-        Verdict(
-            name=f"{group.name}: {GAIN}", passed=gain >= thresholds.gain, measured=gain,
-            threshold=thresholds.gain, unit="dB",
-            advice=f"train the adapter longer, or on samples like these: abair train adapter {group.name}",
+        GateResult(
+            Verdict(
+                name=f"{group.name}: gain of the adapter", passed=gain >= thresholds.gain, measured=gain,
+                threshold=thresholds.gain, unit="dB",
+                advice=f"train the adapter longer, or on samples like these: abair train adapter {group.name}",
+            ),
+            GateKind.ADAPTER_GAIN,
         ),
-        Verdict(
-            name=f"{group.name}: soft weights below Oracle", passed=gap <= thresholds.oracle_gap, measured=gap,
-            threshold=thresholds.oracle_gap, unit="dB",
-            advice="the estimator does not tell it from another label; make its samples more distinct, or --route full",
+        GateResult(
+            Verdict(
+                name=f"{group.name}: soft weights below Oracle", passed=gap <= thresholds.oracle_gap, measured=gap,
+                threshold=thresholds.oracle_gap, unit="dB", advice=confused,
+            ),
+            GateKind.ORACLE_GAP,
         ),
-        Verdict(
-            name=f"{group.name}: recall", passed=group.recall >= thresholds.recall, measured=group.recall,
-            threshold=thresholds.recall,
-            advice="the estimator does not tell it from another label; make its samples more distinct, or --route full",
+        GateResult(
+            Verdict(
+                name=f"{group.name}: recall", passed=group.recall >= thresholds.recall, measured=group.recall,
+                threshold=thresholds.recall, advice=confused,
+            ),
+            GateKind.RECALL,
         ),
     ]  # fmt: skip
 
 
-def _no_loss(group: Group, most: float, among: int) -> Verdict:
-    mean, low, high = loss_interval(group.psnr["champion"], group.psnr["SW"], among)
-    return Verdict(
-        name=f"{group.name}: loss against the champion", passed=not _lost(mean, low, most), measured=mean,
-        threshold=most, unit="dB", detail=_detail(low, high, len(group.top)),
+def _loss_gate(group: Group, threshold: float, comparisons: int) -> GateResult:
+    mean, low, high = loss_interval(group.psnr["champion"], group.psnr["SW"], comparisons)
+    verdict = Verdict(
+        name=f"{group.name}: loss against the champion", passed=not _is_loss(mean, low, threshold), measured=mean,
+        threshold=threshold, unit="dB", detail=_interval_text(low, high, len(group.top)),
         advice="what is live would get worse; try --route full, or make the new samples more distinct",
     )  # fmt: skip
+    return GateResult(verdict, GateKind.LOSS)
 
 
-def _untouched(group: Group, thresholds: Thresholds, among: int) -> list[Verdict]:
+def _clean_gates(group: Group, thresholds: Thresholds, comparisons: int) -> list[GateResult]:
     mean = group.mean("SW")
-    verdicts = [
-        Verdict(
-            name="clean photos", passed=mean >= thresholds.clean, measured=mean, threshold=thresholds.clean, unit="dB",
-            advice="undamaged photos would be changed; the new samples may be too close to undamaged ones",
-        )
-    ]  # fmt: skip
+    advice = "undamaged photos would be changed; the new samples may be too close to undamaged ones"
+    absolute = Verdict(
+        name="clean photos", passed=mean >= thresholds.clean, measured=mean, threshold=thresholds.clean, unit="dB",
+        advice=advice,
+    )  # fmt: skip
+    results = [GateResult(absolute, GateKind.CLEAN)]
     if "champion" in group.psnr:
-        before, after = ([min(value, UNSEEN) for value in group.psnr[way]] for way in ("champion", "SW"))
-        loss, low, high = loss_interval(before, after, among)
-        verdicts.append(
-            Verdict(
-                name="clean photos: loss against the champion", passed=not _lost(loss, low, thresholds.clean_loss),
-                measured=loss, threshold=thresholds.clean_loss, unit="dB", detail=_detail(low, high, len(group.top)),
-                advice="undamaged photos would be changed; the new samples may be too close to undamaged ones",
-            )
+        before, after = ([min(value, PSNR_CAP) for value in group.psnr[way]] for way in ("champion", "SW"))
+        loss, low, high = loss_interval(before, after, comparisons)
+        relative = Verdict(
+            name="clean photos: loss against the champion", passed=not _is_loss(loss, low, thresholds.clean_loss),
+            measured=loss, threshold=thresholds.clean_loss, unit="dB",
+            detail=_interval_text(low, high, len(group.top)), advice=advice,
         )  # fmt: skip
-    return verdicts
+        results.append(GateResult(relative, GateKind.CLEAN_LOSS))
+    return results
 
 
-def _lost(mean: float, low: float, most: float) -> bool:
-    return mean > most and (low > 0 or mean > CERTAIN * most)
+def _is_loss(mean: float, low: float, threshold: float) -> bool:
+    return mean > threshold and (low > 0 or mean > CERTAIN_FACTOR * threshold)
 
 
-def _detail(low: float, high: float, count: int) -> str:
+def _interval_text(low: float, high: float, count: int) -> str:
     return f"{low:.2f} to {high:.2f}, n={count}"

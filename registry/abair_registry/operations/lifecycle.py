@@ -1,215 +1,262 @@
-"""What an administrator does to plugins: add, disable, enable, remove; retrain; resume what was interrupted."""
+"""Add, Enable, Disable, Remove, Retrain: the operations on plugins that make a challenger."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from typing_extensions import override
 
 from abair.errors import RegistryError
 from abair.text import near_misses
-from abair_registry.db import queries
+from abair_registry.db import audit, queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.models import AdapterRow, DeploymentRow, PluginRow
-from abair_registry.db.queries import Actor, NewAdapter, NewRelease
-from abair_registry.db.snapshot import DeploymentSnapshot, live_snapshot, members_of
-from abair_registry.operations import lock, pipeline, promotion
+from abair_registry.db.queries import NewAdapter, NewRelease
+from abair_registry.db.snapshot import DeploymentSnapshot, Member, live_snapshot, members_of
+from abair_registry.operations import lock
 from abair_registry.operations.lock import Work
-from abair_registry.operations.pipeline import OperationOptions, OperationResult, Proposal, remember
-from abair_registry.operations.progress import Steps, Terminal, quiet
-from abair_registry.operations.promotion import PointerMove
+from abair_registry.operations.pipeline import ChallengerOperation
+from abair_registry.operations.progress import Steps
+from abair_registry.operations.requests import OperationOptions, Proposal
 from abair_registry.plugins import admission, installed
 from abair_registry.plugins.admission import LIMITS, Limits
 from abair_registry.registry import Registry
-from abair_registry.settings import Thresholds
 
 
-def add(
-    registry: Registry,
-    name: str,
-    actor: Actor,
-    options: OperationOptions | None = None,
-    terminal: Terminal | None = None,
-    limits: Limits = LIMITS,
-) -> OperationResult:
-    """Find and probe an installed plugin, record it, train an estimator that knows it, and let it serve if gates pass.
+class Add(ChallengerOperation):
+    """Find and probe an installed plugin, record it, and train an estimator that knows its labels.
 
     Raises:
-        AdmissionError: it is not installed, or the probe refuses it; the registry stays as it was.
-        RegistryError: its version was recorded with other files, or MLflow or the database cannot be used.
-        TrainingError: its synthesiser failed.
+        AdmissionError: It is not installed, or the probe refuses it; the registry stays as it was.
+        RegistryError: Its version was recorded with other files, or MLflow or the database cannot
+            be used.
+        TrainingError: Its synthesiser failed.
     """
-    options, terminal = options or OperationOptions(), terminal or quiet()
-    candidate = installed.find(name)
-    if not options.wait:
-        lock.expect_nobody(registry.database)
 
-    def probed(steps: Steps) -> tuple[DeploymentSnapshot, admission.Probed]:
-        with registry.database.read() as session:
-            champion = live_snapshot(session)
-            taken = queries.taken(session, besides=candidate.name)
-        steps.begin(f"probe {candidate.name} {candidate.version}")
-        return champion, admission.probe(candidate, registry.blobs.path(champion.backbone_sha256), taken, limits)
+    kind: ClassVar[str] = "add"
+    samples_new_labels: ClassVar[bool] = True
 
-    # before the operation begins: one that is refused here leaves no trace
-    first = probed(terminal.steps)
+    def __init__(
+        self, subject: str, actor: Actor, options: OperationOptions | None = None, limits: Limits = LIMITS
+    ) -> None:
+        super().__init__(subject, actor, options)
+        self._limits = limits
 
-    def prepare(work: Work, steps: Steps) -> Proposal | None:
+    @override
+    def prepare(self, registry: Registry, steps: Steps) -> None:
+        """Find and probe the plugin.
+
+        Raises:
+            AdmissionError: It is not installed, or the probe refuses it.
+            RegistryError: Another operation is running, and this one was not asked to wait.
+        """
+        self._candidate = installed.find(self.subject)
+        self.subject = self._candidate.name
+        if not self.options.wait:
+            lock.expect_nobody(registry.database)
+        self._probe(registry, steps)
+
+    @override
+    def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal | None:
+        """Record the plugin's release and propose its adapters, unless they are live."""
         with registry.database.read() as session:
             champion = live_snapshot(session)
             size = queries.backbone_size(session, champion.backbone_id)
-            known = queries.plugin(session, candidate.name)
+            known = queries.plugin(session, self.subject)
             before = {"before": [known.state, known.reason]} if known else {}
         work.step("probe")
-        # another operation may have come in between
-        found = first[1] if first[0] == champion else probed(steps)[1]
+        if champion != self._champion:  # another operation ended after `prepare`
+            self._probe(registry, steps)
         work.step("record", **before)
-        new = _release(registry, candidate, found, champion.backbone_id, size)
+        release = self._release(registry, champion.backbone_id, size)
         with work.session() as (session, _):
-            release = queries.record(session, new, actor)
-            adapters = [a.id for a in release.adapters if a.backbone_id == champion.backbone_id]
-        if set(adapters) == {member.adapter_id for member in champion.members if member.plugin == candidate.name}:
-            return None  # it serves as it is
-        work.step("train")
-        remember(registry, champion, adapters, options, steps)
+            recorded = queries.record_release(session, release, self.actor)
+            adapters = [a for a in recorded.adapters if a.backbone_id == champion.backbone_id]
+            members = _with_replays(session, adapters, champion)
+        live = {member.adapter_id for member in champion.members if member.plugin == self.subject}
+        if live == {member.adapter_id for member in members}:
+            return None
+        deployment = champion.with_members(self.subject, members)
+        return Proposal(self.subject, deployment, tuple(member.label for member in members))
+
+    @override
+    def on_refusal(self, session: Session, reason: str) -> None:
+        """Mark the plugin as rejected; one that is live in an earlier version stays live."""
+        found = queries.plugin(session, self.subject)
+        if found is not None and self.subject not in self._champion.plugins:
+            found.state, found.reason = "rejected", reason
+
+    def _probe(self, registry: Registry, steps: Steps) -> None:
         with registry.database.read() as session:
-            members = _members(session, adapters, champion)
-        proposal = champion.with_members(candidate.name, members)
-        return Proposal(
-            candidate.name,
-            proposal,
-            fresh=tuple(member.label for member in members),
-            on_refusal=lambda session, reason: _reject(session, candidate.name, champion, reason),
-        )
+            self._champion = live_snapshot(session)
+            taken = queries.degradation_owners(session, besides=self.subject)
+        steps.begin(f"probe {self.subject} {self._candidate.version}")
+        backbone = registry.blobs.path(self._champion.backbone_sha256)
+        self._probed = admission.probe(self._candidate, backbone, taken, self._limits)
 
-    return pipeline.run(registry, "add", candidate.name, actor, options, prepare, terminal)
-
-
-def disable(
-    registry: Registry,
-    name: str,
-    actor: Actor,
-    options: OperationOptions | None = None,
-    terminal: Terminal | None = None,
-) -> OperationResult:
-    """Take a plugin out of what is served; it stays recorded.
-
-    Raises:
-        RegistryError: it was never added, is disabled already, or nothing would be left.
-    """
-    return _leave(registry, name, actor, "disable", "disabled", options or OperationOptions(), terminal or quiet())
-
-
-def remove(
-    registry: Registry,
-    name: str,
-    actor: Actor,
-    options: OperationOptions | None = None,
-    terminal: Terminal | None = None,
-) -> OperationResult:
-    """Take a plugin out of what is served and out of the list; its history stays, older deployments keep their blobs.
-
-    Raises:
-        RegistryError: it was never added, is removed already, or nothing would be left.
-    """
-    return _leave(registry, name, actor, "remove", "removed", options or OperationOptions(), terminal or quiet())
+    def _release(self, registry: Registry, backbone_id: int, size: str) -> NewRelease:
+        """Keep the probed adapters as blobs, and return the release."""
+        adapters = []
+        for degradation in self._probed.degradations:
+            for adapter in degradation.adapters:
+                if adapter.backbone == size:
+                    registry.blobs.add(adapter.config, adapter.config_sha256)
+                    registry.blobs.add(adapter.weights, adapter.weights_sha256)
+                    adapters.append(
+                        NewAdapter(
+                            degradation=degradation.name,
+                            title=degradation.title,
+                            backbone_id=backbone_id,
+                            rank=adapter.rank,
+                            parameters=adapter.parameters,
+                            config_sha256=adapter.config_sha256,
+                            weights_sha256=adapter.weights_sha256,
+                        )
+                    )
+        candidate = self._candidate
+        return NewRelease(
+            name=candidate.name, distribution=candidate.distribution, version=candidate.version,
+            module=candidate.module, adapters=adapters, files=candidate.files,
+            declared={
+                found.name: {"title": found.title, "synthesizer": found.synthesizer, "card": found.card}
+                for found in self._probed.degradations
+            },
+        )  # fmt: skip
 
 
-def enable(
-    registry: Registry,
-    name: str,
-    actor: Actor,
-    options: OperationOptions | None = None,
-    terminal: Terminal | None = None,
-) -> OperationResult:
-    """Serve a disabled plugin again, as it served last.
+class Enable(ChallengerOperation):
+    """Make a disabled plugin live again, with the adapters with which it was live last.
 
     Raises:
-        RegistryError: it is not disabled, or never served.
-        TrainingError: it left no samples behind that an estimator could be fitted to.
+        RegistryError: It is not disabled, or was never live.
+        TrainingError: It has no replay that an estimator could be fitted to.
     """
-    options, terminal = options or OperationOptions(), terminal or quiet()
 
-    def prepare(work: Work, steps: Steps) -> Proposal:
+    kind: ClassVar[str] = "enable"
+
+    @override
+    def prepare(self, registry: Registry, steps: Steps) -> None:
+        """Look the plugin up by its name or its distribution."""
         with registry.database.read() as session:
-            found = recorded(session, name)
+            self.subject = recorded(session, self.subject).name
+
+    @override
+    def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal:
+        """Propose the plugin's last adapters; an estimator that knew them all needs no training."""
+        with registry.database.read() as session:
+            found = recorded(session, self.subject)
             if found.state != "disabled":
                 raise RegistryError(
                     f"plugin {found.name}: found state {found.state}, expected disabled; "
                     f"see: abair-registry show {found.name}"
                 )
             champion = live_snapshot(session)
-            theirs = _last_of(session, found)
+            adapters = _last_live_adapters(session, found)
             owners = {member.label: member.plugin for member in champion.members if member.plugin != found.name}
-            if other := next((a.degradation for a in theirs if a.degradation in owners), None):
+            if other := next((a.degradation for a in adapters if a.degradation in owners), None):
                 raise RegistryError(
                     f"plugin {found.name}: its degradation {other} is served by plugin {owners[other]}; expected the "
                     f"name to be free; run: abair-registry disable {owners[other]}"
                 )
-            members = _members(session, [adapter.id for adapter in theirs], champion)
-            proposal = champion.with_members(found.name, members)
-            # an estimator that knew all of them together needs no training
-            knew = _knew(session, proposal)
-        begin = proposal if knew is None else knew
-        return Proposal(found.name, begin, fresh=() if knew else tuple(member.label for member in members))
-
-    with registry.database.read() as session:
-        subject = recorded(session, name).name
-    return pipeline.run(registry, "enable", subject, actor, options, prepare, terminal)
+            members = _with_replays(session, adapters, champion)
+            deployment = champion.with_members(found.name, members)
+            earlier = _with_earlier_estimator(session, deployment)
+        if earlier is not None:
+            return Proposal(self.subject, earlier)
+        return Proposal(self.subject, deployment, tuple(member.label for member in members))
 
 
-def retrain(
-    registry: Registry, actor: Actor, options: OperationOptions | None = None, terminal: Terminal | None = None
-) -> OperationResult:
-    """Train the whole estimator of what serves again, from samples of all its plugins.
+class Disable(ChallengerOperation):
+    """Take a plugin out of what is live; it stays recorded.
 
     Raises:
-        RegistryError: one of them is not installed.
+        RegistryError: It was never added, is disabled already, or nothing would stay live.
     """
-    options = options or OperationOptions(route="full")
 
-    def prepare(work: Work, steps: Steps) -> Proposal:
+    kind: ClassVar[str] = "disable"
+    state: ClassVar[str] = "disabled"
+    """The plugin's state afterwards."""
+
+    @override
+    def prepare(self, registry: Registry, steps: Steps) -> None:
+        """Look the plugin up by its name or its distribution."""
         with registry.database.read() as session:
-            return Proposal("estimator", live_snapshot(session))
+            self.subject = recorded(session, self.subject).name
 
-    return pipeline.run(registry, "retrain", "estimator", actor, options, prepare, terminal or quiet())
+    @override
+    def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal | None:
+        """Propose what is live without the plugin; if it is not live, only write its state."""
+        with registry.database.read() as session:
+            found = recorded(session, self.subject)
+            if found.state in {self.state, "removed"}:
+                raise RegistryError(
+                    f"plugin {found.name}: is {found.state} already; expected another state; see: abair-registry list"
+                )
+            champion = live_snapshot(session)
+        deployment = champion.without(self.subject)
+        if not deployment.members:
+            raise RegistryError(
+                f"plugin {self.subject}: is the last one live; expected another to stay; add or enable one first"
+            )
+        if deployment.members == champion.members:
+            with work.session() as (session, row):
+                self.on_publish(session)
+                audit.record_event(session, self.actor, self.kind, self.subject, operation_id=row.id)
+            return None
+        return Proposal(self.subject, deployment)
+
+    @override
+    def on_publish(self, session: Session) -> None:
+        """Write the plugin's state, and why it has it."""
+        plugin = recorded(session, self.subject)
+        plugin.state, plugin.reason = self.state, self.actor.reason
 
 
-def resume(registry: Registry, actor: Actor, terminal: Terminal | None = None) -> OperationResult | PointerMove | None:
-    """Do again what was killed, stopped or failed last, as it was asked for; None if there is nothing.
+class Remove(Disable):
+    """Take a plugin out of what is live and off the list; its history and older deployments stay.
 
     Raises:
-        AbairError: as that operation does.
+        RegistryError: It was never added, is removed already, or nothing would stay live.
     """
-    lock.recover(registry.database)
-    with registry.database.read() as session:
-        other = lock.running(session)
-        if other is not None:
-            raise RegistryError(f"registry: {other}; expected nobody; try again later")
-        left = lock.interrupted(session)
-        if left is None:
-            return None
-        kind, subject, asked = left.kind, left.subject, dict(left.detail.get("arguments", {}))
-        actor = Actor(actor.name, actor.reason or left.reason)
-    if kind == "promote":
-        return promotion.promote(
-            registry, asked.get("number"), actor, force=bool(asked.get("force")), terminal=terminal
-        )
-    if kind == "rollback":
-        return promotion.rollback(registry, asked.get("to"), actor, terminal=terminal)
-    options = OperationOptions(**asked | {"thresholds": Thresholds(**asked.get("thresholds", {}))})
-    if kind == "retrain":
-        return retrain(registry, actor, options, terminal)
-    return {"add": add, "disable": disable, "enable": enable, "remove": remove}[kind](
-        registry, subject, actor, options, terminal
-    )
+
+    kind: ClassVar[str] = "remove"
+    state: ClassVar[str] = "removed"
+
+
+class Retrain(ChallengerOperation):
+    """Train the whole estimator of what is live again, on new samples of all its plugins.
+
+    Raises:
+        RegistryError: One of them is not installed as it is recorded.
+    """
+
+    kind: ClassVar[str] = "retrain"
+
+    def __init__(self, actor: Actor, options: OperationOptions | None = None) -> None:
+        super().__init__("estimator", actor, options or OperationOptions(route="full"))
+
+    @classmethod
+    @override
+    def from_record(cls, subject: str, arguments: Mapping[str, Any], actor: Actor) -> Self:
+        """Return the operation that was recorded with these arguments."""
+        return cls(actor, OperationOptions.from_json(arguments))
+
+    @override
+    def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal:
+        """Propose what is live, with another estimator."""
+        with registry.database.read() as session:
+            return Proposal(self.subject, live_snapshot(session))
 
 
 def recorded(session: Session, name: str) -> PluginRow:
-    """A plugin that was added, by its name or its distribution.
+    """Return a plugin that was added, by its name or its distribution.
 
     Raises:
-        RegistryError: nothing was added under the name; suggests near misses.
+        RegistryError: Nothing was added under the name; the text suggests near misses.
     """
     everything = queries.plugins(session)
     for found in everything:
@@ -223,108 +270,29 @@ def recorded(session: Session, name: str) -> PluginRow:
     )
 
 
-def _leave(
-    registry: Registry, name: str, actor: Actor, kind: str, state: str, options: OperationOptions, terminal: Terminal
-) -> OperationResult:
-    def prepare(work: Work, steps: Steps) -> Proposal | None:
-        with registry.database.read() as session:
-            found = recorded(session, name)
-            if found.state in {state, "removed"}:
-                raise RegistryError(
-                    f"plugin {found.name}: is {found.state} already; expected another state; see: abair-registry list"
-                )
-            champion = live_snapshot(session)
-            proposal = champion.without(found.name)
-            if not proposal.members:
-                raise RegistryError(
-                    f"plugin {found.name}: is the last one live; expected another to stay; add or enable one first"
-                )
-            subject = found.name
-
-        def settle_states(session: Session) -> None:
-            plugin = queries.plugin(session, subject)
-            assert plugin is not None
-            plugin.state, plugin.reason = state, actor.reason
-
-        if proposal.members == champion.members:  # it does not serve: there is nothing to make
-            with work.session() as (session, operation):
-                settle_states(session)
-                queries.record_event(session, actor, kind, subject, operation_id=operation.id)
-            return None
-        return Proposal(subject, proposal, settle_states=settle_states)
-
-    with registry.database.read() as session:
-        subject = recorded(session, name).name
-    return pipeline.run(registry, kind, subject, actor, options, prepare, terminal)
+def _with_replays(session: Session, adapters: Sequence[AdapterRow], champion: DeploymentSnapshot) -> tuple[Member, ...]:
+    """Return recorded adapters as members, each with its replay if it has one."""
+    kept = queries.newest_replays(session, champion.backbone_id, [adapter.id for adapter in adapters])
+    return members_of(adapters, kept)
 
 
-def _release(
-    registry: Registry, candidate: installed.Candidate, probed: admission.Probed, backbone_id: int, size: str
-) -> NewRelease:
-    """What was probed, its adapters kept as blobs."""
-    adapters = []
-    for degradation in probed.degradations:
-        for adapter in degradation.adapters:
-            if adapter.backbone == size:
-                registry.blobs.add(adapter.config, adapter.config_sha256)
-                registry.blobs.add(adapter.weights, adapter.weights_sha256)
-                adapters.append(
-                    NewAdapter(
-                        degradation=degradation.name,
-                        title=degradation.title,
-                        backbone_id=backbone_id,
-                        rank=adapter.rank,
-                        parameters=adapter.parameters,
-                        config_sha256=adapter.config_sha256,
-                        weights_sha256=adapter.weights_sha256,
-                    )
-                )
-    return NewRelease(
-        name=candidate.name, distribution=candidate.distribution, version=candidate.version, module=candidate.module,
-        adapters=adapters, files=candidate.files,
-        declared={
-            found.name: {"title": found.title, "synthesizer": found.synthesizer, "card": found.card}
-            for found in probed.degradations
-        },
-    )  # fmt: skip
-
-
-def _members(session: Session, adapters: list[int], champion: DeploymentSnapshot) -> Any:
-    found = [session.get_one(AdapterRow, number) for number in adapters]
-    return members_of(found, queries.replays(session, champion.backbone_id, list(adapters)))
-
-
-def _reject(session: Session, name: str, champion: DeploymentSnapshot, reason: str) -> None:
-    """A refused plugin's state; one that serves in an earlier version goes on doing so."""
-    found = queries.plugin(session, name)
-    if found is not None and name not in champion.plugins:
-        found.state, found.reason = "rejected", reason
-
-
-def _knew(session: Session, proposal: DeploymentSnapshot) -> DeploymentSnapshot | None:
-    """The proposal with the newest estimator that knew exactly these adapters, in that deployment's order."""
-    wanted = {member.adapter_id: member for member in proposal.members}
+def _with_earlier_estimator(session: Session, proposed: DeploymentSnapshot) -> DeploymentSnapshot | None:
+    """Return the proposal with the newest estimator that was live with exactly its adapters."""
+    wanted = {member.adapter_id: member for member in proposed.members}
     for deployment in _newest_first(session):
         ids = [member.adapter_id for member in deployment.members]
-        if set(ids) == wanted.keys() and queries.served(session, deployment.number):
-            return DeploymentSnapshot(
-                number=proposal.number,
-                backbone_id=proposal.backbone_id,
-                backbone_sha256=proposal.backbone_sha256,
-                fingerprint=proposal.fingerprint,
-                estimator_sha256=deployment.estimator.sha256,
-                members=tuple(wanted[number] for number in ids),
-                replay=proposal.replay,
-            )
+        if set(ids) == wanted.keys() and queries.was_live(session, deployment.number):
+            members = tuple(wanted[number] for number in ids)
+            return replace(proposed, estimator_sha256=deployment.estimator.sha256, members=members)
     return None
 
 
-def _last_of(session: Session, plugin: PluginRow) -> list[AdapterRow]:
-    """The adapters with which a plugin served last."""
+def _last_live_adapters(session: Session, plugin: PluginRow) -> list[AdapterRow]:
+    """Return the adapters with which a plugin was live last."""
     ids = {release.id for release in plugin.releases}
     for deployment in _newest_first(session):
         adapters = [m.adapter for m in deployment.members if m.adapter.release_id in ids]
-        if adapters and queries.served(session, deployment.number):
+        if adapters and queries.was_live(session, deployment.number):
             return adapters
     raise RegistryError(
         f"plugin {plugin.name}: was never live; expected one that served before; run: abair-registry add {plugin.name}"

@@ -22,11 +22,11 @@ from sqlalchemy import DateTime, func, select
 from sqlalchemy.orm import Session
 
 from abair.errors import AbairError, RegistryError
-from abair_registry.db import queries
+from abair_registry.db import audit, queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
 from abair_registry.db.models import PUBLISHED, OperationRow, now
 from abair_registry.db.operation_lock import OperationLock, operation_lock
-from abair_registry.db.queries import Actor
 
 POLL: Final = 0.5
 """Seconds between two tries of one who waits for the lock."""
@@ -242,7 +242,7 @@ def _close(session: Session, operation: OperationRow, state: str, error: str | N
         if found is not None and found.state == "candidate":
             found.state, found.reason = before  # a plugin that was known is again what it was
     actor, action = Actor(operation.actor, error or operation.reason), f"{operation.kind} {state}"
-    queries.record_event(session, actor, action, operation.subject, {"step": operation.step}, operation_id=operation.id)
+    audit.record_event(session, actor, action, operation.subject, {"step": operation.step}, operation_id=operation.id)
 
 
 def _moment(session: Session) -> datetime:

@@ -1,28 +1,28 @@
-"""What a person sees while an operation runs: its steps, a bar where there is something to count, on stderr."""
+"""How an operation's progress is shown on stderr, and where its steps are recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-if TYPE_CHECKING:
-    from abair_registry.operations.lock import Running
+from abair_registry.operations.lock import Running, Work
+from abair_registry.tracking.mlflow_client import Runs
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Go on: who looked on has gone, which stops no operation (rich would end the program)."""
+        """Go on without a reader of stderr, where rich would end the program."""
 
 
 class Steps:
-    """The steps of an operation; on a terminal a live line, elsewhere one line a step. `quiet` says nothing.
+    """The steps of an operation: one live line on a terminal, elsewhere one line a step.
 
-    Elsewhere the first step is told with the second: what is refused at the door costs one line, that of the refusal.
+    Elsewhere the first step is printed with the second, so that an operation that is refused at
+    once costs one line, that of the refusal. `quiet` prints nothing.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -38,20 +38,20 @@ class Steps:
             disable=quiet or not self._console.is_terminal,
         )
         self._task = self._bar.add_task("", total=None)
-        self._untold: list[str] | None = []
+        self._held_back: list[str] | None = []
 
     def begin(self, step: str, total: int | None = None) -> None:
-        """The next step, of so many parts if that is known."""
+        """Show the next step, which has `total` parts if that is known."""
         if self._bar.disable:
-            if self._untold == []:
-                self._untold.append(step)
+            if self._held_back == []:
+                self._held_back.append(step)
             else:
-                self._console.print(*(self._untold or []), step, sep="\n", markup=False)
-                self._untold = None
+                self._console.print(*(self._held_back or []), step, sep="\n", markup=False)
+                self._held_back = None
         self._bar.reset(self._task, description=step, total=total)
 
     def advance(self) -> None:
-        """One part of the step is done."""
+        """Show that one more part of the step is done."""
         self._bar.advance(self._task)
 
     def __enter__(self) -> Steps:
@@ -66,13 +66,36 @@ class Steps:
 
 @dataclass(frozen=True)
 class Terminal:
-    """How a person follows an operation: its steps, who is waited for, what went wrong without stopping it."""
+    """How a person follows an operation: its steps, whom it waits for, and its warnings."""
 
     steps: Steps
-    waiting: Callable[[Running], None] = lambda other: None
-    warn: Callable[[str], None] = lambda text: None
+    waiting: Callable[[Running], None] = lambda _: None
+    warn: Callable[[str], None] = lambda _: None
 
 
 def quiet() -> Terminal:
-    """For programs: nothing is shown."""
+    """Return a terminal that shows nothing, for programs."""
     return Terminal(Steps(quiet=True))
+
+
+@dataclass(frozen=True)
+class OperationLog:
+    """Where a running operation records its steps: registry, terminal, MLflow run."""
+
+    lease: Work
+    steps: Steps
+    runs: Runs
+    run_id: str
+
+    def begin(self, step: str, shown: str, **detail: object) -> None:
+        """Record the step that begins, and show it.
+
+        Raises:
+            RegistryError: The lease was lost.
+        """
+        self.lease.step(step, **detail)
+        self.steps.begin(shown)
+
+    def training_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of a training step."""
+        self.runs.metrics(self.run_id, {f"train/{name}": value for name, value in metrics.items()}, step)

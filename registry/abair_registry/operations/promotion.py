@@ -1,53 +1,134 @@
-"""Moves the pointer: promote lets a challenger serve, rollback an earlier deployment.
+"""Promote and Rollback: operations that make a recorded deployment live.
 
-Nothing is trained, nothing heavy is imported, and MLflow may be down.
+They only move the pointer. Nothing is trained, nothing heavy is imported, and MLflow may be down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from typing_extensions import override
 
 from abair.errors import RegistryError
 from abair_registry.db import queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.models import PUBLISHED, DeploymentRow
-from abair_registry.db.queries import Actor
 from abair_registry.db.snapshot import live_snapshot, take_snapshot
 from abair_registry.maintenance import integrity
 from abair_registry.operations import lock
 from abair_registry.operations.after_commit import follow
 from abair_registry.operations.progress import Terminal, quiet
+from abair_registry.operations.requests import Operation, PointerMove
 from abair_registry.plugins import calls
 from abair_registry.registry import Registry
 from abair_registry.tracking.mlflow_client import Runs
 
 
-@dataclass(frozen=True)
-class PointerMove:
-    """Where the pointer went: the field names are those of its JSON."""
+class _PointerOperation(Operation):
+    """An operation that makes a recorded deployment live, of a number or of its choice."""
 
-    operation: int
-    outcome: str
-    deployment: int
-    before: int
+    subject = "deployment"
+    force = False
+
+    def __init__(self, number: int | None, actor: Actor, *, wait: bool = False) -> None:
+        self.number, self.actor, self.wait = number, actor, wait
+
+    @abstractmethod
+    def target(self, session: Session, champion: int) -> DeploymentRow:
+        """Return the deployment to make live.
+
+        Raises:
+            RegistryError: There is none, or this operation may not make it live.
+        """
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Return what is recorded, from which `from_record` makes the same operation."""
+
+    @override
+    def run(self, registry: Registry, terminal: Terminal | None = None) -> PointerMove:
+        """Make the target live in one transaction, then update the file, MLflow and the plugins.
+
+        Raises:
+            RegistryError: The target cannot be made live, or another operation is running.
+        """
+        terminal = terminal or quiet()
+        if not self.wait:  # what cannot be done leaves no operation behind
+            lock.expect_nobody(registry.database)
+            with registry.database.read() as session:
+                self._checked_target(session, registry)
+        working = lock.working(
+            registry.database, self.kind, self.subject, self.actor,
+            arguments=self.arguments(), wait=self.wait, waiting=terminal.waiting,
+        )  # fmt: skip
+        with working as work:
+            work.step("publish")
+            with work.session() as (session, operation):
+                champion, deployment = self._checked_target(session, registry)
+                number = deployment.number
+                queries.publish(
+                    session, deployment, self.actor, action=self.kind, subject=f"deployment {number}",
+                    operation_id=operation.id, detail={"forced": True} if self.force else None,
+                )  # fmt: skip
+                members = take_snapshot(session, deployment).members
+                operation.step = PUBLISHED
+                operation.detail = {**operation.detail, "deployment": number}
+            runs = Runs(registry.settings, patient=False)
+            follow(registry, runs, calls.verify_plugins(members), terminal.warn)
+            return PointerMove(work.id, "live", number, champion)
+
+    def _checked_target(self, session: Session, registry: Registry) -> tuple[int, DeploymentRow]:
+        """Return the champion's number, and the target, if that is whole and not live."""
+        champion = live_snapshot(session).number
+        deployment = self.target(session, champion)
+        if deployment.number == champion:
+            raise RegistryError(
+                f"deployment {champion}: is live already; expected another; see: abair-registry history"
+            )
+        for file in integrity.deployment_files(deployment):
+            if problem := registry.blobs.problem(file.sha256):
+                raise RegistryError(
+                    f"deployment {deployment.number}: {file.description}: {problem}; expected a whole deployment; "
+                    "nothing was changed; bring it back from where it is whole: abair-registry pull"
+                )
+        return champion, deployment
 
 
-def promote(
-    registry: Registry, number: int | None, actor: Actor, *, force: bool = False, wait: bool = False,
-    terminal: Terminal | None = None,
-) -> PointerMove:  # fmt: skip
-    """Let a challenger serve: the newest that waits for review, or the one of this number.
+class Promote(_PointerOperation):
+    """Make a challenger live: the newest that waits for review, or the deployment of a number.
 
-    Raises:
-        RegistryError: there is none, it serves already, or (without `force`) another was its champion.
+    Without `force`, a deployment that was never live must have been compared with the live one.
     """
 
-    def target(session: Session, champion: int) -> DeploymentRow:
-        if number is None:
+    kind: ClassVar[str] = "promote"
+
+    def __init__(self, number: int | None, actor: Actor, *, force: bool = False, wait: bool = False) -> None:
+        super().__init__(number, actor, wait=wait)
+        self.force = force
+
+    @classmethod
+    @override
+    def from_record(cls, subject: str, arguments: Mapping[str, Any], actor: Actor) -> Self:
+        """Return the operation that was recorded with these arguments."""
+        return cls(arguments.get("number"), actor, force=bool(arguments.get("force")))
+
+    @override
+    def arguments(self) -> dict[str, Any]:
+        """Return what is recorded."""
+        return {"number": self.number, "force": self.force}
+
+    @override
+    def target(self, session: Session, champion: int) -> DeploymentRow:
+        """Return the challenger.
+
+        Raises:
+            RegistryError: There is none, or it was compared with another champion.
+        """
+        if self.number is None:
             waiting = queries.challenger(session)
             if waiting is None:
                 raise RegistryError(
@@ -55,92 +136,51 @@ def promote(
                     "see: abair-registry history"
                 )
             return waiting
-        found = _deployment(session, number)
-        made_for = queries.champion_of(session, found)
-        if not force and not queries.served(session, number) and made_for != champion:
+        found = _deployment(session, self.number)
+        compared_with = queries.champion_of(session, found)
+        if not self.force and not queries.was_live(session, self.number) and compared_with != champion:
             raise RegistryError(
-                f"deployment {number}: was judged against deployment {made_for}, but {champion} is live now; add the "
-                "plugin again, or take --force with a --reason"
+                f"deployment {self.number}: was judged against deployment {compared_with}, but {champion} is live now; "
+                "add the plugin again, or take --force with a --reason"
             )
         return found
 
-    return _move(registry, "promote", actor, target, {"number": number, "force": force}, wait, terminal or quiet())
 
+class Rollback(_PointerOperation):
+    """Make an earlier deployment live again: the one before, or the one of a number."""
 
-def rollback(
-    registry: Registry, to: int | None, actor: Actor, *, wait: bool = False, terminal: Terminal | None = None
-) -> PointerMove:
-    """Let an earlier deployment serve again: the one before the live one, or the one of this number.
+    kind: ClassVar[str] = "rollback"
 
-    Raises:
-        RegistryError: there is none, or it never served.
-    """
+    @classmethod
+    @override
+    def from_record(cls, subject: str, arguments: Mapping[str, Any], actor: Actor) -> Self:
+        """Return the operation that was recorded with these arguments."""
+        return cls(arguments.get("to"), actor)
 
-    def target(session: Session, champion: int) -> DeploymentRow:
-        earlier = queries.before(session, champion) if to is None else to
+    @override
+    def arguments(self) -> dict[str, Any]:
+        """Return what is recorded."""
+        return {"to": self.number}
+
+    @override
+    def target(self, session: Session, champion: int) -> DeploymentRow:
+        """Return the earlier deployment.
+
+        Raises:
+            RegistryError: There is none, or it was never live.
+        """
+        earlier = queries.predecessor(session, champion) if self.number is None else self.number
         if earlier is None:
             raise RegistryError(
                 f"rollback: deployment {champion} is the first; expected an earlier one; see: abair-registry history"
             )
         found = _deployment(session, earlier)
-        if not queries.served(session, earlier):
+        if not queries.was_live(session, earlier):
             raise RegistryError(
                 f"deployment {earlier}: never served; expected one that did; to let it serve now, run: "
                 f"abair-registry promote {earlier}"
             )
         return found
-
-    return _move(registry, "rollback", actor, target, {"to": to}, wait, terminal or quiet())
-
-
-def _move(
-    registry: Registry,
-    kind: str,
-    actor: Actor,
-    target: Callable[[Session, int], DeploymentRow],
-    arguments: dict[str, Any],
-    wait: bool,
-    terminal: Terminal,
-) -> PointerMove:
-    """Point at a recorded deployment: one transaction, then what follows from it."""
-
-    def chosen(session: Session) -> tuple[int, DeploymentRow]:
-        champion = live_snapshot(session).number
-        deployment = target(session, champion)
-        if deployment.number == champion:
-            raise RegistryError(
-                f"deployment {champion}: is live already; expected another; see: abair-registry history"
-            )
-        for what, sha256 in integrity.named_files(deployment):
-            if problem := registry.blobs.problem(sha256):
-                raise RegistryError(
-                    f"deployment {deployment.number}: {what}: {problem}; expected a whole deployment; nothing was "
-                    "changed; bring it back from where it is whole: abair-registry pull"
-                )
-        return champion, deployment
-
-    if not wait:  # what cannot be done leaves no operation behind
-        lock.expect_nobody(registry.database)
-        with registry.database.read() as session:
-            chosen(session)
-    working = lock.working(
-        registry.database, kind, "deployment", actor, arguments=arguments, wait=wait, waiting=terminal.waiting
-    )
-    with working as work:
-        work.step("publish")
-        with work.session() as (session, operation):
-            champion, deployment = chosen(session)
-            number = deployment.number
-            queries.publish(
-                session, deployment, actor, action=kind, subject=f"deployment {number}", operation_id=operation.id,
-                detail={"forced": True} if arguments.get("force") else None,
-            )  # fmt: skip
-            members = take_snapshot(session, deployment).members
-            operation.step = PUBLISHED
-            operation.detail = operation.detail | {"deployment": number}
-        runs = Runs(registry.settings, patient=False)
-        follow(registry, runs, calls.verify_plugins(members), terminal.warn)
-        return PointerMove(work.id, "live", number, champion)
 
 
 def _deployment(session: Session, number: int) -> DeploymentRow:

@@ -1,9 +1,9 @@
-"""What can be asked of a plugin before it is added, asked by its author: wheel, contents, probe, card, efficacy.
+"""Check a plugin for its author before it is added: from its wheel to its adapter's efficacy.
 
-Whether the estimator tells it from the live labels, and whether one of them loses, only adding it finds out.
+Whether the estimator recognises its damage, and whether a live label loses, only `add` finds out.
 
-A plugin is named by its entry point or distribution, if it is installed, or by its project's folder or its wheel, which
-is unpacked into a folder of its own and looked at there: nothing is installed.
+The plugin is an installed one, by its entry point or distribution, or a project's folder or a
+wheel. A wheel is unpacked into a temporary folder and checked there; nothing is installed.
 """
 
 from __future__ import annotations
@@ -24,26 +24,25 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import abair
-from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import FACTORY, read_deployment
 from abair.discovery import discover
 from abair.errors import AbairError, AdmissionError
 from abair.text import describe_error, quote_foreign
-from abair_registry.plugins.admission import Probed, probe
+from abair_registry.plugins.admission import MissingAdapterError, ProbedPlugin, probe
 from abair_registry.plugins.installed import Candidate, find
 from abair_registry.settings import Thresholds
 
 LARGEST_WHEEL: Final = 16 * 1024**2
-"""Bytes, unpacked: an adapter has half a megabyte, and people wait for downloads."""
+"""Most bytes of a wheel's files, unpacked: an adapter takes half a megabyte."""
 BUILD_SECONDS: Final = 300
 _CODE: Final = frozenset({".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"})
-"""Endings of files that can run code, or hide that they do, when they are read as weights."""
+"""Suffixes of files that can run code when they are read as weights."""
 _TESTS: Final = re.compile(r"(^|/)(tests?|conftest\.py|test_[^/]*\.py)(/|$)")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: what was found, and what to do where it did not pass."""
+    """One check: what was found, and what to do if it did not pass."""
 
     name: str
     passed: bool
@@ -52,8 +51,8 @@ class Check:
 
 
 @dataclass
-class Checked:
-    """What was found out about a plugin. Its fields are those of the command's JSON."""
+class PluginReport:
+    """All checks of a plugin; its fields are those of the command's JSON."""
 
     plugin: str
     distribution: str = ""
@@ -62,53 +61,56 @@ class Checked:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether every check passed."""
         return all(check.passed for check in self.checks)
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the report as JSON values."""
         return asdict(self) | {"passed": self.passed}
 
 
-def check(target: str, tell: Callable[[str], None] = lambda text: None) -> Checked:
-    """Look at a plugin; what later checks need and an earlier one refused is not looked at.
+def check(target: str, on_progress: Callable[[str], object] = str) -> PluginReport:
+    """Check a plugin; checks that need what an earlier one refused are left out.
 
-    `tell` hears what comes next.
+    Args:
+        target: an entry point, a distribution, a project's folder, or a wheel.
+        on_progress: called with a line on each step that takes time.
 
     Raises:
-        AdmissionError: no plugin of that name is installed, or there is none in the folder or wheel.
+        AdmissionError: no plugin of that name is installed, or there is none in the folder or
+            wheel.
     """
-    checked = Checked(target)
+    report = PluginReport(target)
     with ExitStack() as stack:
         try:
-            candidate, names = _candidate(target, checked, stack, tell)
-        except _Over:
-            return checked
-        checked.plugin, checked.distribution, checked.version = (
+            candidate, names = _find(target, report, stack, on_progress)
+        except _NothingToCheck:
+            return report
+        report.plugin, report.distribution, report.version = (
             candidate.name, candidate.distribution, candidate.version
         )  # fmt: skip
-        checked.checks += _contents(candidate, names)
-        tell("probing it in a process of its own")
-        probed = _probe(candidate, checked)
+        report.checks += _contents(candidate, names)
+        on_progress("probing it in a process of its own")
+        probed = _probe(candidate, report)
         if probed is not None:
-            checked.checks += [_card(probed), *_efficacy(probed, tell)]
-    return checked
+            report.checks += [_card(probed), *_efficacy(probed, on_progress)]
+    return report
 
 
-class _Over(Exception):  # noqa: N818 - nothing went wrong here
-    """Nothing more can be looked at."""
+class _NothingToCheck(Exception):  # noqa: N818 - the report holds the failed check
+    """There is no wheel, so no other check can run."""
 
 
-def _candidate(
-    target: str, checked: Checked, stack: ExitStack, tell: Callable[[str], None]
+def _find(
+    target: str, report: PluginReport, stack: ExitStack, on_progress: Callable[[str], object]
 ) -> tuple[Candidate, list[str]]:
-    """The plugin with the names of its wheel's files."""
+    """Find the plugin; returns it with the names of its wheel's files."""
     path = Path(target)
     if not path.exists() or (path.is_dir() and not (path / "pyproject.toml").is_file() and path.name == target):
         candidate = find(target)
         return candidate, sorted(candidate.files)
     aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="abair-check-")))
-    wheel = path if path.suffix == ".whl" else _built(path, aside, checked, tell)
+    wheel = path if path.suffix == ".whl" else _build_wheel(path, aside, report, on_progress)
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]
@@ -122,21 +124,21 @@ def _candidate(
     except (zipfile.BadZipFile, OSError) as error:
         raise AdmissionError(f"{wheel}: cannot be read ({error}); expected a wheel or a project's folder") from None
     stack.enter_context(_importable(aside / "unpacked"))
-    return find(_entry_point(aside / "unpacked", wheel)), sorted(names)
+    return find(_entry_point_name(aside / "unpacked", wheel)), sorted(names)
 
 
-def _built(project: Path, aside: Path, checked: Checked, tell: Callable[[str], None]) -> Path:
-    """The wheel of a project's folder, built as pip builds it."""
+def _build_wheel(project: Path, aside: Path, report: PluginReport, on_progress: Callable[[str], object]) -> Path:
+    """Build the wheel of a project's folder with pip."""
     try:
         described = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise AdmissionError(
             f"{project}: found no pyproject.toml that can be read ({error}); expected a plugin's project"
         ) from None
-    tell("building its wheel")
+    on_progress("building its wheel")
     backend = str(described.get("build-system", {}).get("build-backend", "setuptools")).partition(".")[0]
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    if find_spec(backend) is not None:  # else pip fetches it
+    if find_spec(backend) is not None:  # without this option pip downloads the backend
         command.append("--no-build-isolation")
     done = subprocess.run(
         [*command, "--wheel-dir", str(aside), str(project.resolve())],
@@ -144,23 +146,23 @@ def _built(project: Path, aside: Path, checked: Checked, tell: Callable[[str], N
     )  # fmt: skip
     built = sorted(aside.glob("*.whl"))
     if done.returncode or not built:
-        said_last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "")
-        checked.checks.append(
+        last_line = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "")
+        report.checks.append(
             Check(
                 "wheel",
                 False,
-                quote_foreign(f"cannot be built: {said_last}", 300),
+                quote_foreign(f"cannot be built: {last_line}", 300),
                 f"try: pip wheel --no-deps {project}",
             )
         )
-        raise _Over
-    checked.checks.append(Check("wheel", True, f"{built[0].name}, {built[0].stat().st_size / 1e6:.2f} MB"))
+        raise _NothingToCheck
+    report.checks.append(Check("wheel", True, f"{built[0].name}, {built[0].stat().st_size / 1e6:.2f} MB"))
     return built[0]
 
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Within it, what lies in the folder hides what is installed under the same names."""
+    """Put the folder first on the path, before what is installed under the same names."""
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     try:
@@ -170,7 +172,7 @@ def _importable(folder: Path) -> Iterator[None]:
         importlib.invalidate_caches()
 
 
-def _entry_point(folder: Path, wheel: Path) -> str:
+def _entry_point_name(folder: Path, wheel: Path) -> str:
     for distribution in distributions(path=[str(folder)]):
         try:
             points = sorted(point.name for point in distribution.entry_points.select(group="abair"))
@@ -193,7 +195,7 @@ def _entry_point(folder: Path, wheel: Path) -> str:
 
 
 def _contents(candidate: Candidate, names: list[str]) -> list[Check]:
-    """What the wheel holds: the package and nothing beside it."""
+    """Check that the wheel holds the package and nothing else."""
     top = candidate.module.partition(":")[0].partition(".")[0]
     own = [name for name in names if ".dist-info/" not in name]
     beside = [name for name in own if PurePosixPath(name).parts[0] != top]
@@ -226,13 +228,13 @@ def _contents(candidate: Candidate, names: list[str]) -> list[Check]:
 
 
 def _requirements(candidate: Candidate) -> Check:
-    """Whether the wheel can be installed beside this version of the platform."""
+    """Check that the wheel can be installed beside this version of the platform."""
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
 
-    told = next((d.requires or [] for d in distributions(name=candidate.distribution, path=[str(candidate.root)])), [])
+    texts = next((d.requires or [] for d in distributions(name=candidate.distribution, path=[str(candidate.root)])), [])
     try:
-        named = [Requirement(text) for text in told]
+        named = [Requirement(text) for text in texts]
     except InvalidRequirement as error:
         return Check("requirements", False, quote_foreign(str(error), 160), "mend dependencies in pyproject.toml")
     ours = [one for one in named if canonicalize_name(one.name) == "abair" and one.marker is None]
@@ -245,48 +247,50 @@ def _requirements(candidate: Candidate) -> Check:
     )  # fmt: skip
 
 
-def _probe(candidate: Candidate, checked: Checked) -> Probed | None:
+def _probe(candidate: Candidate, report: PluginReport) -> ProbedPlugin | None:
     factory = read_deployment(FACTORY)
-    taken = {entry.degradation: entry.distribution for entry in factory.adapters}
+    owners = {entry.degradation: entry.distribution for entry in factory.adapters}
     try:
-        probed = probe(candidate, factory.find(factory.backbone.file), taken)
+        probed = probe(candidate, factory.find(factory.backbone.file), owners)
     except AdmissionError as error:
         reason = str(error).partition("): ")[2] or str(error)
-        missing = "is missing" in reason and (CONFIG_FILE in reason or WEIGHTS_FILE in reason)
+        missing = isinstance(error, MissingAdapterError)
         advice = f"train one: abair train adapter {candidate.name}" if missing else "mend it; add refuses it as it is"
-        checked.checks.append(Check("probe", False, reason, advice))
+        report.checks.append(Check("probe", False, reason, advice))
         return None
     for found in probed.degradations:
         adapter = found.adapters[0]
-        told = (
+        summary = (
             f"{found.name}: rank {adapter.rank}, {adapter.parameters:,} parameters for {adapter.backbone}; "
             f"{found.crops_per_second:.0f} crops a second"
         )
-        checked.checks.append(Check("probe", True, told))
+        report.checks.append(Check("probe", True, summary))
     return probed
 
 
-def _card(probed: Probed) -> Check:
+def _card(probed: ProbedPlugin) -> Check:
     lacking = [
         f"{found.name}: no {key}" for found in probed.degradations for key in ("command",) if not found.card.get(key)
     ]
-    told = ", ".join(f"{found.card['licence']}; {found.card['training_data']}" for found in probed.degradations)
+    summary = ", ".join(f"{found.card['licence']}; {found.card['training_data']}" for found in probed.degradations)
     return Check(
-        "card", not lacking, "; ".join(lacking) or quote_foreign(told, 160), "say in abair.Card how it was trained"
+        "card", not lacking, "; ".join(lacking) or quote_foreign(summary, 160), "say in abair.Card how it was trained"
     )
 
 
-def _efficacy(probed: Probed, tell: Callable[[str], None]) -> Iterator[Check]:
-    """Whether each adapter helps, and more than those that are there already."""
-    from abair.plugin_kit.adapter_report import judge
+def _efficacy(probed: ProbedPlugin, on_progress: Callable[[str], object]) -> Iterator[Check]:
+    """Check that each adapter helps, and more than the adapters that exist already."""
+    from abair.plugin_kit.adapter_report import evaluate_adapter
+    from abair.training.inputs import read_photos
 
     least = Thresholds().gain
     installed = discover()
     for found in probed.degradations:
-        tell(f"restoring held-out samples of {found.name} with every adapter")
+        on_progress(f"restoring held-out samples of {found.name} with every adapter")
         try:
             degradation = installed.get(found.name)
-            efficacy = judge(degradation, degradation.adapters / found.adapters[0].backbone, None, None)
+            folder = degradation.adapters / found.adapters[0].backbone
+            efficacy = evaluate_adapter(degradation, folder, read_photos(None)[1])
         except AbairError as error:
             yield Check("efficacy", False, str(error), "mend it; add refuses it as it is")
             continue

@@ -1,4 +1,4 @@
-"""Finds plugins from their metadata and hashes their files, without importing any of them."""
+"""Find plugins by their metadata and hash their files, without importing any of them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from packaging.utils import canonicalize_name
+
 from abair.discovery import distribution_of, installed_points
 from abair.errors import AdmissionError
 from abair.files import file_sha256
 from abair.text import describe_error, near_misses, quote_foreign
 
 LARGEST_PLUGIN: Final = 4 * 1024**3
-"""Bytes of all files of a plugin, which are read in order to hash them."""
+"""Most bytes of all files of a plugin, which are all read for their hashes."""
 PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9]([\w.-]{0,198}[A-Za-z0-9])?", re.ASCII)
 _INSTALLERS: Final = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
-"""What an installer writes into a `.dist-info` folder; it tells of the installation, not of the distribution."""
+"""What an installer writes into a `.dist-info` folder, and the distribution does not."""
 
 
 @dataclass(frozen=True)
-class Installed:
-    """A plugin as its metadata describes it: the entry point's name and value, and the distribution it is from."""
+class InstalledPlugin:
+    """A plugin by the metadata of its entry point and its distribution."""
 
     name: str
     module: str
@@ -39,11 +41,11 @@ class Installed:
 
 
 @dataclass(frozen=True)
-class Candidate(Installed):
+class Candidate(InstalledPlugin):
     """An installed plugin with the SHA-256 of each of its files, by their posix paths below `root`.
 
-    `files` are those that the distribution's RECORD lists, without what the installer adds; for an editable install,
-    whose RECORD lists none of the code, those of the package's folder. `folder` is the package's folder.
+    `files` are those in the distribution's RECORD, without what the installer adds. The RECORD of
+    an editable install lists no code, so `files` are then those of the package's folder, `folder`.
     """
 
     files: dict[str, str]
@@ -51,26 +53,29 @@ class Candidate(Installed):
     folder: Path
 
 
-def installed_plugins() -> list[Installed]:
-    """All plugins of the group, in the order of their names; nothing is imported and no file of theirs is read.
+def installed_plugins() -> list[InstalledPlugin]:
+    """Return all plugins by name, without importing them or reading their files.
 
-    A distribution whose metadata cannot be read is left out; one name may be there twice, from two distributions.
+    A distribution with unreadable metadata is left out. A name may occur twice, from two
+    distributions.
     """
-    return [plugin for plugin, _ in _listed()]
+    return [plugin for plugin, _ in _list_plugins()]
 
 
 def find(name: str) -> Candidate:
-    """The plugin whose entry point is called `name`, or that distribution's only one; hashes its files.
+    """Return the plugin with this entry point, or the only one of this distribution.
+
+    Hashes its files.
 
     Raises:
-        AdmissionError: there is none, or more than one; its metadata or files are damaged, or were changed since it
-            was installed; its module is not where the distribution put it.
+        AdmissionError: there is none, or more than one; its metadata or files are damaged, or were
+            changed after the installation; its module is not where the distribution put it.
     """
     importlib.invalidate_caches()
-    listed = _listed()
+    listed = _list_plugins()
     found = [entry for entry in listed if entry[0].name == name]
     if not found:
-        own = [plugin for plugin, _ in listed if normalised(plugin.distribution) == normalised(name)]
+        own = [plugin for plugin, _ in listed if canonicalize_name(plugin.distribution) == canonicalize_name(name)]
         if len(own) > 1:
             raise AdmissionError(
                 f"distribution {quote_foreign(name)}: found {len(own)} plugins in it: "
@@ -79,7 +84,7 @@ def find(name: str) -> Candidate:
             )
         found = [entry for entry in listed if own and entry[0].name == own[0].name]
     if not found:
-        raise _unknown(name, [plugin for plugin, _ in listed])
+        raise _not_found(name, [plugin for plugin, _ in listed])
     plugin, distribution = found[0]
     if len(found) > 1:
         owners = [f"{quote_foreign(p.distribution)} {quote_foreign(p.version)}" for p, _ in found]
@@ -93,30 +98,27 @@ def find(name: str) -> Candidate:
         ("version", plugin.version, 100),
     ):
         if len(text) > longest or not PLAIN_NAME.fullmatch(text.replace("+", ".").replace("!", ".")):
-            raise refused(plugin, f"found {what} {text!r}, expected letters, digits, dots and hyphens")
-    return _hashed(plugin, distribution)
+            raise admission_error(plugin, f"found {what} {text!r}, expected letters, digits, dots and hyphens")
+    return _hash_files(plugin, distribution)
 
 
-def normalised(distribution: str) -> str:
-    """A distribution's name as PEP 503 compares it: `ABAIR_Snow` and `abair-snow` are one."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
+def admission_error(
+    plugin: InstalledPlugin, reason: str, kind: type[AdmissionError] = AdmissionError
+) -> AdmissionError:
+    """Return the error that refuses a plugin: one line that names it and its distribution."""
+    return kind(quote_foreign(f"plugin {plugin.name} (distribution {plugin.distribution}): {reason}"))
 
 
-def refused(plugin: Installed, reason: str) -> AdmissionError:
-    """The error that refuses a plugin: one line that names it."""
-    return AdmissionError(quote_foreign(f"plugin {plugin.name} (distribution {plugin.distribution}): {reason}"))
-
-
-def _listed() -> list[tuple[Installed, Distribution]]:
+def _list_plugins() -> list[tuple[InstalledPlugin, Distribution]]:
     found = []
     for point in installed_points([]):
         if point.dist is not None:
-            found.append((Installed(point.name, point.value, *distribution_of(point)), point.dist))
+            found.append((InstalledPlugin(point.name, point.value, *distribution_of(point)), point.dist))
     return sorted(found, key=lambda entry: (entry[0].name, entry[0].distribution))
 
 
-def _unknown(name: str, plugins: Sequence[Installed]) -> AdmissionError:
-    names = sorted({plugin.name for plugin in plugins} | {normalised(plugin.distribution) for plugin in plugins})
+def _not_found(name: str, plugins: Sequence[InstalledPlugin]) -> AdmissionError:
+    names = sorted({plugin.name for plugin in plugins} | {canonicalize_name(plugin.distribution) for plugin in plugins})
     near = near_misses(name.lower(), names)
     there = ", ".join(sorted({quote_foreign(plugin.name, 40) for plugin in plugins})[:20])
     return AdmissionError(
@@ -130,15 +132,15 @@ def _unknown(name: str, plugins: Sequence[Installed]) -> AdmissionError:
     )
 
 
-def _hashed(plugin: Installed, distribution: Distribution) -> Candidate:
-    """Hash the files of a plugin; see `Candidate`."""
-    origin, folder = _module(plugin)
+def _hash_files(plugin: InstalledPlugin, distribution: Distribution) -> Candidate:
+    """Hash the files of a plugin, as `Candidate` describes them."""
+    origin, folder = _locate_module(plugin)
     root = Path(str(distribution.locate_file("")))
-    recorded = _record(plugin, distribution)
-    if _posix_below(root, origin) in recorded:
+    recorded = _read_record(plugin, distribution)
+    if _relative_path(root, origin) in recorded:
         paths = [root / path for path in recorded]
-    elif _posix_below(folder.parent, origin) in recorded:
-        raise refused(
+    elif _relative_path(folder.parent, origin) in recorded:
+        raise admission_error(
             plugin, f"found its module at {origin}, which hides the one that was installed in {root}; remove either"
         )
     else:
@@ -146,38 +148,42 @@ def _hashed(plugin: Installed, distribution: Distribution) -> Candidate:
         inside = sorted(folder.rglob("*")) if origin.parent == folder else [origin]
         paths = [p for p in inside if p.is_file() and not p.is_symlink() and "__pycache__" not in p.parts]
     if sum(path.stat().st_size for path in paths if path.is_file()) > LARGEST_PLUGIN:
-        raise refused(plugin, f"found more than {LARGEST_PLUGIN // 1024**3} GiB of files, expected a few MiB")
-    files = {path.relative_to(root).as_posix(): hash_of(plugin, path) for path in paths}
+        raise admission_error(plugin, f"found more than {LARGEST_PLUGIN // 1024**3} GiB of files, expected a few MiB")
+    files = {path.relative_to(root).as_posix(): hash_file(plugin, path) for path in paths}
     for path, expected in recorded.items():
         if expected and files[path] != expected:
-            raise refused(plugin, f"{root / path} was changed since it was installed; install the distribution again")
+            raise admission_error(
+                plugin, f"{root / path} was changed since it was installed; install the distribution again"
+            )
     return Candidate(plugin.name, plugin.module, plugin.distribution, plugin.version, files, root, folder)
 
 
-def _record(plugin: Installed, distribution: Distribution) -> dict[str, str]:
-    """The distribution's own files as its RECORD lists them, with their SHA-256 where it is told; {} without RECORD.
+def _read_record(plugin: InstalledPlugin, distribution: Distribution) -> dict[str, str]:
+    """Return the files in the distribution's RECORD and their SHA-256, "" where there is none.
 
-    Left out are compiled files, what the installer writes, and generated programs outside the folder.
+    Without a RECORD there are no files.
+
+    Compiled files, the installer's own and generated programs outside the folder are left out.
     """
     files = {}
     try:
-        for path, told, *_ in filter(None, csv.reader((distribution.read_text("RECORD") or "").splitlines())):
+        for path, digest, *_ in filter(None, csv.reader((distribution.read_text("RECORD") or "").splitlines())):
             parts = PurePosixPath(path).parts
-            made = len(parts) == 2 and parts[0].endswith(".dist-info") and parts[1] in _INSTALLERS
-            if path.startswith("/") or ".." in parts or "__pycache__" in parts or made:
+            by_installer = len(parts) == 2 and parts[0].endswith(".dist-info") and parts[1] in _INSTALLERS
+            if path.startswith("/") or ".." in parts or "__pycache__" in parts or by_installer:
                 continue
-            kind, _, digest = told.partition("=")
+            kind, _, encoded = digest.partition("=")
             known = kind == "sha256"
-            files[PurePosixPath(path).as_posix()] = urlsafe_b64decode(f"{digest}===").hex() if known else ""
+            files[PurePosixPath(path).as_posix()] = urlsafe_b64decode(f"{encoded}===").hex() if known else ""
     except (ValueError, csv.Error, OSError) as error:  # binascii's and Unicode's errors are ValueErrors
-        raise refused(
+        raise admission_error(
             plugin, f"its RECORD cannot be read ({describe_error(error)}); install the distribution again"
         ) from None
     return files
 
 
-def _module(plugin: Installed) -> tuple[Path, Path]:
-    """Where the plugin's module lies, and its package's folder, found without importing either."""
+def _locate_module(plugin: InstalledPlugin) -> tuple[Path, Path]:
+    """Return the module's file and its package's folder, without importing either."""
     name = plugin.module.partition(":")[0].strip()
     parts, spec, folder = name.split("."), None, None
     with contextlib.suppress(ImportError, ValueError):
@@ -188,12 +194,12 @@ def _module(plugin: Installed) -> tuple[Path, Path]:
         within = spec.submodule_search_locations if spec is not None else None
         spec = PathFinder.find_spec(".".join(parts[:depth]), list(within)) if within else None
     if spec is None or not spec.has_location or not spec.origin or not Path(spec.origin).is_file():
-        raise refused(plugin, f"its entry point names the module {name}, which is not there; install it again")
+        raise admission_error(plugin, f"its entry point names the module {name}, which is not there; install it again")
     return Path(spec.origin), folder or Path(spec.origin).parent
 
 
-def hash_of(plugin: Installed, path: Path) -> str:
-    """The SHA-256 of a plugin's file.
+def hash_file(plugin: InstalledPlugin, path: Path) -> str:
+    """Return the SHA-256 of a plugin's file.
 
     Raises:
         AdmissionError: it is no regular file, or cannot be read.
@@ -204,11 +210,11 @@ def hash_of(plugin: Installed, path: Path) -> str:
         reason = "no regular file"
     except OSError as error:
         reason = error.strerror or str(error)
-    raise refused(plugin, f"{path} cannot be read ({reason}); install the distribution again")
+    raise admission_error(plugin, f"{path} cannot be read ({reason}); install the distribution again")
 
 
-def _posix_below(folder: Path, path: Path) -> str | None:
-    """The path below a folder, whatever links lead to either; None if it is not below."""
+def _relative_path(folder: Path, path: Path) -> str | None:
+    """Return the path below a folder with all links resolved but the last, None if outside."""
     try:
         return (path.parent.resolve() / path.name).relative_to(folder.resolve()).as_posix()
     except (ValueError, OSError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Content-addressed files: a blob's name is its SHA-256, so what a deployment names can never become something else."""
+"""Content-addressed files: the name is the SHA-256, so a blob cannot change unnoticed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from abair.errors import RegistryError
-from abair.files import file_sha256
+from abair.files import atomic_write, file_sha256
 
 FOLDER: Final = "blobs"
+
+
+def blob_path(sha256: str) -> PurePosixPath:
+    """Return where a blob lies below a home or a shared folder, as a deployment's file names it."""
+    return PurePosixPath(FOLDER, sha256[:2], sha256)
 
 
 class Blobs:
@@ -22,16 +27,12 @@ class Blobs:
     def __init__(self, home: Path) -> None:
         self.home = home
 
-    def relative(self, sha256: str) -> PurePosixPath:
-        """Where a blob lies below the home, as a deployment's file names it."""
-        return PurePosixPath(FOLDER, sha256[:2], sha256)
-
     def path(self, sha256: str) -> Path:
-        """Where a blob lies, whether it exists or not."""
-        return self.home / self.relative(sha256)
+        """Return where a blob lies, whether it exists or not."""
+        return self.home / blob_path(sha256)
 
     def add(self, source: Path, expected: str | None = None) -> str:
-        """Copy a file in and return its SHA-256; a blob that is there already is left as it is.
+        """Copy a file into the store and return its SHA-256; an intact blob is left as it is.
 
         Raises:
             RegistryError: the file cannot be read or stored, or its hash is not the `expected` one.
@@ -43,21 +44,14 @@ class Blobs:
             target = self.path(sha256)
             if target.is_file() and file_sha256(target) == sha256:
                 return sha256
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".partial-", delete=False) as aside:
-                try:
-                    with source.open("rb") as file:
-                        shutil.copyfileobj(file, aside)
-                    aside.flush()
-                    os.fsync(aside.fileno())
-                    # what was copied is what gets the name, even if the source changed meanwhile
-                    if file_sha256(Path(aside.name)) != sha256:
-                        raise RegistryError(f"{source}: changed while it was copied; expected it to stay; try again")
-                    Path(aside.name).chmod(0o644)
-                    Path(aside.name).replace(target)
-                except BaseException:
-                    Path(aside.name).unlink(missing_ok=True)
-                    raise
+            with atomic_write(target) as partial:
+                with source.open("rb") as file, partial.open("wb") as copy:
+                    shutil.copyfileobj(file, copy)
+                    copy.flush()
+                    os.fsync(copy.fileno())
+                # the source may have changed meanwhile: what was copied must be what the name says
+                if file_sha256(partial) != sha256:
+                    raise RegistryError(f"{source}: changed while it was copied; expected it to stay; try again")
         except OSError as error:
             raise RegistryError(
                 f"blob of {source}: cannot be stored in {self.home / FOLDER} ({error.strerror or error}); "
@@ -67,7 +61,7 @@ class Blobs:
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
-        """A path to write something to that shall become a blob; gone afterwards.
+        """Yield a path for a file that will become a blob; it is deleted afterwards.
 
         Raises:
             RegistryError: nothing can be written there.
@@ -83,7 +77,7 @@ class Blobs:
             ) from None
 
     def problem(self, sha256: str) -> str | None:
-        """What is wrong with a blob, or None."""
+        """Return what is wrong with a blob, or None; reads all of it."""
         path = self.path(sha256)
         try:
             found = file_sha256(path)
@@ -94,7 +88,7 @@ class Blobs:
         return None if found == sha256 else f"{path} was changed: found SHA-256 {found}"
 
     def size(self, sha256: str) -> int:
-        """Of a blob in bytes.
+        """Return the size of a blob in bytes.
 
         Raises:
             RegistryError: it is missing.
@@ -108,7 +102,7 @@ class Blobs:
             ) from None
 
     def __iter__(self) -> Iterator[str]:
-        """The SHA-256 of every blob."""
+        """Iterate over the SHA-256 of every blob."""
         for path in sorted((self.home / FOLDER).glob("??/*")):
             if len(path.name) == 64:
                 yield path.name

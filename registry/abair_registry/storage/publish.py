@@ -1,19 +1,16 @@
-"""From the registry to the file that serves: blobs and `deployment.json` in the home, written after the commit.
+"""Publish the live deployment: `deployment.json` in the home, written after the commit.
 
-The registry's transaction is the one commit point. A kill between it and the file leaves the older deployment serving,
-whole; the next command writes the file (`settle`).
+The registry's transaction is the one commit point. After a kill between commit and file, the older
+deployment still serves, complete; the next command writes the file (`write_live_file`).
 """
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from abair.deployment import (
-    FACTORY,
     AdapterRef,
     BackboneRef,
     FileRef,
@@ -22,22 +19,20 @@ from abair.deployment import (
 )
 from abair.deployment import Deployment as Bundle
 from abair.errors import DeploymentError, RegistryError
-from abair.model.safetensors_io import read_header
 from abair_registry.db import queries
-from abair_registry.db.models import DeploymentRow, LiveRow
-from abair_registry.db.queries import Actor, NewAdapter, NewRelease
-from abair_registry.storage.blobs import Blobs
+from abair_registry.db.models import DeploymentRow
+from abair_registry.storage.blobs import Blobs, blob_path
 
 
-def bundle(deployment: DeploymentRow, blobs: Blobs) -> Bundle:
-    """A recorded deployment as the bundle that restoring reads; its files are blobs.
+def make_bundle(deployment: DeploymentRow, blobs: Blobs) -> Bundle:
+    """Return a recorded deployment as the bundle that restoring reads; its files are blobs.
 
     Raises:
         RegistryError: a blob is missing.
     """
 
     def ref(sha256: str) -> FileRef:
-        return FileRef(path=str(blobs.relative(sha256)), size=blobs.size(sha256), sha256=sha256)
+        return FileRef(path=str(blob_path(sha256)), size=blobs.size(sha256), sha256=sha256)
 
     return Bundle(
         name=str(deployment.number),
@@ -63,8 +58,8 @@ def bundle(deployment: DeploymentRow, blobs: Blobs) -> Bundle:
     )
 
 
-def published(home: Path) -> Bundle | None:
-    """The deployment that the home serves; None without one, or with one that cannot be read."""
+def read_published(home: Path) -> Bundle | None:
+    """Return the deployment that the home serves, None without one that can be read."""
     try:
         return read_deployment(home) if (home / "deployment.json").exists() else None
     except DeploymentError:
@@ -72,13 +67,13 @@ def published(home: Path) -> Bundle | None:
 
 
 def is_published(wanted: Bundle, home: Path) -> bool:
-    """Whether the home serves exactly this bundle."""
-    served = published(home)
-    return served is not None and served.model_dump() == wanted.model_dump()  # not the folder, which both know
+    """Return whether the home serves exactly this bundle."""
+    found = read_published(home)
+    return found is not None and found.model_dump() == wanted.model_dump()  # without the folder, which both know
 
 
-def settle(session: Session, blobs: Blobs) -> bool:
-    """Write the live deployment's file if it is not there as it should be; says whether it was written.
+def write_live_file(session: Session, blobs: Blobs) -> bool:
+    """Write the live deployment's file if it is missing or stale; returns whether it was written.
 
     Raises:
         RegistryError: a blob is missing, or the file cannot be written.
@@ -86,7 +81,7 @@ def settle(session: Session, blobs: Blobs) -> bool:
     deployment = queries.live(session)
     if deployment is None:
         return False
-    wanted = bundle(deployment, blobs)
+    wanted = make_bundle(deployment, blobs)
     if is_published(wanted, blobs.home):
         return False
     try:
@@ -97,51 +92,3 @@ def settle(session: Session, blobs: Blobs) -> bool:
             f"({error.strerror or error}); what served before still serves; mend it, then run: abair-registry doctor"
         ) from None
     return True
-
-
-def import_factory(session: Session, blobs: Blobs, actor: Actor, factory: Path = FACTORY) -> DeploymentRow:
-    """Record the bundle in the wheel as deployment 1, so that history starts with what is really served.
-
-    Raises:
-        DeploymentError: the factory's files are not those that it names.
-        RegistryError: its files cannot be stored.
-    """
-    source = read_deployment(factory)
-    for file in source.files():
-        blobs.add(source.find(file), file.sha256)
-    backbone = queries.backbone(session, source.backbone.size, source.backbone.fingerprint, source.backbone.file.sha256)
-    adapters = []
-    for ref in source.adapters:
-        shapes = read_header(source.find(ref.weights)).shapes.values()
-        new = NewRelease(
-            name=ref.degradation,
-            distribution=ref.distribution,
-            version=ref.version,
-            module=ref.distribution.replace("-", "_"),
-            declared={ref.degradation: {"title": ref.title}},
-            adapters=[
-                NewAdapter(
-                    degradation=ref.degradation,
-                    title=ref.title,
-                    backbone_id=backbone.id,
-                    rank=int(json.loads(source.find(ref.config).read_text(encoding="utf-8"))["r"]),
-                    parameters=sum(math.prod(shape) for shape in shapes),
-                    config_sha256=ref.config.sha256,
-                    weights_sha256=ref.weights.sha256,
-                )
-            ],
-        )
-        adapters += queries.record(session, new, actor).adapters
-    if source.replay is not None:
-        for adapter_id in (None, *(adapter.id for adapter in adapters)):
-            queries.keep_replay(session, backbone.id, adapter_id, source.replay.sha256)
-    outputs = queries.estimator(session, source.estimator.sha256, source.labels)
-    deployment = queries.propose(session, adapters, outputs, actor, action="record", subject="factory")
-    queries.publish(session, deployment, actor, action="import", subject="factory")
-    return deployment
-
-
-def live_number(session: Session) -> int | None:
-    """The number of the live deployment."""
-    row = session.get(LiveRow, 1)
-    return row.deployment_number if row else None

@@ -1,7 +1,8 @@
-"""What MLflow is told: runs, figures, bundles, aliases. The only importer of mlflow.
+"""Runs, metrics, figures, bundles and aliases in MLflow. The only importer of mlflow.
 
-MLflow observes and never decides. Its store is a SQLite file and a folder below the home, or the server that
-`MLFLOW_TRACKING_URI` names. Nothing is sent anywhere else: its telemetry is switched off before it is imported.
+MLflow observes and never decides. Its store is a SQLite file and a folder below the home, or the
+server that `MLFLOW_TRACKING_URI` names. Nothing is sent anywhere else: its telemetry is switched
+off before the import.
 """
 
 from __future__ import annotations
@@ -26,21 +27,22 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT: Final = "abair"
-"""Of the registry's operations; trainings have one of their own."""
+"""The experiment of the registry's operations."""
 TRAINING: Final = "abair training"
+"""The experiment of trainings."""
 MODEL: Final = "abair"
 """The registered model; each challenger is one version of it."""
 BUNDLE: Final = "bundle"
-"""The artifact folder of a run that is the challenger's complete bundle."""
+"""The artifact folder of a run that holds the challenger's complete bundle."""
 _MODEL_URI: Final = re.compile(r"models:/([^/@]+)(?:@([\w-]+)|/(\d+))")
 
 Alias = Literal["champion", "challenger"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 LARGEST_BATCH: Final = 500
-"""Metrics told at once; MLflow takes a thousand."""
+"""Metrics in one request; MLflow takes a thousand."""
 _NOTE: Final = "mlflow.note.content"
-_ENDED: Final = {
+_HEADLINES: Final = {
     "FINISHED": "Done",
     "FAILED": "Failed; nothing was published",
     "KILLED": "Stopped; nothing was published",
@@ -50,14 +52,14 @@ QUIET: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-    # stdout is for results, stderr for lines of ours
+    # stdout is for results, stderr for our own lines
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # a server that is gone shall cost seconds, not the ten minutes of the default
+    # a server that is down must cost seconds, not the ten minutes of the default
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
-_HASTY: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
+_IMPATIENT: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,10 @@ class Version:
 
 
 class Runs:
-    """The tracking store of a registry; connects when it is first used; who is not `patient` gives up soon."""
+    """The tracking store of a registry. It connects on first use.
+
+    Without `patient` it gives up after two seconds.
+    """
 
     def __init__(self, settings: Settings, *, patient: bool = True, experiment: str = EXPERIMENT) -> None:
         self._patient = patient
@@ -79,17 +84,17 @@ class Runs:
         self._named = settings.tracking_uri is not None
         self.uri = settings.tracking_uri or f"sqlite:///{settings.home / 'mlflow.db'}"
         self._client: MlflowClient | None = None
-        # to ask the store for a run is to read all its metrics, which takes the longer the more labels there are
+        # reading a run from the store reads all its metrics, which takes longer with every label
         self._artifacts: dict[str, str] = {}
         self._notes: dict[str, str] = {}
 
     def begin(self, name: str, *, tags: Mapping[str, str], params: Mapping[str, object]) -> str:
-        """Start a run; returns its id.
+        """Start a run and return its id.
 
         Raises:
             RegistryError: the store cannot be reached or written.
         """
-        with self._telling() as client:
+        with self._connected() as client:
             from mlflow.entities import Param
 
             number = self.experiment()
@@ -100,14 +105,17 @@ class Runs:
             return run_id
 
     def experiment(self) -> str:
-        """The id of the experiment, made where there is none. Raises RegistryError."""
-        with self._telling() as client:
+        """Return the experiment's id; create it if there is none.
+
+        Raises RegistryError.
+        """
+        with self._connected() as client:
             found = client.get_experiment_by_name(self._experiment)
             return str(found.experiment_id) if found else self._create_experiment(client)
 
     def metrics(self, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
-        """Record metrics; names with `/` make groups on the page. Raises RegistryError."""
-        with self._telling() as client:
+        """Log metrics; names with `/` are grouped on the page. Raises RegistryError."""
+        with self._connected() as client:
             from mlflow.entities import Metric
 
             moment = int(time.time() * 1000)
@@ -117,50 +125,53 @@ class Runs:
 
     def tags(self, run_id: str, values: Mapping[str, str]) -> None:
         """Set tags. Raises RegistryError."""
-        with self._telling() as client:
+        with self._connected() as client:
             from mlflow.entities import RunTag
 
             client.log_batch(run_id, tags=[RunTag(key, value) for key, value in values.items()])
 
     def describe(self, run_id: str, markdown: str) -> None:
-        """The text at the top of the run's page. Raises RegistryError."""
+        """Set the text at the top of the run's page. Raises RegistryError."""
         self.tags(run_id, {_NOTE: markdown})
         self._notes[run_id] = markdown
 
     def conclude(self, run_id: str, headline: str, tags: Mapping[str, str]) -> None:
-        """Close a run as finished, its text with another first line, and set tags. Raises RegistryError."""
-        with self._telling() as client:
+        """Close a run as finished, replace its text's first line, and set tags.
+
+        Raises RegistryError.
+        """
+        with self._connected() as client:
             note = self._notes.get(run_id) or client.get_run(run_id).data.tags.get(_NOTE, "")
             _, _, rest = str(note).partition("\n")
             self.tags(run_id, {_NOTE: f"{headline}\n{rest}", **tags})
             client.set_terminated(run_id, "FINISHED")
 
     def figure(self, run_id: str, figure: Figure, path: str) -> None:
-        """Keep a figure as an image. Raises RegistryError."""
-        with self._telling() as client:
+        """Store a figure as an image. Raises RegistryError."""
+        with self._connected() as client:
             client.log_figure(run_id, figure, path)
 
     def text(self, run_id: str, text: str, path: str) -> None:
-        """Keep a text as a file. Raises RegistryError."""
-        with self._telling() as client:
+        """Store a text as a file. Raises RegistryError."""
+        with self._connected() as client:
             client.log_text(run_id, text, path)
 
     def end(self, run_id: str, status: Status, reason: str = "") -> None:
-        """Close a run; one that is closed already stays as it is. Raises RegistryError."""
-        with self._telling() as client:
+        """Close a run unless it is closed already. Raises RegistryError."""
+        with self._connected() as client:
             if client.get_run(run_id).info.status == "RUNNING":
                 if reason:
                     client.set_tag(run_id, "abair.reason", reason)
-                    client.set_tag(run_id, _NOTE, f"## {_ENDED[status]}\n\n{reason}")
+                    client.set_tag(run_id, _NOTE, f"## {_HEADLINES[status]}\n\n{reason}")
                 client.set_terminated(run_id, status)
 
     def register(self, run_id: str, bundle: Path, *, description: str, tags: Mapping[str, str]) -> str:
-        """Keep a bundle's folder with the run and make it a version of the model; returns the version's number.
+        """Store a bundle's folder with the run and register it; returns the model version's number.
 
         Raises:
             RegistryError: the store cannot be reached or written.
         """
-        with self._telling() as client:
+        with self._connected() as client:
             from mlflow.exceptions import MlflowException
 
             client.log_artifacts(run_id, str(bundle), BUNDLE)
@@ -175,16 +186,16 @@ class Runs:
             return str(made.version)
 
     def point(self, alias: Alias, version: str | None) -> None:
-        """Give the alias to a version, or to none. Raises RegistryError."""
-        with self._telling() as client:
+        """Set the alias to a version, or delete it. Raises RegistryError."""
+        with self._connected() as client:
             if version is not None:
                 client.set_registered_model_alias(MODEL, alias, version)
             elif self.version(alias) is not None:
                 client.delete_registered_model_alias(MODEL, alias)
 
     def version(self, alias: Alias) -> str | None:
-        """The version that has the alias. Raises RegistryError."""
-        with self._telling() as client:
+        """Return the number of the version with this alias, or None. Raises RegistryError."""
+        with self._connected() as client:
             from mlflow.exceptions import MlflowException
 
             try:
@@ -195,8 +206,8 @@ class Runs:
                 raise
 
     def versions(self) -> list[Version]:
-        """All versions of the model, newest first. Raises RegistryError."""
-        with self._telling() as client:
+        """Return all versions of the model, newest first. Raises RegistryError."""
+        with self._connected() as client:
             found: list[Version] = []
             token = None
             while True:
@@ -207,14 +218,14 @@ class Runs:
                     return sorted(found, key=lambda version: -int(version.number))
 
     def tag_version(self, number: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a version. Raises RegistryError."""
-        with self._telling() as client:
+        """Set tags of a model version. Raises RegistryError."""
+        with self._connected() as client:
             for key, value in tags.items():
                 client.set_model_version_tag(MODEL, number, key, value)
 
     def running(self) -> list[tuple[str, dict[str, str]]]:
-        """The runs that have not ended, with their tags. Raises RegistryError."""
-        with self._telling() as client:
+        """Return the runs that have not ended, with their tags. Raises RegistryError."""
+        with self._connected() as client:
             experiment = client.get_experiment_by_name(self._experiment)
             if experiment is None:
                 return []
@@ -222,8 +233,8 @@ class Runs:
             return [(run.info.run_id, dict(run.data.tags)) for run in listed]
 
     def exists(self, run_id: str) -> bool:
-        """Whether there is such a run. Raises RegistryError."""
-        with self._telling() as client:
+        """Return whether there is such a run. Raises RegistryError."""
+        with self._connected() as client:
             from mlflow.exceptions import MlflowException
 
             try:
@@ -235,25 +246,25 @@ class Runs:
             return True
 
     def fetch(self, model: str, folder: Path) -> Path:
-        """Bring the bundle that `models:/abair@champion` or `models:/abair/3` names below `folder`; returns its own.
+        """Download the bundle of `models:/abair@champion` or `models:/abair/3` below `folder`.
 
         Raises:
-            RegistryError: there is none, or the store cannot be reached.
+            RegistryError: there is no such version, or the store cannot be reached.
         """
         named = _MODEL_URI.fullmatch(model)
         if named is None:
             raise RegistryError(f"deployment {model}: expected models:/{MODEL}@champion or models:/{MODEL}/NUMBER")
-        if not self.used:
+        if not self.has_store:
             raise RegistryError(
                 f"deployment {model}: found no runs in {self._home}; expected those of an operation; name the server "
                 "that has them with MLFLOW_TRACKING_URI, or the home with ABAIR_HOME"
             )
-        with self._telling() as client:
+        with self._connected() as client:
             from mlflow.artifacts import download_artifacts
 
             name, alias, number = named.groups()
             version = number or client.get_model_version_by_alias(name, alias).version
-            # a store's version never changes: what is there needs no second download
+            # a version never changes, so it is downloaded once
             target = folder / hashlib.sha256(self.uri.encode()).hexdigest()[:12] / name / str(version)
             if not target.is_dir():
                 source = client.get_model_version_download_uri(name, version)
@@ -264,27 +275,27 @@ class Runs:
 
     def _create_experiment(self, client: MlflowClient) -> str:
         place = self.artifacts if self.uri.startswith("sqlite:") else None
-        # the page has a form for language models, and takes that for the usual one unless it is told
+        # without this tag the page shows the form for language models
         return client.create_experiment(self._experiment, place, {"mlflow.experimentKind": "custom_model_development"})
 
     @property
-    def shown(self) -> str:
+    def display_uri(self) -> str:
         """The store's URI for people, without a password."""
-        return _shown(self.uri)
+        return _display_uri(self.uri)
 
     @property
-    def used(self) -> bool:
-        """Whether there is a store to be told anything: one that was named, or a local file that was told before."""
+    def has_store(self) -> bool:
+        """Whether there is a store: the settings name one, or a local file exists."""
         return self._named or (self._home / "mlflow.db").is_file()
 
     @property
     def artifacts(self) -> str:
-        """Where the local store keeps files, as a URI."""
+        """The folder of the local store's artifacts, as a URI."""
         return (self._home / "artifacts").absolute().as_uri()
 
     @contextmanager
-    def _telling(self) -> Iterator[MlflowClient]:
-        """The client; what MLflow says as one line of ours."""
+    def _connected(self) -> Iterator[MlflowClient]:
+        """Yield the client; turn MLflow's errors into one line of ours."""
         if self._client is None:
             self._client = _connect(self.uri, patient=self._patient)
         from mlflow.exceptions import MlflowException
@@ -292,18 +303,20 @@ class Runs:
         try:
             yield self._client
         except (MlflowException, OSError) as error:
-            reason = " ".join(str(error).replace(self.uri, _shown(self.uri)).split())[:300]
+            reason = " ".join(str(error).replace(self.uri, _display_uri(self.uri)).split())[:300]
             raise RegistryError(
-                f"MLflow at {_shown(self.uri)}: {reason}; expected a store that can be reached and written; "
+                f"MLflow at {_display_uri(self.uri)}: {reason}; expected a store that can be reached and written; "
                 "check MLFLOW_TRACKING_URI"
             ) from None
 
 
-def fetched(model: str) -> Path:
-    """The folder of the bundle that `models:/...` names, fetched into the home unless it is there.
+def fetch_bundle(model: str) -> Path:
+    """Return the folder of the bundle that `models:/...` names.
+
+    Download it into the home on first use.
 
     Raises:
-        DeploymentError: there is none, or the store cannot be reached.
+        DeploymentError: there is no such version, or the store cannot be reached.
     """
     settings = Settings()
     try:
@@ -313,7 +326,7 @@ def fetched(model: str) -> Path:
 
 
 def _connect(uri: str, *, patient: bool) -> MlflowClient:
-    for name, value in {**QUIET, **({} if patient else _HASTY)}.items():
+    for name, value in {**QUIET, **({} if patient else _IMPATIENT)}.items():
         os.environ.setdefault(name, value)
     try:
         from mlflow import MlflowClient
@@ -326,7 +339,7 @@ def _connect(uri: str, *, patient: bool) -> MlflowClient:
     return MlflowClient(uri, uri)
 
 
-def _shown(uri: str) -> str:
-    """Without a password."""
+def _display_uri(uri: str) -> str:
+    """Return the URI without its user and password."""
     head, at, tail = uri.rpartition("@")
     return f"{head.split('://')[0]}://***@{tail}" if at else uri

@@ -1,7 +1,7 @@
-"""Makes MLflow say what the registry says: one version of the model a deployment, tags, aliases; no run left running.
+"""Bring MLflow to the registry's state: model versions, tags, aliases, ended runs.
 
-The registry decides; this only follows. It is the same whether an operation just ended, a crash came between the two,
-or the server was away for a week.
+The registry decides and MLflow follows. The same code runs after an operation, after a crash
+between the two, and after a week without the server.
 """
 
 from __future__ import annotations
@@ -26,36 +26,38 @@ from abair_registry.tracking.mlflow_client import Alias, Runs, Status, Version
 
 RETIRED: Final = "retired"
 _IMPORT: Final = "import"
-"""The kind of a run that holds a deployment which no operation made."""
+"""Kind of a run that holds a deployment which no operation made."""
 Row = TypeVar("Row", DeploymentRow, OperationRow)
 _STATUS: Final[dict[str, Status]] = {"done": "FINISHED", "undone": "KILLED", "failed": "FAILED"}
 
 
-def agree(opened: Registry, runs: Runs) -> list[str]:
-    """Bring versions, tags, aliases and runs to what the registry says; what had to be done, in words.
+def reconcile(registry: Registry, runs: Runs) -> list[str]:
+    """Bring versions, tags, aliases and runs to the registry's state.
+
+    Returns a line for each change.
 
     Raises:
         RegistryError: MLflow cannot be reached or written.
     """
     done = []
-    with opened.database.read() as session:
+    with registry.database.read() as session:
         wanted: dict[Alias, DeploymentRow | None] = {
             "champion": queries.live(session),
             "challenger": queries.challenger(session),
         }
         bundles = {
-            alias: (deployment, publish.bundle(deployment, opened.blobs))
+            alias: (deployment, publish.make_bundle(deployment, registry.blobs))
             for alias, deployment in wanted.items()
             if deployment is not None
         }
-        ended = _ended(session, runs)
+        to_close = _runs_to_close(session, runs)
     versions = runs.versions()
     places: dict[Alias, str | None] = {"champion": None, "challenger": None}
     for alias, (deployment, bundle) in bundles.items():
-        mark = content(bundle)
-        found = next((version for version in versions if _is(version, deployment.number, mark)), None)
+        digest = bundle_digest(bundle)
+        found = next((version for version in versions if _matches(version, deployment.number, digest)), None)
         if found is None:
-            found = _register(runs, opened.blobs, deployment, bundle, mark)
+            found = _register(runs, registry.blobs, deployment, bundle, digest)
             versions.append(found)
             done.append(f"deployment {deployment.number} is version {found.number} of the model")
         places[alias] = found.number
@@ -67,7 +69,7 @@ def agree(opened: Registry, runs: Runs) -> list[str]:
         if runs.version(alias) != number:
             runs.point(alias, number)
             done.append(f"{alias} is version {number}" if number else f"there is no {alias}")
-    for run_id, status, reason, conclusion in ended:
+    for run_id, status, reason, conclusion in to_close:
         if conclusion:
             runs.conclude(run_id, **conclusion)
         else:
@@ -76,15 +78,21 @@ def agree(opened: Registry, runs: Runs) -> list[str]:
     return done
 
 
-def content(bundle: Bundle) -> str:
-    """SHA-256 over what a bundle is: its labels and its files' hashes, whatever they are called and whenever made."""
-    said = [*bundle.labels, bundle.backbone.file.sha256, bundle.estimator.sha256]
-    said += [sha for adapter in bundle.adapters for sha in (adapter.config.sha256, adapter.weights.sha256)]
-    return hashlib.sha256("\n".join(said).encode()).hexdigest()
+def bundle_digest(bundle: Bundle) -> str:
+    """Return the SHA-256 over a bundle's labels and its files' hashes.
+
+    The deployment's name and date do not count.
+    """
+    parts = [*bundle.labels, bundle.backbone.file.sha256, bundle.estimator.sha256]
+    parts += [sha for adapter in bundle.adapters for sha in (adapter.config.sha256, adapter.weights.sha256)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def export(bundle: Bundle, blobs: Blobs, folder: Path) -> Bundle:
-    """The complete bundle below `folder`: the deployment's file, backbone, adapters, estimator, under plain names."""
+def export_bundle(bundle: Bundle, blobs: Blobs, folder: Path) -> Bundle:
+    """Write the complete bundle below `folder`, its files under plain names.
+
+    Returns it with these names.
+    """
 
     def copied(ref: FileRef, path: str) -> FileRef:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -108,8 +116,11 @@ def export(bundle: Bundle, blobs: Blobs, folder: Path) -> Bundle:
     return whole
 
 
-def _register(runs: Runs, blobs: Blobs, deployment: DeploymentRow, bundle: Bundle, mark: str) -> Version:
-    """A version of the model for a deployment; one that no run made gets a short run of its own to hold it."""
+def _register(runs: Runs, blobs: Blobs, deployment: DeploymentRow, bundle: Bundle, digest: str) -> Version:
+    """Register a model version for a deployment.
+
+    One that no run made gets a short run to hold it.
+    """
     run_id = deployment.run_id
     own = run_id is None or not runs.exists(run_id)
     if run_id is None or own:
@@ -125,8 +136,8 @@ def _register(runs: Runs, blobs: Blobs, deployment: DeploymentRow, bundle: Bundl
             run_id, f"**Deployment {deployment.number}**, which no operation made: {deployment.reason or 'imported'}."
         )
     with tempfile.TemporaryDirectory() as folder:
-        export(bundle, blobs, Path(folder))
-        tags = {"abair.deployment": str(deployment.number), "abair.bundle": mark}
+        export_bundle(bundle, blobs, Path(folder))
+        tags = {"abair.deployment": str(deployment.number), "abair.bundle": digest}
         description = f"Deployment {deployment.number}: {', '.join(bundle.labels)}. {deployment.reason}".strip()
         number = runs.register(run_id, Path(folder), description=description, tags=tags)
     if own:
@@ -134,20 +145,23 @@ def _register(runs: Runs, blobs: Blobs, deployment: DeploymentRow, bundle: Bundl
     return Version(number, run_id, tags)
 
 
-def _is(version: Version, number: int, mark: str) -> bool:
-    return version.tags.get("abair.deployment") == str(number) and version.tags.get("abair.bundle") == mark
+def _matches(version: Version, number: int, digest: str) -> bool:
+    return version.tags.get("abair.deployment") == str(number) and version.tags.get("abair.bundle") == digest
 
 
-def _ended(session: Session, runs: Runs) -> list[tuple[str, Status, str, dict[str, Any]]]:
-    """Runs that are still running though what they were for ended: killed, or ended while MLflow was away."""
+def _runs_to_close(session: Session, runs: Runs) -> list[tuple[str, Status, str, dict[str, Any]]]:
+    """Return runs still open whose operation has ended: it was killed, or MLflow was away.
+
+    Each with the status to close it with, a reason, and the conclusion to write, if there is one.
+    """
     left: list[tuple[str, Status, str, dict[str, Any]]] = []
     for run_id, tags in runs.running():
         if tags.get("abair.kind") == _IMPORT:
-            imported = _named(session, DeploymentRow, tags.get("abair.deployment", ""))
+            imported = _get_row(session, DeploymentRow, tags.get("abair.deployment", ""))
             if imported is not None and imported.created.isoformat() == tags.get("abair.started"):
                 left.append((run_id, "KILLED", "stopped before the bundle was kept; another run holds it", {}))
             continue
-        operation = _named(session, OperationRow, tags.get("abair.operation", ""))
+        operation = _get_row(session, OperationRow, tags.get("abair.operation", ""))
         if operation is None or operation.started.isoformat() != tags.get("abair.started"):
             continue  # another registry's, which shares the server
         if operation.state == "running":
@@ -157,5 +171,5 @@ def _ended(session: Session, runs: Runs) -> list[tuple[str, Status, str, dict[st
     return left
 
 
-def _named(session: Session, kind: type[Row], number: str) -> Row | None:
+def _get_row(session: Session, kind: type[Row], number: str) -> Row | None:
     return session.get(kind, int(number)) if number.isdigit() else None

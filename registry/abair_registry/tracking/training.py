@@ -1,4 +1,4 @@
-"""Trainings of adapters as MLflow runs: the tracker that `abair train adapter --track` finds by its entry point."""
+"""MLflow runs for trainings: the tracker behind `abair train adapter --track`."""
 
 from __future__ import annotations
 
@@ -17,31 +17,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """One run, as `abair.plugin_kit.tracking.Tracker` describes it. Each method raises RegistryError."""
+    """One run, as `abair.plugin_kit.tracking.Tracker` describes it.
+
+    Each method raises RegistryError.
+    """
 
     runs: Runs
     run_id: str
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Figures at a step."""
+        """Log metrics at a step."""
         self.runs.metrics(self.run_id, values, step)
 
     def figure(self, figure: Figure, path: str) -> None:
-        """A picture."""
+        """Store a figure as an image."""
         self.runs.figure(self.run_id, figure, path)
 
     def text(self, text: str, path: str) -> None:
-        """A text file."""
+        """Store a text as a file."""
         self.runs.text(self.run_id, text, path)
 
     def describe(self, markdown: str) -> None:
-        """What stands at the top of the run's page."""
+        """Set the text at the top of the run's page."""
         self.runs.describe(self.run_id, markdown)
 
 
 @contextmanager
-def tracked(name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[TrackedRun]:
-    """A run that ends as the block does.
+def track_training(name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[TrackedRun]:
+    """Open a run that ends as the block ends: finished, failed, or killed by Ctrl-C.
 
     Raises:
         RegistryError: the store cannot be reached or written.
@@ -54,7 +57,7 @@ def tracked(name: str, *, params: Mapping[str, object], tags: Mapping[str, str])
         yield TrackedRun(runs, run_id)
     except BaseException as error:
         status: Literal["KILLED", "FAILED"] = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        with suppress(RegistryError):  # it may be what failed
+        with suppress(RegistryError):  # the store may be what failed
             runs.end(run_id, status, str(error) or type(error).__name__)
         raise
     runs.end(run_id, "FINISHED")

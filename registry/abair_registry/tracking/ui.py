@@ -1,4 +1,4 @@
-"""Serves MLflow's page on the registry's store, with one worker and nothing else, and takes it away again."""
+"""Serve MLflow's page on the registry's store, with one worker, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from abair_registry.settings import Settings
 from abair_registry.tracking.mlflow_client import QUIET, Runs
 
 STARTING: Final = 90.0
-"""Seconds that the server may take until it answers; importing MLflow takes most of them."""
+"""Seconds until the server must answer; importing MLflow takes most of them."""
 
 
-def serve(settings: Settings, port: int, say: Callable[[str], None], *, browser: bool) -> None:
-    """Serve until Ctrl-C; where `MLFLOW_TRACKING_URI` names a server, that one's page is named instead.
+def serve(settings: Settings, port: int, notify: Callable[[str], None], *, browser: bool) -> None:
+    """Serve until Ctrl-C; if `MLFLOW_TRACKING_URI` names a server, open that server's page instead.
 
     Raises:
         RegistryError: the port is taken, the store cannot be used, or the server ended by itself.
     """
     runs = Runs(settings)
     if runs.uri.startswith(("http://", "https://")):
-        runs.experiment()  # says so if it cannot be reached
-        say(f"the runs are at {runs.shown}")
+        runs.experiment()  # raises if it cannot be reached
+        notify(f"the runs are at {runs.display_uri}")
         if browser:
             webbrowser.open(runs.uri)
         return
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise RegistryError(f"port {port}: is taken; expected a free one; name another: --port {port + 1}")
-    experiment = runs.experiment()  # makes the store where there is none, and says what is wrong with it
-    # without being told, the page opens in a browser's first session on its side for language models
+    experiment = runs.experiment()  # creates the store if there is none
+    # without this parameter a browser's first session opens the page's side for language models
     url = f"http://127.0.0.1:{port}/#/experiments/{experiment}?workflowType=machine_learning"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", runs.uri, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1", "--default-artifact-root", runs.artifacts]
@@ -46,13 +46,13 @@ def serve(settings: Settings, port: int, say: Callable[[str], None], *, browser:
         env=os.environ | QUIET | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # with all that it starts it is one group, which ends as one
+        start_new_session=True,  # one process group with all that it starts, which is ended as one
     )
-    ending = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # the latter: a closed terminal
-    before = {kind: signal.signal(kind, signal.getsignal(signal.SIGINT)) for kind in ending}
+    signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # the latter: a closed terminal
+    handlers = {kind: signal.signal(kind, signal.getsignal(signal.SIGINT)) for kind in signals}
     try:
         _wait_for(server, port)
-        say(f"the runs are at {url} (Ctrl-C ends it)")
+        notify(f"the runs are at {url} (Ctrl-C ends it)")
         if browser:
             webbrowser.open(url)
         code = server.wait()
@@ -60,7 +60,7 @@ def serve(settings: Settings, port: int, say: Callable[[str], None], *, browser:
     except KeyboardInterrupt:
         pass
     finally:
-        for kind, handler in before.items():
+        for kind, handler in handlers.items():
             signal.signal(kind, handler)
         _end(server)
 
@@ -78,7 +78,7 @@ def _wait_for(server: subprocess.Popen[bytes], port: int) -> None:
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """The server and everything it started."""
+    """End the server and everything that it started."""
     for kind in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(server.pid, kind)

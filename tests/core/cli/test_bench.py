@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,9 @@ from PIL import Image
 
 from abair.cli import app, loading
 from abair.deployment import FACTORY, read_deployment
+from abair.evaluation import benchmark
+from abair.evaluation.datasets import find
+from abair.evaluation.reports import markdown, write
 
 
 class FakeRestorer:
@@ -112,3 +116,18 @@ def test_sets_are_chosen_by_their_keys_and_an_unknown_one_is_one_line(capsys: py
     assert "test set Rain: not known; expected some of CBSD68_s25" in said[0]
     assert "--sets" in said[1]
     assert not Path("new").exists()
+
+
+def test_test_sets_that_are_missing_are_named(
+    abair: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = SimpleNamespace(problems=("x.png: damaged",))
+    monkeypatch.setattr(find, "find_sets", lambda *_, limit: find.FoundSets((), {"GoPro": f"found no pairs, {limit}"}))
+    monkeypatch.setattr(benchmark, "evaluate", lambda *_, **__: report)
+    monkeypatch.setattr(write, "write_results", lambda _, out: [out / "r"])
+    monkeypatch.setattr(markdown, "overview", lambda _: "| table |")
+    done = abair("bench", "quality", "--data", "sets", "--limit", "3")
+    assert done.code == 1
+    assert done.out[0] == "| table |"
+    assert done.err[0] == "abair: warning: test set GoPro is not measured: found no pairs, 3"
+    assert done.err[1] == "abair: x.png: damaged"

@@ -1,4 +1,4 @@
-"""Held-out samples restored by a challenger and a champion: what was measured is looked up, at most so many anew."""
+"""Held-out samples restored by challenger and champion: scores are cached, few are renewed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from abair.continual import compare
 from abair.continual.compare import Contender, evaluate
 from abair.continual.replay import HeldOut, Replay
-from abair.continual.score_cache import Measured, measured
+from abair.continual.score_cache import ScoreCache, open_score_cache
 from abair.deployment import read_deployment
 from abair.model.backbone import load_backbone
 from abair.model.estimator import Estimator, load_estimator
@@ -37,8 +37,8 @@ def samples(bundle: Path) -> list[HeldOut]:
     return [s for s in Replay.load(deployment.find(deployment.replay)).held_out if len(s.labels) == 1]
 
 
-def contender(bundle: Path, known: Measured, turn: float = 0.0) -> Counting:
-    """The bundle's, its estimator's outputs turned away by `turn`."""
+def contender(bundle: Path, known: ScoreCache, turn: float = 0.0) -> Counting:
+    """Load the bundle's contender, its estimator's parameters scaled by 1 - `turn`."""
     deployment = read_deployment(bundle)
     backbone = load_backbone(bundle / "backbone.safetensors")
     estimator: Estimator = load_estimator(bundle / "estimator.safetensors", LABELS, backbone.size)
@@ -56,7 +56,7 @@ def contender(bundle: Path, known: Measured, turn: float = 0.0) -> Counting:
 
 
 def test_what_was_measured_is_not_restored_again(bundle: Path, samples: list[HeldOut]) -> None:
-    known = Measured()
+    known = ScoreCache()
     first = contender(bundle, known)
     report = evaluate(first, contender(bundle, known), samples, ()).report
     assert first.restored > len(samples)
@@ -66,19 +66,18 @@ def test_what_was_measured_is_not_restored_again(bundle: Path, samples: list[Hel
 
 
 def test_of_old_samples_those_that_moved_most_are_restored_and_the_rest_counts_as_it_was(
-    bundle: Path, samples: list[HeldOut], monkeypatch: pytest.MonkeyPatch
+    bundle: Path, samples: list[HeldOut]
 ) -> None:
-    known = Measured()
+    known = ScoreCache()
     champion = contender(bundle, known)
     before = evaluate(champion, None, samples, ())
-    monkeypatch.setattr(compare, "BUDGET", 3)
     challenger = contender(bundle, known, turn=0.7)
     drifts = {
-        sample.mark: challenger.drift(said, champion, before)
+        sample.digest: challenger.drift(said, champion, before)
         for sample, said, before in zip(samples, challenger.weights(samples), champion.weights(samples), strict=True)
     }
     assert min(drifts.values()) > 0.02
-    after = evaluate(challenger, champion, samples, ())
+    after = evaluate(challenger, champion, samples, (), budget=3)
     moved = []
     for group in after.report.groups:
         old = before.report.group(group.name)
@@ -87,32 +86,29 @@ def test_of_old_samples_those_that_moved_most_are_restored_and_the_rest_counts_a
         ):
             assert as_champion == then
             if now != then:
-                moved.append(sample.mark)
+                moved.append(sample.digest)
     assert sorted(moved) == sorted(sorted(drifts, key=lambda mark: -drifts[mark])[:3])
     # and however often it is proposed: what was refused once may not look like what is live
-    again = evaluate(contender(bundle, known, turn=0.7), champion, samples, ()).report
+    again = evaluate(contender(bundle, known, turn=0.7), champion, samples, (), budget=3).report
     assert again == after.report
 
 
-def test_samples_of_a_new_label_are_restored_whatever_the_budget(
-    bundle: Path, samples: list[HeldOut], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = Measured()
+def test_samples_of_a_new_label_are_restored_whatever_the_budget(bundle: Path, samples: list[HeldOut]) -> None:
+    known = ScoreCache()
     champion = contender(bundle, known)
     before = evaluate(champion, None, samples, ()).report.group("rain")
-    monkeypatch.setattr(compare, "BUDGET", 0)
-    after = evaluate(contender(bundle, known, turn=0.7), champion, samples, ("rain",)).report
+    after = evaluate(contender(bundle, known, turn=0.7), champion, samples, ("rain",), budget=0).report
     assert all(a != b for a, b in zip(after.group("rain").psnr["SW"], before.psnr["SW"], strict=True))
     assert after.group("noise").psnr["SW"] == after.group("noise").psnr["champion"]
 
 
 def test_what_is_new_is_also_restored_by_a_champion_that_does_not_know_it(bundle: Path, samples: list[HeldOut]) -> None:
-    known = Measured()
+    known = ScoreCache()
     (rain, *_), (noise, *_) = ([s for s in samples if s.labels == (label,)] for label in ("rain", "noise"))
     samples = [*samples, replace(rain, labels=("noise", "rain")), replace(noise, labels=("noise", "rain"))]
     champion, challenger = contender(bundle, known), contender(bundle, known)
     knows = [label for label in champion.estimator.labels if label != "rain"]
-    champion.estimator = champion.estimator.rearranged(knows)
+    champion.estimator = champion.estimator.with_labels(knows)
     said = champion.weights(samples)
     assert all("rain" not in weights for weights in said)
     report = evaluate(challenger, champion, samples, ("rain",)).report
@@ -128,26 +124,23 @@ def test_what_is_new_is_also_restored_by_a_champion_that_does_not_know_it(bundle
 
 
 def test_another_adapter_of_the_same_label_is_another_weight(bundle: Path, samples: list[HeldOut]) -> None:
-    known = Measured()
+    known = ScoreCache()
     champion, other = contender(bundle, known), contender(bundle, known)
     said = {"noise": 1.0}
     (before,) = champion.weights([next(sample for sample in samples if sample.labels == ("noise",))])
     same = other.drift(said, champion, before)
-    other._marks = {**other._marks, "noise": "another"}
+    other._digests = {**other._digests, "noise": "another"}
     assert other.drift(said, champion, before) > same
 
 
-def test_what_hardly_moved_is_not_restored_again_by_either(
-    bundle: Path, samples: list[HeldOut], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = Measured()
+def test_what_hardly_moved_is_not_restored_again_by_either(bundle: Path, samples: list[HeldOut]) -> None:
+    known = ScoreCache()
     before = evaluate(contender(bundle, known), None, samples, ()).report
-    monkeypatch.setattr(compare, "BUDGET", 0)
     champion, challenger = contender(bundle, known, turn=0.02), contender(bundle, known, turn=0.03)
     said, then = champion.weights(samples), contender(bundle, known).weights(samples)
     moved = [champion.drift(a, champion, b) for a, b in zip(said, then, strict=True)]
     assert 0 < max(moved) < compare.NEAR
-    after = evaluate(challenger, champion, samples, ()).report
+    after = evaluate(challenger, champion, samples, (), budget=0).report
     assert (champion.restored, challenger.restored) == (0, 0)
     for group in after.groups:
         assert group.psnr["SW"] == group.psnr["champion"]
@@ -156,36 +149,34 @@ def test_what_hardly_moved_is_not_restored_again_by_either(
 
 
 def test_levels_that_are_far_from_what_was_measured_are_measured_again_the_farthest_first(
-    bundle: Path, samples: list[HeldOut], monkeypatch: pytest.MonkeyPatch
+    bundle: Path, samples: list[HeldOut]
 ) -> None:
-    known = Measured()
+    known = ScoreCache()
     evaluate(contender(bundle, known), None, samples, ())
     champion, challenger = contender(bundle, known, turn=0.7), contender(bundle, known, turn=0.75)
-    monkeypatch.setattr(compare, "BUDGET", 2)
-    monkeypatch.setattr(compare, "NEAR", 0.01)
     before = {
-        sample.mark: champion.level(sample, said)[0]
+        sample.digest: champion.nearest_score(sample, said)[0]
         for sample, said in zip(samples, champion.weights(samples), strict=True)
     }
-    assert min(before.values()) > compare.NEAR
-    evaluate(challenger, champion, samples, ())
+    assert min(before.values()) > 0.01
+    evaluate(challenger, champion, samples, (), budget=2, near=0.01)
     assert champion.restored == 4  # two that moved most, and two levels
     now = {
-        sample.mark: champion.level(sample, said)[0]
+        sample.digest: champion.nearest_score(sample, said)[0]
         for sample, said in zip(samples, champion.weights(samples), strict=True)
     }
     measured_again = [mark for mark in before if before[mark] > now[mark] == 0.0]
     assert len(measured_again) == 4
     assert max(before, key=before.__getitem__) in measured_again
     for _ in range(len(samples)):
-        evaluate(challenger, champion, samples, ())
-    assert all(champion.level(s, w)[0] <= 0.01 for s, w in zip(samples, champion.weights(samples), strict=True))
+        evaluate(challenger, champion, samples, (), budget=2, near=0.01)
+    assert all(champion.nearest_score(s, w)[0] <= 0.01 for s, w in zip(samples, champion.weights(samples), strict=True))
 
 
-def test_measured_finds_what_is_exact_and_what_is_near() -> None:
-    known = Measured()
-    known.note("sample", {"a": 0.6, "b": 0.4}, (30.0, 0.9))
-    known.note("sample", {"a": 1.0}, (20.0, 0.5))
+def test_the_cache_finds_what_is_exact_and_what_is_near() -> None:
+    known = ScoreCache()
+    known.add("sample", {"a": 0.6, "b": 0.4}, (30.0, 0.9))
+    known.add("sample", {"a": 1.0}, (20.0, 0.5))
     assert known.find("sample", {"a": 0.6, "b": 0.4}) == (30.0, 0.9)
     assert known.find("sample", {"a": 0.61, "b": 0.39}) is None
     assert known.find("another", {"a": 1.0}) is None
@@ -197,16 +188,16 @@ def test_measured_finds_what_is_exact_and_what_is_near() -> None:
 
 def test_what_was_asked_for_is_kept_and_the_rest_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "measured.json"
-    with measured(path) as known:
+    with open_score_cache(path) as known:
         assert known.find("nobody restored it", {}) is None
-        known.note("sample", {"a": 0.6, "b": 0.4}, (30.0, 0.9))
-        known.note("old", {}, (10.0, 0.1))
-    with measured(path) as known:
+        known.add("sample", {"a": 0.6, "b": 0.4}, (30.0, 0.9))
+        known.add("old", {}, (10.0, 0.1))
+    with open_score_cache(path) as known:
         assert known.nearest("sample", {"a": 0.6, "b": 0.4}) == (0.0, {"a": 0.6, "b": 0.4})
         assert known.find("sample", {"a": 0.6, "b": 0.4}) == (30.0, 0.9)
-    with measured(path) as known:
+    with open_score_cache(path) as known:
         assert known.find("sample", {"a": 0.6, "b": 0.4}) == (30.0, 0.9)
         assert known.find("old", {}) is None
     path.write_text('{"scores": {"of another release": [1, 2]}}')
-    with measured(path) as known:
+    with open_score_cache(path) as known:
         assert known.nearest("sample", {}) is None

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from abair.continual import refit as refits
-from abair.continual.refit import UNITS, refit
-from abair.continual.replay import Chains, Features, features_of
-from abair.data.degrade import CleanPhotos, Degrader, Recipe
+from abair.continual.collect import compute_features
+from abair.continual.refit import SHIFT_STEP, RefitConfig, refit
+from abair.continual.replay import Features, Mixtures
+from abair.data.degrade import Degrader, Recipe
+from abair.data.photos import CleanPhotos
 from abair.errors import TrainingError
 from abair.model.backbone import SIZES, Backbone, fingerprint
 from abair.model.estimator import Estimator, feature_count, load_estimator, save_estimator
 
+if TYPE_CHECKING:
+    from abair.data.synthesizers import Synthesizer
+
 COUNT = 60
+QUICK = RefitConfig(steps=400)
+"""As few steps as still teach the tiny network a label."""
+FIRM = replace(QUICK, largest_shift=0.0)
+"""In the end no logit is lowered."""
 
 
 def darker(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -48,10 +58,15 @@ def backbone() -> Backbone:
 
 
 def made(
-    backbone: Backbone, photos: CleanPhotos, seed: int, clean: float = 0.0, paired: bool = False, **synthesizers
+    backbone: Backbone,
+    photos: CleanPhotos,
+    seed: int,
+    clean: float = 0.0,
+    paired: bool = False,
+    **synthesizers: Synthesizer,
 ) -> Features:
-    recipe = Recipe(cutmix=0, double=0, clean=clean)
-    return features_of(backbone, Degrader(synthesizers, recipe), photos, COUNT, seed, paired=paired)
+    recipe = Recipe(cutmix=0, mixture=0, clean=clean)
+    return compute_features(backbone, Degrader(synthesizers, recipe), photos, COUNT, seed, paired=paired)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +77,7 @@ def old(backbone: Backbone, photos: CleanPhotos) -> Features:
 @pytest.fixture(scope="module")
 def champion(backbone: Backbone, old: Features) -> Estimator:
     start = Estimator(("dark", "noise", "clean"), feature_count(backbone.size))
-    return refit(start, fingerprint(backbone), start.labels, [], [old], seed=0)
+    return refit(start, fingerprint(backbone), start.labels, [], [old], seed=0, config=QUICK)
 
 
 def right(estimator: Estimator, features: Features) -> float:
@@ -82,7 +97,15 @@ def test_a_new_label_is_learnt_from_features_and_the_old_ones_stay(
     new = made(backbone, photos, 2, paired=True, red=red)
     told: list[int] = []
     challenger = refit(
-        champion, fingerprint(backbone), LABELS, [old], [new], 0, lambda step, figures: told.append(step), whole=whole
+        champion,
+        fingerprint(backbone),
+        LABELS,
+        [old],
+        [new],
+        0,
+        lambda step, _: told.append(step),
+        whole=whole,
+        config=QUICK,
     )
     assert (challenger.labels, challenger.hidden == champion.hidden) == (LABELS, whole)
     assert not any(parameter.requires_grad for parameter in challenger.parameters())
@@ -97,8 +120,8 @@ def test_what_the_estimator_says_of_old_labels_stays_and_a_file_keeps_what_it_gr
     backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator, tmp_path: Path
 ) -> None:
     new = made(backbone, photos, 2, paired=True, red=red)
-    challenger = refit(champion, fingerprint(backbone), LABELS, [old], [new], 0)
-    assert challenger.hidden == champion.hidden + UNITS
+    challenger = refit(champion, fingerprint(backbone), LABELS, [old], [new], 0, config=QUICK)
+    assert challenger.hidden == champion.hidden + QUICK.units
     with torch.inference_mode():
         before, after = champion(old.values), challenger(old.values)
     assert torch.allclose(after[:, [0, 1, 3]], before, atol=1e-5)
@@ -110,9 +133,17 @@ def test_what_the_estimator_says_of_old_labels_stays_and_a_file_keeps_what_it_gr
 def test_a_label_that_comes_again_is_learnt_anew_and_the_others_stay(
     backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
-    known = refit(champion, fingerprint(backbone), LABELS, [old], [made(backbone, photos, 2, paired=True, red=red)], 0)
+    known = refit(
+        champion,
+        fingerprint(backbone),
+        LABELS,
+        [old],
+        [made(backbone, photos, 2, paired=True, red=red)],
+        0,
+        config=QUICK,
+    )
     blue = made(backbone, photos, 5, paired=True, red=lambda clean, generator: red(clean, generator).flip(0))
-    challenger = refit(known, fingerprint(backbone), LABELS, [old], [blue], 0)
+    challenger = refit(known, fingerprint(backbone), LABELS, [old], [blue], 0, config=QUICK)
     held_out = made(backbone, photos, 6, red=lambda clean, generator: red(clean, generator).flip(0))
     assert right(known, held_out) <= 0.5
     assert right(challenger, held_out) >= 0.9
@@ -120,18 +151,17 @@ def test_a_label_that_comes_again_is_learnt_anew_and_the_others_stay(
         assert torch.allclose(challenger(old.values)[:, [0, 1, 3]], champion(old.values), atol=1e-5)
 
 
-def test_a_new_label_gains_little_by_being_shown_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refits, "FARTHEST", 0.0)
+def test_a_new_label_gains_little_by_being_shown_more_often() -> None:
     labels, count = (*"abcdefg", "clean"), 60
     generator = torch.Generator().manual_seed(0)
     centres = 3 * torch.eye(len(labels), 12)
     values = (centres[:, None] + 0.5 * torch.randn(len(labels), count, 12, generator=generator)).flatten(0, 1)
     known = Features("x", labels, values, torch.eye(len(labels)).repeat_interleave(count, 0))
-    champion = refit(Estimator(labels, 12), "x", labels, [], [known], 0)
+    champion = refit(Estimator(labels, 12), "x", labels, [], [known], 0, config=QUICK)
     # what is new looks exactly as `a` does: nobody can tell them apart
     twin = torch.cat([values[:count], values[-count:]])
     new = Features("x", ("twin", "clean"), twin, torch.eye(2).repeat_interleave(count, 0))
-    challenger = refit(champion, "x", (*"abcdefg", "twin", "clean"), [known], [new], 0)
+    challenger = refit(champion, "x", (*"abcdefg", "twin", "clean"), [known], [new], 0, config=FIRM)
     with torch.inference_mode():
         said = challenger(values[:count]).softmax(1).mean(0)
     assert float(said[0] + said[7]) > 0.95
@@ -143,10 +173,10 @@ def test_a_new_label_gains_little_by_being_shown_more_often(monkeypatch: pytest.
 def test_old_features_teach_what_the_champion_says_even_where_it_is_wrong(
     whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
-    swapped = champion.rearranged(("noise", "dark", "clean"))
+    swapped = champion.with_labels(("noise", "dark", "clean"))
     swapped.labels = champion.labels  # it takes dark for noise, and noise for dark
     new = made(backbone, photos, 2, paired=True, red=red)
-    challenger = refit(swapped, fingerprint(backbone), LABELS, [old], [new], 0, whole=whole)
+    challenger = refit(swapped, fingerprint(backbone), LABELS, [old], [new], 0, whole=whole, config=QUICK)
     held_old = made(backbone, photos, 3, dark=darker, noise=noisy)
     assert right(swapped, held_old) <= 0.05
     assert right(challenger, held_old) <= 0.05
@@ -156,7 +186,10 @@ def test_the_same_arguments_give_the_same_estimator_and_another_seed_another(
     backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
     new = made(backbone, photos, 2, paired=True, red=red)
-    marks = [fingerprint(refit(champion, fingerprint(backbone), LABELS, [old], [new], seed=seed)) for seed in (0, 0, 1)]
+    marks = [
+        fingerprint(refit(champion, fingerprint(backbone), LABELS, [old], [new], seed=seed, config=QUICK))
+        for seed in (0, 0, 1)
+    ]
     assert marks[0] == marks[1] != marks[2]
 
 
@@ -167,83 +200,79 @@ def test_the_number_of_threads_does_not_change_what_comes_out(
     threads, marks = torch.get_num_threads(), []
     for count in (1, 2):
         torch.set_num_threads(count)
-        marks.append(fingerprint(refit(champion, fingerprint(backbone), LABELS, [old], [new], 0)))
+        marks.append(fingerprint(refit(champion, fingerprint(backbone), LABELS, [old], [new], 0, config=QUICK)))
         assert torch.get_num_threads() == count
     torch.set_num_threads(threads)
     assert marks[0] == marks[1]
 
 
 def blended(backbone: Backbone, photos: CleanPhotos, seed: int) -> Features:
-    """What is dark and then red; a quarter dark is said to restore it best."""
-    degrader = Degrader({"dark": darker, "red": red}, Recipe(cutmix=0, double=1, clean=0))
-    made = features_of(backbone, degrader, photos, COUNT, seed)
+    """Make features of dark and then red scenes, whose best blend is taken to be a quarter dark."""
+    degrader = Degrader({"dark": darker, "red": red}, Recipe(cutmix=0, mixture=1, clean=0))
+    made = compute_features(backbone, degrader, photos, COUNT, seed)
     return Features(made.backbone, made.labels, made.values, torch.tensor([[0.25, 0.75, 0.0]] * COUNT))
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_blends_are_learnt_from_chains_as_much_as_is_at_stake(
-    whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(refits, "FARTHEST", 0.0)
-    cold = champion.rearranged(champion.labels)
+def test_blends_are_learnt_from_mixtures_as_much_as_is_at_stake(
+    whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+) -> None:
+    cold = champion.with_labels(champion.labels)
     cold.temperature.fill_(0.2)
     new = made(backbone, photos, 2, paired=True, red=red)
     both, held_out = blended(backbone, photos, 7), blended(backbone, photos, 8)
 
     def away(stake: float | None) -> float:
-        """How far what is said of held-out chains is from the best blend, on the mean."""
-        chains = [] if stake is None else [Chains(both, torch.full((COUNT,), stake))]
-        fitted = refit(cold, fingerprint(backbone), LABELS, [old], [new], 0, chains=chains, whole=whole)
+        """How far what is said of held-out mixtures is from the best blend, on the mean."""
+        mixtures = [] if stake is None else [Mixtures(both, torch.full((COUNT,), stake))]
+        fitted = refit(
+            cold, fingerprint(backbone), LABELS, [old], [new], 0, mixtures=mixtures, whole=whole, config=FIRM
+        )
         assert right(fitted, made(backbone, photos, 4, red=red)) >= 0.9
         with torch.inference_mode():
-            said = fitted.spread(held_out.values)
+            said = fitted.predict_weights(held_out.values)
         return float((said - torch.tensor([0.25, 0.0, 0.75, 0.0])).abs().sum(1).mean())
 
     without, much, nothing = away(None), away(10.0), away(0.0)
     assert much < 0.6 * min(without, nothing)
 
 
-@pytest.mark.parametrize("chained", [True, False])
+@pytest.mark.parametrize("mixed", [True, False])
 def test_a_new_label_gives_up_what_it_can_bear_where_it_is_alone(
     backbone: Backbone,
     photos: CleanPhotos,
     old: Features,
     champion: Estimator,
-    chained: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    mixed: bool,
 ) -> None:
     new, both = made(backbone, photos, 2, paired=True, red=red), blended(backbone, photos, 7)
-    chains = [Chains(both, torch.full((COUNT,), 10.0))] if chained else []
+    mixtures = [Mixtures(both, torch.full((COUNT,), 10.0))] if mixed else []
 
-    def fitted() -> Estimator:
-        return refit(champion, fingerprint(backbone), LABELS, [old], [new], 0, chains=chains)
-
-    lowered = fitted()
-    monkeypatch.setattr(refits, "FARTHEST", 0.0)
-    firm = fitted()
+    lowered, firm = (
+        refit(champion, fingerprint(backbone), LABELS, [old], [new], 0, mixtures=mixtures, config=config)
+        for config in (QUICK, FIRM)
+    )
     with torch.inference_mode():
         before, after = firm(both.values), lowered(both.values)
-        own = [estimator.spread(new.values[:COUNT])[:, 2].mean() for estimator in (firm, lowered)]
+        own = [estimator.predict_weights(new.values[:COUNT])[:, 2].mean() for estimator in (firm, lowered)]
     by = before[:, 2] - after[:, 2]
     assert torch.allclose(by, by[0].expand(COUNT), atol=1e-5)
-    assert float(by[0]) >= refits.STEP / 2
+    assert float(by[0]) >= SHIFT_STEP / 2
     assert torch.equal(before[:, [0, 1, 3]], after[:, [0, 1, 3]])
-    assert 0 <= float(own[0] - own[1]) <= refits.BORNE
+    assert 0 <= float(own[0] - own[1]) <= QUICK.tolerated_loss
     assert right(lowered, made(backbone, photos, 4, red=red)) >= 0.9
 
 
-def test_chains_with_a_label_that_is_asked_for_no_more_teach_nothing(
+def test_mixtures_with_a_label_that_is_asked_for_no_more_teach_nothing(
     backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
     both, new = blended(backbone, photos, 7), made(backbone, photos, 2, paired=True, red=red)
-    gone = champion.rearranged(("noise", "clean"))
+    gone = champion.with_labels(("noise", "clean"))
     marks = [
         fingerprint(
             refit(
                 gone, fingerprint(backbone), ("noise", "red", "clean"), [old], [new], 0,
-                chains=[Chains(both, torch.full((COUNT,), stake))],
-            )
+                mixtures=[Mixtures(both, torch.full((COUNT,), stake))], config=QUICK)
         )
         for stake in (0.0, 10.0)
     ]  # fmt: skip
@@ -253,10 +282,17 @@ def test_chains_with_a_label_that_is_asked_for_no_more_teach_nothing(
 def test_features_that_do_not_fit_are_refused(backbone: Backbone, old: Features, champion: Estimator) -> None:
     foreign = Features("0" * 64, old.labels, old.values, old.targets)
     with pytest.raises(TrainingError, match="features of dark, noise, clean: made by backbone 000000000000, expected"):
-        refit(champion, fingerprint(backbone), champion.labels, [foreign], [], seed=0)
+        refit(champion, fingerprint(backbone), champion.labels, [foreign], [], seed=0, config=QUICK)
     with pytest.raises(TrainingError, match="features of dark, noise, clean: made by backbone 000000000000, expected"):
         refit(
-            champion, fingerprint(backbone), champion.labels, [old], [], 0, chains=[Chains(foreign, torch.ones(COUNT))]
+            champion,
+            fingerprint(backbone),
+            champion.labels,
+            [old],
+            [],
+            0,
+            mixtures=[Mixtures(foreign, torch.ones(COUNT))],
+            config=QUICK,
         )
     with pytest.raises(TrainingError, match="label red: found no features"):
-        refit(champion, fingerprint(backbone), LABELS, [old], [], seed=0)
+        refit(champion, fingerprint(backbone), LABELS, [old], [], seed=0, config=QUICK)

@@ -9,8 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from abair.continual.replay import Chains, Features, Replay, damaged_further, features_of, replay_of
-from abair.data.degrade import CleanPhotos, Degrader, Recipe
+from abair.continual.collect import ReplayCounts, build_replay
+from abair.continual.replay import Features, Mixtures, Replay
+from abair.data.degrade import Degrader
+from abair.data.photos import CleanPhotos
+from abair.deployment import FACTORY, read_deployment
 from abair.errors import TrainingError
 from abair.model.backbone import SIZES, Backbone
 
@@ -40,20 +43,14 @@ def photos() -> CleanPhotos:
 
 @pytest.fixture(scope="module")
 def replay(backbone: Backbone, photos: CleanPhotos) -> Replay:
-    return replay_of(backbone, Degrader({"dark": darker, "red": red}), [photos, photos], photos, 2, 0)
-
-
-def test_a_replay_holds_each_label_and_a_chain_on_the_same_scenes(replay: Replay) -> None:
-    kinds = [sample.labels for sample in replay.held_out]
-    assert kinds == [("dark",), ("red",), ("clean",)] * 2 + [("dark", "red")] * 2
-    singles, chains = replay.held_out[:6], replay.held_out[6:]
-    first, second = ((*singles[i : i + 3], chains[i // 3]) for i in (0, 3))
-    assert all(torch.equal(sample.clean, first[0].clean) for sample in first)
-    assert not torch.equal(first[0].clean, second[0].clean)
-    assert torch.equal(first[2].degraded, first[2].clean)
-    assert first[0].degraded.shape == (3, 96, 96)  # the scenes are 70 pixels high: mirrored outwards
-    assert float(first[0].degraded.mean()) < 0.5 * float(first[0].clean.mean())
-    assert len({sample.mark for sample in replay.held_out}) == 8
+    return build_replay(
+        backbone,
+        Degrader({"dark": darker, "red": red}),
+        [photos, photos],
+        photos,
+        ReplayCounts(held_out=2, held_out_mixtures=2),
+        0,
+    )
 
 
 def test_a_replay_is_a_file_in_which_shared_parts_lie_once(replay: Replay, tmp_path: Path) -> None:
@@ -64,7 +61,7 @@ def test_a_replay_is_a_file_in_which_shared_parts_lie_once(replay: Replay, tmp_p
     assert torch.allclose(again.features.values, replay.features.values, rtol=2e-3, atol=1e-3)
     assert [sample.labels for sample in again.held_out] == [sample.labels for sample in replay.held_out]
     for one, other in zip(replay.held_out, again.held_out, strict=True):
-        assert one.mark == other.mark
+        assert one.digest == other.digest
         assert torch.equal(one.degraded, other.degraded)
         assert torch.allclose(one.view, other.view, atol=1 / 255)
     pixels = 3 * 96 * 96
@@ -72,40 +69,25 @@ def test_a_replay_is_a_file_in_which_shared_parts_lie_once(replay: Replay, tmp_p
     assert path.stat().st_size < features + (8 + 2) * pixels + 8 * (3 * 64 * 64 + 400) + 4000
 
 
-def test_chains_are_kept_with_the_rest(replay: Replay, tmp_path: Path) -> None:
+def test_mixtures_are_kept_with_the_rest(replay: Replay, tmp_path: Path) -> None:
     path = tmp_path / "replay.safetensors"
     replay.save(path)
-    assert Replay.load(path).chains is None
-    of = replay.features
+    assert Replay.load(path).mixtures is None
+    features = replay.features
     targets = torch.tensor([[0.25, 0.75, 0.0]] * 5)
-    chains = Chains(Features(of.backbone, ("dark", "red", "clean"), of.values[:5], targets), torch.arange(5.0))
-    Replay(of, replay.held_out, chains).save(path)
+    mixtures = Mixtures(
+        Features(features.backbone, ("dark", "red", "clean"), features.values[:5], targets), torch.arange(5.0)
+    )
+    Replay(features, replay.held_out, mixtures).save(path)
     again = Replay.load(path)
-    assert again.chains is not None
-    assert again.chains.features.labels == ("dark", "red", "clean")
-    assert again.chains.features.backbone == of.backbone
-    assert again.chains.stakes.tolist() == [0, 1, 2, 3, 4]
-    assert torch.equal(again.chains.features.targets, targets)
-    Replay(of, replay.held_out, Chains(chains.features, torch.arange(4.0))).save(path)
+    assert again.mixtures is not None
+    assert again.mixtures.features.labels == ("dark", "red", "clean")
+    assert again.mixtures.features.backbone == features.backbone
+    assert again.mixtures.stakes.tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(again.mixtures.features.targets, targets)
+    Replay(features, replay.held_out, Mixtures(mixtures.features, torch.arange(4.0))).save(path)
     with pytest.raises(TrainingError, match=r"tensor chain_targets: found shape|chain_values: found shape"):
         Replay.load(path)
-
-
-def test_pairs_are_the_same_scenes_damaged_and_not(backbone: Backbone, photos: CleanPhotos) -> None:
-    recipe = Recipe(cutmix=0, double=0, clean=0)
-    paired = features_of(backbone, Degrader({"dark": darker}, recipe), photos, 4, 0, paired=True)
-    other = features_of(backbone, Degrader({"red": red}, recipe), photos, 4, 0, paired=True)
-    assert paired.targets.tolist() == [[1, 0]] * 4 + [[0, 1]] * 4
-    assert torch.equal(paired.values[4:], other.values[4:])  # one seed, the same scenes for any label
-    assert not torch.equal(paired.values[:4], other.values[:4])
-
-
-def test_samples_of_one_label_are_damaged_by_another(backbone: Backbone, replay: Replay) -> None:
-    dark = [sample for sample in replay.held_out if sample.labels == ("dark",)]
-    both = damaged_further(backbone, Degrader({"red": red}), "red", dark, 0)
-    assert [sample.labels for sample in both] == [("dark", "red")] * 2
-    assert torch.equal(both[0].clean, dark[0].clean)
-    assert not torch.equal(both[0].degraded, dark[0].degraded)
 
 
 def test_a_file_that_is_no_replay_is_refused(replay: Replay, tmp_path: Path) -> None:
@@ -121,3 +103,14 @@ def test_a_file_that_is_no_replay_is_refused(replay: Replay, tmp_path: Path) -> 
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(TrainingError, match=r"replay\.safetensors"):
         Replay.load(path)
+
+
+def test_the_shipped_replay_is_read_and_written_byte_for_byte(tmp_path: Path) -> None:
+    deployment = read_deployment(FACTORY)
+    assert deployment.replay is not None
+    shipped = deployment.find(deployment.replay)
+    replay = Replay.load(shipped)
+    assert replay.features.labels == deployment.labels
+    assert len(replay.held_out) > 10 * len(deployment.labels)
+    replay.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == shipped.read_bytes()

@@ -1,28 +1,18 @@
-"""Training samples: seeded, in the shares of the recipe, and with the types of what was really done."""
+"""Training samples: seeded, in the shares of the recipe, with the types of what was done."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from abair.data import degrade
-from abair.data.degrade import (
-    CleanPhotos,
-    Degrader,
-    Recipe,
-    clean_photos,
-    generator_for,
-    load_photos,
-    photos_in,
-    split_photos,
-    to_8_bit,
-)
+from abair.data.degrade import Degrader, Recipe, SampleKind, to_8_bit
+from abair.data.photos import CleanPhotos
+from abair.data.seeds import generator_from
 from abair.errors import TrainingError
 from abair.physics import uniform
 
@@ -30,7 +20,7 @@ if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
 
 CODES = {"a": 0.2, "b": 0.4, "c": 0.6}
-"""Each of these degradations paints the whole image in its own grey, so a pixel says what was done to it."""
+"""Each degradation paints the image in its own grey, so a pixel tells what was done to it."""
 
 
 def _paint(grey: float) -> Synthesizer:
@@ -59,21 +49,11 @@ def photos() -> CleanPhotos:
     return CleanPhotos([random.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((60, 90), (40, 40))], "test")
 
 
-# --- seeds
-
-
-def test_a_generator_depends_on_the_whole_key() -> None:
-    keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 2, 3), (3, 2, 1)]
-    draws = [torch.rand(4, generator=generator_for(*key)).tolist() for key in keys]
-    assert draws == [torch.rand(4, generator=generator_for(*key)).tolist() for key in keys]
-    assert len({tuple(draw) for draw in draws}) == len(keys)
-
-
 def test_a_sample_is_a_function_of_its_key_alone(photos: CleanPhotos) -> None:
     degrader = Degrader({"shift": _shift, "halve": _halve})
 
     def sample(index: int) -> degrade.Sample:
-        generator = generator_for(3, index)
+        generator = generator_from(3, index)
         return degrader.sample(photos.crop(generator, 24), generator)
 
     first = [sample(index) for index in range(12)]
@@ -84,137 +64,6 @@ def test_a_sample_is_a_function_of_its_key_alone(photos: CleanPhotos) -> None:
         assert torch.equal(again.clean, first[index].clean)
         assert torch.equal(again.types, first[index].types)
     assert not torch.equal(first[0].clean, first[1].clean)
-
-
-# --- photos
-
-
-@pytest.mark.parametrize("side", [1, 16, 40, 64, 200])
-def test_crops_have_the_side_asked_for_even_of_smaller_photos(photos: CleanPhotos, side: int) -> None:
-    for index in range(8):
-        crop = photos.crop(generator_for(index), side)
-        assert crop.shape == (3, side, side)
-        assert crop.dtype == torch.float32
-        assert crop.is_contiguous()
-        assert crop.min() >= 0
-        assert crop.max() <= 1
-
-
-def test_a_crop_of_a_flat_photo_is_flat(photos: CleanPhotos) -> None:
-    flat = CleanPhotos([np.full((50, 70, 3), 51, dtype=np.uint8)], "flat")
-    for index in range(8):
-        assert torch.allclose(flat.crop(generator_for(index), 20), torch.tensor(0.2))
-
-
-def test_crops_come_from_everywhere_turned_and_mirrored() -> None:
-    gradient = np.zeros((80, 80, 3), dtype=np.uint8)
-    gradient[..., 0], gradient[..., 1] = np.arange(80)[:, None], np.arange(80)
-    photos = CleanPhotos([gradient], "gradient")
-    crops = [photos.crop(generator_for(index), 16) for index in range(60)]
-    slopes = {
-        tuple(torch.sign(crop[channel].mean(1 - axis).diff().mean()).item() for channel in (0, 1) for axis in (0, 1))
-        for crop in crops
-    }
-    assert len(slopes) == 8
-    assert min(float(crop[0].min()) for crop in crops) < 8 / 255
-    assert max(float(crop[0].max()) for crop in crops) > 72 / 255
-
-
-@pytest.mark.parametrize("longest", [1, 40, 64, 300])
-def test_scenes_are_rectangles_of_a_photo_that_stay_within_the_longest_side(photos: CleanPhotos, longest: int) -> None:
-    shapes = set()
-    for index in range(24):
-        scene = photos.scene(generator_for(index), longest)
-        assert torch.equal(scene, photos.scene(generator_for(index), longest))
-        assert scene.dtype == torch.float32
-        assert scene.is_contiguous()
-        assert scene.min() >= 0
-        assert scene.max() <= 1
-        shapes.add(tuple(scene.shape))
-    assert all(channels == 3 and min(sides) >= 1 and max(sides) <= longest for channels, *sides in shapes)
-    assert longest == 1 or len(shapes) > 12
-
-
-def test_no_photos_are_refused() -> None:
-    with pytest.raises(TrainingError, match="folder: found no photos, expected at least one"):
-        CleanPhotos([], "folder")
-
-
-def _save(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((8, 9, 3), 80, dtype=np.uint8)).save(path)
-    return path
-
-
-def test_photos_are_found_below_a_folder_in_the_order_of_their_paths(tmp_path: Path) -> None:
-    expected = sorted(_save(tmp_path / name) for name in ("b.png", "a.JPG", "sub/c.webp"))
-    (tmp_path / "readme.txt").write_text("no photo", encoding="utf-8")
-    (tmp_path / "._a.jpg").write_bytes(b"what a file manager leaves behind")
-    _save(tmp_path / ".thumbnails" / "a.png")
-    assert photos_in(tmp_path) == expected
-    assert [photo.shape for photo in load_photos(expected)] == [(8, 9, 3)] * 3
-
-
-def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="found no photos; expected"):
-        photos_in(tmp_path)
-    with pytest.raises(TrainingError, match="none: no such folder"):
-        clean_photos(tmp_path / "none")
-
-
-def test_a_damaged_photo_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"no image")
-    with pytest.raises(TrainingError, match=r"a\.png: found text, .*remove it"):
-        load_photos([tmp_path / "a.png"])
-
-
-def test_sixteen_bits_become_eight_and_a_photo_is_upright(tmp_path: Path) -> None:
-    Image.fromarray(np.full((4, 5), 30_000, np.uint16)).save(tmp_path / "deep.png")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
-    Image.new("RGB", (5, 4)).save(tmp_path / "turned.jpg", exif=exif)
-    deep, turned = load_photos(photos_in(tmp_path))
-    assert (deep == round(30_000 / 257)).all()
-    assert turned.shape == (5, 4, 3)
-
-
-def test_grey_and_palette_photos_become_rgb(tmp_path: Path) -> None:
-    for mode in ("L", "P", "RGBA"):
-        Image.new(mode, (5, 4)).save(tmp_path / f"{mode}.png")
-    assert [photo.shape for photo in load_photos(photos_in(tmp_path))] == [(4, 5, 3)] * 3
-
-
-def test_the_held_out_part_is_a_twentieth_and_stays_when_photos_are_added() -> None:
-    paths = [Path(f"/photos/{index:04}.jpg") for index in range(1000)]
-    train, held = split_photos(paths)
-    assert len(held) == pytest.approx(50, abs=20)
-    assert sorted(train + held) == paths
-    fewer_train, fewer_held = split_photos(paths[:500])
-    assert set(fewer_train) < set(train)
-    assert set(fewer_held) < set(held)
-    assert {path.name for path in split_photos([Path("/elsewhere") / p.name for p in paths])[1]} == {
-        path.name for path in held
-    }
-
-
-def test_neither_part_is_ever_empty() -> None:
-    for count in range(1, 12):
-        train, held = split_photos([Path(f"{index}.jpg") for index in range(count)])
-        assert train
-        assert held
-        assert count == 1 or not set(train) & set(held)
-
-
-def test_a_folder_gives_photos_to_train_on_and_others_held_out(tmp_path: Path) -> None:
-    for index in range(4):
-        _save(tmp_path / f"{index}.png")
-    train, held = clean_photos(tmp_path)
-    assert len(train) + len(held) == 4
-    assert str(tmp_path) in train.source
-    assert "held out" in held.source
-
-
-# --- samples
 
 
 def test_without_degradations_there_is_nothing_to_train() -> None:
@@ -232,7 +81,7 @@ def test_types_are_a_distribution_at_every_pixel_and_nothing_changes_the_clean_c
     clean = to_8_bit(torch.rand(3, side, side))
     kept = clean.clone()
     for index in range(60):
-        sample = degrader.sample(clean, generator_for(index))
+        sample = degrader.sample(clean, generator_from(index))
         assert sample.types.shape == (4, side, side)
         assert torch.allclose(sample.types.sum(0), torch.ones(side, side))
         assert sample.types.min() >= 0
@@ -242,18 +91,18 @@ def test_types_are_a_distribution_at_every_pixel_and_nothing_changes_the_clean_c
 
 def test_samples_hold_the_values_of_an_8_bit_file() -> None:
     degrader = Degrader({"shift": _shift})
-    degraded = degrader.single(torch.rand(3, 8, 8), "shift", generator_for(1)).degraded * 255
+    degraded = degrader.single(torch.rand(3, 8, 8), "shift", generator_from(1)).degraded * 255
     assert (degraded - degraded.round()).abs().max() < 1e-4
     assert to_8_bit(torch.tensor([-0.5, 0.4999, 1.7])).tolist() == pytest.approx([0, 127 / 255, 1])
 
 
 def test_the_regions_of_cutmix_have_the_type_of_what_was_done_there() -> None:
-    degrader = _painter(Recipe(cutmix=1.0, double=0.0, clean=0.0))
+    degrader = _painter(Recipe(cutmix=1.0, mixture=0.0, clean=0.0))
     clean = torch.ones(3, 12, 20)
     codes = torch.tensor([*CODES.values(), 1.0])
     mixed, seen = 0, set()
     for index in range(80):
-        sample = degrader.sample(clean, generator_for(index))
+        sample = degrader.sample(clean, generator_from(index))
         kind = sample.types.argmax(0)
         assert torch.equal(sample.types.amax(0), torch.ones(12, 20))
         assert torch.allclose(sample.degraded, codes[kind].expand(3, -1, -1), atol=1e-6)
@@ -264,45 +113,80 @@ def test_the_regions_of_cutmix_have_the_type_of_what_was_done_there() -> None:
     assert mixed > 40
 
 
-def test_a_chain_applies_one_after_the_other_and_shares_the_types() -> None:
+def test_a_mixture_applies_one_after_the_other_and_shares_the_types() -> None:
     degrader = Degrader({"halve": _halve, "invert": _invert})
     clean = torch.full((3, 5, 6), 0.4)
-    generator = generator_for(0)
-    first = degrader.chain(clean, ("halve", "invert"), generator)
-    second = degrader.chain(clean, ("invert", "halve"), generator)
+    generator = generator_from(0)
+    first = degrader.mixture(clean, ("halve", "invert"), generator)
+    second = degrader.mixture(clean, ("invert", "halve"), generator)
     assert torch.allclose(first.degraded, torch.tensor(0.8), atol=1e-6)
     assert torch.allclose(second.degraded, to_8_bit(torch.tensor(0.3)), atol=1e-6)
     assert torch.equal(first.types, second.types)
     assert torch.equal(first.types[:, 0, 0], torch.tensor([0.5, 0.5, 0.0]))
 
 
-def test_doubles_are_two_different_degradations() -> None:
-    degrader = Degrader({"halve": _halve, "invert": _invert, "shift": _shift}, Recipe(cutmix=0, double=1, clean=0))
+def test_mixtures_are_of_two_different_degradations() -> None:
+    degrader = Degrader({"halve": _halve, "invert": _invert, "shift": _shift}, Recipe(cutmix=0, mixture=1, clean=0))
     pairs = set()
     for index in range(40):
-        types = degrader.sample(torch.rand(3, 4, 4), generator_for(index)).types[:, 0, 0]
+        types = degrader.sample(torch.rand(3, 4, 4), generator_from(index)).types[:, 0, 0]
         assert sorted(types.tolist()) == [0.0, 0.0, 0.5, 0.5]
         pairs.add(tuple(types.nonzero().flatten().tolist()))
     assert pairs == {(0, 1), (0, 2), (1, 2)}
 
 
+@pytest.mark.parametrize(
+    ("recipe", "kind", "count"),
+    [
+        (Recipe(cutmix=0, mixture=0, clean=1), SampleKind.CLEAN, 0),
+        (Recipe(cutmix=0, mixture=0, clean=0), SampleKind.SINGLE, 1),
+        (Recipe(cutmix=0, mixture=1, clean=0), SampleKind.MIXTURE, 2),
+        (Recipe(cutmix=1, mixture=0, clean=0), SampleKind.REGIONS, 2),
+    ],
+)
+def test_a_sample_says_how_it_was_made(recipe: Recipe, kind: SampleKind, count: int) -> None:
+    degrader = Degrader({"halve": _halve, "invert": _invert, "shift": _shift}, recipe)
+    counts = set()
+    for index in range(30):
+        sample = degrader.sample(to_8_bit(torch.rand(3, 16, 16)), generator_from(index))
+        assert sample.kind is kind
+        present = {degrader.labels[place] for place in sample.types.amax((1, 2)).nonzero().flatten().tolist()}
+        assert present == set(sample.labels)
+        assert len(sample.labels) == len(present)
+        counts.add(len(present - {"clean"}))
+    assert max(counts) == count
+
+
+def test_a_region_of_half_the_area_is_no_mixture() -> None:
+    degrader = Degrader({"halve": _halve, "invert": _invert}, Recipe(cutmix=1, mixture=0, clean=0))
+    clean, halves = torch.ones(3, 6, 8), 0  # 4 x 6 of them are half
+    for index in range(600):
+        sample = degrader.sample(clean, generator_from(index))
+        halves += sample.types.mean((1, 2)).tolist() == [0.5, 0.5, 0.0]
+        assert sample.kind is SampleKind.REGIONS
+    assert halves > 0
+    assert degrader.mixture(clean, ("invert", "halve"), generator_from(0)).labels == ("invert", "halve")
+
+
 def test_single_does_what_was_named() -> None:
     degrader, clean = _painter(), to_8_bit(torch.rand(3, 4, 4))
     for position, name in enumerate(degrader.labels):
-        sample = degrader.single(clean, name, generator_for(0))
+        sample = degrader.single(clean, name, generator_from(0))
         expected = clean if name == "clean" else torch.full_like(clean, CODES[name])
         assert torch.allclose(sample.degraded, expected, atol=1e-6)
         assert torch.equal(sample.types.argmax(0), torch.full((4, 4), position))
+        assert sample.labels == (name,)
+        assert sample.kind is (SampleKind.CLEAN if name == "clean" else SampleKind.SINGLE)
 
 
 def test_the_kinds_come_in_the_shares_of_the_recipe() -> None:
     degrader, recipe, count = _painter(), Recipe(), 3000
-    clean, kinds = torch.ones(3, 4, 4), {"clean": 0, "double": 0, "cutmix": 0, "single": 0}
+    clean, kinds = torch.ones(3, 4, 4), {"clean": 0, "mixture": 0, "cutmix": 0, "single": 0}
     singles: dict[int, int] = {}
     for index in range(count):
-        types = degrader.sample(clean, generator_for(9, index)).types
+        types = degrader.sample(clean, generator_from(9, index)).types
         if types.amax() < 1:
-            kinds["double"] += 1
+            kinds["mixture"] += 1
         elif types.flatten(1).amin(1).amax() < 1:
             kinds["cutmix"] += 1
         elif types[-1].all():
@@ -313,7 +197,7 @@ def test_the_kinds_come_in_the_shares_of_the_recipe() -> None:
             singles[name] = singles.get(name, 0) + 1
     # a region may be given the degradation that is there already: one in four of these labels
     visible = recipe.cutmix * 3 / 4
-    expected = {"clean": recipe.clean, "double": recipe.double, "cutmix": visible}
+    expected = {"clean": recipe.clean, "mixture": recipe.mixture, "cutmix": visible}
     for kind, share in expected.items():
         assert kinds[kind] / count == pytest.approx(share, abs=0.03), kind
     assert kinds["single"] / count == pytest.approx(1 - sum(expected.values()), abs=0.03)
@@ -324,20 +208,29 @@ def test_the_kinds_come_in_the_shares_of_the_recipe() -> None:
 def test_one_degradation_alone_is_enough() -> None:
     degrader = Degrader({"halve": _halve})
     for index in range(30):
-        types = degrader.sample(torch.rand(3, 6, 6), generator_for(index)).types
+        types = degrader.sample(torch.rand(3, 6, 6), generator_from(index)).types
         assert set(types.flatten().tolist()) <= {0.0, 1.0}
 
 
-def test_an_emphasised_degradation_is_drawn_more_often(photos: CleanPhotos) -> None:
-    def drawn(**emphasis: float) -> float:
-        recipe = Recipe(cutmix=0, double=0, clean=0, emphasis=tuple(emphasis.items()))
+def test_a_weighted_degradation_is_drawn_more_often(photos: CleanPhotos) -> None:
+    def drawn(**weights: float) -> float:
+        recipe = Recipe(cutmix=0, mixture=0, clean=0, sampling_weights=tuple(weights.items()))
         degrader = Degrader({"halve": _halve, "shift": _shift}, recipe)
-        clean = photos.crop(generator_for(0), 8)
-        types = [degrader.sample(clean, generator_for(index)).types[1, 0, 0] for index in range(300)]
+        clean = photos.crop(generator_from(0), 8)
+        types = [degrader.sample(clean, generator_from(index)).types[1, 0, 0] for index in range(300)]
         return float(torch.stack(types).mean())
 
     assert drawn() == pytest.approx(0.5, abs=0.1)
     assert drawn(shift=3.0) == pytest.approx(0.75, abs=0.08)
     for wrong in ({"snow": 2.0}, {"shift": 0.0}, {"shift": float("inf")}):
-        with pytest.raises(TrainingError, match=r"emphasis: found .*expected a number above 0 for one of halve, shift"):
+        with pytest.raises(
+            TrainingError, match=r"sampling_weights: found .*expected a number above 0 for one of halve, shift"
+        ):
             drawn(**wrong)
+
+
+def test_a_recipe_is_identified_by_the_text_that_checkpoints_hold() -> None:
+    recipe = Recipe(cutmix=0.1, mixture=0.2, clean=0.24, file_artifacts=0.25, gamma=0.25)
+    assert str(recipe) == "Recipe(cutmix=0.1, double=0.2, clean=0.24, filed=0.25, toned=0.25, emphasis=())"
+    weighted = str(Recipe(sampling_weights=(("blur", 2.0),)))
+    assert weighted == ("Recipe(cutmix=0.25, double=0.13, clean=0.1, filed=0.0, toned=0.0, emphasis=(('blur', 2.0),))")

@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from tests.conftest import pictures
 
-import abair.continual.refit
-import abair.continual.replay
 from abair.cli import app
+from abair.continual.collect import ReplayCounts
+from abair.continual.refit import RefitConfig
 from abair.evaluation import ablations
-from abair.training import adapter_data, backbone
+from abair.evaluation.ablations import AblationConfig
+from abair.training.settings import ADAPTING, PRETRAINING
 
 
 @pytest.fixture
 def small(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command on little of everything."""
-    monkeypatch.setattr(ablations, "MIXED", 2)
-    monkeypatch.setattr(ablations, "LOOKED_AT", 2)
-    monkeypatch.setattr(ablations, "RANKS", (2, 4))
-    for module in (ablations, adapter_data, backbone):
-        monkeypatch.setattr(module, "VALIDATION_SIDE", 64)
-    monkeypatch.setattr(abair.continual.replay, "TRAINED", 8)
-    monkeypatch.setattr(abair.continual.refit, "STEPS", 50)
-    for name in ("PRETRAINING", "ADAPTING"):
-        quick = getattr(ablations, name).model_copy(update={"crop": 32, "batch": 2, "workers": 0})
-        monkeypatch.setattr(ablations, name, quick)
+    quick = {"crop": 32, "batch": 2, "workers": 0}
+    config = AblationConfig(
+        ranks=(2, 4), mixture_count=2, replay=ReplayCounts(8, 2, 2), refit=RefitConfig(steps=50),
+        pretraining=PRETRAINING.model_copy(update=quick), adapting=ADAPTING.model_copy(update=quick),
+    )  # fmt: skip
+    monkeypatch.setattr(ablations, "ablate", partial(ablations.ablate, config=config))
+    (tmp_path / "photos").mkdir()
     for place, picture in enumerate(pictures(range(8)).photos):
-        (tmp_path / "photos").mkdir(exist_ok=True)
-        Image.fromarray(picture).save(tmp_path / "photos" / f"{place}.png")
+        wide = Image.fromarray(picture).resize((256, 192))  # validation crops are 192 pixels wide
+        wide.save(tmp_path / "photos" / f"{place}.png")
     return ["bench", "ablations", "--data", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--minutes",
             "0.02", "--labels", "noise,rain", "--adapters", "noise", "--deployment", str(bundle)]  # fmt: skip
 

@@ -14,10 +14,13 @@ import pytest
 from numpy.typing import NDArray
 
 from abair.errors import AbairError, ImageError
-from abair.evaluation.benchmark import QualityReport, evaluate, weights_hash
-from abair.evaluation.datasets.find import FIVE_TASKS, EvaluationSet, Item
+from abair.evaluation.benchmark import evaluate, weights_hash
+from abair.evaluation.datasets.items import EvaluationSet, Item
+from abair.evaluation.datasets.paper import FIVE_TASKS
 from abair.evaluation.policies import ImageResult, Score, run_policies
-from abair.evaluation.reports.markdown import results_page
+from abair.evaluation.reports.markdown import overview, results_page
+from abair.evaluation.reports.write import write_results
+from abair.evaluation.results import QualityReport
 from abair.metrics import PSNR_CAP
 
 LABELS = ("noise", "haze", "clean")
@@ -101,7 +104,7 @@ def test_the_restorer_is_given_unclipped_noise_as_it_is() -> None:
 def test_a_label_without_an_adapter_has_no_oracle_and_the_table_shows_a_dash() -> None:
     report = _evaluate(FakeRestorer(), _set(labels=("snow",)))
     assert "Oracle" not in report.sets[0].mean
-    assert [cell.strip() for cell in report.markdown().splitlines()[4].split("|")][-4:-1] == ["-", "0.00", "-"]
+    assert [cell.strip() for cell in overview(report).splitlines()[4].split("|")][-4:-1] == ["-", "0.00", "-"]
 
 
 def test_means_weights_and_top_1_are_over_the_pictures() -> None:
@@ -117,7 +120,7 @@ def test_a_bad_picture_is_named_and_the_rest_is_measured() -> None:
     report = _evaluate(FakeRestorer(), _set(names=("a", "bad", "c")))
     assert [image.name for image in report.sets[0].images] == ["a", "c"]
     assert report.problems == ("bad.png: damaged",)
-    assert "- left out: bad.png: damaged" in report.markdown()
+    assert "- left out: bad.png: damaged" in overview(report)
 
 
 def test_nothing_but_bad_pictures_is_an_error() -> None:
@@ -136,12 +139,12 @@ def test_the_five_task_mean_is_there_only_with_all_five() -> None:
     assert _evaluate(FakeRestorer(), *five[:4]).five_task_mean() == {}
     report = _evaluate(FakeRestorer(), *five, _set("clean", ("clean",)))
     assert report.five_task_mean()["SW"].psnr == pytest.approx(report.sets[0].mean["SW"].psnr)
-    assert "**mean of the five tasks**" in report.markdown()
+    assert "**mean of the five tasks**" in overview(report)
 
 
 def test_the_report_is_written_with_its_protocol_and_read_back_whole(tmp_path: Path) -> None:
     report = _evaluate(FakeRestorer(), _set(), missing={"GoPro": "found no pairs"})
-    results, table = report.write(tmp_path / "deep" / "out")
+    results, table = write_results(report, tmp_path / "deep" / "out")
     assert QualityReport.model_validate_json(results.read_text()) == report
     assert json.loads(results.read_text())["sets"][0]["mean"]["SW"].keys() == {"psnr", "ssim"}
     text = table.read_text()
@@ -164,7 +167,7 @@ def test_the_report_is_written_with_its_protocol_and_read_back_whole(tmp_path: P
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ImageError, match=r"file/out: the report cannot be written .*--out"):
-        _evaluate(FakeRestorer(), _set()).write(tmp_path / "file" / "out")
+        write_results(_evaluate(FakeRestorer(), _set()), tmp_path / "file" / "out")
 
 
 def test_a_picture_too_small_for_ssim_has_a_psnr_alone() -> None:
@@ -172,7 +175,7 @@ def test_a_picture_too_small_for_ssim_has_a_psnr_alone() -> None:
     tiny = EvaluationSet("tiny", "tiny", ("noise",), "", ("a",), lambda name: Item(name, black, white))
     report = _evaluate(FakeRestorer(), tiny)
     assert report.sets[0].mean["input"].ssim is None
-    assert [cell.strip() for cell in report.markdown().splitlines()[4].split("|")][3] == "0.00"
+    assert [cell.strip() for cell in overview(report).splitlines()[4].split("|")][3] == "0.00"
 
 
 def test_an_undamaged_picture_that_was_changed_is_told_beside_the_mean() -> None:
@@ -180,7 +183,7 @@ def test_an_undamaged_picture_that_was_changed_is_told_beside_the_mean() -> None
     clean = EvaluationSet("clean", "clean photos", ("clean",), "", ("a", "b"), lambda name: Item(name, grey, grey))
     report = _evaluate(FakeRestorer(), clean)
     below = sum(image.scores["SW"].psnr < 38 for image in report.sets[0].images)
-    (line,) = [line for line in report.markdown().splitlines() if "come back below 38 dB" in line]
+    (line,) = [line for line in overview(report).splitlines() if "come back below 38 dB" in line]
     assert line.startswith(f"clean photos by SW: {below} of 2 come back")
 
 
@@ -198,7 +201,7 @@ def test_a_table_has_its_mean_only_where_none_of_its_sets_is_missing() -> None:
     assert tables["five_tasks"].sets == ("CBSD68_s25",)
     assert (tables["five_tasks"].mean, tables["five_tasks"].gap) == ({}, None)
     assert "GoPro" in tables["five_tasks"].missing
-    means = [line for line in report.markdown().splitlines() if line.startswith("| **mean")]
+    means = [line for line in overview(report).splitlines() if line.startswith("| **mean")]
     assert len(means) == 1
     assert "mean of the mixtures" in means[0]
 
@@ -293,7 +296,7 @@ def test_the_page_begins_with_its_command_and_has_a_section_a_table() -> None:
     assert page.startswith("# Results\n\nThis page was written by\n\n```sh\nabair bench quality --data sets\n```\n")
     headings = [line[3:] for line in page.splitlines() if line.startswith("## ")]
     assert headings == ["Five tasks", "Three tasks", "Unseen degradations", "The estimator", "Protocol", "Not measured"]
-    for part in ("](page-radar.png)", "No mean, as some sets are not there: CBSD68_s15", "HIDE: found no pairs",
+    for part in ("](page-radar.png)", "No mean, because these sets were not found: CBSD68_s15", "HIDE: found no pairs",
                  "bad.png: damaged", "**mean of the five tasks**", "e" * 64):  # fmt: skip
         assert part in page
     assert "](" not in results_page(report, "abair bench quality --data sets")
@@ -305,4 +308,4 @@ def test_a_report_written_before_there_were_tables_is_still_read() -> None:
     old = json.loads(report.model_dump_json(), object_hook=lambda o: {k: v for k, v in o.items() if k not in new})
     read = QualityReport.model_validate(old)
     assert read.five_task_mean() == report.five_task_mean()
-    assert "**mean of the five tasks**" in read.markdown()
+    assert "**mean of the five tasks**" in overview(read)

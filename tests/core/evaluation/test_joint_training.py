@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pluggy
@@ -15,8 +16,9 @@ from abair.cli import app
 from abair.contract import Card, Degradation
 from abair.discovery import Found, Plugins
 from abair.evaluation import joint_training
+from abair.evaluation.joint_training import ComparisonConfig
 from abair.model.backbone import load_backbone
-from abair.training import adapter_data
+from abair.training.settings import ADAPTING, PRETRAINING
 
 RECORD = "[settings]\ncrop = 32\nbatch = 2\n\n[run]\nsteps = 10\n"
 
@@ -35,15 +37,16 @@ def command(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> li
         found[name] = Found(degradation, f"abair-{name}", "0.1.0")
     monkeypatch.setattr(abair.discovery, "discover", lambda: Plugins(pluggy.PluginManager("abair"), found))
     monkeypatch.setattr(joint_training, "load_synthesizer", lambda degradation: SYNTHESIZERS[degradation.name])
-    monkeypatch.setattr(adapter_data, "VALIDATION_SIDE", 64)
-    monkeypatch.setattr(joint_training, "PACE", 0.01)
-    monkeypatch.setattr(joint_training, "JUDGED_EVERY", 2)
-    for name in ("PRETRAINING", "ADAPTING"):
-        quick = getattr(joint_training, name).model_copy(update={"crop": 32, "batch": 2, "workers": 0})
-        monkeypatch.setattr(joint_training, name, quick)
+    quick = {"crop": 32, "batch": 2, "workers": 0}
+    config = ComparisonConfig(
+        timing_minutes=0.01, validate_every=2,
+        pretraining=PRETRAINING.model_copy(update=quick), adapting=ADAPTING.model_copy(update=quick),
+    )  # fmt: skip
+    monkeypatch.setattr(joint_training, "compare_costs", partial(joint_training.compare_costs, config=config))
     (tmp_path / "photos").mkdir()
     for place, picture in enumerate(pictures(range(8)).photos):
-        Image.fromarray(picture).save(tmp_path / "photos" / f"{place}.png")
+        wide = Image.fromarray(picture).resize((256, 192))  # validation crops are 192 pixels wide
+        wide.save(tmp_path / "photos" / f"{place}.png")
     return ["bench", "joint", "--data", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--minutes", "0.03",
             "--new", "rain,low-light", "--deployment", str(bundle)]  # fmt: skip
 

@@ -125,7 +125,7 @@ def test_bf16_is_measured_where_the_processor_has_it_and_named_where_not(
 def test_ratios_are_against_the_bare_backbone() -> None:
     one = speed.NetworkSpeed(side=1000, precision="float32", seconds={BACKBONE: 2.0, BLENDED: 2.1, PEFT: 5.0})
     assert one.ratios == pytest.approx({BACKBONE: 1.0, BLENDED: 1.05, PEFT: 2.5})
-    assert one.megapixels_a_second[BACKBONE] == pytest.approx(0.5)
+    assert one.megapixels_per_second[BACKBONE] == pytest.approx(0.5)
 
 
 def test_timing_runs_all_calls_in_turn_after_a_warm_up() -> None:

@@ -182,7 +182,7 @@ def test_the_global_view_of_a_strip_reads_no_more_than_that_of_a_square(monkeypa
     real = views.to_tensor
     monkeypatch.setattr(views, "to_tensor", lambda pixels: seen.append(pixels.size) or real(pixels))
     for shape in ((2000, 2000, 3), (40, 100_000, 3)):
-        assert views.whole(np.zeros(shape, np.uint8)).shape == (1, 3, 64, 64)
+        assert views.global_view(np.zeros(shape, np.uint8)).shape == (1, 3, 64, 64)
     assert max(seen) <= 3 * (2 * views.SAMPLED) ** 2
 
 

@@ -20,9 +20,9 @@ from abair.model.backbone import (
     Backbone,
     fingerprint,
     freeze,
-    global_view,
     load_backbone,
     pad_to_stride,
+    pool_global_view,
     save_backbone,
 )
 
@@ -90,14 +90,14 @@ def test_beside_the_context_the_network_is_local() -> None:
     backbone, x = _backbone(), torch.rand(1, 3, 64, 64)
     changed = x.clone()
     changed[..., 48:, 48:] = 0
-    view = global_view(x)
+    view = pool_global_view(x)
     assert torch.allclose(backbone(x, view)[..., :16, :16], backbone(changed, view)[..., :16, :16], atol=1e-6)
     assert not torch.allclose(backbone(x)[..., :16, :16], backbone(changed)[..., :16, :16], atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 200), (64, 64), (300, 90)])
 def test_the_global_view_is_of_one_size_and_keeps_flat_images(shape: tuple[int, int]) -> None:
-    view = global_view(torch.full((2, 3, *shape), 0.3))
+    view = pool_global_view(torch.full((2, 3, *shape), 0.3))
     assert view.shape == (2, 3, GLOBAL_VIEW, GLOBAL_VIEW)
     assert torch.allclose(view, torch.tensor(0.3))
 

@@ -1,7 +1,8 @@
-"""Training an adapter the way a team does: evidence beside the checkpoint, figures on the card, a tracked run."""
+"""`abair train adapter` as a team uses it: charts, results on the card, a tracked run."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +13,16 @@ import pytest
 from PIL import Image
 from tests.conftest import pictures
 
+from abair import images
 from abair.cli.app import run
 from abair.cli.train import _minutes
-from abair.data.degrade import clean_photos
+from abair.data.photos import load_clean_photos
 from abair.discovery import discover
 from abair.errors import MissingExtraError, TrainingError
 from abair.model.backbone import SIZES, Backbone, save_backbone
 from abair.plugin_kit import adapter_report, readme
 from abair.plugin_kit.efficacy import BARE, INPUT
+from abair.training.report import read_history
 
 QUICK = {"batch": 2, "crop": 32, "workers": 0, "warmup": 1, "validate_every": 2, "steps": 4}
 
@@ -46,16 +49,36 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     adapters.mkdir(parents=True)
     folder = tmp_path / "abair-rain"
     (folder / "pyproject.toml").write_text("")
-    parts = [f"{begin}\nnone yet\n{end}\n" for begin, end in map(readme.marks, (readme.DATA, readme.FIGURES))]
+    parts = [f"{begin}\nnone yet\n{end}\n" for begin, end in map(readme.section_markers, (readme.DATA, readme.RESULTS))]
     (folder / "README.md").write_text("\n".join(["# abair-rain\n", *parts, "## Licence\n"]))
     degradation = discover().get("rain").model_copy(update={"adapters": adapters})
-    for module in ("abair.plugin_kit.adapter_run", "abair.training.run"):
-        monkeypatch.setattr(f"{module}.discover", lambda: SimpleNamespace(get=lambda _: degradation))
+    monkeypatch.setattr(adapter_report, "discover", lambda: SimpleNamespace(get=lambda _: degradation))
     return folder
 
 
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """What a tracker is told: the names of its calls, and their arguments."""
+    calls: list[tuple[str, Any]] = []
+
+    class Tracker:
+        run_id = "r1"
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *arguments: calls.append((name, arguments))
+
+    @contextmanager
+    def opened(name: str, *, params: dict[str, Any], tags: dict[str, str]) -> Iterator[Tracker]:
+        calls.append(("open", (name, params, tags)))
+        yield Tracker()
+        calls.append(("end", ()))
+
+    monkeypatch.setattr(adapter_report, "tracker", lambda: opened)
+    return calls
+
+
 def train(photos: Path, backbone: Path, tmp_path: Path, **options: Any) -> adapter_report.Outcome:
-    given: dict[str, Any] = {"out": None, "track": False, "say": lambda _: None, "run": tmp_path / "run"} | options
+    given: dict[str, Any] = {"out": None, "track": False, "log": lambda _: None, "run": tmp_path / "run"} | options
     done = adapter_report.train(name="rain", data=photos, backbone=backbone, **QUICK, **given)
     assert done is not None
     return done
@@ -75,7 +98,7 @@ def test_the_card_gets_the_table_and_the_run_its_pictures(
     assert str(photos.parent) not in text  # it is published
     rows = [line for line in text.splitlines() if line.startswith(f"| {photos.name} | ")]
     assert len(rows) == 1
-    assert clean_photos(photos)[0].digest()[:12] in rows[0]
+    assert load_clean_photos(photos)[0].digest()[:12] in rows[0]
     assert list(done.efficacy.means) == [INPUT, BARE, "adapter rain"]  # the factory's adapters are another backbone's
     for file in ("curves.png", "before-after.png"):
         with Image.open(tmp_path / "run" / file) as picture:
@@ -83,14 +106,35 @@ def test_the_card_gets_the_table_and_the_run_its_pictures(
     assert done.efficacy.markdown() in (tmp_path / "run" / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("project", "heard")
+def test_every_photo_is_decoded_once(
+    photos: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("clean", "degraded"):
+        (tmp_path / "pairs" / part).mkdir(parents=True)
+        for path in photos.iterdir():
+            (tmp_path / "pairs" / part / path.name).write_bytes(path.read_bytes())
+    decoded: Counter[Path] = Counter()
+    read = images.read
+
+    def count(path: Path, **options: Any) -> images.Photo:
+        decoded[path] += 1
+        return read(path, **options)
+
+    monkeypatch.setattr(images, "read", count)
+    train(photos, backbone, tmp_path, pairs=tmp_path / "pairs", track=True)
+    assert decoded == Counter([*photos.iterdir(), *tmp_path.glob("pairs/*/*.png")])
+    assert len(decoded) == 12
+
+
 def test_a_card_without_marks_is_left_alone_and_said(
     photos: Path, backbone: Path, project: Path, tmp_path: Path
 ) -> None:
     (project / "README.md").write_text("# abair-rain\n")
     said: list[str] = []
-    assert train(photos, backbone, tmp_path, say=said.append).card is None
+    assert train(photos, backbone, tmp_path, log=said.append).card is None
     assert (project / "README.md").read_text() == "# abair-rain\n"
-    assert readme.marks(readme.FIGURES)[0] in said[-1]
+    assert readme.section_markers(readme.RESULTS)[0] in said[-1]
 
 
 def test_a_run_that_is_given_again_says_that_nothing_is_left_and_another_damage_is_another_run(
@@ -101,7 +145,7 @@ def test_a_run_that_is_given_again_says_that_nothing_is_left_and_another_damage_
     assert "nothing is left to train" not in capsys.readouterr().err
     done = train(photos, backbone, tmp_path)
     assert "nothing is left to train: 4 steps are done" in capsys.readouterr().err
-    assert len(adapter_report._history(tmp_path / "run")) == 2
+    assert len(read_history(tmp_path / "run")) == 2
     kept = (done.adapter / "adapter_model.safetensors").read_bytes()
     monkeypatch.setattr("abair.training.run.load_synthesizer", lambda _: lambda clean, generator: clean * 0.5)
     with pytest.raises(TrainingError, match=r"found a checkpoint of another run .*damage: found"):
@@ -110,23 +154,8 @@ def test_a_run_that_is_given_again_says_that_nothing_is_left_and_another_damage_
 
 
 def test_a_tracker_hears_of_each_validation_and_of_the_end(
-    photos: Path, backbone: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, backbone: Path, project: Path, tmp_path: Path, heard: list[tuple[str, Any]]
 ) -> None:
-    heard: list[tuple[str, Any]] = []
-
-    class Tracker:
-        run_id = "r1"
-
-        def __getattr__(self, name: str) -> Any:
-            return lambda *arguments: heard.append((name, arguments))
-
-    @contextmanager
-    def opened(name: str, *, params: dict[str, Any], tags: dict[str, str]) -> Iterator[Tracker]:
-        heard.append(("open", (name, params, tags)))
-        yield Tracker()
-        heard.append(("end", ()))
-
-    monkeypatch.setattr(adapter_report, "tracker", lambda: opened)
     assert train(photos, backbone, tmp_path, track=True).run_id == "r1"
     kinds = [name for name, _ in heard]
     assert kinds == ["open", "metrics", "metrics", "describe", "metrics", "figure", "figure", "end"]

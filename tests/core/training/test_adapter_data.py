@@ -1,4 +1,4 @@
-"""What phase II learns from: single and second damage, scenes, darker photos; and what its loss is the loss of."""
+"""Phase II's samples: one degradation or two, scenes, darkened photos; and its loss."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from abair.data.degrade import CleanPhotos, Degrader
-from abair.model.backbone import SIZES, Backbone, global_view
+from abair.data.degrade import Degrader
+from abair.data.photos import CleanPhotos
+from abair.model.backbone import SIZES, Backbone, pool_global_view
 from abair.model.lora import Adapter, Blender, adaptable_layers
-from abair.training.adapter import SCALE, AdaptTask
+from abair.training.adapter import AdapterTask
 from abair.training.adapter_data import SHARES, held_out_pairs
 from abair.training.backbone import decibel_loss, psnr
 from abair.training.real_pairs import Pairs
-from abair.training.settings import Settings
+from abair.training.settings import AdapterSettings
+from abair.training.trainable_lora import SCALE
 
 TWO = Degrader({"halve": lambda clean, _: clean * 0.5, "lift": lambda clean, _: clean * 0.5 + 0.5})
 
@@ -47,16 +49,16 @@ def _task(
     start: Adapter | None = None,
     pairs: tuple[Pairs, Pairs] | None = None,
     **given: object,
-) -> AdaptTask:
+) -> AdapterTask:
     generator = np.random.default_rng(0)
     photos = CleanPhotos([generator.integers(64, 256, (120, 140, 3), dtype=np.uint8)], "one")
-    settings = Settings(**{"steps": 1, "batch": 40, "crop": 32, "learning_rate": 1e-3, "rank": 2} | given)
-    return AdaptTask(_network(), "halve", degrader, photos, photos, settings, pairs, start, others)
+    settings = AdapterSettings(**{"steps": 1, "batch": 40, "crop": 32, "learning_rate": 1e-3, "rank": 2} | given)
+    return AdapterTask(_network(), "halve", degrader, photos, photos, settings, pairs, start, others)
 
 
 def test_some_samples_of_phase_two_carry_a_second_degradation() -> None:
     for labels, expected in ((("halve",), {0.0}), (("halve", "lift"), {0.0, 0.25, 0.5})):
-        task = _task(TWO, beside=labels[1:])
+        task = _task(TWO, mix_with=labels[1:])
         degraded, clean, _, _ = task.batch(0)
         scale = (degraded.flatten(1).std(1) / clean.flatten(1).std(1)).mul(4).round() / 4
         added = (degraded.flatten(1).mean(1) - scale * clean.flatten(1).mean(1)).mul(4).round() / 4
@@ -75,7 +77,7 @@ def test_a_second_degradation_is_restored_by_a_blend_with_its_adapter(batch: int
     own, others = _adapter("halve", 1), {"lift": _adapter("lift", 2), "flat": _adapter("flat", 3)}
     del others["flat"].layers["output"]  # which may leave layers alone
     known = [others[name] for name in partners]
-    task = _task(THREE, known, own, beside=("lift", "flat"), batch=batch, mixed=1.0 if batch == 1 else 0.25)
+    task = _task(THREE, known, own, mix_with=("lift", "flat"), batch=batch, mix_probability=1.0 if batch == 1 else 0.25)
     blend = Blender(_network(), [own, *known]).blend
 
     def by(name: str, share: float) -> Backbone:
@@ -88,7 +90,7 @@ def test_a_second_degradation_is_restored_by_a_blend_with_its_adapter(batch: int
     for index in range(6):
         degraded, clean, views, given = task.batch(index)
         mixed, place, share = given.tolist()
-        name = task.beside[int(place)]
+        name = task.settings.mix_with[int(place)]
         seen.add(name)
         assert mixed == 1
         assert SHARES[0] < share < SHARES[1]
@@ -104,8 +106,10 @@ def test_a_second_degradation_is_restored_by_a_blend_with_its_adapter(batch: int
     assert all(name in task.depends["blended_with"] for name in partners)
 
     figures = task.validate()
-    pairs = held_out_pairs(THREE, task.held_out, "halve", task.beside)
-    judged = [(d, c, name) for (d, c), name in zip(pairs, cycle(task.beside), strict=False) if name in partners]
+    pairs = held_out_pairs(THREE, task.held_out, "halve", task.settings.mix_with)
+    judged = [
+        (d, c, name) for (d, c), name in zip(pairs, cycle(task.settings.mix_with), strict=False) if name in partners
+    ]
     ways = []
     for share in (1.0, 0.5, 0.0):
         with torch.inference_mode():
@@ -128,7 +132,7 @@ def test_the_part_that_is_mixed_is_the_one_asked_for_of_what_is_synthetic(
 ) -> None:
     pixels = np.random.default_rng(0).integers(64, 256, (60, 60, 3), dtype=np.uint8)
     pairs = Pairs([pixels], [pixels // 2])
-    task = _task(TWO, pairs=(pairs, pairs) if real else None, beside=("lift",), batch=batch, mixed=mixed)
+    task = _task(TWO, pairs=(pairs, pairs) if real else None, mix_with=("lift",), batch=batch, mix_probability=mixed)
     for index, count in enumerate(expected):
         degraded, clean, _, given = task.batch(index)
         assert given[0] == count
@@ -139,23 +143,23 @@ def test_the_part_that_is_mixed_is_the_one_asked_for_of_what_is_synthetic(
 def test_samples_of_phase_two_are_cut_from_scenes_and_know_the_whole() -> None:
     degrader = Degrader({"halve": lambda clean, _: clean * 0.5})
     degraded, clean, views, _ = _task(degrader).batch(0)
-    assert torch.allclose(views, global_view(degraded))
+    assert torch.allclose(views, pool_global_view(degraded))
     assert torch.equal(degraded, (clean * 0.5 * 255).round() / 255)
-    task = _task(degrader, scene=100)
+    task = _task(degrader, scene_size=100)
     degraded, clean, views, _ = task.batch(0)
     assert degraded.shape == clean.shape == (40, 3, 32, 32)
     assert torch.equal(degraded, (clean * 0.5 * 255).round() / 255)
-    own = [torch.allclose(view, global_view(crop[None])[0]) for view, crop in zip(views, degraded, strict=True)]
+    own = [torch.allclose(view, pool_global_view(crop[None])[0]) for view, crop in zip(views, degraded, strict=True)]
     assert sum(own) / len(own) == pytest.approx(0.4, abs=0.2)
     assert "scene_psnr" in task.validate()
 
 
 def test_some_samples_of_phase_two_show_darker_photos() -> None:
     degrader = Degrader({"halve": lambda clean, _: clean * 0.5})
-    means = [_task(degrader, dim=share).batch(0)[1].mean((1, 2, 3)) for share in (0, 1)]
+    means = [_task(degrader, darken_probability=share).batch(0)[1].mean((1, 2, 3)) for share in (0, 1)]
     assert float(means[0].amin()) > 0.55
     assert 0.25 < float(means[1].amin()) < float(means[1].amax()) < 0.58
-    degraded, clean, _, _ = _task(degrader, dim=1).batch(0)
+    degraded, clean, _, _ = _task(degrader, darken_probability=1).batch(0)
     # what is to be restored is the darker photo, not the one it was made of
     assert torch.equal(degraded, (clean * 0.5 * 255).round() / 255)
 
@@ -164,8 +168,8 @@ def test_phase_two_trains_on_what_pefts_own_network_says() -> None:
     generator = np.random.default_rng(0)
     pictures = CleanPhotos([generator.integers(0, 256, (80, 90, 3), dtype=np.uint8)], "one")
     degrader = Degrader({"noise": lambda clean, generator: clean + 0.1 * torch.randn(clean.shape, generator=generator)})
-    settings = Settings(steps=1, batch=2, crop=64, learning_rate=1e-3, precision="float32")
-    task = AdaptTask(_network(), "noise", degrader, pictures, pictures, settings)
+    settings = AdapterSettings(steps=1, batch=2, crop=64, learning_rate=1e-3, precision="float32")
+    task = AdapterTask(_network(), "noise", degrader, pictures, pictures, settings)
     with torch.no_grad():
         for name, parameter in task.module.named_parameters():
             if ".lora_B." in name:  # which begin at zero
@@ -175,7 +179,7 @@ def test_phase_two_trains_on_what_pefts_own_network_says() -> None:
     loss.backward()
     trained = {name: p.grad.clone() for name, p in task.module.named_parameters() if p.requires_grad}
     task.module.zero_grad()
-    own = decibel_loss(task.module(batch[0], global_view(batch[0])), batch[1])
+    own = decibel_loss(task.module(batch[0], pool_global_view(batch[0])), batch[1])
     own.backward()
     assert float(loss.detach()) == pytest.approx(float(own.detach()), abs=1e-5)
     assert trained

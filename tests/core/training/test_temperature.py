@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from abair.data.degrade import CleanPhotos, Degrader, Recipe
+from abair.data.degrade import Degrader, Recipe
+from abair.data.photos import CleanPhotos
 from abair.model.backbone import SIZES, Backbone, freeze
 from abair.model.estimator import Estimator, feature_count
-from abair.training import temperature as module
 from abair.training.temperature import TEMPERATURES, calibrate
 
 
@@ -45,13 +45,10 @@ def says(logit: float) -> Estimator:
         (20.0, 1.0),  # sharp already: nothing to gain
     ],
 )
-def test_a_timid_estimator_that_is_right_is_sharpened_and_no_other(
-    logit: float, temperature: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "SAMPLES", 4)
+def test_a_timid_estimator_that_is_right_is_sharpened_and_no_other(logit: float, temperature: float) -> None:
     photo = np.random.default_rng(0).integers(20, 250, (90, 120, 3), dtype=np.uint8)
-    photos, degrader = CleanPhotos([photo], "one"), Degrader({"halved": halved}, Recipe(cutmix=0, double=0, clean=0))
+    photos, degrader = CleanPhotos([photo], "one"), Degrader({"halved": halved}, Recipe(cutmix=0, mixture=0, clean=0))
     estimator = says(logit)
-    assert calibrate(estimator, Backbone(SIZES["tiny"]), Undoes(), degrader, photos) == temperature
+    assert calibrate(estimator, Backbone(SIZES["tiny"]), Undoes(), degrader, photos, samples=4) == temperature
     assert float(estimator.temperature) == pytest.approx(temperature)
     assert estimator.head[-1].bias.tolist() == [logit, 0.0]

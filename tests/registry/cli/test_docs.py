@@ -1,4 +1,4 @@
-"""`docs/registry.md` is what the program does: its diagram is the models', its outputs are the commands'.
+"""`docs/reference/registry.md` is what the program does: its diagram is the models', its outputs are the commands'.
 
 After a change that is meant: `pytest tests/registry/cli/test_docs.py --update-docs`, then read the difference.
 """
@@ -17,7 +17,7 @@ from abair_registry.cli import app
 from abair_registry.db.models import Base
 from abair_registry.settings import Settings
 
-PAGE = Path(__file__).parents[3] / "docs" / "registry.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "registry.md"
 SHARED = "/srv/abair"
 """A folder that the page speaks of; the test has another."""
 MOMENT = "2026-11-23T12:00:00+00:00"

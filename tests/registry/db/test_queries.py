@@ -11,7 +11,8 @@ from sqlalchemy.exc import DatabaseError, StatementError
 from sqlalchemy.orm import Session
 
 from abair.errors import RegistryError
-from abair_registry.db import models, queries
+from abair_registry.db import audit, models, queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.models import (
     APPEND_ONLY,
     Base,
@@ -24,8 +25,8 @@ from abair_registry.db.models import (
     PluginRow,
     now,
 )
-from abair_registry.db.queries import Actor, NewAdapter, NewRelease
-from abair_registry.maintenance import integrity
+from abair_registry.db.queries import NewAdapter, NewRelease
+from abair_registry.maintenance import status
 from abair_registry.registry import Registry
 
 ME = Actor("me", "because")
@@ -72,19 +73,19 @@ def test_a_moment_without_a_zone_is_refused(registry: Registry) -> None:
 
 def test_a_recorded_release_is_a_candidate_with_an_event(registry: Registry) -> None:
     with registry.database.write() as session:
-        queries.record(session, release(session), ME)
+        queries.record_release(session, release(session), ME)
     with registry.database.read() as session:
         found = queries.plugin(session, "snow")
         assert found is not None
         assert (found.state, [r.version for r in found.releases]) == ("candidate", ["1.0"])
-        told = queries.events(session, "snow")
+        told = audit.events(session, "snow")
         assert [(e.actor, e.action, e.reason) for e in told] == [("me", "record", "because")]
 
 
 def test_recording_the_same_release_again_adds_none(registry: Registry) -> None:
     for _ in range(2):
         with registry.database.write() as session:
-            queries.record(session, release(session), ME)
+            queries.record_release(session, release(session), ME)
     with registry.database.read() as session:
         found = queries.plugin(session, "snow")
         assert found is not None
@@ -97,16 +98,16 @@ def test_a_list_asks_as_many_questions_for_sixty_plugins_as_for_three(registry: 
 
     def statements() -> int:
         asked.clear()
-        assert integrity.plugin_rows(registry)
+        assert status.plugin_statuses(registry)
         return len(asked)
 
     few = statements()
     with registry.database.write() as session:
         for index in range(60):
-            queries.record(session, release(session, f"snow-{index}"), ME)
+            queries.record_release(session, release(session, f"snow-{index}"), ME)
             for _ in range(5):
-                queries.record_event(session, ME, "look", f"snow-{index}")
-    assert len(integrity.plugin_rows(registry)) >= 63
+                audit.record_event(session, ME, "look", f"snow-{index}")
+    assert len(status.plugin_statuses(registry)) >= 63
     assert statements() == few
     assert few <= 15
     assert not any("FROM event" in statement for statement in asked)
@@ -114,14 +115,14 @@ def test_a_list_asks_as_many_questions_for_sixty_plugins_as_for_three(registry: 
 
 def test_a_version_with_other_files_is_refused_and_nothing_is_stored(registry: Registry) -> None:
     with registry.database.write() as session:
-        queries.record(session, release(session), ME)
+        queries.record_release(session, release(session), ME)
     with (
         pytest.raises(RegistryError, match=r"snow: version 1\.0 was recorded with other files; .*raise the version"),
         registry.database.write() as session,
     ):
-        queries.record(session, release(session, files={"a.py": "d" * 64}), ME)
+        queries.record_release(session, release(session, files={"a.py": "d" * 64}), ME)
     with registry.database.read() as session:
-        assert len(queries.events(session, "snow")) == 1
+        assert len(audit.events(session, "snow")) == 1
 
 
 def test_a_name_that_belongs_to_another_distribution_is_refused(registry: Registry) -> None:
@@ -129,12 +130,12 @@ def test_a_name_that_belongs_to_another_distribution_is_refused(registry: Regist
         pytest.raises(RegistryError, match="found distribution evil, but the name belongs to abair-noise"),
         registry.database.write() as session,
     ):
-        queries.record(session, release(session, "noise", distribution="evil"), ME)
+        queries.record_release(session, release(session, "noise", distribution="evil"), ME)
 
 
 def test_a_newer_release_of_a_live_plugin_leaves_it_live(registry: Registry) -> None:
     with registry.database.write() as session:
-        queries.record(session, release(session, "noise", "9.0"), ME)
+        queries.record_release(session, release(session, "noise", "9.0"), ME)
     with registry.database.read() as session:
         found = queries.plugin(session, "noise")
         assert found is not None
@@ -156,12 +157,16 @@ def test_pointing_back_changes_the_plugins_states(registry: Registry) -> None:
     with registry.database.write() as session:
         live = queries.live(session)
         assert live is not None
-        two = queries.estimator(session, "2" * 64, ["noise", "rain", "clean"])
+        two = queries.ensure_estimator(session, "2" * 64, ["noise", "rain", "clean"])
         adapters = [member.adapter for member in live.members[:2]]
         made = queries.propose(session, adapters, two, ME, action="propose", subject="low-light")
-        assert (made.number, queries.served(session, 2)) == (2, False)
+        assert (made.number, queries.was_live(session, 2)) == (2, False)
         queries.publish(session, made, ME, action="disable", subject="low-light")
-        assert (queries.served(session, 2), queries.before(session, 2), queries.before(session, 1)) == (True, 1, None)
+        assert (queries.was_live(session, 2), queries.predecessor(session, 2), queries.predecessor(session, 1)) == (
+            True,
+            1,
+            None,
+        )
     with registry.database.read() as session:
         assert {p.name: p.state for p in queries.plugins(session)}["low-light"] == "disabled"
     with registry.database.write() as session:
@@ -169,7 +174,7 @@ def test_pointing_back_changes_the_plugins_states(registry: Registry) -> None:
         assert first is not None
         queries.publish(session, first, ME, action="rollback", subject="deployment 1")
         assert (
-            queries.before(session, 1) is None
+            queries.predecessor(session, 1) is None
         )  # where a deployment came from stays, wherever it is brought back from
     with registry.database.read() as session:
         assert {p.name: p.state for p in queries.plugins(session)}["low-light"] == "live"
@@ -274,3 +279,15 @@ def test_finished_operations_do_not_keep_others_from_running(registry: Registry)
                     finished=finished,
                 )
             )
+
+
+def test_a_database_that_may_only_be_read_is_one_line(registry: Registry) -> None:
+    dialect = registry.database.engine.dialect.name
+
+    def write() -> None:
+        with registry.database.write() as session:
+            session.execute(text("PRAGMA query_only=ON" if dialect == "sqlite" else "SET TRANSACTION READ ONLY"))
+            audit.record_event(session, ME, "look", "snow")
+
+    with pytest.raises(RegistryError, match=r"cannot be used \(.*read.?only.*\); expected a database that can be"):
+        write()

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 from tests.registry.conftest import Run, complaints
-from tests.support.hostile import FAMILY, Tiny, write_metadata
+from tests.support.hostile import FAMILY
+from tests.support.plugin_package import Tiny, write_metadata
 
 import abair_registry.db.models
 from abair import Restorer
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import read_deployment
 from abair_registry.plugins import installed
-from abair_registry.registry import opened
+from abair_registry.registry import open_registry
 from abair_registry.settings import Settings
 
 
@@ -34,7 +35,7 @@ def made_for_it(bundle: Path, spare_adapter: Path) -> Tiny:
 
 def everything(settings: Settings, bundle: Path) -> tuple[dict[str, list[Any]], dict[str, bytes]]:
     """All rows of all tables, and all files of the home but the database's."""
-    with opened(settings, bundle) as catalogue, catalogue.database.read() as session:
+    with open_registry(settings, bundle) as registry, registry.database.read() as session:
         tables = abair_registry.db.models.Base.metadata.tables
         rows = {name: session.execute(text(f"SELECT * FROM {name} ORDER BY 1")).all() for name in tables}
     home = settings.home
@@ -141,7 +142,7 @@ def test_a_live_plugin_that_is_upgraded_or_uninstalled_is_served_as_before(
     assert (code, report["problems"]) == (0, [])
     assert any(told in note and "plugin noise" in note for note in report["notes"])
 
-    monkeypatch.setattr(installed, "installed", list)
+    monkeypatch.setattr(installed, "installed_plugins", list)
     assert row(run, "noise")["problem"] == "not installed; what is served does not need it"
     assert row(run, "noise")["state"] == "live"
     _, (report,), _ = run("doctor")

@@ -1,13 +1,19 @@
-"""Gates: a report in, verdicts out."""
+"""Gates: a report in, results out; and that nothing decides by what they are called."""
 
 from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+import abair_registry
 from abair.report import Group, Report, Verdict
-from abair_registry.operations.gates import Thresholds, evaluate_gates, loss_interval
+from abair_registry.operations.gates import REGISTRY, GateKind, evaluate_gates, loss_interval, plugin_results
+from abair_registry.settings import Thresholds
 
 COUNT = 20
 SPREAD = np.random.default_rng(0).normal(0, 2, COUNT)
@@ -36,11 +42,11 @@ def report(**changed: Group) -> Report:
 
 
 def refused(given: Report, thresholds: Thresholds | None = None) -> list[str]:
-    return [verdict.name for verdict in evaluate_gates(given, thresholds or Thresholds()) if not verdict.passed]
+    return [result.name for result in evaluate_gates(given, thresholds or Thresholds()) if not result.passed]
 
 
 def test_a_good_candidate_passes_seven_gates() -> None:
-    verdicts = evaluate_gates(report(), Thresholds())
+    verdicts = [result.verdict for result in evaluate_gates(report(), Thresholds())]
     assert [verdict.name for verdict in verdicts] == [
         "snow: gain of the adapter",
         "snow: soft weights below Oracle",
@@ -115,7 +121,8 @@ def test_a_few_samples_that_are_ruined_are_no_scatter(losses: tuple[float, ...])
 
 
 def test_a_loss_is_told_with_its_interval_and_the_count_of_samples() -> None:
-    (loss,) = [verdict for verdict in evaluate_gates(report(), Thresholds()) if verdict.name.startswith("noise")]
+    (loss,) = [result for result in evaluate_gates(report(), Thresholds()) if result.name.startswith("noise")]
+    loss = loss.verdict
     assert loss.detail.endswith(f"n={COUNT}")
     assert " to " in loss.detail
 
@@ -147,3 +154,44 @@ def test_a_mixture_is_recalled_by_any_of_its_labels() -> None:
 def test_a_report_that_does_not_hold_together_cannot_be_made(make, says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         make()
+
+
+def test_a_result_says_what_was_measured_and_by_whom() -> None:
+    results = evaluate_gates(report(), Thresholds())
+    assert [result.kind for result in results] == [
+        GateKind.ADAPTER_GAIN, GateKind.ORACLE_GAP, GateKind.RECALL, GateKind.LOSS, GateKind.LOSS, GateKind.CLEAN,
+        GateKind.CLEAN_LOSS,
+    ]  # fmt: skip
+    assert {result.source for result in results} == {REGISTRY}
+    (own,) = plugin_results([results[0].verdict], "snow")
+    assert (own.name, own.kind, own.source) == (results[0].name, GateKind.PLUGIN, "snow")
+
+
+def compared_texts(source: str) -> list[str]:
+    """The comparisons in a module with a constant text of several words, which is there to be shown."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        compared: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            compared = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in {"startswith", "endswith", "fullmatch"}:
+            compared = node.args
+        constants = [part for one in compared for part in ast.walk(one) if isinstance(part, ast.Constant)]
+        if any(isinstance(one.value, str) and re.search(r"\w+ |[a-z] \w", one.value) for one in constants):
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_no_decision_of_the_registry_reads_a_text_that_is_shown() -> None:
+    package = Path(abair_registry.__file__).parent
+    modules = sorted(package.rglob("*.py"))
+    assert len(modules) > 40
+    found = {str(path.relative_to(package)): compared_texts(path.read_text(encoding="utf-8")) for path in modules}
+    assert {path: texts for path, texts in found.items() if texts} == {}
+
+
+def test_a_comparison_with_a_shown_text_is_noticed() -> None:
+    assert compared_texts("if name.endswith('gain of the adapter'): pass") == ["name.endswith('gain of the adapter')"]
+    assert compared_texts("if name.startswith('plugin '): pass") == ["name.startswith('plugin ')"]
+    assert compared_texts("if 'is missing' in reason: pass") == ["'is missing' in reason"]
+    assert compared_texts("if state == 'live' or mark in '_-. ': pass") == []

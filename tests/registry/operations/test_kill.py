@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.kill import FRESH
+from tests.support.kill import NEW_HOME
 
 SCRIPT = Path(__file__).parents[2] / "support" / "kill.py"
 TIMES = {"sqlite": int(os.environ.get("ABAIR_KILLS", "3")), "postgresql": int(os.environ.get("ABAIR_KILLS", "4")) // 4}
@@ -22,7 +22,7 @@ def test_a_kill_at_any_moment_costs_nothing_that_was_live(
     times = TIMES[kind]
     urls = []
     if kind == "postgresql":  # a home that is a new one has a database that is
-        urls = [request.getfixturevalue("new_database")() for _ in range(0, times, FRESH)]
+        urls = [request.getfixturevalue("new_database")() for _ in range(0, times, NEW_HOME)]
     command = [sys.executable, str(SCRIPT), str(times), str(bundle), str(tmp_path / "homes"), *urls]
     path = os.pathsep.join(map(str, [team, *filter(None, sys.path)]))
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ABAIR_REG", "MLFLOW"))}

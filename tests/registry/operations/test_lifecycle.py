@@ -15,11 +15,14 @@ from pydantic import SecretStr
 from abair import Restorer
 from abair.deployment import read_deployment
 from abair.errors import RegistryError
-from abair_registry.db import queries
-from abair_registry.db.queries import Actor, NewAdapter, NewRelease
-from abair_registry.maintenance import integrity, remote
-from abair_registry.operations import lifecycle, lock, promotion
-from abair_registry.operations.pipeline import OperationOptions
+from abair_registry.db import audit, queries
+from abair_registry.db.audit import Actor
+from abair_registry.db.queries import NewAdapter, NewRelease
+from abair_registry.maintenance import integrity, remote, status
+from abair_registry.operations import lock
+from abair_registry.operations.lifecycle import Disable, Enable, Remove
+from abair_registry.operations.promotion import Rollback
+from abair_registry.operations.requests import OperationOptions
 from abair_registry.registry import SYSTEM, Registry, live_file_is_stale, open_registry, sync_live_file
 from abair_registry.settings import Settings
 
@@ -45,14 +48,14 @@ def test_what_is_published_is_a_bundle_that_restores(registry: Registry, bundle:
 def test_a_disabled_plugin_is_served_no_more_and_the_rest_shares_its_weight(
     registry: Registry, bundle: Path, photo: np.ndarray
 ) -> None:
-    outcome = lifecycle.disable(registry, "rain", ME)
+    outcome = Disable("rain", ME).run(registry)
     assert (outcome.outcome, outcome.deployment) == ("live", 2)
     served = Restorer.load(registry.settings.home)
     assert served.labels == ("noise", "low-light", "clean")
     before, after = Restorer.load(bundle).estimate(photo), served.estimate(photo)
     left = {label: weight for label, weight in before.items() if label != "rain"}
     assert after == pytest.approx({label: weight / sum(left.values()) for label, weight in left.items()}, abs=1e-6)
-    history = integrity.history_rows(registry)
+    history = status.deployment_history(registry)
     assert [(row["deployment"], row["live"], row["actor"], row["reason"]) for row in history] == [
         (2, True, "me", "a reason"), (1, False, "abair", SYSTEM.reason),
     ]  # fmt: skip
@@ -61,32 +64,32 @@ def test_a_disabled_plugin_is_served_no_more_and_the_rest_shares_its_weight(
 def test_a_plugin_that_is_enabled_again_is_served_as_before(registry: Registry, photo: np.ndarray) -> None:
     sync_live_file(registry)
     before = Restorer.load(registry.settings.home)(photo).image
-    lifecycle.disable(registry, "rain", ME)
+    Disable("rain", ME).run(registry)
     # an untrained network may do better without it, which is not what is looked at
-    assert lifecycle.enable(registry, "rain", ME, OperationOptions(route="features", force=True)).deployment == 3
+    assert Enable("rain", ME, OperationOptions(route="features", force=True)).run(registry).deployment == 3
     assert labels(registry) == (3, ["noise", "rain", "low-light", "clean"])
     assert np.array_equal(Restorer.load(registry.settings.home)(photo).image, before)
 
 
 def test_a_removed_plugin_leaves_the_list_but_not_the_history(registry: Registry) -> None:
-    lifecycle.remove(registry, "abair-rain", ME)
+    Remove("abair-rain", ME).run(registry)
     assert "rain" not in labels(registry)[1]
     with registry.database.read() as session:
         found = queries.plugin(session, "rain")
         assert found is not None
         assert found.state == "removed"
-        assert [event.action for event in queries.events(session, "rain")] == [
+        assert [event.action for event in audit.events(session, "rain")] == [
             "record", "propose", "remove", "remove done",
         ]  # fmt: skip
     with pytest.raises(RegistryError, match="plugin rain: is removed already"):
-        lifecycle.remove(registry, "rain", ME)
+        Remove("rain", ME).run(registry)
 
 
 def test_the_last_plugin_stays(registry: Registry) -> None:
-    lifecycle.disable(registry, "rain", ME)
-    lifecycle.disable(registry, "noise", ME)
+    Disable("rain", ME).run(registry)
+    Disable("noise", ME).run(registry)
     with pytest.raises(RegistryError, match="plugin low-light: is the last one live"):
-        lifecycle.disable(registry, "low-light", ME)
+        Disable("low-light", ME).run(registry)
     assert labels(registry) == (3, ["low-light", "clean"])
 
 
@@ -103,10 +106,10 @@ def test_a_deployment_whose_files_are_gone_is_not_moved_to(registry: Registry) -
         live = queries.live(session)
         assert live is not None
         first = live.estimator.sha256
-    lifecycle.disable(registry, "rain", ME)
+    Disable("rain", ME).run(registry)
     registry.blobs.path(first).unlink()
     with pytest.raises(RegistryError, match=r"deployment 1: estimator: .*nothing was changed"):
-        promotion.rollback(registry, None, ME)
+        Rollback(None, ME).run(registry)
     assert labels(registry)[0] == 2
     assert read_deployment(registry.settings.home).name == "2"
     assert integrity.verify(registry)[1] == []
@@ -122,25 +125,25 @@ def test_a_plugin_that_never_served_is_disabled_and_removed_without_a_new_deploy
             config_sha256=adapter.config_sha256, weights_sha256=adapter.weights_sha256,
         )  # fmt: skip
         new = NewRelease(name="sleet", distribution="abair-sleet", version="1", module="m", adapters=[same])
-        queries.record(session, new, ME)
-        assert queries.taken(session, besides="rain")["sleet"] == "abair-sleet"
-    for does, state in ((lifecycle.disable, "disabled"), (lifecycle.remove, "removed")):
-        outcome = does(registry, "sleet", ME)
+        queries.record_release(session, new, ME)
+        assert queries.degradation_owners(session, besides="rain")["sleet"] == "abair-sleet"
+    for operation, state in ((Disable, "disabled"), (Remove, "removed")):
+        outcome = operation("sleet", ME).run(registry)
         assert (outcome.deployment, outcome.run_id, known(registry, "sleet")) == (1, None, (state, "a reason"))
     with registry.database.read() as session:
-        assert "sleet" not in queries.taken(session, besides="rain")
-    assert len(integrity.history_rows(registry)) == 1
+        assert "sleet" not in queries.degradation_owners(session, besides="rain")
+    assert len(status.deployment_history(registry)) == 1
 
 
 def test_a_name_is_taken_while_its_plugin_is_disabled(registry: Registry) -> None:
-    lifecycle.disable(registry, "rain", ME)
+    Disable("rain", ME).run(registry)
     with registry.database.read() as session:
-        assert queries.taken(session, besides="frost")["rain"] == "abair-rain"
-        assert "rain" not in queries.taken(session, besides="rain")
+        assert queries.degradation_owners(session, besides="frost")["rain"] == "abair-rain"
+        assert "rain" not in queries.degradation_owners(session, besides="rain")
 
 
 def test_a_plugin_whose_operation_was_stopped_is_again_what_it_was(registry: Registry) -> None:
-    lifecycle.disable(registry, "rain", ME)
+    Disable("rain", ME).run(registry)
 
     def stopped() -> None:
         with lock.working(registry.database, "add", "rain", ME) as work:
@@ -156,25 +159,25 @@ def test_a_plugin_whose_operation_was_stopped_is_again_what_it_was(registry: Reg
     assert known(registry, "rain") == ("disabled", "smears")
 
 
-@pytest.mark.parametrize("action", [lifecycle.disable, lifecycle.enable, lifecycle.remove])
+@pytest.mark.parametrize("operation", [Disable, Enable, Remove])
 def test_a_name_that_was_never_added_is_told_with_near_misses(
-    registry: Registry, action: Callable[[Registry, str, Actor], object]
+    registry: Registry, operation: type[Disable | Enable]
 ) -> None:
     with pytest.raises(RegistryError, match="plugin rian: never added; did you mean rain"):
-        action(registry, "rian", ME)
+        operation("rian", ME).run(registry)
     assert labels(registry)[0] == 1
 
 
 def test_enabling_what_is_live_is_refused(registry: Registry) -> None:
     with pytest.raises(RegistryError, match="plugin rain: found state live, expected disabled"):
-        lifecycle.enable(registry, "rain", ME)
+        Enable("rain", ME).run(registry)
 
 
 def test_a_file_that_a_kill_left_stale_is_written_by_the_next_opening(open_registry: Open) -> None:
     with open_registry() as registry:
         sync_live_file(registry)
         stale = (registry.settings.home / "deployment.json").read_bytes()
-        lifecycle.disable(registry, "rain", ME)
+        Disable("rain", ME).run(registry)
         # as if killed between the commit and the file
         (registry.settings.home / "deployment.json").write_bytes(stale)
     assert read_deployment(registry.settings.home).name == "1"
@@ -200,7 +203,7 @@ def test_verify_tells_a_changed_and_a_missing_blob_and_the_factory_mends_them(
     assert f"estimator: {registry.blobs.path(missing)} is missing; expected SHA-256 {missing}" in problems[0]
     assert f"adapter noise, weights: {registry.blobs.path(changed)} was changed" in problems[1]
     monkeypatch.setattr("abair.deployment.FACTORY", bundle)
-    assert integrity.mend(registry) == [
+    assert integrity.repair(registry) == [
         "estimator: put back from the package", "adapter noise, weights: put back from the package",
     ]  # fmt: skip
     assert integrity.verify(registry) == (8, [])
@@ -217,7 +220,7 @@ def test_a_deployment_file_that_somebody_edited_is_told(registry: Registry) -> N
 
 @pytest.mark.parametrize("settings", ["postgresql"], indirect=True)
 def test_another_host_pulls_what_is_live(registry: Registry, bundle: Path, tmp_path: Path, photo: np.ndarray) -> None:
-    lifecycle.disable(registry, "rain", ME)
+    Disable("rain", ME).run(registry)
     (tmp_path / "shared").mkdir()
     url = f"file://{tmp_path / 'shared'}"
     assert remote.push(registry, url) == (7, 2)
@@ -235,7 +238,7 @@ def test_another_host_pulls_what_is_live(registry: Registry, bundle: Path, tmp_p
 def test_without_a_shared_folder_the_champions_bundle_in_mlflow_is_pulled(
     registry: Registry, bundle: Path, tmp_path: Path, photo: np.ndarray
 ) -> None:
-    lifecycle.disable(registry, "rain", ME)
+    Disable("rain", ME).run(registry)
     settings = registry.settings
     store_uri = f"sqlite:///{settings.home / 'mlflow.db'}"
     there = settings.model_copy(update={"home": tmp_path / "there", "tracking_uri": store_uri})
@@ -267,14 +270,14 @@ def test_a_blob_that_is_damaged_in_the_shared_folder_is_not_taken(
 WRITERS = """
 import sys
 from pathlib import Path
-from abair_registry.db import queries as store
+from abair_registry.db import audit
 from abair_registry.registry import SYSTEM, open_registry
 from abair_registry.settings import Settings
 writer, count, bundle = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 with open_registry(Settings(), bundle) as registry:
     for number in range(count):
         with registry.database.write() as session:
-            store.record_event(session, store.Actor(writer), "write", f"{writer}-{number}")
+            audit.record_event(session, audit.Actor(writer), "write", f"{writer}-{number}")
 """
 
 
@@ -293,6 +296,6 @@ def test_eight_processes_write_two_hundred_times_each_and_nothing_is_lost(
     assert said == [""] * 8
     assert [writer.returncode for writer in writers] == [0] * 8
     with open_registry(settings, bundle) as registry, registry.database.read() as session:
-        written = [event.subject for event in queries.events(session, limit=10_000) if event.action == "write"]
+        written = [event.subject for event in audit.events(session, limit=10_000) if event.action == "write"]
         assert sorted(written) == sorted(f"writer{w}-{n}" for w in range(8) for n in range(200))
         assert len(queries.history(session)) == 1

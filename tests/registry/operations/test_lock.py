@@ -16,11 +16,11 @@ import pytest
 from sqlalchemy import select, text
 
 from abair.errors import RegistryError
-from abair_registry.db import migrate, queries
+from abair_registry.db import audit, migrate
+from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
 from abair_registry.db.models import OperationRow, now
 from abair_registry.db.operation_lock import operation_lock
-from abair_registry.db.queries import Actor
 from abair_registry.operations import lock
 from abair_registry.settings import Settings
 
@@ -60,7 +60,7 @@ def test_steps_are_recorded_as_they_begin_and_the_end_with_them(database: Databa
             assert operation.detail["route"] == "features"
     assert rows(database) == [("add", "done", "train", None)]
     with database.read() as session:
-        (told,) = queries.events(session, "snow")
+        (told,) = audit.events(session, "snow")
         assert (told.actor, told.action, told.reason, told.operation_id) == ("ada", "add done", "because", work.id)
 
 

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+import psutil
 import pytest
-from tests.support.hostile import FAMILY, GOOD, HEAD, SYNTHESIS, Plugin, Tiny, declaring, write_metadata
+from tests.support.hostile import FAMILY
+from tests.support.plugin_package import GOOD, HEAD, SYNTHESIS, Plugin, Tiny, declaring, write_metadata
 
 from abair.errors import AdmissionError, DeploymentError
 from abair.model import lora
-from abair_registry.plugins.admission import Limits, probe
+from abair_registry.plugins.admission import Limits, MissingAdapterError, probe
 from abair_registry.plugins.installed import Candidate, find, installed_plugins
 
 
@@ -40,11 +42,11 @@ def hashes(folder: Path) -> dict[Path, str]:
 def processes(folder: Path) -> list[int]:
     """The processes that were started with the folder in their environment."""
     found = []
-    for file in Path("/proc").glob("[0-9]*/environ"):
+    for process in psutil.process_iter():
         try:
-            if str(folder).encode() in file.read_bytes():
-                found.append(int(file.parent.name))
-        except OSError:
+            if any(str(folder) in value for value in process.environ().values()):
+                found.append(process.pid)
+        except psutil.Error:
             continue
     return found
 
@@ -68,6 +70,14 @@ def test_a_hostile_plugin_is_refused_with_one_line(name: str, site: Path, tiny: 
     assert time.monotonic() - started < plugin.limits.seconds + 5
     assert "abair_frost" not in sys.modules
     assert processes(site) == []
+
+
+@pytest.mark.parametrize(("name", "missing"), [("ships no adapter", True), ("the weights are cut off", False)])
+def test_a_missing_adapter_is_an_error_of_its_own(name: str, missing: bool, site: Path, tiny: Tiny) -> None:
+    FAMILY[name].make(site, tiny)
+    with pytest.raises(AdmissionError) as refusal:
+        probe(find("frost"), tiny.path, {})
+    assert isinstance(refusal.value, MissingAdapterError) is missing
 
 
 def test_a_good_plugin_passes_and_nothing_of_it_is_written_or_imported_here(site: Path, tiny: Tiny) -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.hostile import GOOD, Plugin, Tiny
+from tests.support.plugin_package import GOOD, Plugin, Tiny
 
 from abair.report import Group, Report, Verdict
 from abair_registry.db.snapshot import Member
@@ -54,7 +54,8 @@ def report() -> Report:
 def gate(site: Path, tmp_path: Path, body: str) -> list[Verdict]:
     """What is heard of a plugin with this gate."""
     Plugin(module=GOOD + GATE.format(body=body)).make(site, Tiny.make(tmp_path))
-    return calls.ask_gates(trusted("frost"), report())
+    (verdicts,) = calls.ask_gates(trusted("frost"), report()).values()
+    return verdicts
 
 
 def test_a_plugin_hears_which_deployment_went_live(site: Path, bundle: Path, tmp_path: Path) -> None:
@@ -73,12 +74,11 @@ def test_a_notice_that_fails_is_told_and_the_others_hear_theirs(site: Path, bund
 
 
 def test_a_plugin_that_hangs_when_it_is_told_costs_its_time_and_a_line(
-    site: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Path, bundle: Path, tmp_path: Path
 ) -> None:
     Plugin(module="import time\ntime.sleep(600)\n" + GOOD).make(site, Tiny.make(tmp_path))
-    monkeypatch.setattr(calls, "ASKING", Limits(seconds=2))
     began = time.monotonic()
-    (wrong,) = calls.send_notices(trusted("frost"), bundle)
+    (wrong,) = calls.send_notices(trusted("frost"), bundle, Limits(seconds=2))
     assert "did not finish within 2 s" in wrong
     assert time.monotonic() - began < 20
 
@@ -134,9 +134,9 @@ def test_what_is_not_installed_as_it_is_recorded_never_runs(
     ran = tmp_path / "ran"
     Plugin(module=f"open({os.fspath(ran)!r}, 'w')\n" + GOOD).make(site, Tiny.make(tmp_path))
     found = calls.verify_plugins([recorded])
-    assert (found.points, found.left_out) == ((), {recorded.plugin: why})
+    assert (found.refs, found.left_out) == ((), {recorded.plugin: why})
     assert calls.send_notices(found, bundle) == []
-    assert calls.ask_gates(found, report()) == []
+    assert calls.ask_gates(found, report()) == {}
     assert not ran.exists()
     assert calls.send_notices(trusted("frost"), bundle) == []
     assert ran.exists()

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 from tests.registry.conftest import FROST
-from tests.support.hostile import Tiny
+from tests.support.plugin_package import Tiny
 
 import abair.plugin_kit.adapter_report
 from abair.cli import app
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import FACTORY
 from abair.plugin_kit import efficacy
-from abair.plugin_kit.naming import names_of
+from abair.plugin_kit.naming import derive_names
 from abair.plugin_kit.scaffold import Licence, make_package
 from abair_registry.plugins import check as plugin_check
 
@@ -50,7 +50,7 @@ def check(
 @pytest.fixture
 def project(tmp_path: Path, trained: Tiny) -> Path:
     """A package from the template, with a damage of its own and an adapter that undoes it."""
-    made = make_package(names_of("frost"), tmp_path, licence=Licence.mit, author="Ada")
+    made = make_package(derive_names("frost"), tmp_path, licence=Licence.mit, author="Ada")
     package = made.folder / "src" / "abair_frost"
     (package / "synthesis.py").write_text(FROST)
     shutil.rmtree(package / "adapters", ignore_errors=True)
@@ -82,7 +82,7 @@ def test_a_package_as_the_kit_makes_it_passes_every_check_with_the_factorys_netw
         monkeypatch.setattr(module, "FACTORY", FACTORY)
     monkeypatch.delenv("ABAIR_CLEAN_DIR")
     monkeypatch.setattr(efficacy, "COUNT", 6)
-    made = make_package(names_of("frosted-print"), tmp_path, author="Ada")
+    made = make_package(derive_names("frosted-print"), tmp_path, author="Ada")
     code, told, _ = check(made.folder)
     assert (code, refused(told), told["passed"]) == (0, [], True), told
 
@@ -116,7 +116,7 @@ def test_without_an_adapter_it_says_how_to_train_one(check: Check, project: Path
 
 def test_a_wheel_that_holds_more_than_its_package_is_refused(check: Check, project: Path, tmp_path: Path) -> None:
     tell: list[str] = []
-    wheel = plugin_check._built(project, tmp_path / "wheels", plugin_check.Checked("frost"), tell.append)
+    wheel = plugin_check._build_wheel(project, tmp_path / "wheels", plugin_check.PluginReport("frost"), tell.append)
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("abair_frost/tests/test_frost.py", "")
         archive.writestr("abair_frost/adapters/old.pt", b"\x80")

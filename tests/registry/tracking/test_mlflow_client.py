@@ -59,7 +59,7 @@ def test_a_run_keeps_all_that_it_was_told(runs: Runs, tmp_path: Path) -> None:
 def test_many_metrics_are_told_in_parts(runs: Runs) -> None:
     run_id = runs.begin("many", tags={}, params={})
     runs.metrics(run_id, {f"m/{number}": float(number) for number in range(1203)})
-    with runs._telling() as client:
+    with runs._connected() as client:
         assert len(client.get_run(run_id).data.metrics) == 1203
 
 

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.registry.conftest import Run
 
@@ -47,16 +48,15 @@ def server(environment: dict[str, str], port: int) -> Iterator[subprocess.Popen[
 
 def children_of(process: int) -> list[int]:
     """Of a server's group, found by its leader's parent."""
-    rows = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
+    groups = {os.getpgid(child.pid) for child in psutil.Process(process).children()}
+    members = []
+    for found in psutil.process_iter():
         with contextlib.suppress(OSError):  # it ended meanwhile
-            _, ppid, pgid = status.read_text().rpartition(")")[2].split()[:3]
-            rows.append((int(status.parent.name), int(ppid), int(pgid)))
-    groups = {pgid for pid, ppid, pgid in rows if ppid == process}
-    return [pid for pid, _, pgid in rows if pgid in groups]
+            if os.getpgid(found.pid) in groups:
+                members.append(found.pid)
+    return members
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes as Linux lists them")
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 def test_the_page_opens_operations_are_told_to_it_and_nothing_is_left_behind(
     server: subprocess.Popen[str], port: int, run: Run, team: Path, settings: Settings,

@@ -1,4 +1,4 @@
-"""One picture to restore, a set of them, and what all sets need to make theirs: seeds, reading, damage."""
+"""Pictures to restore, sets of them, and what all sets share: seeds, reading, damage."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from abair.data.degrade import generator_for
+from abair import images
+from abair.data.seeds import generator_from
 from abair.errors import AbairError, ImageError
 from abair.files import file_sha256
-from abair.images import photo_file
 from abair.metrics import to_8_bit
 
 if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
 
 Float = NDArray[np.float32]
-Problems = Callable[[AbairError], None]
+OnProblem = Callable[[AbairError], None]
 
 SEED: Final = 2411
-"""Part of every picture's seed; another seed gives another draw of the noise and of the mixtures."""
+"""Part of every picture's seed: another one draws other noise and other mixtures."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to restore: `degraded` and `clean` (H, W, 3) float32; noise takes `degraded` beyond [0, 1].
+    """One picture to restore: `degraded` and `clean`, both (H, W, 3) float32.
 
-    `files` are the SHA-256 of the files that it was read from, by the part they play.
+    `clean` is in [0, 1]; noise takes `degraded` beyond it. `files` maps `degraded` and `clean` to
+    the SHA-256 of the file that was read.
     """
 
     name: str
@@ -43,10 +44,10 @@ class Item:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """A named list of pictures and the true labels of their damage, which only the Oracle is told; none: not known.
+    """A test set: pictures by name, and the true labels of their damage, empty if unknown.
 
-    `load(name)` makes one picture; `iterate` makes them one at a time, so memory holds one. `luma`: the set's papers
-    measure on Y, so that is measured, too.
+    Only the Oracle sees the labels. `load(name)` makes one picture, so that memory holds one at a
+    time. `luma` also measures on Y, as the set's papers do.
     """
 
     key: str
@@ -59,30 +60,30 @@ class EvaluationSet:
     luma: bool = False
 
     def __len__(self) -> int:
-        """How many pictures there are, unusable ones included."""
+        """Return the number of pictures, unusable ones included."""
         return len(self.names)
 
-    def iterate(self, problems: Problems) -> Iterator[Item]:
-        """Every picture that can be used; one that cannot is given to `problems` as one error, and the rest goes on."""
+    def iterate(self, on_problem: OnProblem) -> Iterator[Item]:
+        """Yield every usable picture; pass one error for each of the others to `on_problem`."""
         for error in self.unpaired:
-            problems(error)
+            on_problem(error)
         for name in self.names:
             try:
                 item = self.load(name)
             except AbairError as error:
-                problems(error)
+                on_problem(error)
             else:
                 yield item
 
 
-def picture_seed(*key: str) -> torch.Generator:
-    """The generator of one picture in one set: a function of `SEED` and the names alone, not of any order."""
+def picture_generator(*key: str) -> torch.Generator:
+    """Return the random generator of one picture, which depends on `SEED` and `key` alone."""
     digest = hashlib.sha256("/".join(key).encode()).digest()
-    return generator_for(SEED, int.from_bytes(digest[:8], "big"))
+    return generator_from(SEED, int.from_bytes(digest[:8], "big"))
 
 
 def degrade(clean: Float, synthesizers: Sequence[Synthesizer], generator: torch.Generator) -> Float:
-    """Damage a picture (H, W, 3) float32 in [0, 1] by one synthesiser after the other; rounded to 8 bits."""
+    """Apply the synthesisers in order to a picture (H, W, 3) in [0, 1]; round it to 8 bits."""
     image = torch.from_numpy(np.ascontiguousarray(clean.transpose(2, 0, 1)))
     for synthesizer in synthesizers:
         image = synthesizer(image, generator)
@@ -90,8 +91,12 @@ def degrade(clean: Float, synthesizers: Sequence[Synthesizer], generator: torch.
 
 
 def read_pixels(path: Path) -> Float:
-    """A picture file as (H, W, 3) in [0, 1]. Raises ImageError."""
-    pixels = photo_file.read(path).pixels
+    """Read a picture file as (H, W, 3) float32 in [0, 1].
+
+    Raises:
+        ImageError: the file cannot be read as a photo.
+    """
+    pixels = images.read(path).pixels
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
@@ -104,4 +109,4 @@ def picture_sha256(path: Path) -> str:
     try:
         return file_sha256(path)
     except OSError as error:
-        raise ImageError(f"{path}: not readable ({error.strerror or error}); it is left out") from None
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error}); it is left out") from None

@@ -1,8 +1,9 @@
-"""How the public test sets lie on disk, as they are distributed and as we keep them; the pictures found below a folder.
+"""The layouts of the public test sets on disk, as distributed and as we keep them.
 
-What is recognised stands in `PAIRS` and `CLEAN_SETS`, and nowhere else. Patterns are regular expressions, upper and
-lower case alike, of a whole path with `/`: of a set's folder below the folder that is searched (any folders may stand
-before it), and of a picture below its set's folder, without the ending.
+`PAIRED_SETS` and `CLEAN_SETS` list everything that is recognised. Patterns are case-insensitive
+regular expressions for a whole path with `/`. Folder patterns match a set's folder below the folder
+that is searched, at any depth. Picture patterns match a path below the set's folder without the
+file's suffix.
 """
 
 from __future__ import annotations
@@ -16,22 +17,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from abair import images
 from abair.errors import ImageError
-from abair.images import photo_file
 
 _NAME: Final = "(?P<name>[^/]+)"
-DEEPEST: Final = 3
-"""Folders below the one that is searched, and below a set's own, are looked into down to this depth."""
+MAX_DEPTH: Final = 3
+"""Levels of folders that are searched below the data folder, and again below a set's own folder."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How damaged and clean pictures are paired: those whose patterns' groups agree; `level` only tells copies apart.
+    """Patterns of damaged and clean pictures; a pair agrees in all named groups except `level`.
 
-    `border`: clean pictures may be larger by a border of the same width on opposite sides.
+    `level` distinguishes several damaged copies of one clean picture. With `border`, clean pictures
+    may be larger by a border of the same width on all sides.
     """
 
-    told: str
+    description: str
     degraded: str
     clean: str
     border: bool = False
@@ -58,7 +60,7 @@ HIDE: Final = Layout("test/ and GT/", f"test/(?:test-[^/]+/)?{_NAME}", f"gt/{_NA
 
 @dataclass(frozen=True)
 class PairedSet:
-    """A set of pairs: title, true label, its folder's pattern, its layouts; `luma`: its papers measure on Y."""
+    """A set of pairs; with `luma`, its papers measure on Y."""
 
     title: str
     label: str
@@ -67,7 +69,7 @@ class PairedSet:
     luma: bool = False
 
 
-PAIRS: Final = {
+PAIRED_SETS: Final = {
     "Rain100L": PairedSet("Rain100L", "rain", "rain100l|rain_data_test_light", (OURS, TARGETS, RAIN), luma=True),
     "SOTS_indoor": PairedSet("SOTS indoor", "haze", "sots[/_-]indoor(/nyuhaze500)?", (OURS, TARGETS, HAZE)),
     "GoPro": PairedSet("GoPro", "blur", "gopro([_-]large)?(/test)?", (OURS, TARGETS, SEQUENCES)),
@@ -85,14 +87,14 @@ CLEAN_SETS: Final = {
     "Urban100": ("urban100", ("clean/", "hr/", "")),
     "McMaster": ("mcmaster", ("clean/", "")),
 }
-"""Sets of clean pictures: the folder's pattern, and in which folder below it they lie, the first that holds any."""
+"""Sets of clean pictures: folder pattern, and sub-folders; the first one with pictures is used."""
 
 
 @dataclass(frozen=True)
 class Pairs:
     """A set's pictures by name, and one error for each file that has no partner."""
 
-    told: str
+    layout: str
     degraded: Mapping[str, Path]
     clean: Mapping[str, Path]
     border: bool
@@ -100,27 +102,27 @@ class Pairs:
 
 
 class DataFolder:
-    """A folder that holds test sets. What is not there is told by a line in place of what was looked for."""
+    """A folder of test sets. For what is not there, methods return the reason as a string."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
 
     def pairs(self, key: str) -> Pairs | str:
-        """The pairs of a set of `PAIRS`."""
-        wanted = PAIRS[key]
+        """Return the pairs of a set of `PAIRED_SETS`, or why there are none."""
+        wanted = PAIRED_SETS[key]
         folders = self._folders(wanted.folder)
         for folder in folders:
             if found := _pairs(folder, wanted.layouts):
                 return found
         first = folders[0] if folders else self.data / key
-        layouts = "; ".join(layout.told for layout in wanted.layouts[1:])
+        layouts = "; ".join(layout.description for layout in wanted.layouts[1:])
         return (
             f"found no pairs in {first / 'clean'} and {first / 'degraded'}, nor in another layout ({layouts})"
             + self._similar(key)
         )
 
     def clean(self, key: str) -> dict[str, Path] | str:
-        """The pictures of a set of `CLEAN_SETS` by name."""
+        """Return the pictures of a set of `CLEAN_SETS` by name, or why there are none."""
         pattern, places = CLEAN_SETS[key]
         folders = self._folders(pattern)
         for folder in folders:
@@ -131,47 +133,47 @@ class DataFolder:
         first = folders[0] if folders else self.data / key
         return f"found no pictures in {first / places[0]} nor in {first}" + self._similar(key)
 
-    def others(self) -> dict[str, Pairs | str]:
-        """The folders right below that are none of the known sets but hold pictures: their pairs by their names."""
+    def other_pairs(self) -> dict[str, Pairs | str]:
+        """Return the pairs of each folder right below that holds pictures but is no known set."""
         found: dict[str, Pairs | str] = {}
-        for name in self._strangers:
+        for name in self._unknown_folders:
             folder = self.data / name
             if pairs := _pairs(folder, (OURS, TARGETS)):
                 found[name] = pairs
-            elif _pictures(folder, deepest=1):
+            elif _pictures(folder, max_depth=1):
                 found[name] = (
-                    f"found pictures in {folder}, but neither in {OURS.told} nor in {TARGETS.told}; "
+                    f"found pictures in {folder}, but neither in {OURS.description} nor in {TARGETS.description}; "
                     f"expected one of these, or a known set's name and layout"
                 )
         return found
 
     def _folders(self, pattern: str) -> list[Path]:
-        """Deepest first: of a set that is split into training and test, the test part has the set's name and more."""
+        """Return the matching folders, deepest first: test splits lie below a set's folder."""
         whole = re.compile(f"(?:.*/)?(?:{pattern})", re.IGNORECASE)
         matching = [name for name in self._names if whole.fullmatch(name)]
         return [self.data / name for name in sorted(matching, key=lambda name: (-name.count("/"), name))]
 
     @cached_property
     def _names(self) -> list[str]:
-        return [folder for folder, _ in _walk(self.data, DEEPEST) if folder]
+        return [folder for folder, _ in _walk(self.data, MAX_DEPTH) if folder]
 
     @cached_property
-    def _strangers(self) -> list[str]:
-        """Folders right below that neither are nor hold a known set."""
-        patterns = [wanted.folder for wanted in PAIRS.values()] + [pattern for pattern, _ in CLEAN_SETS.values()]
+    def _unknown_folders(self) -> list[str]:
+        """The folders right below that neither are nor contain a known set."""
+        patterns = [wanted.folder for wanted in PAIRED_SETS.values()] + [pattern for pattern, _ in CLEAN_SETS.values()]
         known = {folder.relative_to(self.data).parts[0] for pattern in patterns for folder in self._folders(pattern)}
         return [name for name in self._names if "/" not in name and name not in known]
 
     def _similar(self, key: str) -> str:
-        """What to say where a folder's name nearly fits."""
-        plain = {re.sub("[^a-z0-9]", "", name.lower()): name for name in self._strangers}
+        """Return advice for the case that a folder's name nearly matches a set's."""
+        plain = {re.sub("[^a-z0-9]", "", name.lower()): name for name in self._unknown_folders}
         wanted = re.sub("[^a-z0-9]", "", key.lower())
         near = [name for name in plain if name.startswith(wanted)] or get_close_matches(wanted, plain, 1, 0.8)
-        return f"; if {plain[near[0]]} is this set, call it {key}" if near else ""
+        return f"; if {plain[near[0]]} is this set, rename it to {key}" if near else ""
 
 
 def _pairs(folder: Path, layouts: tuple[Layout, ...]) -> Pairs | None:
-    """The pairs of the first layout that has any."""
+    """Return the pairs of the first layout that has any."""
     files = _pictures(folder)
     for layout in layouts:
         degraded, clean = _matching(files, layout.degraded), _matching(files, layout.clean)
@@ -185,11 +187,11 @@ def _pairs(folder: Path, layouts: tuple[Layout, ...]) -> Pairs | None:
         alone = [path for key, path in clean.items() if key not in copies]
         alone += [degraded[name] for key, names in copies.items() if key not in clean for name in names]
         unpaired = tuple(
-            ImageError(f"{path}: found no picture of that name to pair it with ({layout.told}); it is left out")
+            ImageError(f"{path}: found no picture of that name to pair it with ({layout.description}); it is left out")
             for path in alone
         )
         return Pairs(
-            layout.told,
+            layout.description,
             {name: mine for name, (mine, _) in sorted(both.items())},
             {name: other for name, (_, other) in sorted(both.items())},
             layout.border,
@@ -199,7 +201,7 @@ def _pairs(folder: Path, layouts: tuple[Layout, ...]) -> Pairs | None:
 
 
 def _matching(files: Mapping[str, Path], pattern: str) -> dict[str, Path]:
-    """The files that a pattern fits, by what its groups hold; behind a `level` stands a zero byte."""
+    """Return the matching files, keyed by the pattern's groups; a zero byte precedes a `level`."""
     whole, named = re.compile(pattern, re.IGNORECASE), {}
     for name, path in files.items():
         if match := whole.fullmatch(name):
@@ -209,20 +211,20 @@ def _matching(files: Mapping[str, Path], pattern: str) -> dict[str, Path]:
     return named
 
 
-def _pictures(folder: Path, deepest: int = DEEPEST) -> dict[str, Path]:
-    """The picture files of a folder by their path below it, with `/` and without the ending."""
+def _pictures(folder: Path, max_depth: int = MAX_DEPTH) -> dict[str, Path]:
+    """Return the picture files below a folder by relative path with `/` and without suffix."""
     found = {}
-    for below, names in _walk(folder, deepest):
+    for below, names in _walk(folder, max_depth):
         for name in names:
             path = folder / below / name
-            if path.suffix.lower() in photo_file.SUFFIXES:
+            if path.suffix.lower() in images.SUFFIXES:
                 found[f"{below}/{path.stem}" if below else path.stem] = path
     return found
 
 
-def _walk(folder: Path, deepest: int) -> Iterator[tuple[str, list[str]]]:
-    """Every folder by its path below `folder` with `/`, and the names of its files; hidden ones are passed over."""
+def _walk(folder: Path, max_depth: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield the relative path with `/` of every folder that is not hidden, and its files' names."""
     for here, folders, files in os.walk(folder, followlinks=True):
         below = Path(here).relative_to(folder)
         yield "" if below == Path() else below.as_posix(), sorted(files)
-        folders[:] = sorted(name for name in folders if name[:1] != ".") if len(below.parts) < deepest else []
+        folders[:] = sorted(name for name in folders if name[:1] != ".") if len(below.parts) < max_depth else []

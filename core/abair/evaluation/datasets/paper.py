@@ -1,4 +1,4 @@
-"""The paper's tables: which test sets stand in which, in which order."""
+"""The paper's tables: the test sets of each, in order."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ FIVE_TASKS: Final = ("CBSD68_s25", "Rain100L", "SOTS_indoor", "GoPro", "LOL_eval
 """The sets of the five-task mean."""
 
 STAND_INS: Final = {"SOTS_indoor": "SOTS_outdoor"}
-"""The paper's haze is that of the outdoor scenes: where they are there, they take the place of the indoor ones."""
+"""Sets that another one replaces if it is there: the paper's haze is that of outdoor scenes."""
 
-
-SAVED: Final = {f"{key}_jpeg30": key for key in ("Rain100L", "SOTS_indoor", "GoPro", "LOL_eval15")}
-"""Damaged pictures that were saved as JPEG since, as people's are, by the set that they are of; no table of a paper."""
+RESAVED: Final = {f"{key}_jpeg30": key for key in ("Rain100L", "SOTS_indoor", "GoPro", "LOL_eval15")}
+"""Sets of damaged pictures saved as JPEG afterwards, and their sources; in no paper's table."""
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table: key, title, and the keys of its sets in order; `open_end`: sets of unknown damage follow them."""
+    """A table: key, title, and the keys of its sets in order.
+
+    With `open_end`, replaced sets and sets of unknown damage follow.
+    """
 
     key: str
     title: str
@@ -29,7 +31,7 @@ class PaperTable:
     open_end: bool = False
 
     def members(self, present: Collection[str], unknown: Collection[str] = ()) -> tuple[str, ...]:
-        """The keys of all sets that it is made of, given those that are `present`, and of those the `unknown` ones."""
+        """Return the keys of the table's sets, given the `present` and the `unknown` ones."""
         keys = [STAND_INS[key] if STAND_INS.get(key) in present else key for key in self.sets]
         if self.open_end:
             keys += [key for key, better in STAND_INS.items() if {key, better} <= set(present)]
@@ -53,6 +55,6 @@ TABLES: Final = (
         ("mix_blur_noise", "mix_blur_jpeg", "mix_haze_snow", "mix_low-light_noise", "mix_haze_low-light"),
     ),
     PaperTable("clean", "clean photos", (CLEAN,)),
-    PaperTable("saved", "damage saved as JPEG", tuple(SAVED)),
+    PaperTable("saved", "damage saved as JPEG", tuple(RESAVED)),
     PaperTable("files", "noise in 8-bit files", ("CBSD68_s25_8bit",)),
 )

@@ -1,49 +1,52 @@
-"""Pictures of results: the contact sheet, and before/after halves. Drawn with Pillow and its own font alone."""
+"""Pictures of results, drawn by matplotlib: the contact sheet, and before/after comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from abair.evaluation.policies import ImageResult, Policy
+from abair.evaluation.reports.drawing import FAINT, INK, RAIL, require_matplotlib
+from abair.labels import CLEAN
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 CELL: Final = (288, 216)
-"""Width and height of a cell in pixels. Cells are cut out at the picture's own scale: reducing hides noise and blur."""
+"""Width and height in pixels. Pictures are cropped, because reducing them hides noise and blur."""
+MARGIN: Final = 16
+HEAD_WIDTH: Final = 178
+HEADING_HEIGHT: Final = 30
+GAP: Final = 6
+"""Pixels between two cells."""
 
 _COLUMNS: Final[tuple[tuple[str, Policy | None], ...]] = (
     ("clean", None),
     ("input", "input"),
     ("bare backbone", "backbone"),
     ("restored, soft weights", "SW"),
-    ("restored, oracle", "Oracle"),
+    ("restored, Oracle", "Oracle"),
 )
-_PAPER, _INK, _FAINT, _RAIL, _BEST = (255, 255, 255), (28, 30, 34), (120, 125, 133), (232, 234, 238), (17, 122, 75)
-_PALETTE: Final = (
-    (46, 110, 180),
-    (228, 130, 40),
-    (60, 150, 95),
-    (196, 62, 72),
-    (130, 92, 178),
-    (140, 100, 80),
-    (205, 110, 165),
-)
-_CLEAN: Final = (150, 155, 163)
-_MARGIN, _GAP, _LEFT, _TOP = 16, 6, 178, 30
+_DPI: Final = 100
+_BEST: Final = "#117a4b"
+_CLEAN_COLOUR: Final = "#969ba3"
+_PALETTE: Final = ("#2e6eb4", "#e48228", "#3c965f", "#c43e48", "#825cb2", "#8c6450", "#cd6ea5")
 
 Pixels = NDArray[np.float32]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One row of the contact sheet: a picture's versions (H, W, 3) in [0, 1], its result, and what to write beside it.
+    """One row of the contact sheet: a picture's versions (H, W, 3) in [0, 1] and its result.
 
-    `truth` are the true labels, whose bars are inked; the cells are cut around `focus`, (x, y) in [0, 1].
+    The names of the true labels `truth` are black, the others grey. Cells are cropped around
+    `focus`, (x, y) in [0, 1].
     """
 
     title: str
@@ -55,47 +58,8 @@ class SheetRow:
     focus: tuple[float, float] = (0.5, 0.5)
 
 
-def contact_sheet(rows: Sequence[SheetRow], labels: Sequence[str], *, cell: tuple[int, int] = CELL) -> Image.Image:
-    """A sheet with one row a picture: clean, input, bare backbone, soft weights, Oracle, each with its PSNR.
-
-    On the left stand the damage, the photo, and the estimator's weights as bars over `labels`. The best PSNR of
-    the restored versions is green.
-
-    Raises:
-        ValueError: no rows.
-    """
-    if not rows:
-        raise ValueError("contact sheet: found no rows, expected at least one")
-    width = 2 * _MARGIN + _LEFT + len(_COLUMNS) * (cell[0] + _GAP) - _GAP
-    height = 2 * _MARGIN + _TOP + len(rows) * (cell[1] + _GAP) - _GAP
-    sheet = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for column, (heading, _) in enumerate(_COLUMNS):
-        x = _MARGIN + _LEFT + column * (cell[0] + _GAP)
-        draw.text((x + 1, _MARGIN + 2), heading, fill=_INK, font=_font(16))
-    colours = _colours(labels)
-    for index, row in enumerate(rows):
-        y = _MARGIN + _TOP + index * (cell[1] + _GAP)
-        _row_head(draw, row, colours, y, cell[1])
-        restored = {policy: row.result.scores[policy].psnr for policy in ("backbone", "SW", "Oracle")
-                    if policy in row.result.scores}  # fmt: skip
-        best = max(restored.values(), default=0.0)
-        for column, (_, policy) in enumerate(_COLUMNS):
-            box = (_MARGIN + _LEFT + column * (cell[0] + _GAP), y)
-            if policy is not None and policy not in row.pictures:
-                draw.rectangle((*box, box[0] + cell[0] - 1, box[1] + cell[1] - 1), fill=_RAIL)
-                _centred(draw, "no adapter", (box[0] + cell[0] // 2, box[1] + cell[1] // 2), _FAINT)
-                continue
-            sheet.paste(_cell(row.clean if policy is None else row.pictures[policy], cell, row.focus), box)
-            if policy is not None:
-                score = row.result.scores[policy].psnr
-                chip = _BEST if policy != "input" and round(score, 1) == round(best, 1) else _INK
-                _chip(draw, f"{score:.1f} dB", (box[0] + cell[0] - 6, box[1] + cell[1] - 6), chip)
-    return sheet
-
-
 @dataclass(frozen=True)
-class Half:
+class Comparison:
     """A picture before and after (H, W, 3) in [0, 1], with a caption."""
 
     caption: str
@@ -104,115 +68,168 @@ class Half:
     focus: tuple[float, float] = (0.5, 0.5)
 
 
-def before_after(halves: Sequence[Half], *, panel: tuple[int, int] = (300, 300), columns: int = 4) -> Image.Image:
-    """Panels side by side, each cut by a slanting line: on the left as it came in, on the right restored.
+def contact_sheet(rows: Sequence[SheetRow], labels: Sequence[str], *, cell: tuple[int, int] = CELL) -> Figure:
+    """Draw one row per picture: clean, input, bare backbone, soft weights, Oracle, with PSNRs.
+
+    On the left stand the damage, the photo, and the estimator's weights as bars over `labels`. The
+    best PSNR of the restored versions is green.
 
     Raises:
-        ValueError: no panels.
+        ValueError: no rows.
+        MissingExtraError: matplotlib is not installed.
     """
-    if not halves:
-        raise ValueError("before/after picture: found no panels, expected at least one")
-    across = min(columns, len(halves))
-    down = -(-len(halves) // across)
-    foot = 26
-    size = (across * (panel[0] + _GAP) - _GAP, down * (panel[1] + foot + _GAP) - _GAP)
-    sheet = Image.new("RGB", size, _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    mask, line = _slant(panel)
-    for index, half in enumerate(halves):
-        x = index % across * (panel[0] + _GAP)
-        y = index // across * (panel[1] + foot + _GAP)
-        picture = Image.composite(_cell(half.before, panel, half.focus), _cell(half.after, panel, half.focus), mask)
-        picture.paste(_PAPER, (0, 0), line)
-        sheet.paste(picture, (x, y))
-        _chip(draw, "before", (x + 8, y + 8), _INK, corner="lt")
-        _chip(draw, "after", (x + panel[0] - 8, y + panel[1] - 8), _INK)
-        draw.text((x + 1, y + panel[1] + 5), half.caption, fill=_INK, font=_font(15))
-    return sheet
+    if not rows:
+        raise ValueError("contact sheet: found no rows, expected at least one")
+    figure, grid = _grid(
+        "contact sheet", [HEAD_WIDTH, *[cell[0]] * len(_COLUMNS)], [cell[1]] * len(rows),
+        gap=(GAP, GAP), margins=(MARGIN, MARGIN, MARGIN + HEADING_HEIGHT, MARGIN),
+    )  # fmt: skip
+    for axes, (heading, _) in zip(grid[0][1:], _COLUMNS, strict=True):
+        axes.set_title(heading, loc="left", size=11.5, color=INK)
+    colours = _label_colours(labels)
+    for (head, *cells), row in zip(grid, rows, strict=True):
+        _draw_head(head, row, colours, cell[1])
+        scores = {policy: score.psnr for policy, score in row.result.scores.items()}
+        best = max((scores[policy] for policy in ("backbone", "SW", "Oracle") if policy in scores), default=0.0)
+        for axes, (_, policy) in zip(cells, _COLUMNS, strict=True):
+            if policy is None:
+                _show(axes, row.clean, cell, row.focus)
+            elif policy in row.pictures:
+                _show(axes, row.pictures[policy], cell, row.focus)
+                is_best = policy != "input" and round(scores[policy], 1) == round(best, 1)
+                _chip(axes, f"{scores[policy]:.1f} dB", _BEST if is_best else INK)
+            else:
+                axes.set_facecolor(RAIL)
+                axes.text(0.5, 0.5, "no adapter", size=10, color=FAINT, ha="center", va="center")
+    return figure
 
 
-def _row_head(
-    draw: ImageDraw.ImageDraw, row: SheetRow, colours: Mapping[str, tuple[int, int, int]], y: int, room: int
+def before_after(comparisons: Sequence[Comparison], *, side: int = 300, columns: int = 4) -> Figure:
+    """Draw square panels of `side` pixels, the input left of a slanted line, the output right.
+
+    Raises:
+        ValueError: no comparisons.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not comparisons:
+        raise ValueError("before/after picture: found no comparisons, expected at least one")
+    across = min(columns, len(comparisons))
+    down = -(-len(comparisons) // across)
+    caption = 26
+    figure, grid = _grid(
+        "before/after picture", [side] * across, [side] * down, gap=(GAP, caption + GAP), margins=(0, 0, 0, caption)
+    )
+    from matplotlib.patches import Polygon
+
+    panels = [axes for line in grid for axes in line]
+    for axes, shown in zip(panels, comparisons, strict=False):
+        _show(axes, shown.before, (side, side), shown.focus)
+        right_part = Polygon([(0.62, 1), (1, 1), (1, 0), (0.38, 0)], transform=axes.transAxes)
+        _show(axes, shown.after, (side, side), shown.focus, clip=right_part)
+        axes.plot([0.62, 0.38], [1, 0], transform=axes.transAxes, color="white", linewidth=2)
+        _chip(axes, "before", INK, at_top_left=True)
+        _chip(axes, "after", INK)
+        axes.set_xlabel(shown.caption, loc="left", size=10.5, color=INK, labelpad=5)
+    for axes in panels[len(comparisons) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _grid(
+    picture: str,
+    widths: Sequence[int],
+    heights: Sequence[int],
+    *,
+    gap: tuple[int, int],
+    margins: tuple[int, int, int, int],
+) -> tuple[Figure, list[list[Axes]]]:
+    """Make a figure of cells, all sizes in pixels; margins are left, right, top, bottom."""
+    require_matplotlib(picture)
+    from matplotlib.figure import Figure
+
+    left, right, top, bottom = margins
+    width = left + sum(widths) + gap[0] * (len(widths) - 1) + right
+    height = top + sum(heights) + gap[1] * (len(heights) - 1) + bottom
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    grid = figure.subplots(
+        len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights,
+        gridspec_kw={
+            "left": left / width, "right": 1 - right / width, "top": 1 - top / height, "bottom": bottom / height,
+            "wspace": gap[0] * len(widths) / sum(widths), "hspace": gap[1] * len(heights) / sum(heights),
+        },
+    )  # fmt: skip
+    cells = [list(line) for line in grid]
+    for axes in (axes for line in cells for axes in line):
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    return figure, cells
+
+
+def _show(
+    axes: Axes, picture: Pixels, cell: tuple[int, int], focus: tuple[float, float], *, clip: Patch | None = None
 ) -> None:
-    """Title, photo, and one bar a label; the estimator's most likely labels if there is no room for all."""
-    width = _LEFT - 18
-    title = _fitted(row.title, 17, width)
-    draw.text((_MARGIN, y - 2), row.title, fill=_INK, font=title)
-    draw.text((_MARGIN, y + 21), row.subtitle, fill=_FAINT, font=_fitted(row.subtitle, 13, width))
-    step = 21
-    most = max(1, (room - 58) // step)
-    shown = [label for label in colours if label in row.result.weights]
-    if len(shown) > most:
-        kept = sorted(shown, key=lambda label: -row.result.weights[label])[:most]
-        shown = [label for label in shown if label in kept]
-    draw.text((_MARGIN, y + 48), "estimated weights", fill=_FAINT, font=_font(11))
-    bar_left, bar_right = _MARGIN + 68, _MARGIN + width - 30
-    for index, label in enumerate(shown):
-        top = y + 66 + index * step
-        weight = row.result.weights[label]
-        ink = _INK if label in row.truth else _FAINT
-        draw.text((_MARGIN, top - 2), label, fill=ink, font=_fitted(label, 13, 64))
-        draw.rounded_rectangle((bar_left, top + 1, bar_right, top + 11), 3, fill=_RAIL)
-        length = round(weight * (bar_right - bar_left))
-        if length >= 2:
-            bar = (bar_left, top + 1, bar_left + length, top + 11)
-            draw.rounded_rectangle(bar, min(3, length // 2), fill=colours[label])
-        draw.text((bar_right + 5, top - 1), f"{weight:.2f}", fill=ink, font=_font(12))
+    """Show a crop around the focus, pixel by pixel; enlarge a picture smaller than the cell."""
+    height, width = picture.shape[:2]
+    scale = max(1.0, cell[0] / width, cell[1] / height)
+    size = (min(width, round(cell[0] / scale)), min(height, round(cell[1] / scale)))
+    left, top = (
+        round(min(max(at * whole - part / 2, 0), whole - part))
+        for at, whole, part in zip(focus, (width, height), size, strict=True)
+    )
+    crop = np.clip(picture[top : top + size[1], left : left + size[0]], 0, 1)
+    image = axes.imshow(
+        np.rint(crop * 255).astype(np.uint8), extent=(0, 1, 0, 1), aspect="auto",
+        interpolation="none" if scale == 1 else "bicubic",
+    )  # fmt: skip
+    if clip is not None:
+        image.set_clip_path(clip)
 
 
-def _cell(picture: Pixels, cell: tuple[int, int], focus: tuple[float, float]) -> Image.Image:
-    """Cut a cell out around the focus at the picture's own scale; a smaller picture is enlarged until it fills it."""
-    image = Image.fromarray(np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8))
-    factor = max(cell[0] / image.width, cell[1] / image.height)
-    if factor > 1:
-        size = (max(cell[0], round(image.width * factor)), max(cell[1], round(image.height * factor)))
-        image = image.resize(size, Image.Resampling.BICUBIC)
-    left = round(min(max(focus[0] * image.width - cell[0] / 2, 0), image.width - cell[0]))
-    top = round(min(max(focus[1] * image.height - cell[1] / 2, 0), image.height - cell[1]))
-    return image.crop((left, top, left + cell[0], top + cell[1]))
+def _draw_head(axes: Axes, row: SheetRow, colours: Mapping[str, str], height: int) -> None:
+    """Write title and photo, and draw one bar per label, the likeliest if there is no room."""
+    room = HEAD_WIDTH - 18
+    axes.text(0, 1, row.title, size=_fit(row.title, 12.5, room), color=INK, va="top")
+    axes.text(0, 1 - 23 / height, row.subtitle, size=_fit(row.subtitle, 9.5, room), color=FAINT, va="top")
+    axes.text(0, 1 - 47 / height, "estimated weights", size=8, color=FAINT, va="top")
+    top, step = 64, 21
+    slots = max(1, (height - top) // step)
+    weights = {label: row.result.weights[label] for label in colours if label in row.result.weights}
+    likeliest = sorted(weights, key=weights.__getitem__, reverse=True)[:slots]
+    shown = [label for label in weights if label in likeliest]
+    bars = axes.inset_axes((68 / HEAD_WIDTH, 1 - (top + slots * step) / height, 64 / HEAD_WIDTH, slots * step / height))
+    bars.set(xlim=(0, 1), ylim=(slots - 0.5, -0.5), xticks=[], yticks=range(len(shown)))
+    bars.set_yticklabels([_elide(label) for label in shown])
+    bars.spines[:].set_visible(False)
+    bars.tick_params(length=0, pad=4)
+    bars.barh(range(len(shown)), 1, height=0.5, color=RAIL)
+    bars.barh(range(len(shown)), [weights[label] for label in shown], height=0.5, color=[colours[s] for s in shown])
+    for place, (label, name) in enumerate(zip(shown, bars.get_yticklabels(), strict=True)):
+        ink = INK if label in row.truth else FAINT
+        name.set(color=ink, size=_fit(name.get_text(), 9.5, 64))
+        bars.text(1.08, place, f"{weights[label]:.2f}", size=8.5, color=ink, va="center_baseline")
 
 
-def _slant(panel: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
-    """Masks of the left part and of the line, drawn four times as large so that their edges are soft."""
-    scale = 4
-    width, height = panel[0] * scale, panel[1] * scale
-    top, bottom = (0.62 * width, 0), (0.38 * width, height)
-    mask = Image.new("L", (width, height), 0)
-    ImageDraw.Draw(mask).polygon([(0, 0), top, bottom, (0, height)], fill=255)
-    line = Image.new("L", (width, height), 0)
-    ImageDraw.Draw(line).line([top, bottom], fill=255, width=3 * scale)
-    return mask.resize(panel, Image.Resampling.BOX), line.resize(panel, Image.Resampling.BOX)
+def _chip(axes: Axes, text: str, colour: str, *, at_top_left: bool = False) -> None:
+    """Write white text on a rounded plate, in the bottom right corner if not at the top left."""
+    axes.annotate(
+        text, (0, 1) if at_top_left else (1, 0), (9, -9) if at_top_left else (-9, 9), textcoords="offset points",
+        ha="left" if at_top_left else "right", va="top" if at_top_left else "bottom", color="white", size=9.5,
+        bbox={"boxstyle": "round,pad=0.35,rounding_size=0.35", "facecolor": colour, "edgecolor": "none"},
+    )  # fmt: skip
 
 
-def _chip(
-    draw: ImageDraw.ImageDraw, text: str, at: tuple[int, int], colour: tuple[int, int, int], corner: str = "rb"
-) -> None:
-    """White text on a rounded plate whose right bottom (`rb`) or left top (`lt`) corner is `at`."""
-    font = _font(14)
-    _, top, width, bottom = draw.textbbox((0, 0), text, font=font)
-    plate = (round(width) + 12, round(bottom - top) + 10)
-    x, y = at if corner == "lt" else (at[0] - plate[0], at[1] - plate[1])
-    draw.rounded_rectangle((x, y, x + plate[0], y + plate[1]), 5, fill=colour)
-    draw.text((x + 6, y + 5 - top), text, fill=_PAPER, font=font)
-
-
-def _centred(draw: ImageDraw.ImageDraw, text: str, at: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    font = _font(14)
-    draw.text((at[0] - draw.textlength(text, font=font) / 2, at[1] - 8), text, fill=colour, font=font)
-
-
-def _colours(labels: Sequence[str]) -> dict[str, tuple[int, int, int]]:
-    degradations = [label for label in labels if label != "clean"]
+def _label_colours(labels: Sequence[str]) -> dict[str, str]:
+    degradations = [label for label in labels if label != CLEAN]
     colours = {label: _PALETTE[i % len(_PALETTE)] for i, label in enumerate(degradations)}
-    return {label: colours.get(label, _CLEAN) for label in labels}
+    return {label: colours.get(label, _CLEAN_COLOUR) for label in labels}
 
 
-def _fitted(text: str, size: int, width: float) -> Font:
-    """The font at `size`, or as much smaller as the text needs to fit into `width` pixels."""
-    while size > 8 and _font(size).getlength(text) > width:
-        size -= 1
-    return _font(size)
+def _elide(label: str, longest: int = 15) -> str:
+    """Return a label of at most `longest` characters, without its middle if it is longer."""
+    half = longest // 2
+    return label if len(label) <= longest else f"{label[:half]}…{label[-half:]}"
 
 
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
+def _fit(text: str, size: float, width: int) -> float:
+    """Return the font size in points, reduced for text that is wider than `width` pixels."""
+    return min(size, max(5.0, width * 72 / _DPI / (0.6 * max(1, len(text)))))

@@ -1,7 +1,8 @@
-"""Synthesiser of blur: a camera that shakes or turns, a subject that moves, a lens that is out of focus.
+"""Synthesiser of blur: camera shake or rotation, a moving subject, a lens out of focus.
 
-Each kernel is centred on its centroid, so the blurred image never sits beside the sharp one. Most samples blend two or
-three kernels by soft masks: nearer things move further in the frame, and a moving subject stands before a still wall.
+Each kernel is centred on its centroid, so the blurred image never sits beside the sharp one. Most
+samples blend two or three kernels by soft masks: nearer things move further in the frame, and a
+moving subject stands before a still wall.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from torch import Tensor
 from abair import chance, convolve, ensure_changed, log_uniform, smooth_field, uniform
 
 LENGTH = (3.5, 38.0)
-"""Extent of a motion in pixels, log-uniform: just visible up to the hardest frames of a 720p action camera."""
+"""Extent of a motion in pixels, log-uniform: just visible up to the hardest frames of a 720p action
+camera."""
 RADIUS = (1.2, 7.0)
 """Radius of the disc of confusion in pixels, log-uniform; wider ones leave nothing to restore."""
 SPREAD = (0.8, 4.0)
@@ -22,22 +24,25 @@ SPREAD = (0.8, 4.0)
 SHAKE, LINEAR = 0.65, 0.2
 """Shares of hand shake and of straight motion among the kernels; the rest is defocus."""
 VARYING = 0.6
-"""Share of images whose blur differs from place to place, as it does in all but the simplest scenes."""
+"""Share of images whose blur differs from place to place, as it does in all but the simplest
+scenes."""
 LINEAR_LIGHT = 0.6
-"""Share averaged in linear light, as a sensor does it; the rest is averaged as encoded, as many test sets are made."""
+"""Share averaged in linear light, as a sensor does it; the rest is averaged as encoded, as many
+test sets are made."""
 GAMMA = 2.2
 """Display gamma that takes encoded values to linear light."""
 CLIPPED, BRIGHTER = 0.12, (1.5, 4.0)
-"""Share whose clipped highlights stay white when smeared, and how much brighter than white those really were; few,
-because test sets average frames that are clipped already."""
+"""Share whose clipped highlights stay white when smeared, and how much brighter than white those
+really were; few, because test sets average frames that are clipped already."""
 NOISE = (0.2 / 255, 2.0 / 255)
-"""Standard deviation of the noise after the blur: frames that are averages are nearly free of it."""
+"""Standard deviation of the noise after the blur: frames that are averages are nearly free of
+it."""
 STEPS = 160
 """Points on a path: several a pixel for the longest one."""
 
 
 def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur `clean` (3, H, W) in [0, 1] by a random motion or defocus; a new 8-bit-valued tensor of the same kind."""
+    """Blur `clean` (3, H, W) in [0, 1]; return a new tensor of 8-bit values."""
     linear = chance(generator, LINEAR_LIGHT)
     light = clean.clamp_min(1e-6) ** GAMMA if linear else clean
     if chance(generator, CLIPPED):
@@ -79,7 +84,7 @@ def _apply(light: Tensor, kernel: Tensor | None) -> Tensor:
 
 
 def _mask(generator: torch.Generator, height: int, width: int) -> Tensor:
-    """Where the other kernel acts: a slow change over the frame, or a region with an edge; (H, W) in [0, 1]."""
+    """Draw where the other kernel acts, (H, W) in [0, 1]: a smooth field or a region."""
     field = smooth_field(generator, height, width, 2 + int(torch.randint(3, (), generator=generator)))
     if chance(generator, 0.4):
         return field
@@ -88,7 +93,7 @@ def _mask(generator: torch.Generator, height: int, width: int) -> Tensor:
 
 
 def _relative(path: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor | None:
-    """The kernel elsewhere in the frame: the same shake nearer or turned (roll), a subject of its own, or stillness."""
+    """Draw the kernel elsewhere: the shake scaled or rotated, other motion, or none."""
     kind = uniform(generator, 0.0, 1.0)
     if kind < 0.15:
         return None
@@ -102,7 +107,7 @@ def _relative(path: Tensor, weights: Tensor, generator: torch.Generator) -> Tens
 
 
 def _path(generator: torch.Generator) -> Tensor:
-    """The path of a shaken camera, (STEPS, 2), of extent 1: steady drift plus forces that inertia integrates twice."""
+    """Draw a shaken camera's path, (STEPS, 2), of extent 1: drift plus forces integrated twice."""
     forces = torch.randn((STEPS, 2), generator=generator)
     roughness = log_uniform(generator, 0.02, 0.6)
     wander = forces.cumsum(dim=0)
@@ -114,15 +119,18 @@ def _path(generator: torch.Generator) -> Tensor:
 
 
 def _line(generator: torch.Generator) -> Tensor:
-    """A straight path of length 1 in any direction, (STEPS, 2)."""
+    """Return a straight path of length 1 in any direction, (STEPS, 2)."""
     angle = uniform(generator, 0.0, math.pi)
     return torch.linspace(-0.5, 0.5, STEPS)[:, None] * torch.tensor([math.sin(angle), math.cos(angle)])
 
 
 def _exposure(generator: torch.Generator) -> Tensor:
-    """How much light each point of a path gets, (STEPS,): the shutter is open throughout, or opens for several frames.
+    """Draw how much light each point of a path gets, (STEPS,).
 
-    Blurred test images are often averages of 7 to 13 video frames, each exposed for a part of its time.
+    The shutter is open throughout, or opens for several frames.
+
+    Blurred test images are often averages of 7 to 13 video frames, each exposed for a part of its
+    time.
     """
     if chance(generator, 0.6):
         return torch.ones(STEPS)
@@ -132,7 +140,7 @@ def _exposure(generator: torch.Generator) -> Tensor:
 
 
 def _splat(path: Tensor, weights: Tensor) -> Tensor:
-    """The kernel of a path (n, 2) in pixels: odd sides, sum 1, its centroid in its centre to a fraction of a pixel."""
+    """Return the kernel of a path (n, 2) in pixels: odd sides, sum 1, centroid in the centre."""
     weights = weights / weights.sum()
     centred = path - weights @ path
     reach = int(centred.abs().amax().ceil()) + 1
@@ -150,7 +158,7 @@ def _splat(path: Tensor, weights: Tensor) -> Tensor:
 
 
 def _defocus(generator: torch.Generator) -> Tensor:
-    """A disc with a soft rim, or a Gaussian: odd sides, sum 1, centred."""
+    """Draw a disc with a soft rim, or a Gaussian: odd sides, sum 1, centred."""
     disc = chance(generator, 0.6)
     size = log_uniform(generator, *(RADIUS if disc else SPREAD))
     reach = math.ceil(size + 1) if disc else math.ceil(3 * size)

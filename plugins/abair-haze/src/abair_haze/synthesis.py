@@ -1,9 +1,10 @@
 """Haze on a clean photograph by the atmospheric scattering model.
 
-I = J t + A (1 - t), t = exp(-beta d): scene radiance J, airlight A, scattering beta, depth d (Koschmieder; McCartney,
-"Optics of the Atmosphere", 1976; RESIDE, Li et al., TIP 2019, is made with it). Photographs come without depth, so a
-plausible one is drawn: a ground plane or wall seen at an angle, smooth relief, nearer and farther objects with
-edges, and edges that follow those of the photograph (guided filter, He et al., TPAMI 2013).
+I = J t + A (1 - t), t = exp(-beta d): scene radiance J, airlight A, scattering beta, depth d
+(Koschmieder; McCartney, "Optics of the Atmosphere", 1976; RESIDE, Li et al., TIP 2019, is made with
+it). Photographs come without depth, so a plausible one is drawn: a ground plane or wall seen at an
+angle, smooth relief, nearer and farther objects with edges, and edges that follow those of the
+photograph (guided filter, He et al., TPAMI 2013).
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from torch.nn import functional as F
 
 from abair import chance, log_uniform, smooth_field, uniform
 
-# Optical depth beta * d is beta * (near + (far - near) * s), s in [0, 1]. Indoor (RESIDE: beta 0.6 to 1.8, depth
-# normalised; measured transmissions 0.29 to 0.92): the nearest thing is already in the haze, walls end the depth.
+# Optical depth beta * d is beta * (near + (far - near) * s), s in [0, 1]. Indoor (RESIDE: beta 0.6
+# to 1.8, depth normalised; measured transmissions 0.29 to 0.92): the nearest thing is already in
+# the haze, walls end the depth.
 INDOOR_BETA = (0.6, 2.2)
 INDOOR_NEAR = (0.15, 0.45)
 INDOOR_FAR = (0.5, 1.0)
-# Outdoor (RESIDE: beta 0.04 to 0.2 per metre): the foreground is nearly clear, the distance nearly lost.
+# Outdoor (RESIDE: beta 0.04 to 0.2 per metre): the foreground is nearly clear, the distance nearly
+# lost.
 OUTDOOR_BETA = (0.2, 2.6)
 OUTDOOR_NEAR = (0.02, 0.35)
 OUTDOOR_FAR = (0.5, 1.3)
@@ -33,7 +36,8 @@ BRIGHT_AIRLIGHT = (0.96, 1.0)
 BRIGHT = 0.5  # share of samples whose airlight is nearly white
 TINT = 0.04  # largest deviation of a channel of the airlight from grey
 UNIFORM = 0.08  # share of samples with the same depth everywhere (fog, flat scenes)
-# The scene's longer side in pixels: an image smaller than that shows a part of it, so depth varies little there.
+# The scene's longer side in pixels: an image smaller than that shows a part of it, so depth varies
+# little there.
 SCENE = (140.0, 1000.0)
 WORKING_SIDE = 512  # depth is drawn at most this large and enlarged after: the time for large photographs stays low
 
@@ -41,8 +45,9 @@ WORKING_SIDE = 512  # depth is drawn at most this large and enlarged after: the 
 def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
     """Haze of random density, depth and airlight on `clean`.
 
-    `clean` is (3, H, W), float32 in [0, 1], any size from 1x1; it is not modified. The result has the same shape and
-    range and differs from it. All randomness comes from `generator` (CPU): the same seed gives the same haze.
+    `clean` is (3, H, W), float32 in [0, 1], any size from 1x1; it is not modified. The result has
+    the same shape and range and differs from it. All randomness comes from `generator` (CPU): the
+    same seed gives the same haze.
     """
     if chance(generator, 0.5):
         beta = log_uniform(generator, *INDOOR_BETA)
@@ -78,18 +83,19 @@ def _relief(clean: Tensor, generator: torch.Generator) -> Tensor:
         depth = _relax(depth, generator, part, size)
     if chance(generator, 0.5):
         for _ in range(1 + int(uniform(generator, 0, 7))):
-            depth = _object(depth, x, y, generator)
+            depth = _add_object(depth, x, y, generator)
     if chance(generator, 0.7):
-        return _follow(clean, depth, size, generator)
-    return _resized(depth, height, width).clamp(0.0, 1.0)
+        return _follow_edges(clean, depth, size, generator)
+    return _resize(depth, height, width).clamp(0.0, 1.0)
 
 
 def _plane(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    """A plane seen at an angle, mostly the ground: near at the bottom, far at the top."""
+    """Return a plane seen at an angle, mostly the ground: near at the bottom, far at the top."""
     angle = uniform(generator, -0.4, 0.4) if chance(generator, 0.65) else uniform(generator, -math.pi, math.pi)
     slope = (x - 0.5) * math.sin(angle) + (0.5 - y) * math.cos(angle) + 0.5
     slope = slope.clamp(0.0, 1.0)
-    # Perspective: depth along a plane grows like 1 / (distance to the horizon); `bend` says how close that lies.
+    # Perspective: depth along a plane grows like 1 / (distance to the horizon); `bend` says how
+    # close that lies.
     bend = log_uniform(generator, 0.15, 10.0)
     return slope * bend / (1.0 + bend - slope)
 
@@ -103,8 +109,8 @@ def _relax(depth: Tensor, generator: torch.Generator, part: float, size: tuple[i
     return depth + share * (field - depth)
 
 
-def _object(depth: Tensor, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    """Put something with an outline, an ellipse or a turned box, in front of or behind what is there."""
+def _add_object(depth: Tensor, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """Put an ellipse or a rotated box in front of or behind what is there."""
     angle = uniform(generator, -0.5, 0.5)
     across, along = log_uniform(generator, 0.04, 0.5), log_uniform(generator, 0.04, 0.5)
     dx, dy = x - uniform(generator, 0.0, 1.0), y - uniform(generator, 0.0, 1.0)
@@ -116,32 +122,35 @@ def _object(depth: Tensor, x: Tensor, y: Tensor, generator: torch.Generator) -> 
     return depth + inside * (there + uniform(generator, 0.0, 0.4) * (depth - there) - depth)
 
 
-def _follow(clean: Tensor, depth: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Give `depth` the edges of the photograph: segments of its brightness get depths of their own."""
+def _follow_edges(clean: Tensor, depth: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Give `depth` the photograph's edges: segments of its brightness get depths of their own."""
     height, width = clean.shape[-2:]
     luminance = clean.mean(0)
-    guide = _resized(luminance, *size)
-    # A few broad steps of the blurred luminance stand for segments; each gets a random shift in depth.
-    blurred = _box(guide, 1 + int(uniform(generator, 1, 5)))
+    guide = _resize(luminance, *size)
+    # A few broad steps of the blurred luminance stand for segments; each gets a random shift in
+    # depth.
+    blurred = _box_mean(guide, 1 + int(uniform(generator, 1, 5)))
     levels = 2 + int(uniform(generator, 0, 4))
     position = blurred.clamp(0.0, 1.0) * (levels - 1)
     knots = uniform(generator, 0.1, 0.7) * (2.0 * torch.rand(levels + 1, generator=generator) - 1.0)
     step = position.floor().long().clamp(max=levels - 1)
-    # Between two knots the depth jumps rather than slopes: the sharpened fraction keeps segments flat.
+    # Between two knots the depth jumps rather than slopes: the sharpened fraction keeps segments
+    # flat.
     fraction = ((position - step - 0.5) * log_uniform(generator, 1.0, 12.0) + 0.5).clamp(0.0, 1.0)
     depth = (depth + knots[step] + fraction * (knots[step + 1] - knots[step])).clamp(0.0, 1.0)
-    # Guided filter: locally depth = a * guide + b; a and b are smooth, so they may be enlarged without blurring edges.
+    # Guided filter: locally depth = a * guide + b; a and b are smooth, so they may be enlarged
+    # without blurring edges.
     radius = 2 + int(log_uniform(generator, 1.0, 12.0))
     epsilon = log_uniform(generator, 1e-4, 1e-2)
-    means = _box(torch.stack((guide, depth, guide * depth, guide * guide)), radius)
+    means = _box_mean(torch.stack((guide, depth, guide * depth, guide * guide)), radius)
     variance = (means[3] - means[0].square()).clamp_min(0.0)
     a = (means[2] - means[0] * means[1]) / (variance + epsilon)
-    a, b = _box(torch.stack((a, means[1] - a * means[0])), radius)
-    return (_resized(a, height, width) * luminance + _resized(b, height, width)).clamp(0.0, 1.0)
+    a, b = _box_mean(torch.stack((a, means[1] - a * means[0])), radius)
+    return (_resize(a, height, width) * luminance + _resize(b, height, width)).clamp(0.0, 1.0)
 
 
-def _box(images: Tensor, radius: int) -> Tensor:
-    """Mean over a square of side 2 radius + 1 of images (..., h, w), over what lies inside at the borders.
+def _box_mean(images: Tensor, radius: int) -> Tensor:
+    """Return the mean of images (..., h, w) over squares of side 2 radius + 1, cut at the borders.
 
     By running sums, so that the time does not depend on the radius.
     """
@@ -157,8 +166,8 @@ def _box(images: Tensor, radius: int) -> Tensor:
     return images
 
 
-def _resized(image: Tensor, height: int, width: int) -> Tensor:
-    """The image (h, w) at another size, bilinear."""
+def _resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Return the image (h, w) at another size, bilinear."""
     if image.shape == (height, width):
         return image
     shrinks = height < image.shape[0] or width < image.shape[1]

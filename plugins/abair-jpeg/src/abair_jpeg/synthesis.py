@@ -1,9 +1,9 @@
 """JPEG on a clean photograph: compressed by libjpeg at a low quality, and decoded again.
 
-Nothing is imitated: libjpeg does it, through Pillow, with its standard tables and chroma at half the resolution
-(4:2:0). What comes back has the 8x8 blocks, the ringing at edges and the smeared colours of real files. The field
-measures at quality 10, 20, 30 and 40 (since Dong et al., "Compression Artifacts Reduction by a Deep Convolutional
-Network", ICCV 2015).
+Nothing is imitated: libjpeg does it, through Pillow, with its standard tables and chroma at half
+the resolution (4:2:0). What comes back has the 8x8 blocks, the ringing at edges and the smeared
+colours of real files. The field measures at quality 10, 20, 30 and 40 (since Dong et al.,
+"Compression Artifacts Reduction by a Deep Convolutional Network", ICCV 2015).
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from torch import Tensor
 from abair import chance, ensure_changed
 
 QUALITY = (10, 40)
-"""libjpeg's quality, evenly drawn: from every block showing to artefacts that only edges show. Quality 20 is the usual
-test."""
+"""libjpeg's quality, evenly drawn: from every block showing to artefacts that only edges show.
+Quality 20 is the usual test."""
 CROPPED = 0.5
-"""Share of photos that were cropped after they had been compressed: their blocks do not begin in the corner."""
+"""Share of photos that were cropped after they had been compressed: their blocks do not begin in
+the corner."""
 UNIT = 16
-"""Side in pixels of what 4:2:0 codes together, four blocks of brightness and one of each chroma: the grid's period."""
+"""Side in pixels of what 4:2:0 codes together, four blocks of brightness and one of each chroma:
+the grid's period."""
 
 
 def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
-    """`clean` after JPEG compression of a random quality; a new 8-bit-valued tensor of the same kind.
+    """Compress `clean` as JPEG of a random quality; return a new tensor of 8-bit values.
 
-    `clean` is (3, H, W), float32 in [0, 1], any size from 1x1 up to JPEG's own limit of 65,500 pixels a side, less the
-    part of a unit that a crop takes; it is not modified. All randomness comes from `generator` (CPU): the same seed
-    gives the same file.
+    `clean` is (3, H, W), float32 in [0, 1], any size from 1x1 up to JPEG's own limit of 65,500
+    pixels a side, less the part of a unit that a crop takes; it is not modified. All randomness
+    comes from `generator` (CPU): the same seed gives the same file.
 
     Raises:
         OSError: a side is longer than the format allows.
@@ -41,18 +43,18 @@ def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
     pixels = (clean * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     # What was cropped away lies above and to the left; the photo's own border goes on there.
     whole = np.pad(pixels, ((top, 0), (left, 0), (0, 0)), mode="edge")
-    decoded = torch.from_numpy(_decoded(_encoded(whole, quality))[top:, left:].copy())
+    decoded = torch.from_numpy(_decode(_encode(whole, quality))[top:, left:].copy())
     return ensure_changed(decoded.permute(2, 0, 1).float().div_(255).contiguous(), clean)
 
 
-def _encoded(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], quality: int) -> bytes:
-    """The JPEG file of a picture (H, W, 3)."""
+def _encode(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], quality: int) -> bytes:
+    """Return the JPEG file of a picture (H, W, 3)."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="JPEG", quality=quality, subsampling="4:2:0")
     return file.getvalue()
 
 
-def _decoded(file: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The picture (H, W, 3) in a JPEG file."""
+def _decode(file: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Return the picture (H, W, 3) in a JPEG file."""
     with Image.open(io.BytesIO(file), formats=("JPEG",)) as image:
         return np.asarray(image)

@@ -1,10 +1,11 @@
 """Rain on a clean photograph: layers of streaks, added to it, and sometimes a light mist.
 
-A streak layer is white noise filtered with one long thin kernel (the path of a drop during the exposure) and cut off
-below a threshold: what stays are streaks of varied length, width and brightness that share a direction, as in
-Rain100L (Yang et al., "Deep Joint Rain Detection and Removal from a Single Image", CVPR 2017). Some layers filter
-sparse impulses instead: well separated drops of one shape. Streaks add light (Rain100L's difference to the clean
-image is grey, never negative, and additive up to clipping) or, more rarely, cover what is behind them (screen).
+A streak layer is white noise filtered with one long thin kernel (the path of a drop during the
+exposure) and cut off below a threshold: what stays are streaks of varied length, width and
+brightness that share a direction, as in Rain100L (Yang et al., "Deep Joint Rain Detection and
+Removal from a Single Image", CVPR 2017). Some layers filter sparse impulses instead: well separated
+drops of one shape. Streaks add light (Rain100L's difference to the clean image is grey, never
+negative, and additive up to clipping) or, more rarely, cover what is behind them (screen).
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from torch import Tensor
 
 from abair import chance, log_uniform, smooth_field, uniform
 
-# Most rain falls within 35 degrees of the vertical (Rain100L: -35 to 35); wind takes it to 60, a tilted camera further.
+# Most rain falls within 35 degrees of the vertical (Rain100L: -35 to 35); wind takes it to 60, a
+# tilted camera further.
 USUAL_ANGLE = 38.0
 WINDY_ANGLE = 62.0
-# Length and width of the drop's path in pixels. Rain100L: connected streaks are 7 to 100 long (they merge) and 1.5 to
-# 9 wide; larger photographs have longer ones.
+# Length and width of the drop's path in pixels. Rain100L: connected streaks are 7 to 100 long (they
+# merge) and 1.5 to 9 wide; larger photographs have longer ones.
 LENGTH = (13.0, 90.0)
 WIDTH = (0.5, 2.0)  # standard deviation across the path
 SLENDER = 16.0  # a path is at least this many deviations long, or it would look like snow
-# Part of the area that a dense layer covers. Rain100L: 9 to 24 % of the pixels are brighter by more than 0.02.
+# Part of the area that a dense layer covers. Rain100L: 9 to 24 % of the pixels are brighter by more
+# than 0.02.
 COVERAGE = (0.06, 0.30)
-# Brightness per standard deviation of the filtered noise: together with the layers it spans Rain100L (18.6 to 33.5 dB).
+# Brightness per standard deviation of the filtered noise: together with the layers it spans
+# Rain100L (18.6 to 33.5 dB).
 GAIN = (0.065, 0.30)
 HEAVY_GAIN = (0.3, 0.9)  # Rain100H: about 13 dB, several layers
 # Impulses per pixel and their peak brightness in a sparse layer.
@@ -42,8 +46,9 @@ MIST = (0.02, 0.2)  # opacity of the mist
 def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
     """Rain of random strength, direction and shape on `clean`.
 
-    `clean` is (3, H, W), float32 in [0, 1], any size from 1x1; it is not modified. The result has the same shape and
-    range and always differs from it. All randomness comes from `generator` (CPU): the same seed gives the same rain.
+    `clean` is (3, H, W), float32 in [0, 1], any size from 1x1; it is not modified. The result has
+    the same shape and range and always differs from it. All randomness comes from `generator`
+    (CPU): the same seed gives the same rain.
     """
     height, width = clean.shape[-2:]
     heavy = chance(generator, HEAVY)
@@ -85,7 +90,7 @@ def _angle(generator: torch.Generator) -> float:
 
 
 def _path(generator: torch.Generator, angle: float, length: float, sigma: float) -> Tensor:
-    """The image (h, w), odd sides, peak 1, of one drop: a line of `length` pixels, Gaussian across with `sigma`."""
+    """Draw one drop (h, w), odd sides, peak 1: a line of `length` pixels, Gaussian across."""
     sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
     half_height = math.ceil(abs(cosine) * length / 2 + 3 * sigma)
     half_width = math.ceil(abs(sine) * length / 2 + 3 * sigma)
@@ -108,13 +113,14 @@ def _layer(generator: torch.Generator, height: int, width: int, kernel: Tensor, 
         shape = _sides(height, width, kernel)
         brightness = torch.rand(shape, generator=generator).square() * 0.9 + 0.1
         drops = (torch.rand(shape, generator=generator) < density) * brightness * peak
-        layer = _filtered(drops, kernel, height, width).clamp_min(0.0)
+        layer = _filter(drops, kernel, height, width).clamp_min(0.0)
         if float(layer.amax()) > 0.1:
             return layer
         # A small crop between the drops: fall through to the dense layer, which always shows.
-    # White noise through a kernel of norm 1 has variance 1, so the threshold is the normal quantile of the coverage.
+    # White noise through a kernel of norm 1 has variance 1, so the threshold is the normal quantile
+    # of the coverage.
     noise = torch.randn(_sides(height, width, kernel), generator=generator)
-    field = _filtered(noise, kernel / kernel.norm(), height, width)
+    field = _filter(noise, kernel / kernel.norm(), height, width)
     coverage = uniform(generator, *COVERAGE)
     threshold = math.sqrt(2.0) * float(torch.erfinv(torch.tensor(1.0 - 2.0 * coverage)))
     threshold = min(threshold, float(field.amax()) - 0.5)
@@ -130,12 +136,12 @@ def _layer(generator: torch.Generator, height: int, width: int, kernel: Tensor, 
 
 
 def _sides(height: int, width: int, kernel: Tensor) -> tuple[int, int]:
-    """Sides of the noise that a filtered (height, width) needs, rounded up to lengths that the FFT likes."""
+    """Return the sides of the noise that filtering needs, rounded up for the FFT."""
     return -(-(height + kernel.shape[0]) // 32) * 32, -(-(width + kernel.shape[1]) // 32) * 32
 
 
-def _filtered(noise: Tensor, kernel: Tensor, height: int, width: int) -> Tensor:
-    """The part (height, width) of `noise` filtered with `kernel` that does not wrap around."""
+def _filter(noise: Tensor, kernel: Tensor, height: int, width: int) -> Tensor:
+    """Return the part (height, width) of filtered `noise` that does not wrap around."""
     top, left = kernel.shape[0] - 1, kernel.shape[1] - 1
     sides = (noise.shape[0], noise.shape[1])
     full: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise) * torch.fft.rfft2(kernel, s=sides), s=sides)

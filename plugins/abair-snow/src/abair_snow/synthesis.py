@@ -1,15 +1,16 @@
-"""Falling snow on a clean photograph: a veil, and before it flakes in up to three depths, the far ones first.
+"""Synthesiser of falling snow: a veil, and before it flakes in up to three depths.
 
-The scene is composed from behind: I = J t + A (1 - t) for what falls so far away that it is a veil (airlight A, t
-falling with the distance), then for each depth I' = I (1 - z) + C z with the opacity z of its flakes, nearly white
-(DesnowNet and its Snow100K: Liu et al., TIP 2018; with the veil: Chen et al., "All Snow Removed", ICCV 2021). Three
-rules of optics hold the depths together:
+The scene is composed from behind: I = J t + A (1 - t) for what falls so far away that it is a veil
+(airlight A, t falling with the distance), then for each depth I' = I (1 - z) + C z with the opacity
+z of its flakes, nearly white (DesnowNet and its Snow100K: Liu et al., TIP 2018; with the veil: Chen
+et al., "All Snow Removed", ICCV 2021). Three rules of optics hold the depths together:
 
-- Flakes are even in space, so the number of those that look larger than R falls with R^-3: many small, few large.
-- One exposure draws a flake over a path of as many of its own diameters whether it is near or far, and it covers each
-  place on that path for a part of the time alone: fast snow makes longer and fainter streaks in the wind's direction.
-- A lens focused on the scene blurs a flake by a part of its size; below a pixel that does not show. So small far flakes
-  are sharp and large near ones soft discs.
+- Flakes are even in space, so the number of those that look larger than R falls with R^-3: many
+  small, few large. - One exposure draws a flake over a path of as many of its own diameters whether
+  it is near or far, and it covers each place on that path for a part of the time alone: fast snow
+  makes longer and fainter streaks in the wind's direction. - A lens focused on the scene blurs a
+  flake by a part of its size; below a pixel that does not show. So small far flakes are sharp and
+  large near ones soft discs.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ from torch import Tensor
 from abair import chance, ensure_changed, log_uniform, smooth_field, uniform
 
 RADII: Final = ((0.5, 1.3), (1.3, 3.6), (3.6, 13.0))
-"""Radius in pixels of the flakes in each depth, the far ones first: Snow100K's small, medium and large ones."""
+"""Radius in pixels of the flakes in each depth, the far ones first: Snow100K's small, medium and
+large ones."""
 COVERAGE: Final = ((0.018, 0.085), (0.012, 0.055), (0.01, 0.055))
-"""Part of the area that a depth's flakes would cover if they stood still, log-uniform. With the shares below, crops of
-photographs have 16 to 27 dB (5th to 95th percentile), half of them 19 to 23.5."""
+"""Part of the area that a depth's flakes would cover if they stood still, log-uniform. With the
+shares below, crops of photographs have 16 to 27 dB (5th to 95th percentile), half of them 19 to
+23.5."""
 LIGHT, MEDIUM = 0.25, 0.35
-"""Shares of samples with far flakes alone, and with two depths; the others, heavy snow, have all three."""
+"""Shares of samples with far flakes alone, and with two depths; the others, heavy snow, have all
+three."""
 OPACITY: Final = (0.55, 0.97)
 """Of a flake that stands still and is in focus; wet ones let more through."""
 WHITE: Final = (0.82, 1.0)
@@ -38,20 +42,24 @@ WHITE: Final = (0.82, 1.0)
 TINT: Final = 0.03
 """How much bluer than grey flakes and veil are at most: they are lit by the sky."""
 USUAL_ANGLE: Final = 30.0
-"""Degrees from the vertical that most snow falls at; it falls slowly, so wind takes it up to `WINDY_ANGLE`."""
+"""Degrees from the vertical that most snow falls at; it falls slowly, so wind takes it up to
+`WINDY_ANGLE`."""
 WINDY_ANGLE: Final = 75.0
 TURBULENCE: Final = math.radians(12.0)
 """How far a single flake's direction departs from the wind's at most."""
 UNEVEN: Final = 0.3
 """By what part the length of a single flake's path departs from the others' at most."""
 PATH: Final = (0.1, 3.5)
-"""Length of the path during the exposure in diameters, log-uniform: 1/1000 to 1/30 s at 1 m/s, for flakes of 1 cm."""
+"""Length of the path during the exposure in diameters, log-uniform: 1/1000 to 1/30 s at 1 m/s, for
+flakes of 1 cm."""
 BLUR: Final = (0.15, 0.8)
-"""Half-width of a flake's rim from the lens, in radii: apertures of a phone to those of a camera, some millimetres."""
+"""Half-width of a flake's rim from the lens, in radii: apertures of a phone to those of a camera,
+some millimetres."""
 SHARPEST: Final = 0.5
 """Half-width in pixels of the rim of what is in focus: a pixel's own width."""
 RAGGED: Final = 0.35
-"""How far the outline of a flake departs from a circle at most, in radii: flakes are clumps of crystals."""
+"""How far the outline of a flake departs from a circle at most, in radii: flakes are clumps of
+crystals."""
 SMOOTH: Final = 1.3
 """Radius in pixels up to which that does not show."""
 VEILED: Final = 0.65
@@ -61,12 +69,13 @@ VEIL: Final = (0.03, 0.25)
 CHUNK: Final = 2**19
 """Pixels of flakes that are drawn at once: a large photograph has a hundred thousand flakes."""
 SIMILAR: Final = 2.7
-"""Flakes that are drawn at once differ in radius by this factor at most: their windows are the largest one's."""
+"""Flakes that are drawn at once differ in radius by this factor at most: their windows are the
+largest one's."""
 
 
 @dataclass(frozen=True)
 class Fall:
-    """What the flakes of all depths share: wind in radians from the vertical, path in diameters, blur in radii."""
+    """What all flakes share: wind in radians from vertical, path in diameters, blur in radii."""
 
     angle: float
     path: float
@@ -83,10 +92,11 @@ class Fall:
 
 
 def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
-    """Snow of random density, depth, wind and veil on `clean`; a new 8-bit-valued tensor of the same kind.
+    """Add snow of random density, depth, wind and veil; return a new tensor of 8-bit values.
 
-    `clean` is (3, H, W), float32 in [0, 1], any size from 1x1; it is not modified. The result has the same shape and
-    range and always differs from it. All randomness comes from `generator` (CPU): the same seed gives the same snow.
+    `clean` is (3, H, W), float32 in [0, 1], any size from 1x1; it is not modified. The result has
+    the same shape and range and always differs from it. All randomness comes from `generator`
+    (CPU): the same seed gives the same snow.
     """
     height, width = clean.shape[-2:]
     kind = uniform(generator, 0.0, 1.0)
@@ -106,7 +116,7 @@ def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _veil(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Opacity (H, W) of distant snow: thickest at the top, where the scene is furthest, and drifting a little."""
+    """Draw the opacity (H, W) of distant snow: thickest at the top, where the scene is furthest."""
     thickest = log_uniform(generator, *VEIL)
     nearest = uniform(generator, 0.2, 1.0)  # relative distance at the other end; 1 is a flat scene
     distance = torch.linspace(1.0, nearest, height)[:, None]
@@ -117,7 +127,7 @@ def _veil(height: int, width: int, generator: torch.Generator) -> Tensor:
 def _flakes(
     height: int, width: int, radii: tuple[float, float], coverage: float, fall: Fall, generator: torch.Generator
 ) -> Tensor:
-    """The part of the light (H, W), 0 to 1, that passes the flakes of one depth."""
+    """Return the part of the light (H, W), 0 to 1, that passes the flakes of one depth."""
     low, high = radii
     down, right = fall.reach(high)
     mean_square = 3.0 * (1.0 / low - 1.0 / high) / (low**-3 - high**-3)  # of radii whose density falls with R^-4
@@ -128,13 +138,14 @@ def _flakes(
     radius = radius.clamp_(low, high).sort().values
     y = torch.rand(count, generator=generator) * (height + 2 * down) - down
     x = torch.rand(count, generator=generator) * (width + 2 * right) - right
-    # Opacities of flakes that overlap multiply what is left, so their logarithms add up; the sheet has room for all.
+    # Opacities of flakes that overlap multiply what is left, so their logarithms add up; the sheet
+    # has room for all.
     sheet = torch.zeros((height + 4 * down) * (width + 4 * right))
     row, column = y.floor().long(), x.floor().long()
     middle = (row + 2 * down) * (width + 4 * right) + column + 2 * right
     for some in _batches(radius, y, x, height, width, fall):
         rows, columns = (torch.arange(-far, far + 1) for far in fall.reach(float(radius[some[-1]])))
-        opacity = _drawn(
+        opacity = _draw_flakes(
             rows - (y - row)[some, None], columns - (x - column)[some, None], radius[some], fall, generator
         )
         window = rows[:, None] * (width + 4 * right) + columns
@@ -144,7 +155,7 @@ def _flakes(
 
 
 def _batches(radius: Tensor, y: Tensor, x: Tensor, height: int, width: int, fall: Fall) -> Iterator[Tensor]:
-    """Indices of flakes to draw together, of similar size, at most `CHUNK` pixels; `radius` (n,) ascends.
+    """Yield indices of flakes to draw together: similar sizes, at most `CHUNK` pixels.
 
     Those that end outside the picture are left out.
     """
@@ -161,8 +172,8 @@ def _batches(radius: Tensor, y: Tensor, x: Tensor, height: int, width: int, fall
         start = end
 
 
-def _drawn(y: Tensor, x: Tensor, radius: Tensor, fall: Fall, generator: torch.Generator) -> Tensor:
-    """Opacity (n, h, w) of `n` flakes; `y` (n, h) and `x` (n, w) are the pixels seen from each one's middle."""
+def _draw_flakes(y: Tensor, x: Tensor, radius: Tensor, fall: Fall, generator: torch.Generator) -> Tensor:
+    """Return the opacity (n, h, w) of flakes, from pixels `y` (n, h), `x` (n, w) about each."""
     size = radius[:, None, None]
     own = torch.rand((8, len(radius), 1, 1), generator=generator)  # what each flake has of its own
     angle = fall.angle + TURBULENCE * (2.0 * own[0] - 1.0)

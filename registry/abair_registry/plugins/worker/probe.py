@@ -1,10 +1,10 @@
-"""The probe's own process, `python -m abair_registry.probe`: what runs in it.
+"""The program that probes a plugin: `python -m abair_registry.plugins.worker.probe`.
 
-There are two runs, so that nothing a plugin does can touch the verdict on its adapters:
+It runs twice, so that nothing a plugin does can touch the verdict on its adapters:
 
-- `declare` imports the plugin, asks its hooks and sends what they declare; torch is not imported.
-- `examine` reads the adapters first, in a process in which no line of the plugin has run, and sends the verdict; what
-  is in the pipe cannot be taken back. Then it imports the synthesisers and tries them.
+- `declare` imports the plugin, calls its hooks and sends what they declare. Torch is not imported.
+- `examine` reads the adapters first, in a process in which no plugin code has run, and sends the
+  verdict. What is in the pipe cannot be taken back. Then it imports and tries the synthesisers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from abair.data.synthesizers import load_synthesizer
 from abair.discovery import discover
 from abair.errors import AdapterError, PluginError
 from abair.text import describe_error
-from abair_registry.plugins.worker.runtime import Asked, Refusal, Send, answer, confine, refuse_processes
+from abair_registry.plugins.worker.protocol import Refusal, Send, WorkerRequest
+from abair_registry.plugins.worker.runtime import confine, refuse_child_processes, serve_request
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
 
 CROP: Final = 128
-"""Side in pixels of the crops that a synthesiser's speed is measured on: a training crop."""
+"""Side in pixels of the crops that a synthesiser is timed on: a training crop."""
 CROPS: Final = 16
 LONGEST_TIMING: Final = 1.0
-"""A synthesiser is timed on `CROPS` crops, or for this many seconds."""
+"""Most seconds that a synthesiser is timed, if `CROPS` crops take longer."""
 
 
-class Request(Asked):
-    """What is asked of one run of the probe."""
+class Request(WorkerRequest):
+    """One run of the probe: which plugin, and what to do with it."""
 
     task: Literal["declare", "examine"]
     name: str
@@ -49,8 +50,8 @@ class Request(Asked):
     adapters: tuple[Path, ...] = ()
 
 
-class Checked(BaseModel):
-    """An adapter that fits the backbone: its rank and how many numbers it holds."""
+class AdapterSize(BaseModel):
+    """Rank and parameter count of an adapter that fits the backbone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -62,9 +63,9 @@ def declare(request: Request, send: Send) -> list[Any]:
     """Import the plugin, check its hooks, and return what it declares, as JSON values.
 
     Raises:
-        Refusal: discovery has something to complain of, or nothing is declared.
+        Refusal: discovery reports a problem, nothing is declared, or the import brings torch.
     """
-    send("at", f"importing {request.value} and asking for its degradations")
+    send("stage", f"importing {request.value} and asking for its degradations")
     plugins = discover([EntryPoint(request.name, request.value, GROUP)])
     if plugins.problems:
         raise Refusal(plugins.problems[0].reason)
@@ -72,18 +73,21 @@ def declare(request: Request, send: Send) -> list[Any]:
         raise Refusal("declares no degradation; expected at least one from abair_degradations()")
     if "torch" in sys.modules:
         raise Refusal(f"importing {request.value} imports torch; expected that only in the synthesiser's module")
-    refuse_processes()
+    refuse_child_processes()
     return [json.loads(Degradation.model_dump_json(degradation)) for degradation in plugins.degradations]
 
 
 def examine(request: Request, send: Send) -> dict[str, float]:
-    """Check the adapters, send the verdict on them, then try the synthesisers; returns crops a second of each.
+    """Check the adapters, send the verdict on them, then try the synthesisers.
+
+    Returns:
+        Crops a second of each degradation's synthesiser.
 
     Raises:
-        Refusal: an adapter or a synthesiser is not what the contract says.
+        Refusal: an adapter or a synthesiser breaks the contract.
         DeploymentError: the backbone's file is damaged, which is not the plugin's fault.
     """
-    # Heavy, and not needed to declare.
+    # heavy, and not needed to declare
     import torch
 
     from abair.model.backbone import fingerprint, load_backbone
@@ -91,39 +95,39 @@ def examine(request: Request, send: Send) -> dict[str, float]:
 
     torch.set_num_threads(1)
     backbone = load_backbone(request.backbone)
-    mark = fingerprint(backbone)
+    expected = fingerprint(backbone)
     confine(request)
-    send("at", "reading its adapters")
-    checked = []
+    send("stage", "reading its adapters")
+    sizes = []
     try:
         for degradation, folder in zip(request.degradations, request.adapters, strict=True):
-            adapter = read_adapter(folder, backbone, mark, degradation.name)
-            checked.append(Checked(rank=adapter.rank, parameters=adapter.parameters).model_dump())
+            adapter = read_adapter(folder, backbone, expected, degradation.name)
+            sizes.append(AdapterSize(rank=adapter.rank, parameters=adapter.parameters).model_dump())
     except AdapterError as error:
         raise Refusal(str(error)) from None
-    send("adapters", checked)
+    send("adapters", sizes)
     speeds = {}
     for degradation in request.degradations:
-        send("at", f"trying its synthesiser {degradation.synthesizer}")
+        send("stage", f"trying its synthesiser {degradation.synthesizer}")
         speeds[degradation.name] = try_synthesizer(degradation, request.crops_per_second)
     return speeds
 
 
 def try_synthesizer(degradation: Degradation, slowest: float) -> float:
-    """Hold a synthesiser to its contract and measure it on one thread; returns 128-pixel crops a second.
+    """Hold a synthesiser to its contract; returns 128-pixel crops a second on one thread.
 
     Raises:
         Refusal: it cannot be loaded, raises, is slower than `slowest`, or breaks the contract.
     """
-    # The suite that authors run on their plugins: what passes there passes here.
+    # the suite that authors run on their plugins: what passes there passes here
     from abair.testing import check_synthesizer
 
     try:
-        degrade = _guarded(degradation.name, load_synthesizer(degradation))
-        refuse_processes()
+        degrade = _refuse_failures(degradation.name, load_synthesizer(degradation))
+        refuse_child_processes()
     except PluginError as error:
         raise Refusal(str(error)) from None
-    speed = _crops_per_second(degrade)  # first: the suite would take minutes with a slow one
+    speed = _crops_per_second(degrade)  # first, because the suite would take minutes with a slow one
     if speed < slowest:
         raise Refusal(
             f"{degradation.name}: the synthesiser makes {speed:.3g} crops of {CROP}x{CROP} pixels a second, "
@@ -137,8 +141,8 @@ def try_synthesizer(degradation: Degradation, slowest: float) -> float:
     return speed
 
 
-def _guarded(name: str, degrade: Synthesizer) -> Synthesizer:
-    """`degrade`, whose failures refuse the plugin with a line."""
+def _refuse_failures(name: str, degrade: Synthesizer) -> Synthesizer:
+    """Wrap a synthesiser so that its failures refuse the plugin."""
 
     def guarded(clean: Tensor, generator: Generator) -> Tensor:
         size = tuple(clean.shape)
@@ -148,7 +152,7 @@ def _guarded(name: str, degrade: Synthesizer) -> Synthesizer:
             raise Refusal(
                 f"{name}: the synthesiser failed on a photo of shape {size}: {describe_error(error)}"
             ) from None
-        refuse_processes()
+        refuse_child_processes()
         return degraded
 
     return guarded
@@ -161,24 +165,24 @@ def _crops_per_second(degrade: Synthesizer) -> float:
         generator = torch.Generator().manual_seed(seed)
         return torch.rand((3, CROP, CROP), generator=generator), generator
 
-    degrade(*crop(0))  # what is made once, at the first call, is not what training pays
-    done, taken = 0, 0.0
-    while done < CROPS and taken < LONGEST_TIMING:
-        done += 1
-        given = crop(done)
+    degrade(*crop(0))  # what the first call sets up is not what training pays
+    count, seconds = 0, 0.0
+    while count < CROPS and seconds < LONGEST_TIMING:
+        count += 1
+        given = crop(count)
         start = time.perf_counter()
         degrade(*given)
-        taken += time.perf_counter() - start
-    return done / max(taken, 1e-6)
+        seconds += time.perf_counter() - start
+    return count / max(seconds, 1e-6)
 
 
 def work(request: Request, send: Send) -> tuple[str, object]:
-    """One of the two runs; the kind of its last message and what that says."""
+    """Do one of the two runs; returns kind and body of its last message."""
     if request.task == "declare":
         confine(request)
-        return "declared", declare(request, send)
-    return "tried", examine(request, send)
+        return "declarations", declare(request, send)
+    return "speeds", examine(request, send)
 
 
 if __name__ == "__main__":
-    answer(TypeAdapter(Request), work)
+    serve_request(TypeAdapter(Request), work)

@@ -1,10 +1,8 @@
-"""The inside of a process in which plugins run: its limits, the channel back, how it ends.
+"""The inside of a worker process: its limits, the channel back to the parent, how it ends.
 
-A request goes to its stdin, messages come from its stdout.
-
-Stdout is the channel's alone: its pipe is moved to another descriptor before any plugin runs, and what a plugin prints
-goes to stderr. The process limits itself before that, with hard limits where the platform has them; the rest is held
-from outside (`abair_registry.plugins.worker.supervisor`).
+Stdout belongs to the channel: its pipe moves to another descriptor before any plugin code runs, and
+what a plugin prints goes to stderr. Before that, the process sets itself hard limits, where the
+platform has them. The parent holds the rest (`abair_registry.plugins.worker.supervisor`).
 """
 
 from __future__ import annotations
@@ -16,62 +14,20 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, TypeVar
+from typing import Final, NoReturn
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from abair.errors import DeploymentError
 from abair.text import describe_error
+from abair_registry.plugins.worker.protocol import Refusal, Request, Send, WorkerRequest
 
-OWN: Final = os.getpid()
-"""This process; a plugin may fork it."""
-LARGEST_FILE: Final = 64 * 1024**2
-"""No file that a plugin writes gets more bytes than this, unless the request says so."""
-
-
-class Asked(BaseModel):
-    """What every request has. `token` marks the run's messages; a plugin is not told it.
-
-    `seconds` of wall clock, `memory_mib` beyond what is mapped when the limits are set, `output_kib` printed.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    token: str
-    seconds: float
-    memory_mib: int
-    output_kib: int
-    largest_file: int = LARGEST_FILE
-
-
-class Message(BaseModel):
-    """One line of the answer: `at` says what comes next, `one` that a part of it is done, `wrong` what we did wrong.
-
-    The last line of a run is `declared`, `tried`, `done`, `refused` or `wrong`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    token: str
-    kind: Literal["at", "one", "declared", "adapters", "tried", "done", "refused", "wrong"]
-    body: Any
-
-    @property
-    def last(self) -> bool:
-        """Whether nothing may follow."""
-        return self.kind not in ("at", "one", "adapters")
-
-
-class Refusal(Exception):  # noqa: N818 - a verdict, no failure of ours
-    """Why a plugin is refused; becomes an error that names it."""
-
-
-Send = Callable[[str, object], None]
-Request = TypeVar("Request", bound=Asked)
+WORKER_PID: Final = os.getpid()
+"""The worker's own process id; in a fork that a plugin made, `os.getpid()` is another."""
 
 
 class Channel:
-    """The way back to the parent: what was stdout, at a descriptor of its own that no started program inherits."""
+    """The way back to the parent: the former stdout, which no started program inherits."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -88,10 +44,12 @@ class Channel:
             line = line[os.write(self._descriptor, line) :]
 
 
-def confine(request: Asked) -> None:
-    """Limit this process and those it starts, for good: memory beyond what is mapped now, CPU time, files, no core.
+def confine(request: WorkerRequest) -> None:
+    """Limit this process and its children for good.
 
-    Only what the platform has is set; macOS ignores limits on address space, Windows has none of them.
+    Memory counts beyond what is mapped now; CPU time and file sizes are limited, core dumps off.
+    Only limits that the platform has are set. macOS ignores those on address space; Windows has
+    none.
     """
     try:
         import resource
@@ -100,50 +58,53 @@ def confine(request: Asked) -> None:
     limits = {
         "RLIMIT_CORE": 0,
         "RLIMIT_FSIZE": request.largest_file,
-        # The parent holds the wall clock; this ends a process that has got away from it.
+        # the parent holds the wall clock; this ends a process that got away from it
         "RLIMIT_CPU": int(2 * request.seconds) + 1,
     }
     with contextlib.suppress(OSError, ValueError):
-        # What is mapped already does not count: a torch built for GPUs takes gigabytes of addresses, others do not.
+        # what is mapped already does not count: a torch built for GPUs takes gigabytes of addresses
         mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         limits["RLIMIT_AS"] = mapped + request.memory_mib * 1024**2
     for name, limit in limits.items():
         with contextlib.suppress(AttributeError, OSError, ValueError):
             which = getattr(resource, name)
             hard = resource.getrlimit(which)[1]
-            limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-            resource.setrlimit(which, (limit, limit))
+            allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+            resource.setrlimit(which, (allowed, allowed))
 
 
-def refuse_processes() -> None:
-    """End this process if it is a fork that a plugin made; refuse the plugin if this process has children.
+def refuse_child_processes() -> None:
+    """End this process if a plugin forked it; refuse the plugin if the worker has children.
 
     Raises:
-        Refusal: the plugin started a process and did not wait for its end.
+        Refusal: the plugin started a process and did not wait for it to end.
     """
-    if os.getpid() != OWN:
+    if os.getpid() != WORKER_PID:
         os._exit(0)
     with contextlib.suppress(ChildProcessError, AttributeError):
         os.waitpid(-1, os.WNOHANG)
         raise Refusal("started a process and left it running; expected none when a hook or synthesiser returns")
 
 
-def answer(kind: TypeAdapter[Request], work: Callable[[Request, Send], tuple[str, object]]) -> NoReturn:
-    """Do what the request on stdin asks, and leave at once: no thread or exit handler of a plugin gets its turn."""
+def serve_request(kind: TypeAdapter[Request], work: Callable[[Request, Send], tuple[str, object]]) -> NoReturn:
+    """Do what the request on stdin asks, send the last message, and exit.
+
+    The exit is immediate, so no thread or exit handler of a plugin runs after it.
+    """
     request = kind.validate_json(sys.stdin.buffer.read())
     channel = Channel(request.token)
     if hasattr(signal, "alarm"):
-        signal.alarm(int(request.seconds) + 2)  # ends this process if the parent was killed
+        signal.alarm(int(request.seconds) + 2)  # ends this process even if the parent was killed
     last: str
     body: object
     try:
         last, body = work(request, channel.send)
     except DeploymentError as error:
-        last, body = "wrong", str(error)
+        last, body = "error", str(error)
     except Refusal as error:
-        last, body = "refused", str(error)
+        last, body = "refusal", str(error)
     except BaseException as error:  # a plugin may raise anything
-        last, body = "refused", f"the process met {describe_error(error)}"
-    if os.getpid() == OWN:
+        last, body = "refusal", f"the process met {describe_error(error)}"
+    if os.getpid() == WORKER_PID:
         channel.send(last, body)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Runs plugins in a process of their own: holds the wall clock, bounds what is printed, ends every process left."""
+"""The parent of a worker process: holds the wall clock, bounds its output, ends what is left."""
 
 from __future__ import annotations
 
@@ -13,31 +13,41 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO, Final
 
-from abair_registry.plugins.worker.runtime import Asked, Message, Refusal
+import psutil  # type: ignore[import-untyped]
+
+from abair_registry.plugins.worker.protocol import Message, Refusal, WorkerRequest
 
 LARGEST_ANSWER: Final = 1024**2
-"""Bytes of an answer; five degradations with their cards take three thousand."""
+"""Most bytes of an answer; five degradations with their cards take three thousand."""
 GRACE: Final = 1.0
-"""Seconds in which a process that has said its last word must be gone, and those it started."""
+"""Seconds that a worker has to end after its last message, and the processes that it started."""
 INHERITED: Final = (
     *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV", "CONDA_PREFIX", "SYSTEMROOT"),
     *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),  # where some installations of torch find their libraries
 )
 """The variables of the caller's environment that a plugin sees."""
+MARK: Final = "ABAIR_PROBE"
+"""The variable that marks a worker and all processes that it starts, orphans too."""
 
 
-def ask(module: str, request: Asked, deadline: float, tell: Callable[[], object] = lambda: None) -> list[Message]:
-    """The parent's side: run a module of ours, and return its messages, the last of which is a `last` one.
+def run_worker(
+    module: str, request: WorkerRequest, deadline: float, on_progress: Callable[[], object] = lambda: None
+) -> list[Message]:
+    """Run a module of ours in a worker process and return its messages, the last one included.
 
-    Nothing that a plugin started is left when it returns or raises. `deadline` is one of `time.monotonic()`; `tell` is
-    called, from a thread, for each part that is done.
+    No process that a plugin started is left when this returns or raises.
+
+    Args:
+        module: started with `python -m`; it gets the request on stdin.
+        request: what to do, and within which limits.
+        deadline: when the run is ended, by `time.monotonic()`.
+        on_progress: called from a thread for each `progress` message.
 
     Raises:
-        Refusal: the process printed too much, ran out of time, died, left another one behind, or the answer is not
-            the module's.
+        Refusal: the worker printed too much, ran out of time, died, left a process behind, or the
+            answer is not the module's.
     """
     mark = secrets.token_hex(16)
     with (
@@ -52,32 +62,28 @@ def ask(module: str, request: Asked, deadline: float, tell: Callable[[], object]
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=home,
-            env=environment(home, mark),
+            env=worker_environment(home, mark),
             start_new_session=True,
         ) as process:
             ended = threading.Event()
             try:
-                answer = _Stream(process.stdout, LARGEST_ANSWER, ended, _Watching(request.token, tell))
+                answer = _Stream(process.stdout, LARGEST_ANSWER, ended, _AnswerWatcher(request.token, on_progress))
                 printed = _Stream(process.stderr, request.output_kib * 1024, ended)
                 in_time = ended.wait(max(0.0, deadline - time.monotonic()))
-                status, left = None, False
+                status, leftover = None, False
                 if in_time and not answer.over and not printed.over:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         status = process.wait(GRACE)
-                    said_so_far, _ = _read(bytes(answer.data), request.token)
-                    if said_so_far and said_so_far[-1].kind in (
-                        "declared",
-                        "tried",
-                        "done",
-                    ):  # else it is refused anyway
-                        left = _lingers(mark, time.monotonic() + GRACE)
+                    so_far, _ = _parse(bytes(answer.data), request.token)
+                    if so_far and so_far[-1].succeeded:  # anything else is refused anyway
+                        leftover = _remain(mark, time.monotonic() + GRACE)
             finally:
                 _end(process, mark)
             answer.join()
             printed.join()
-    messages, forged = _read(bytes(answer.data), request.token)
+    messages, forged = _parse(bytes(answer.data), request.token)
     last = messages[-1] if messages and messages[-1].last else None
-    doing = next((str(message.body) for message in reversed(messages) if message.kind == "at"), "starting")
+    stage = next((str(message.body) for message in reversed(messages) if message.kind == "stage"), "starting")
     if printed.over:
         raise Refusal(f"printed more than {request.output_kib} KiB; expected a few lines at most")
     if answer.over:
@@ -85,32 +91,32 @@ def ask(module: str, request: Asked, deadline: float, tell: Callable[[], object]
     if forged:
         raise Refusal("wrote into the process's answer; expected it to leave that alone")
     if not in_time:
-        raise Refusal(f"did not finish within {request.seconds:g} s: it was {doing}")
-    if last is None or (status != 0 and last.kind != "refused"):
+        raise Refusal(f"did not finish within {request.seconds:g} s: it was {stage}")
+    if last is None or (status != 0 and last.kind != "refusal"):
         lines = bytes(printed.data).decode(errors="replace").split("\n")
-        said_last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        final_line = next((line.strip() for line in reversed(lines) if line.strip()), "")
         how = "closed the process's answer"
         if status is not None:
-            how = f"ended the process with code {status}" if status >= 0 else f"crashed with {_signal(-status)}"
-        raise Refusal(f"{how} while {doing}" + (f"; its last words: {said_last[:200]}" if said_last else ""))
-    if left:
+            how = f"ended the process with code {status}" if status >= 0 else f"crashed with {_signal_name(-status)}"
+        raise Refusal(f"{how} while {stage}" + (f"; its last words: {final_line[:200]}" if final_line else ""))
+    if leftover:
         raise Refusal("left a process running; expected none when a hook or synthesiser returns")
     return messages
 
 
-def environment(home: str, mark: str) -> dict[str, str]:
-    """All that a plugin sees of the caller's environment, and a mark by which the processes it leaves are found."""
+def worker_environment(home: str, mark: str) -> dict[str, str]:
+    """Return the worker's environment: the variables that plugins may see, and the mark."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     set_here = {
         "HOME": home,
         "TMPDIR": home,
-        "ABAIR_PROBE": mark,
+        MARK: mark,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if os.path.isabs(path)),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",  # nothing here needs a GPU, and its driver maps more memory than a plugin may
+        "CUDA_VISIBLE_DEVICES": "",  # no GPU is needed here, and its driver maps more memory than a plugin may
     }
     if site.ENABLE_USER_SITE:
         set_here["PYTHONUSERBASE"] = site.getuserbase()  # it would follow HOME
@@ -118,7 +124,10 @@ def environment(home: str, mark: str) -> dict[str, str]:
 
 
 class _Stream:
-    """Reads a pipe in a thread, up to a limit; sets `ended` at the end or the limit, or when `enough` says so."""
+    """Read a pipe in a thread, up to a limit.
+
+    Set `ended` at the end, at the limit, or when `enough` is true.
+    """
 
     def __init__(
         self,
@@ -134,7 +143,7 @@ class _Stream:
         self._thread.start()
 
     def join(self) -> None:
-        """Wait until all is read; not for long, should a process have got away with the other end."""
+        """Wait a moment until all is read: a process may have got away with the other end."""
         self._thread.join(GRACE)
 
     def _drain(self) -> None:
@@ -151,8 +160,8 @@ class _Stream:
             self._ended.set()
 
 
-def _read(data: bytes, token: str) -> tuple[list[Message], bool]:
-    """The messages in an answer, and whether there is anything else in it."""
+def _parse(data: bytes, token: str) -> tuple[list[Message], bool]:
+    """Return the messages in an answer, and whether there is anything else in it."""
     messages: list[Message] = []
     *lines, rest = data.split(b"\n")
     for line in lines:
@@ -166,57 +175,77 @@ def _read(data: bytes, token: str) -> tuple[list[Message], bool]:
     return messages, bool(rest)
 
 
-class _Watching:
-    """Whether an answer's last line is there, or one that is not the module's; tells of parts that are done."""
+class _AnswerWatcher:
+    """Tell whether an answer holds its last line, or a forged one.
 
-    def __init__(self, token: str, tell: Callable[[], object]) -> None:
-        self._token, self._tell, self._told = token, tell, 0
+    Report finished parts on the way.
+    """
+
+    def __init__(self, token: str, on_progress: Callable[[], object]) -> None:
+        self._token, self._on_progress, self._reported = token, on_progress, 0
 
     def __call__(self, data: bytearray) -> bool:
-        messages, forged = _read(bytes(data[: data.rfind(b"\n") + 1]), self._token)
-        done = sum(message.kind == "one" for message in messages)
-        for _ in range(done - self._told):
-            self._tell()
-        self._told = done
+        messages, forged = _parse(bytes(data[: data.rfind(b"\n") + 1]), self._token)
+        finished = sum(message.kind == "progress" for message in messages)
+        for _ in range(finished - self._reported):
+            self._on_progress()
+        self._reported = finished
         return forged or bool(messages and messages[-1].last)
 
 
-def _lingers(mark: str, until: float) -> bool:
-    """Whether a process with the mark is still there, some of which only need a moment to end."""
-    while _marked(mark):
-        if time.monotonic() > until:
+def _remain(mark: str, deadline: float) -> bool:
+    """Return whether marked processes are left at the deadline; some only need a moment to end."""
+    while _find_marked(mark):
+        if time.monotonic() > deadline:
             return True
         time.sleep(0.02)
     return False
 
 
-def _marked(mark: str) -> list[int]:
-    """The processes that have the mark in their environment; found on Linux only."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            if mark.encode() in file.read_bytes():
-                found.append(int(file.parent.name))
-    return found
+def _find_marked(mark: str) -> list[psutil.Process]:
+    """Return the processes with the mark in their environment.
+
+    One that daemonised is no descendant of the worker any more, but its environment is still ours.
+    """
+    marked = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == mark:
+                marked.append(process)
+    return marked
 
 
-def _end(process: subprocess.Popen[bytes], mark: str) -> None:
-    """Kill the process, its group, and on Linux whatever left the group."""
-    process.kill()
+def _descendants(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Return the worker and its descendants, also those that cleared their environment."""
+    with contextlib.suppress(psutil.Error, OSError):
+        if worker.poll() is None:  # else its number may be another process's by now
+            root = psutil.Process(worker.pid)
+            return [root, *root.children(recursive=True)]
+    return []
+
+
+def _end(worker: subprocess.Popen[bytes], mark: str) -> None:
+    """Kill the worker, its group, its descendants, and what left all of these."""
+    _kill(_descendants(worker))
+    worker.kill()
     with contextlib.suppress(OSError, AttributeError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for _ in range(50):  # one that is being forked at this moment is found the next time
-        left = _marked(mark)
+        os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    for _ in range(50):  # a process that is being forked at this moment is found the next time
+        left = _find_marked(mark)
         if not left:
             return
-        for pid in left:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        _kill(left)
         time.sleep(0.01)
 
 
-def _signal(number: int) -> str:
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error, OSError):
+            process.kill()
+
+
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from abair import images
 from abair.errors import AbairError, ImageError
-from abair.evaluation.datasets import find
-from abair.evaluation.datasets.find import ALL, STANDARD, EvaluationSet, Item, degrade, find_sets
-from abair.images import photo_file
+from abair.evaluation.datasets.find import ALL_SETS, STANDARD_SETS, find_sets
+from abair.evaluation.datasets.items import EvaluationSet, Item, degrade, picture_generator
+from abair.evaluation.datasets.synthetic import compress_jpeg
 from abair.metrics import psnr
 
 SIDE = 40
@@ -48,7 +49,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def _sets(data: Path, *names: str, synthesizers: Mapping[str, object] | None = None) -> dict[str, EvaluationSet]:
-    found = find_sets(data, SYNTHESIZERS if synthesizers is None else synthesizers, names or ALL)  # type: ignore[arg-type]
+    found = find_sets(data, SYNTHESIZERS if synthesizers is None else synthesizers, names or ALL_SETS)  # type: ignore[arg-type]
     return {one.key: one for one in found.sets}
 
 
@@ -58,7 +59,7 @@ def _items(found: EvaluationSet) -> tuple[list[Item], list[AbairError]]:
 
 
 def test_every_set_that_is_there_is_found_and_every_other_is_named_with_its_reason(data: Path) -> None:
-    found = find_sets(data, SYNTHESIZERS, STANDARD)
+    found = find_sets(data, SYNTHESIZERS, STANDARD_SETS)
     assert [one.key for one in found.sets] == [
         "CBSD68_s25",
         "Rain100L",
@@ -131,7 +132,7 @@ def test_a_mixture_applies_its_synthesisers_in_order_and_knows_both_labels(data:
     found = _sets(data)["mix_blur_noise"]
     assert found.labels == ("blur", "noise")
     item = _items(found)[0][0]
-    again = degrade(item.clean, [_darker, _grainy], find.picture_seed("mix_blur_noise", item.name))
+    again = degrade(item.clean, [_darker, _grainy], picture_generator("mix_blur_noise", item.name))
     assert np.array_equal(item.degraded, again)
     assert item.degraded.min() >= 0
 
@@ -165,13 +166,13 @@ def test_damaged_unpaired_and_unequal_files_cost_one_error_each_and_the_rest_goe
 
 def test_files_are_read_only_when_their_turn_comes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    real = photo_file.read
+    real = images.read
 
-    def watching(path: Path) -> photo_file.Photo:
+    def watching(path: Path) -> images.Photo:
         read.append(path)
         return real(path)
 
-    monkeypatch.setattr(photo_file, "read", watching)
+    monkeypatch.setattr(images, "read", watching)
     turn = _sets(data)["Rain100L"].iterate(lambda problem: None)
     assert read == []
     next(turn)
@@ -179,7 +180,7 @@ def test_files_are_read_only_when_their_turn_comes(data: Path, monkeypatch: pyte
 
 
 def test_a_limit_takes_the_first_of_every_set(data: Path) -> None:
-    found = find_sets(data, SYNTHESIZERS, STANDARD, limit=2)
+    found = find_sets(data, SYNTHESIZERS, STANDARD_SETS, limit=2)
     assert [len(one) for one in found.sets] == [2] * 5
     assert [item.name for item in _items(found.sets[0])[0]] == ["000", "001"]
 
@@ -193,7 +194,7 @@ def test_asked_for_nothing_in_particular_all_that_is_there_is_found_the_known_se
     assert keys[:4] == ["CBSD68_s25", "Rain100L", "clean", "mix_blur_noise"]
     assert {"CBSD68_jpeg20", "CBSD68_4bit", "mix_blur_jpeg", "mix_low-light_noise"} <= set(keys)
     assert keys[-1] == "Hail"
-    assert {*keys, *found.missing} == {*ALL, "Hail", "Scans"}
+    assert {*keys, *found.missing} == {*ALL_SETS, "Hail", "Scans"}
     assert found.missing["CBSD68_snow"] == "needs a plugin for snow to make it; pip install abair-snow"
     assert found.missing["mix_haze_snow"].endswith("pip install abair-snow")
     assert "neither in degraded/ and clean/ nor in input/ and target/" in found.missing["Scans"]
@@ -234,12 +235,10 @@ def test_of_8_bits_the_four_highest_are_kept(data: Path) -> None:
 
 
 def test_a_mixture_with_jpeg_is_blurred_by_the_plugin_and_then_compressed_at_quality_20(data: Path) -> None:
-    from abair.evaluation.datasets.severities import jpeg
-
     found = _sets(data, "mix_blur_jpeg")["mix_blur_jpeg"]
     item = _items(found)[0][0]
     assert np.array_equal(
-        item.degraded, degrade(item.clean, [_darker, jpeg], find.picture_seed("mix_blur_jpeg", item.name))
+        item.degraded, degrade(item.clean, [_darker, compress_jpeg], picture_generator("mix_blur_jpeg", item.name))
     )
     assert "quality 20" in found.note
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from abair.evaluation.datasets.find import find_sets
-from abair.evaluation.datasets.layouts import PAIRS, DataFolder, Pairs
+from abair.evaluation.datasets.layouts import PAIRED_SETS, DataFolder, Pairs
 
 
 def _files(data: Path, *names: str, size: tuple[int, int] = (12, 14)) -> None:
@@ -106,7 +106,7 @@ def test_the_training_part_is_not_taken_for_the_test_part(tmp_path: Path) -> Non
 def test_a_name_that_nearly_fits_is_told_for_the_set_it_may_be(tmp_path: Path) -> None:
     _files(tmp_path, "Rain100L_new/rain-1.png", "Rain100L_new/norain-1.png", "Rain100H/clean/1.png")
     folder = DataFolder(tmp_path)
-    assert str(folder.pairs("Rain100L")).endswith("; if Rain100L_new is this set, call it Rain100L")
+    assert str(folder.pairs("Rain100L")).endswith("; if Rain100L_new is this set, rename it to Rain100L")
     assert "Rain100L" not in str(folder.pairs("GoPro"))
     unpaired = folder.pairs("Rain100H")
     assert isinstance(unpaired, str)
@@ -125,13 +125,13 @@ def test_folders_that_hold_known_sets_or_no_pictures_are_not_taken_for_others(tm
     _files(tmp_path, "Mine/target/1.png", ".cache/a/1.png")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/read.me").write_text("")
-    others = DataFolder(tmp_path).others()
+    others = DataFolder(tmp_path).other_pairs()
     assert list(others) == ["Mine"]
     assert isinstance(others["Mine"], Pairs)
 
 
 def test_every_known_set_is_found_in_the_layout_that_we_keep(tmp_path: Path) -> None:
-    assert len(PAIRS) == 7
-    for key in PAIRS:
+    assert len(PAIRED_SETS) == 7
+    for key in PAIRED_SETS:
         _files(tmp_path, f"{key}/clean/1.png", f"{key}/degraded/1.webp")
         assert _found(tmp_path, key) == {"1": (f"{key}/degraded/1.webp", f"{key}/clean/1.png")}

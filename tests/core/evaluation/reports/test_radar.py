@@ -10,7 +10,7 @@ from PIL import Image
 
 from abair.errors import MissingExtraError
 from abair.evaluation.policies import POLICIES, Score
-from abair.evaluation.reports.radar import BEYOND, draw_radar, scaled
+from abair.evaluation.reports.radar import LONGEST_AXIS, axis_position, draw_radar
 
 
 def _mean(*values: float) -> dict:
@@ -19,13 +19,13 @@ def _mean(*values: float) -> dict:
 
 def test_an_axis_goes_from_the_input_to_the_oracle() -> None:
     mean = _mean(20, 24, 28, 30, 30)
-    assert [scaled(mean, policy) for policy in POLICIES] == pytest.approx([0, 0.4, 0.8, 1, 1])
+    assert [axis_position(mean, policy) for policy in POLICIES] == pytest.approx([0, 0.4, 0.8, 1, 1])
 
 
 def test_what_is_worse_than_the_input_is_the_centre_and_what_beats_the_oracle_stays_in_the_picture() -> None:
     mean = _mean(20, 12, 20.5, 29, 21)
-    assert [scaled(mean, policy) for policy in POLICIES] == pytest.approx([0, 0, 0.5, BEYOND, 1])
-    assert scaled(_mean(20, 19, 18, 21, 20), "SW") == 0, "an axis without length has one point"
+    assert [axis_position(mean, policy) for policy in POLICIES] == pytest.approx([0, 0, 0.5, LONGEST_AXIS, 1])
+    assert axis_position(_mean(20, 19, 18, 21, 20), "SW") == 0, "an axis without length has one point"
 
 
 def test_every_axis_is_labelled_with_its_range_and_every_policy_with_its_mean(tmp_path: Path) -> None:

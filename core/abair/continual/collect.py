@@ -1,0 +1,180 @@
+"""Makes what replays hold: features of damaged scenes, and held-out samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from abair.continual.replay import Features, HeldOut, Replay, concatenate
+from abair.data.degrade import Degrader, to_8_bit
+from abair.data.photos import CleanPhotos
+from abair.data.seeds import Stream, generator_for
+from abair.labels import CLEAN
+from abair.model import views
+from abair.model.backbone import Backbone, fingerprint
+from abair.model.estimator import extract_image_features
+
+LONGEST: Final = 512
+"""Longest side in pixels of the scenes that samples are made of, as in phase III."""
+PART_SIDE: Final = 96
+"""Side in pixels of the part of a held-out scene that is kept; features are of the whole scene."""
+
+OnProgress = Callable[[], object]
+"""Called after each sample."""
+
+
+def ignore_progress() -> None:
+    """Do nothing: the default of `on_progress`."""
+
+
+@dataclass(frozen=True)
+class ReplayCounts:
+    """How many samples `build_replay` makes."""
+
+    features: int = 80
+    """Samples a label and source, `clean` included, whose features are kept."""
+    held_out: int = 12
+    """Held-out samples of each label."""
+    held_out_mixtures: int = 6
+    """Held-out samples of each mixture of two."""
+
+
+def build_replay(
+    backbone: Backbone,
+    degrader: Degrader,
+    sources: Sequence[CleanPhotos],
+    held_out: CleanPhotos,
+    counts: ReplayCounts,
+    seed: int,
+    *,
+    paired: bool = False,
+    on_progress: OnProgress = ignore_progress,
+) -> Replay:
+    """Build the replay of all labels of a degrader.
+
+    Features are computed from each source. Held out are samples of each label, `clean` included,
+    and of each mixture of two labels that are neighbours in the degrader's order. `paired` features
+    need a single source.
+    """
+    names = list(degrader.synthesizers)
+    pairs = sorted({tuple(sorted((name, names[i - 1]))) for i, name in enumerate(names) if len(names) > 1})
+    total = counts.features * len(degrader.labels)
+    parts = [
+        compute_features(backbone, degrader, photos, total, seed, paired=paired, on_progress=on_progress)
+        for photos in sources
+    ]
+    features = concatenate(parts) if len(parts) > 1 else parts[0]
+    singles = [(label,) for label in degrader.labels]
+    samples = build_held_out(backbone, degrader, held_out, singles, counts.held_out, seed, on_progress=on_progress)
+    samples += build_held_out(
+        backbone,
+        degrader,
+        held_out,
+        pairs,
+        counts.held_out_mixtures,
+        seed,
+        first_kind=len(singles),
+        on_progress=on_progress,
+    )
+    return Replay(features, tuple(samples))
+
+
+def compute_features(
+    backbone: Backbone,
+    degrader: Degrader,
+    photos: CleanPhotos,
+    count: int,
+    seed: int,
+    *,
+    paired: bool = False,
+    on_progress: OnProgress = ignore_progress,
+) -> Features:
+    """Damage `count` scenes by the degrader's recipe and compute their features.
+
+    If `paired`, those of the undamaged scenes follow. The same seed gives the same scenes for every
+    degrader.
+    """
+    damaged, targets, undamaged = [], [], []
+    clean_target = torch.tensor([float(label == CLEAN) for label in degrader.labels])
+    for index in range(count):
+        scene = photos.scene(generator_for(seed, Stream.REPLAY_SCENE, index), LONGEST)
+        sample = degrader.sample(scene, generator_for(seed, Stream.REPLAY_DAMAGE, index))
+        damaged.append(extract_image_features(backbone, sample.degraded).float().mean(0))
+        targets.append(sample.types.mean((1, 2)))
+        if paired:
+            undamaged.append(extract_image_features(backbone, sample.clean).float().mean(0))
+        on_progress()
+    values = torch.stack([*damaged, *undamaged])
+    targets += [clean_target] * len(undamaged)
+    return Features(fingerprint(backbone), degrader.labels, values, torch.stack(targets), paired)
+
+
+def build_held_out(
+    backbone: Backbone,
+    degrader: Degrader,
+    photos: CleanPhotos,
+    kinds: Sequence[tuple[str, ...]],
+    count: int,
+    seed: int,
+    *,
+    first_kind: int = 0,
+    on_progress: OnProgress = ignore_progress,
+) -> list[HeldOut]:
+    """Make `count` samples of each kind of damage: one label, or several for a mixture.
+
+    The scenes are the same for all kinds. A photo is used again only after all others, because two
+    scenes of one photo are nearly the same evidence. Kinds are numbered from `first_kind`: each
+    number has random numbers of its own.
+    """
+    samples = []
+    order = torch.randperm(len(photos), generator=generator_for(seed, Stream.HELD_OUT_ORDER)).tolist()
+    for index in range(count):
+        photo = order[index % len(order)]
+        scene = generator_for(seed, Stream.HELD_OUT_SCENE, index)
+        clean = photos.scene(scene, LONGEST, smallest=0.6, index=photo)
+        for kind, labels in enumerate(kinds, first_kind):
+            generator = generator_for(seed, Stream.HELD_OUT_DAMAGE, index, kind)
+            if len(labels) == 1:
+                sample = degrader.single(clean, labels[0], generator)
+            else:
+                sample = degrader.mixture(clean, labels, generator)
+            features = extract_image_features(backbone, sample.degraded).float().mean(0)
+            view = views.global_view(sample.degraded.permute(1, 2, 0).numpy())
+            samples.append(
+                HeldOut.from_images(labels, features, view, _cut_part(sample.degraded), _cut_part(sample.clean))
+            )
+            on_progress()
+    return samples
+
+
+def add_damage(
+    backbone: Backbone, degrader: Degrader, label: str, samples: Sequence[HeldOut], seed: int
+) -> list[HeldOut]:
+    """Put one more label's damage on held-out samples, whose parts serve as whole scenes."""
+    damaged = []
+    for index, sample in enumerate(samples):
+        generator = generator_for(seed, Stream.FURTHER_DAMAGE, index)
+        degraded = to_8_bit(degrader.synthesizers[label](sample.degraded, generator))
+        features = extract_image_features(backbone, degraded).float().mean(0)
+        view = views.global_view(degraded.permute(1, 2, 0).numpy())
+        damaged.append(HeldOut.from_images((*sample.labels, label), features, view, degraded, sample.clean))
+    return damaged
+
+
+def _cut_part(image: Tensor) -> Tensor:
+    """Cut the middle, `PART_SIDE` a side, of an image (3, H, W), mirrored outwards if needed."""
+    height, width = image.shape[1:]
+    rows, columns = (_middle(length, image.device) for length in (height, width))
+    return image[:, rows][:, :, columns]
+
+
+def _middle(length: int, device: torch.device) -> Tensor:
+    """Return the `PART_SIDE` middle positions of a side, mirrored at its ends."""
+    places = torch.arange(PART_SIDE, device=device) + (length - PART_SIDE) // 2
+    period = max(1, 2 * length - 2)
+    places = places.remainder(period)
+    return torch.minimum(places, period - places) if length > 1 else torch.zeros_like(places)

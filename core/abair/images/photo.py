@@ -1,0 +1,55 @@
+"""A decoded photo, and the formats that files of photos may have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+FORMATS: Final = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".mpo": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+    ".dib": "BMP",
+}
+"""Lower-case suffixes, and Pillow's names of the formats that they stand for."""
+
+SUFFIXES: Final = frozenset(FORMATS)
+"""Lower-case suffixes of the files that are read and written."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded image, ready for restoration."""
+
+    pixels: np.ndarray
+    """(H, W, 3) uint8 or uint16, full range, as stored (no profile conversion), upright."""
+    alpha: np.ndarray | None
+    """(H, W) of the same dtype, or None."""
+    grey: bool
+    """True if the file was grey; it is written back grey."""
+    format: str
+    """Pillow's name of the file's format: JPEG, PNG, WEBP, TIFF or BMP."""
+    exif: bytes | None
+    """The EXIF block with its orientation reset to 1."""
+    icc_profile: bytes | None
+    """The colour profile of `pixels`. A CMYK profile has been applied and is not kept."""
+    dpi: tuple[float, float] | None = None
+    """Horizontal and vertical resolution in pixels per inch, or None if the file does not state
+    it."""
+    lossless: bool = True
+    """True if the file was stored without loss; decides between lossless and lossy WebP."""
+
+
+def display_name(path: Path) -> str:
+    """Return a path as text on one line; unprintable characters are escaped."""
+    return str(path) if str(path).isprintable() else repr(str(path))

@@ -1,0 +1,242 @@
+"""Read image files: one open file, one header, one decode.
+
+Only JPEG, PNG, WebP, TIFF and BMP are ever decoded, and the size is checked on the header first. A
+photo keeps its depth, grey, alpha, ICC profile, EXIF and resolution; its EXIF orientation is
+applied once.
+"""
+
+from __future__ import annotations
+
+import logging
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from abair.errors import ImageError
+from abair.images import codecs, metadata
+from abair.images.photo import Photo, display_name
+from abair.images.pixels import add_colour_key, to_samples
+from abair.text import error_text
+
+log = logging.getLogger("abair")
+
+# Pillow reports broken tags as Python warnings of two lines each. The reader logs what matters of
+# them in one line. A filter for the length of a call would not be safe in threads.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+
+_EXPECTED: Final = "expected a JPEG, PNG, WebP, TIFF or BMP photo"
+_HEAD_BYTES: Final = 32
+
+_SIGNATURES: Final = {
+    b"GIF8": "a GIF",
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a ZIP archive",
+    b"<svg": "an SVG",
+    b"<?xm": "XML",
+}
+"""First bytes of files that people take for photos."""
+
+_TO_UPRIGHT: Final[dict[int, Callable[[np.ndarray], np.ndarray]]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+"""EXIF orientations other than 1, and what turns samples (H, W, C) stored that way upright."""
+
+
+class _TiffImageFile(TiffImagePlugin.TiffImageFile):
+    def load_prepare(self) -> None:
+        # Pillow checks its own pixel limit, a global, here again; ours has been checked already.
+        if self._im is None:
+            self.im = Image.core.new(self.mode, self._tile_size)  # type: ignore[attr-defined]
+        super().load_prepare()
+
+
+# The allow-list. These classes are called directly, because `Image.open` applies Pillow's global
+# pixel limit (a warning from 89 megapixels on, an error from 179) in place of ours. A phone's MPO
+# is a JPEG with previews behind it.
+_PILLOW_READERS: Final[tuple[tuple[Callable[[bytes], bool], type[ImageFile.ImageFile]], ...]] = (
+    (lambda head: head.startswith(b"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
+    (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    (lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", WebPImagePlugin.WebPImageFile),
+    (lambda head: head[:4] in {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}, _TiffImageFile),
+    (lambda head: head.startswith(b"BM"), BmpImagePlugin.BmpImageFile),
+)
+
+
+class PhotoFile:
+    """An open image file: its header has been read, its pixels have not."""
+
+    def __init__(self, path: Path, file: BinaryIO, image: ImageFile.ImageFile) -> None:
+        self.path = path
+        self.name = display_name(path)
+        self.format = str(image.format)
+        self._file = file
+        self._image = image
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(width, height) in pixels, before the orientation is applied."""
+        return self._image.size
+
+    @property
+    def has_several_frames(self) -> bool:
+        """True for an animation, or a TIFF of several pages."""
+        return bool(getattr(self._image, "is_animated", False))
+
+    @property
+    def orientation(self) -> int:
+        """1 to 8, as EXIF counts; a PNG may state it behind its pixels, known after `decode`."""
+        return metadata.orientation(self._image)
+
+    def decode(self) -> Photo:
+        """Decode pixels and metadata; call it once.
+
+        Raises:
+            ImageError: the pixels are of a kind whose range is not known.
+            Exception: whatever a damaged file leads Pillow to.
+        """
+        dpi = metadata.resolution(self._image)
+        lossless = metadata.is_lossless(self._image, self._file)
+        # A TIFF's tags can be read only before its pixels; a PNG may carry EXIF behind them.
+        exif = metadata.exif_from_tiff(self.name, self._image) if self.format == "TIFF" else None
+        samples = self._decode_samples()
+        turn = self.orientation
+        if self.format != "TIFF":
+            exif = metadata.upright_exif(self.name, metadata.raw_exif(self._image), turned=turn != 1)
+        if turn in _TO_UPRIGHT:
+            samples = np.ascontiguousarray(_TO_UPRIGHT[turn](samples))
+        grey = samples.shape[2] < 3
+        alpha = np.ascontiguousarray(samples[..., -1]) if samples.shape[2] in {2, 4} else None
+        pixels = np.repeat(samples[..., :1], 3, axis=2) if grey else np.ascontiguousarray(samples[..., :3])
+        icc = None if self._image.mode == "CMYK" else self._image.info.get("icc_profile")
+        return Photo(pixels, alpha, grey, self.format, exif, icc, dpi, lossless)
+
+    def _decode_samples(self) -> np.ndarray:
+        """Return the samples as stored, (H, W, C) uint8 or uint16; C as in `to_samples`."""
+        if codecs.is_reduced(self._image):
+            if codecs.can_decode_16_bit(self._image):
+                return add_colour_key(codecs.decode_16_bit(self._image, self._file), self._image)
+            log.warning("%s: its 16 bits cannot be read in this layout; going on with 8", self.name)
+        self._image.load()
+        return to_samples(self.name, self._image)
+
+
+@contextmanager
+def open_photo(path: Path) -> Iterator[PhotoFile]:
+    """Open a file with the one allowed reader that its first bytes name. Nothing is decoded yet.
+
+    Raises:
+        ImageError: the file is missing, unreadable, empty, no photo, or its header is damaged.
+    """
+    with _open_regular_file(path) as file:
+        head = file.read(_HEAD_BYTES)
+        if not head:
+            raise ImageError(f"{display_name(path)}: found an empty file, {_EXPECTED}; copy it again from its source")
+        reader = next((reader for accepts, reader in _PILLOW_READERS if accepts(head)), None)
+        if reader is None:
+            raise ImageError(f"{display_name(path)}: found {_guess_kind(head)}, {_EXPECTED}; convert it first")
+        file.seek(0)
+        try:
+            image = reader(file)
+        except Exception as error:  # readers raise whatever a damaged header leads them to
+            raise _damaged(path, error) from error
+        with image:
+            yield PhotoFile(path, file, image)
+
+
+def probe(path: Path) -> tuple[int, int]:
+    """Return (width, height) of the upright photo in pixels, from the header only.
+
+    Raises:
+        ImageError: as `open_photo`.
+    """
+    with open_photo(path) as file:
+        width, height = file.stored_size
+        return (height, width) if file.orientation in {5, 6, 7, 8} else (width, height)
+
+
+def read(path: Path, *, max_megapixels: float = 100.0) -> Photo:
+    """Decode a photo.
+
+    Palettes become colours, CMYK becomes sRGB, 1-bit becomes 8-bit grey. Of a TIFF with several
+    pages the first is read, with a warning in the log. An animation is refused, because restoring
+    one frame would lose the others.
+
+    Raises:
+        ImageError: the file is missing, unreadable, empty, damaged, no photo, larger than
+            `max_megapixels`, or its pixels have no known range (floating point, 32 bit).
+    """
+    with open_photo(path) as file:
+        width, height = file.stored_size
+        if width * height > max_megapixels * 1e6:
+            raise ImageError(
+                f"{file.name}: found {width} x {height} pixels ({width * height / 1e6:.1f} megapixels), "
+                f"expected at most {max_megapixels:g} megapixels; use --max-megapixels if you trust the file"
+            )
+        if file.has_several_frames:
+            if file.format != "TIFF":
+                raise ImageError(f"{file.name}: found an animation, expected a still photo; export the frames first")
+            log.warning("%s: has several pages; only the first is read", file.name)
+        try:
+            return file.decode()
+        except ImageError:
+            raise
+        except MemoryError as error:
+            raise ImageError(f"{file.name}: not enough memory for {width} x {height} pixels; free some") from error
+        except Exception as error:  # decoders raise whatever a damaged file leads them to
+            raise _damaged(path, error) from error
+
+
+def _open_regular_file(path: Path) -> BinaryIO:
+    name = display_name(path)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageError(f"{name}: found a folder, {_EXPECTED}; name its files or use -r")
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for somebody to write to it
+            raise ImageError(f"{name}: found a device or pipe, {_EXPECTED}; save it as a file first")
+        return path.open("rb")
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: found no such file, {_EXPECTED}; check the path") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error_text(error)
+        raise ImageError(f"{name}: cannot be opened ({reason}), {_EXPECTED}; check its permissions") from error
+
+
+def _damaged(path: Path, error: BaseException) -> ImageError:
+    # Pillow's words for pixels that none of its modes can hold, such as colours in floating point
+    unknown = "unknown pixel mode" in str(error)
+    advice = "convert it to 8 or 16 bits a channel first" if unknown else "copy it again from its source"
+    return ImageError(
+        f"{display_name(path)}: found a damaged or unsupported file ({error_text(error)}), {_EXPECTED}; {advice}"
+    )
+
+
+def _guess_kind(head: bytes) -> str:
+    for start, kind in _SIGNATURES.items():
+        if head.startswith(start):
+            return kind
+    if head[4:8] == b"ftyp":
+        return "an HEIC, AVIF or video file"
+    return "text" if all(9 <= byte < 127 for byte in head) else "no known image format"

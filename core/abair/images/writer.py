@@ -1,0 +1,158 @@
+"""Write image files: encode in memory, then put the complete file at its name."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from abair.errors import ImageError
+from abair.files import atomic_write
+from abair.images import codecs, metadata
+from abair.images.photo import FORMATS, SUFFIXES, Photo, display_name
+from abair.images.pixels import flatten_on_white, reduce_to_8_bit
+from abair.text import error_text
+
+log = logging.getLogger("abair")
+
+_LARGEST_SIDE: Final = {"JPEG": 65500, "WEBP": 16383}
+_LONGEST_JPEG_EXIF: Final = 65000  # bytes; one JPEG segment holds 65533
+_WITH_ALPHA: Final = frozenset({"PNG", "WEBP", "TIFF"})
+_WITH_16_BIT: Final = frozenset({"PNG", "TIFF"})
+
+
+def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = False, keep_format: bool = False) -> None:
+    """Write `pixels` with the alpha and the metadata of `photo`.
+
+    `pixels` are (H, W, 3), of the dtype and size of `photo.pixels`.
+
+    The suffix of `path` names the format: JPEG (quality 95, 4:4:4), PNG, WebP (lossless where the
+    source was, else quality 95), TIFF (deflate) or BMP. With `keep_format` the format is the one
+    that was read, whatever the suffix. What the format cannot hold is reduced, with a warning in
+    the log: 16 bit to 8, alpha flattened on white. At every moment the path holds the complete new
+    file, or what it held before. Without `overwrite` an existing file is never replaced.
+
+    Raises:
+        ImageError: the pixels do not fit the photo or the format, or the file cannot be written.
+            Nothing has changed then, and nothing is left behind.
+    """
+    name = display_name(path)
+    if pixels.shape != photo.pixels.shape or pixels.dtype != photo.pixels.dtype:
+        raise ImageError(
+            f"{name}: found pixels {pixels.shape} {pixels.dtype}, expected {photo.pixels.shape} "
+            f"{photo.pixels.dtype}; pass pixels of the photo's size and type"
+        )
+    check_output(path, overwrite=overwrite)
+    kind = photo.format if keep_format and photo.format in FORMATS.values() else FORMATS[path.suffix.lower()]
+    height, width = pixels.shape[:2]
+    if max(height, width) > _LARGEST_SIDE.get(kind, max(height, width)):
+        raise ImageError(
+            f"{name}: found {width} x {height} pixels, expected sides of at most {_LARGEST_SIDE[kind]} in a "
+            f"{kind} file; choose .png or .tiff"
+        )
+    try:
+        data = _encode(name, kind, photo, pixels)
+    except MemoryError as error:
+        raise ImageError(f"{name}: not enough memory to write {width} x {height} pixels; free some") from error
+    except Exception as error:  # encoders raise many kinds
+        raise ImageError(f"{name}: cannot be written as {kind} ({error_text(error)}); choose another format") from error
+    try:
+        with atomic_write(path, replace=overwrite) as aside:
+            aside.write_bytes(data)
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except OSError as error:
+        raise ImageError(
+            f"{name}: cannot be written ({error.strerror or error_text(error)}), expected a writable folder "
+            f"with room for {len(data) / 1e6:.1f} MB; free space or choose another folder"
+        ) from error
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Check that `write` can succeed, so that a refusal comes before the restoration.
+
+    Raises:
+        ImageError: the suffix is unknown, the folder is missing or read-only, the path is a folder,
+            device or read-only file, or it exists and `overwrite` is False.
+    """
+    name, folder = display_name(path), path.parent
+    if path.suffix.lower() not in SUFFIXES:
+        found = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
+        raise ImageError(f"{name}: found {found}, expected one of {' '.join(sorted(SUFFIXES))}; rename the output")
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise ImageError(f"{name}: found {found} at {display_name(folder)}, expected a folder; create it first")
+    if path.is_dir():
+        raise ImageError(f"{name}: found a folder, expected a file name; give the output another name")
+    if path.exists() or path.is_symlink():
+        if not overwrite:
+            raise _exists(path)
+        if path.exists() and not path.is_file():
+            raise ImageError(f"{name}: found a device or pipe, expected a file; choose another output")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise ImageError(f"{name}: found a read-only file, expected a writable one; choose another output")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ImageError(f"{name}: folder {display_name(folder)} is read-only, expected a writable one; choose another")
+
+
+def _encode(name: str, kind: str, photo: Photo, pixels: np.ndarray) -> bytes | memoryview:
+    """Return the bytes of a file of format `kind`."""
+    samples = _arrange_channels(name, kind, photo, pixels)
+    # a grey profile says nothing about colours
+    icc = None if photo.grey and (kind == "WEBP" or samples.shape[2] >= 3) else photo.icc_profile
+    if kind == "TIFF":
+        tags = metadata.tiff_tags(name, photo.exif, photo.dpi)
+        return codecs.encode_tiff(samples, tags, icc_profile=icc)
+    if samples.dtype == np.uint16:
+        return codecs.encode_png_16_bit(samples, icc_profile=icc, exif=photo.exif, dpi=photo.dpi)
+
+    image = Image.fromarray(np.ascontiguousarray(samples[..., 0] if samples.shape[2] == 1 else samples))
+    options: dict[str, object] = {}
+    if icc and kind != "BMP":
+        options["icc_profile"] = icc
+    if photo.dpi and kind != "WEBP":
+        options["dpi"] = photo.dpi
+    if photo.exif and kind in {"PNG", "WEBP"}:
+        options["exif"] = photo.exif
+    if kind == "PNG":
+        options["compress_level"] = codecs.COMPRESSION_LEVEL
+    if kind == "JPEG":
+        options |= {"quality": 95, "subsampling": 0}
+        if photo.exif and len(photo.exif) > _LONGEST_JPEG_EXIF:
+            log.warning("%s: its EXIF is too long for a JPEG and is left out", name)
+        elif photo.exif:
+            options["exif"] = photo.exif
+    elif kind == "WEBP":
+        options |= {"lossless": True, "exact": True} if photo.lossless else {"quality": 95}
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getbuffer()
+
+
+def _arrange_channels(name: str, kind: str, photo: Photo, pixels: np.ndarray) -> np.ndarray:
+    """Return the samples (H, W, C) that a file of format `kind` can hold; C as in `to_samples`."""
+    samples, alpha = pixels, photo.alpha
+    if photo.grey:
+        samples = ((pixels.sum(axis=2, keepdims=True, dtype=np.uint32) + 1) // 3).astype(pixels.dtype)
+    if alpha is not None and kind not in _WITH_ALPHA:
+        samples, alpha = flatten_on_white(name, kind, samples, alpha), None
+    if samples.dtype == np.uint16 and kind not in _WITH_16_BIT:
+        log.warning("%s: %s holds 8 bits a channel; 16 bits are reduced to 8 (use .png or .tiff)", name, kind)
+        samples = reduce_to_8_bit(samples)
+        alpha = None if alpha is None else reduce_to_8_bit(alpha)
+    if alpha is None:
+        return samples
+    if samples.shape[2] == 1 and (kind == "WEBP" or (kind == "TIFF" and samples.dtype == np.uint16)):
+        samples = np.repeat(samples, 3, axis=2)  # these have no grey with alpha that others can read
+    return np.concatenate([samples, alpha[..., None]], axis=2)
+
+
+def _exists(path: Path) -> ImageError:
+    return ImageError(
+        f"{display_name(path)}: found an existing file, expected a free name; use --overwrite to replace it"
+    )

@@ -1,0 +1,107 @@
+"""Conversions between the images that callers give and pixels (H, W, 3)."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from abair.errors import ImageError
+from abair.model.views import Pixels
+
+ImageLike = TypeVar("ImageLike", Image.Image, np.ndarray[Any, Any], Tensor)
+
+_ROWS_AT_A_TIME = 256  # so that no second copy of the photo exists
+
+
+def to_pixels(image: object) -> Pixels:
+    """Convert an accepted image to pixels (H, W, 3) uint8, uint16 or float32.
+
+    Raises:
+        ImageError: the image is empty, of another kind or shape, or not finite.
+    """
+    array: np.ndarray[Any, Any]
+    if isinstance(image, Image.Image):
+        if image.mode in {"I", "F"}:
+            raise ImageError(
+                f"PIL image of mode {image.mode}, whose range is not known: expected another mode, or its array as "
+                "uint16 or as floats in [0, 1]"
+            )
+        array = np.asarray(image).astype(np.uint16) if image.mode.startswith("I;16") else np.asarray(_to_rgb(image))
+    elif isinstance(image, Tensor):
+        if image.dim() != 3 or image.shape[0] != 3 or not image.is_floating_point():
+            raise ImageError(
+                f"tensor of shape {tuple(image.shape)}, {image.dtype}: expected (3, H, W) of floats in [0, 1]"
+            )
+        array = image.detach().to("cpu", torch.float32).permute(1, 2, 0).numpy()
+    elif isinstance(image, np.ndarray):
+        array = image
+    else:
+        raise ImageError(f"{type(image).__name__}: expected a PIL image, a NumPy array, a tensor, or a list of them")
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ImageError(f"array of shape {array.shape}: expected (H, W, 3) or (H, W), at least one pixel")
+    if array.dtype in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+        return array
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ImageError(f"array of {array.dtype}: expected uint8, uint16 or floats in [0, 1]")
+    if not np.isfinite(array).all():
+        raise ImageError("array with NaN or infinite values: expected finite numbers in [0, 1]")
+    if array.min() < -1 or array.max() > 2:  # unclipped noise stays well inside
+        raise ImageError(
+            f"array of floats from {array.min():.3g} to {array.max():.3g}: expected about [0, 1]; divide by its peak"
+        )
+    return array.astype(np.float32, copy=False)
+
+
+def quantize(result: np.ndarray[Any, np.dtype[np.float32]], dtype: np.dtype[Any]) -> Pixels:
+    """Clip float32 values to [0, 1], in place, and scale and round them to `dtype`.
+
+    `dtype` is uint8, uint16 or float32; float32 is only clipped.
+    """
+    if dtype == np.float32:
+        return np.clip(result, 0.0, 1.0, out=result)
+    peak = float(np.iinfo(dtype).max)
+    out = np.empty(result.shape, dtype)
+    for top in range(0, result.shape[0], _ROWS_AT_A_TIME):
+        rows = result[top : top + _ROWS_AT_A_TIME]
+        np.clip(rows, 0.0, 1.0, out=rows)
+        out[top : top + _ROWS_AT_A_TIME] = np.rint(rows * peak)
+    return out
+
+
+def from_pixels(pixels: Pixels, image: ImageLike) -> ImageLike:
+    """Convert restored pixels (H, W, 3) to the kind of `image`, with its grey mode and alpha."""
+    if isinstance(image, Tensor):
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(image.device, image.dtype)
+    if isinstance(image, np.ndarray):
+        if image.ndim == 2:
+            pixels = np.rint(pixels.mean(axis=2)) if pixels.dtype != np.float32 else pixels.mean(axis=2)
+        return pixels.astype(image.dtype, copy=False)
+    if image.mode.startswith("I;16"):
+        restored = Image.fromarray(np.rint(pixels.mean(axis=2)).astype(np.uint16))
+    else:
+        restored = Image.fromarray(cast("Any", pixels))
+        image = image.convert("LA") if image.mode == "La" else image
+        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+        if image.mode in {"1", "L", "LA"}:
+            restored = restored.convert("L")
+        if alpha is not None:
+            restored.putalpha(alpha)
+    profile = image.info.get("icc_profile")
+    if profile and image.mode not in {"CMYK", "LAB", "YCbCr", "HSV"}:  # it describes other channels
+        restored.info["icc_profile"] = profile
+    if exif := image.getexif():
+        restored.info["exif"] = exif.tobytes()
+    return restored
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB without alpha; colours under transparency are kept."""
+    if image.mode == "La":  # premultiplied grey, which Pillow converts only to LA
+        image = image.convert("LA")
+    return image.convert("RGBA").convert("RGB") if image.has_transparency_data else image.convert("RGB")

@@ -1,0 +1,58 @@
+"""How the outcome of an operation is printed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from abair.cli.console import Reporter
+from abair.errors import RegistryError
+from abair_registry.cli.common import table
+
+if TYPE_CHECKING:
+    from abair_registry.operations.requests import OperationResult, PointerMove
+
+
+def show_result(reporter: Reporter, result: OperationResult, json: bool) -> None:
+    """Print the verdicts on stderr and the outcome on stdout; a refusal fails the command."""
+    rows = [
+        (
+            "passed" if verdict.passed else "refused",
+            verdict.name,
+            f"{verdict.measured:.2f}",
+            verdict.detail,
+            f"{verdict.threshold:g}",
+        )
+        for verdict in result.verdicts
+    ]
+    if rows:
+        table(("verdict", "gate", "measured", "interval", "threshold"), rows, result=False)
+    if result.run_id is None:
+        reporter.log("nothing was to be done")
+    else:
+        reporter.log(f"run {result.run_id}, {result.seconds:.0f} s; to look at it: abair-registry ui")
+    if json:
+        reporter.result(result.as_json())
+    else:
+        outcomes = {
+            "live": f"deployment {result.deployment} is live",
+            "challenger": f"deployment {result.deployment} waits for review: promote {result.deployment}",
+            "rejected": f"refused; deployment {result.deployment} stays live",
+        }
+        print(outcomes[result.outcome], flush=True)
+    if result.outcome == "rejected":
+        refused = ", ".join(verdict.name for verdict in result.verdicts if not verdict.passed)
+        reporter.fail(
+            RegistryError(
+                f"operation {result.operation}: refused by {refused}; expected all gates to pass; what to do stands in "
+                "the run; to publish all the same: --force --reason WHY"
+            )
+        )
+
+
+def show_move(reporter: Reporter, move: PointerMove, json: bool) -> None:
+    """Print which deployment is live now."""
+    if json:
+        reporter.result(asdict(move))
+    else:
+        print(f"deployment {move.deployment} is live, in the place of {move.before}", flush=True)

@@ -1,0 +1,63 @@
+"""The audit trail: who did what, when and why, as events that are only ever added."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from abair_registry.db.models import EventRow, now
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who does something, and why, for the audit trail."""
+
+    name: str
+    reason: str = ""
+
+
+def this_user() -> str:
+    """Return the login name, or the user id where the system has no name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+
+
+def record_event(
+    session: Session,
+    actor: Actor,
+    action: str,
+    subject: str,
+    detail: dict[str, Any] | None = None,
+    *,
+    deployment: int | None = None,
+    operation_id: int | None = None,
+) -> None:
+    """Add one event to the audit trail, in the transaction of the change that it describes."""
+    session.add(
+        EventRow(
+            at=now(),
+            actor=actor.name,
+            action=action,
+            subject=subject,
+            reason=actor.reason,
+            detail=detail or {},
+            deployment_number=deployment,
+            operation_id=operation_id,
+        )
+    )
+    session.flush()
+
+
+def events(session: Session, subject: str | None = None, limit: int = 100) -> list[EventRow]:
+    """Return the newest events, of one subject or of all, the oldest of them first."""
+    query = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
+    if subject is not None:
+        query = query.where(EventRow.subject == subject)
+    return list(session.scalars(query))[::-1]

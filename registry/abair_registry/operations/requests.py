@@ -1,0 +1,108 @@
+"""What an operation is asked to do, what it proposes, and how it ended."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, Self
+
+from abair.report import Verdict
+from abair_registry.db.audit import Actor
+from abair_registry.db.snapshot import DeploymentSnapshot
+from abair_registry.operations.progress import Terminal
+from abair_registry.registry import Registry
+from abair_registry.settings import Thresholds
+
+Route = Literal["auto", "features", "full"]
+Outcome = Literal["live", "challenger", "rejected"]
+
+
+@dataclass(frozen=True)
+class OperationOptions:
+    """How an operation is to be run.
+
+    `route` is how the estimator is trained: on kept features, in full on new samples, or `auto`:
+    on features first, and in full if gates refuse that. `review` leaves a challenger and publishes
+    nothing, `force` publishes what gates refuse, `wait` waits for an operation that is running.
+    """
+
+    route: Route = "auto"
+    review: bool = False
+    force: bool = False
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    seed: int = 0
+    wait: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values, from which `from_json` makes the same options."""
+        return asdict(self) | {"thresholds": self.thresholds.model_dump()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the options that `as_json` wrote."""
+        return cls(**{**values, "thresholds": Thresholds(**values.get("thresholds", {}))})
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The deployment that an operation proposes, and the labels whose degradation is new in it.
+
+    `deployment` has the number of the one that it would follow, and the estimator to start from.
+    """
+
+    subject: str
+    deployment: DeploymentSnapshot
+    new_labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OperationResult:
+    """How an operation ended that makes a challenger."""
+
+    operation: int
+    outcome: Outcome
+    deployment: int
+    run_id: str | None
+    route: str | None
+    verdicts: tuple[Verdict, ...]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values, with the fields of each verdict that a program needs."""
+        gates = [verdict.model_dump(include={"name", "passed", "measured", "threshold"}) for verdict in self.verdicts]
+        fields = {key: value for key, value in vars(self).items() if key not in {"verdicts", "seconds"}}
+        return fields | {"gates": gates, "seconds": self.seconds}
+
+
+@dataclass(frozen=True)
+class PointerMove:
+    """How an operation ended that made a recorded deployment live; also its JSON's fields."""
+
+    operation: int
+    outcome: str
+    deployment: int
+    before: int
+
+
+class Operation(ABC):
+    """Something that changes what is live, as an administrator asked for it."""
+
+    kind: ClassVar[str]
+    """The name of its command, which is also recorded."""
+    subject: str
+    actor: Actor
+
+    @classmethod
+    @abstractmethod
+    def from_record(cls, subject: str, arguments: Mapping[str, Any], actor: Actor) -> Self:
+        """Return the operation that was recorded with these arguments, to run it again."""
+
+    @abstractmethod
+    def run(self, registry: Registry, terminal: Terminal | None = None) -> OperationResult | PointerMove:
+        """Run the operation.
+
+        Raises:
+            AbairError: It failed; what was live still is, unless the error says otherwise.
+            RegistryError: Another operation is running, and this one was not asked to wait.
+        """

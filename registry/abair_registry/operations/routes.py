@@ -1,0 +1,139 @@
+"""Routes: how the estimator of a challenger is chosen.
+
+By features, several fits are tried until the gates pass one. If they refuse all, the `auto` route
+trains in full, unless that cannot help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from abair.continual.compare import Evaluation
+from abair.errors import RegistryError
+from abair.model.estimator import Estimator
+from abair.report import Verdict
+from abair_registry.operations import run_report
+from abair_registry.operations.challenger import Fit, OnStep, Trainer
+from abair_registry.operations.gates import GateKind, GateResult, evaluate_gates, plugin_results
+from abair_registry.operations.progress import OperationLog
+from abair_registry.operations.requests import OperationOptions
+from abair_registry.plugins import calls
+from abair_registry.plugins.calls import VerifiedPlugins
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """A trained estimator, its route and why it took that, its evaluation and gate results."""
+
+    estimator: Estimator
+    route: str
+    why: str
+    evaluation: Evaluation | None
+    results: list[GateResult]
+
+    @property
+    def refused(self) -> list[GateResult]:
+        """The results that do not pass."""
+        return [result for result in self.results if not result.passed]
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """The verdicts of all results."""
+        return [result.verdict for result in self.results]
+
+
+@dataclass(frozen=True)
+class ChallengerChoice:
+    """Trains challengers by the route that was asked for, and chooses one."""
+
+    trainer: Trainer
+    options: OperationOptions
+    plugins: VerifiedPlugins
+    log: OperationLog
+
+    def choose(self) -> Challenger:
+        """Return the challenger of the route that was asked for: `auto` is by features, or in full.
+
+        Raises:
+            RegistryError: The full route was asked for, and not all plugins are installed.
+            TrainingError: A label has no replay, or a synthesiser failed.
+        """
+        if self.options.route == "full":
+            if reason := self._not_installed():
+                raise RegistryError(f"the full route: {reason}; install what is missing, or take --route features")
+            return self._attempt("full", partial(self.trainer.train_full, self.plugins), "asked for")
+        if self.trainer.missing_replays() and not self.trainer.new_labels:
+            # nothing can be compared: the outputs stay as the bundle's
+            kept = self.trainer.fit_features(lambda *_: None)
+            return Challenger(kept, "features", "no samples to judge by", None, [])
+        best, history = self._by_features()
+        asked = self.options.route == "features"
+        why = "; ".join(["asked for" if asked else "first choice", *history])
+        if not best.refused or asked:
+            return replace(best, why=why)
+        if obstacle := _cannot_help(best.refused) or self._not_installed():
+            return replace(best, why=f"{why}; not in full, because {obstacle}")
+        why = f"by features, {'; '.join(history)}, refused: {_names(best.refused)}"
+        return self._attempt("full", partial(self.trainer.train_full, self.plugins), why)
+
+    def _by_features(self) -> tuple[Challenger, list[str]]:
+        """Return the fit that no gate refuses, or fewest do, and the fits' history in words."""
+        new = self.trainer.new_labels
+        attempts: dict[Fit, Challenger] = {}
+        for fit in self.trainer.fits():
+            attempt = self._attempt("features", partial(self.trainer.fit_features, fit=fit))
+            attempts[fit] = attempt
+            if not attempt.refused or not new or _adapter_is_useless(attempt.refused):
+                break
+            table = run_report.verdict_table(attempt.verdicts) + "\n"
+            self.log.runs.text(self.log.run_id, table, f"refused/features, {fit}.md")
+            if fit is not Fit.WITH_MIXTURES and _cannot_help(attempt.refused):
+                break
+        best = min(attempts, key=lambda fit: len(attempts[fit].refused))  # of equals the first
+        if not new:
+            return attempts[best], []
+        refused = {fit: _names(attempt.refused) for fit, attempt in attempts.items() if fit is not best}
+        return attempts[best], [*(f"fitted {fit}: refused by {by}" for fit, by in refused.items()), f"fitted {best}"]
+
+    def _attempt(self, route: str, train: Callable[[OnStep], Estimator], why: str = "") -> Challenger:
+        estimator = self._train(route, train)
+        evaluation, results = self._evaluate(estimator)
+        return Challenger(estimator, route, why, evaluation, results)
+
+    def _train(self, route: str, train: Callable[[OnStep], Estimator]) -> Estimator:
+        trained = self.trainer.new_labels or route == "full"
+        shown = f"train the estimator ({route})" if trained else "keep the estimator's outputs for what is left"
+        self.log.begin("train", shown, route=route)
+        return train(self.log.training_step)
+
+    def _evaluate(self, estimator: Estimator) -> tuple[Evaluation, list[GateResult]]:
+        self.log.begin("evaluate", "evaluate on held-out samples")
+        evaluation = self.trainer.evaluate(estimator)
+        self.log.lease.step("gate")
+        results = evaluate_gates(evaluation.report, self.options.thresholds)
+        for plugin, verdicts in calls.ask_gates(self.plugins, evaluation.report).items():
+            results += plugin_results(verdicts, plugin)
+        return evaluation, results
+
+    def _not_installed(self) -> str | None:
+        """Return why not all plugins can make samples, or None if they can."""
+        return "; ".join(f"plugin {name}: {why}" for name, why in self.plugins.left_out.items()) or None
+
+
+def _adapter_is_useless(refused: Sequence[GateResult]) -> bool:
+    return any(result.kind is GateKind.ADAPTER_GAIN for result in refused)
+
+
+def _cannot_help(refused: Sequence[GateResult]) -> str | None:
+    """Return why no other estimator would pass, or None if one might."""
+    if _adapter_is_useless(refused):
+        return "no estimator mends an adapter"
+    if refused and all(result.kind is GateKind.PLUGIN for result in refused):
+        return "a plugin's own gate refused"
+    return None
+
+
+def _names(results: Sequence[GateResult]) -> str:
+    return ", ".join(result.name for result in results)

@@ -1,0 +1,37 @@
+"""`abair estimate`: weights as bars and as JSON lines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.core.cli.conftest import photo
+
+
+def test_the_json_lines_of_estimate_hold_exactly_what_is_promised(abair, restorer) -> None:
+    photo("x/a.png")
+    done = abair("estimate", "x", "gone.png", "--json")
+    assert done.code == 1
+    assert done.records[1] == {
+        "input": os.path.join("x", "a.png"),
+        "weights": {"noise": 0.75, "blur": 0.25, "clean": 0},
+    }
+    assert set(done.records[0]) == {"input", "error"}
+
+
+def test_an_estimate_is_shown_as_bars(abair, restorer) -> None:
+    photo("a.png")
+    done = abair("estimate", "a.png")
+    assert (done.code, done.err) == (0, [])
+    assert done.out[0] == "a.png"
+    assert [line.split()[:2] for line in done.out[1:]] == [["noise", "0.75"], ["blur", "0.25"], ["clean", "0.00"]]
+    assert len(done.out[1]) > len(done.out[2]) > len(done.out[3])
+
+
+def test_a_strange_file_name_stays_on_one_line(abair, restorer) -> None:
+    Path("two\nlines [bold].png").write_text("no photo")
+    done = abair("estimate", "two\nlines [bold].png", "--json")
+    assert done.code == 1
+    assert len(done.err) == 1
+    assert "[bold]" in done.err[0]
+    assert done.records[0]["input"] == "two\nlines [bold].png"

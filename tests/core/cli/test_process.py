@@ -1,0 +1,64 @@
+"""The command line as a process of its own, with a stdout that is gone, full or closed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.core.cli.conftest import photo
+
+PROGRAM = """
+import sys
+from unittest import mock
+from abair.cli import app, loading
+
+class Fake:
+    def estimate(self, pixels):
+        return {"noise": 1.0}
+
+assert "torch" not in sys.modules
+sys.argv[0] = "abair"
+with mock.patch.object(loading, "load_restorer", lambda *_: Fake()):
+    app.main()
+"""
+
+
+def _process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    import abair
+
+    environment = os.environ | {"PYTHONPATH": str(Path(abair.__file__).parents[1])}
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, env=environment, **options)
+
+
+def test_a_reader_that_goes_away_ends_it_without_a_word() -> None:
+    photo("a.png")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with _process("estimate", "a.png", "--json", stdout=writing) as process:
+        os.close(writing)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 141
+    assert said == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_stdout_is_one_line() -> None:
+    photo("a.png")
+    with Path("/dev/full").open("w") as full, _process("estimate", "a.png", "--json", stdout=full) as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert len(said.splitlines()) == 1
+    assert said.startswith("abair: ")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a file descriptor in the child, which POSIX systems can")
+def test_a_closed_stdout_costs_no_traceback() -> None:
+    photo("a.png")
+    with _process("estimate", "a.png", "--json", preexec_fn=lambda: os.close(1)) as process:
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "")

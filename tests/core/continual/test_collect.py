@@ -1,0 +1,79 @@
+"""What replays are made of: the same scenes for each label, in mixtures, and undamaged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from abair.continual.collect import ReplayCounts, add_damage, build_replay, compute_features
+from abair.continual.replay import Replay
+from abair.data.degrade import Degrader, Recipe
+from abair.data.photos import CleanPhotos
+from abair.model.backbone import SIZES, Backbone
+
+
+def darker(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return clean * (0.2 + 0.1 * torch.rand((), generator=generator))
+
+
+def red(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return clean * torch.tensor([1.0, 0.6, 0.4])[:, None, None] * (0.9 + 0.1 * torch.rand((), generator=generator))
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    torch.manual_seed(0)
+    return Backbone(SIZES["tiny"])
+
+
+@pytest.fixture(scope="module")
+def photos() -> CleanPhotos:
+    generator = np.random.default_rng(0)
+    coarse = [generator.integers(60, 256, (6, 8, 3), dtype=np.uint8) for _ in range(3)]
+    return CleanPhotos(
+        [np.asarray(Image.fromarray(c).resize((160, 70), Image.Resampling.BICUBIC)) for c in coarse], "three"
+    )
+
+
+@pytest.fixture(scope="module")
+def replay(backbone: Backbone, photos: CleanPhotos) -> Replay:
+    return build_replay(
+        backbone,
+        Degrader({"dark": darker, "red": red}),
+        [photos, photos],
+        photos,
+        ReplayCounts(held_out=2, held_out_mixtures=2),
+        0,
+    )
+
+
+def test_a_replay_holds_each_label_and_a_mixture_on_the_same_scenes(replay: Replay) -> None:
+    kinds = [sample.labels for sample in replay.held_out]
+    assert kinds == [("dark",), ("red",), ("clean",)] * 2 + [("dark", "red")] * 2
+    singles, mixtures = replay.held_out[:6], replay.held_out[6:]
+    first, second = ((*singles[i : i + 3], mixtures[i // 3]) for i in (0, 3))
+    assert all(torch.equal(sample.clean, first[0].clean) for sample in first)
+    assert not torch.equal(first[0].clean, second[0].clean)
+    assert torch.equal(first[2].degraded, first[2].clean)
+    assert first[0].degraded.shape == (3, 96, 96)  # the scenes are 70 pixels high: mirrored outwards
+    assert float(first[0].degraded.mean()) < 0.5 * float(first[0].clean.mean())
+    assert len({sample.digest for sample in replay.held_out}) == 8
+
+
+def test_pairs_are_the_same_scenes_damaged_and_not(backbone: Backbone, photos: CleanPhotos) -> None:
+    recipe = Recipe(cutmix=0, mixture=0, clean=0)
+    paired = compute_features(backbone, Degrader({"dark": darker}, recipe), photos, 4, 0, paired=True)
+    other = compute_features(backbone, Degrader({"red": red}, recipe), photos, 4, 0, paired=True)
+    assert paired.targets.tolist() == [[1, 0]] * 4 + [[0, 1]] * 4
+    assert torch.equal(paired.values[4:], other.values[4:])  # one seed, the same scenes for any label
+    assert not torch.equal(paired.values[:4], other.values[:4])
+
+
+def test_samples_of_one_label_are_damaged_by_another(backbone: Backbone, replay: Replay) -> None:
+    dark = [sample for sample in replay.held_out if sample.labels == ("dark",)]
+    both = add_damage(backbone, Degrader({"red": red}), "red", dark, 0)
+    assert [sample.labels for sample in both] == [("dark", "red")] * 2
+    assert torch.equal(both[0].clean, dark[0].clean)
+    assert not torch.equal(both[0].degraded, dark[0].degraded)

@@ -1,0 +1,135 @@
+"""What the writer refuses, and the files that it leaves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.support.image_files import noise, save
+
+from abair import images
+from abair.errors import ImageError
+
+
+def test_an_existing_output_is_replaced_only_when_asked(folder: Path, photo: images.Photo) -> None:
+    (folder / "a.png").write_bytes(b"precious")
+    with pytest.raises(ImageError, match="--overwrite"):
+        images.write(folder / "a.png", photo, photo.pixels)
+    assert (folder / "a.png").read_bytes() == b"precious"
+    images.write(folder / "a.png", photo, photo.pixels, overwrite=True)
+    assert np.array_equal(images.read(folder / "a.png").pixels, photo.pixels)
+    assert [path.name for path in folder.iterdir()] == ["a.png"]
+
+
+def test_an_encoder_that_fails_is_one_line_and_leaves_nothing(
+    folder: Path, photo: images.Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("encoder\nerror")
+
+    monkeypatch.setattr(Image.Image, "save", broken)
+    with pytest.raises(ImageError, match="encoder error"):
+        images.write(folder / "a.webp", photo, photo.pixels)
+    assert list(folder.iterdir()) == []
+
+
+def test_outputs_that_cannot_work_are_refused_early(tmp_path: Path, photo: images.Photo) -> None:
+    (tmp_path / "dir.png").mkdir()
+    for name, words in [
+        ("a.gif", "suffix '.gif'"),
+        ("a", "no suffix"),
+        ("dir.png", "found a folder"),
+        ("nowhere/a.png", "create it first"),
+        ("source.png/a.png", "found a file"),
+    ]:
+        with pytest.raises(ImageError, match=words) as caught:
+            images.check_output(tmp_path / name, overwrite=True)
+        assert "expected" in str(caught.value)
+        with pytest.raises(ImageError):
+            images.write(tmp_path / name, photo, photo.pixels, overwrite=True)
+
+
+@pytest.mark.parametrize("read_only", ["out", "a.png"])
+def test_a_read_only_folder_or_file_is_refused(
+    folder: Path, photo: images.Photo, monkeypatch: pytest.MonkeyPatch, read_only: str
+) -> None:
+    (folder / "a.png").write_bytes(b"precious")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != read_only)  # root may write anywhere
+    with pytest.raises(ImageError, match="read-only"):
+        images.write(folder / "a.png", photo, photo.pixels, overwrite=True)
+    assert (folder / "a.png").read_bytes() == b"precious"
+
+
+def test_the_output_has_the_usual_permissions_and_keeps_those_of_the_file_it_replaces(
+    folder: Path, photo: images.Photo
+) -> None:
+    (folder / "usual").touch()
+    images.write(folder / "a.png", photo, photo.pixels)
+    assert (folder / "a.png").stat().st_mode == (folder / "usual").stat().st_mode
+    (folder / "a.png").chmod(0o600)
+    images.write(folder / "a.png", photo, photo.pixels, overwrite=True)
+    assert (folder / "a.png").stat().st_mode & 0o777 == 0o600
+
+
+def test_pixels_of_another_size_or_type_are_refused(folder: Path, photo: images.Photo) -> None:
+    for other in (photo.pixels[1:], photo.pixels.astype(np.float32)):
+        with pytest.raises(ImageError, match="expected"):
+            images.write(folder / "a.png", photo, other)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_side_too_long_for_the_format_is_refused(folder: Path) -> None:
+    pixels = np.zeros((1, 17000, 3), np.uint8)
+    wide = images.Photo(pixels, None, False, "PNG", None, None)
+    with pytest.raises(ImageError, match="16383"):
+        images.write(folder / "a.webp", wide, pixels)
+    images.write(folder / "a.png", wide, pixels)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".bmp"])
+def test_the_same_photo_gives_the_same_bytes(folder: Path, photo: images.Photo, suffix: str) -> None:
+    images.write(folder / f"a{suffix}", photo, photo.pixels)
+    images.write(folder / f"b{suffix}", photo, photo.pixels)
+    assert (folder / f"a{suffix}").read_bytes() == (folder / f"b{suffix}").read_bytes()
+
+
+def test_reading_and_writing_say_nothing_on_ordinary_photos(
+    tmp_path: Path, photo: images.Photo, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for suffix in sorted(images.SUFFIXES):
+            images.write(tmp_path / f"b{suffix}", photo, photo.pixels)
+            images.read(tmp_path / f"b{suffix}")
+    assert not caplog.records
+
+
+def test_a_large_jpeg_needs_little_memory_and_no_torch(tmp_path: Path) -> None:
+    """24 megapixels in and out under 500 MB (the pixels are 72 MB), measured in a process of its own."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak of one process alone is known on Linux only: elsewhere a child inherits its parent's")
+    tile = np.asarray(Image.fromarray(noise(50, 75)).resize((600, 400)))
+    save(tmp_path / "a.jpg", np.tile(tile, (10, 10, 1)), quality=90)
+    code = (
+        "import sys; from pathlib import Path; from abair import images\n"
+        "photo = images.read(Path(sys.argv[1])); images.write(Path(sys.argv[2]), photo, photo.pixels.copy())\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.jpg", tmp_path / "b.jpg"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(images.__file__).parents[2])},
+    )
+    assert int(done.stdout) / 1e3 < 500
+    assert images.probe(tmp_path / "b.jpg") == (6000, 4000)

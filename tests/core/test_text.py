@@ -1,0 +1,58 @@
+"""Text for people stays on one printable line."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from abair.text import describe_error, error_text, near_misses, one_line, quote_foreign
+
+ANY = st.text(st.characters(exclude_categories=())) | st.text("ab \t\n\x1b\x00\u2028\udcff", max_size=60)
+held = settings(deadline=None, max_examples=150, derandomize=True)
+
+
+def is_one_printable_line(text: str) -> bool:
+    return text.isprintable() and len(text.splitlines()) <= 1
+
+
+@given(ANY)
+@held
+def test_one_line_is_one_printable_line_and_idempotent(text: str) -> None:
+    line = one_line(text)
+    assert is_one_printable_line(line)
+    assert one_line(line) == line
+    assert line.encode().decode() == line  # no undecodable byte is left
+
+
+@given(st.text(st.characters(categories=["L", "N", "P"]), min_size=1))
+@held
+def test_one_line_leaves_a_printable_word_as_it_is(word: str) -> None:
+    assert one_line(word) == word
+
+
+@given(ANY, st.integers(4, 40))
+@held
+def test_foreign_text_is_one_printable_line_within_its_length_and_idempotent(text: str, longest: int) -> None:
+    line = quote_foreign(text, longest)
+    assert is_one_printable_line(line)
+    assert len(line) <= longest
+    assert quote_foreign(line, longest) == line
+
+
+@given(ANY)
+@held
+def test_errors_are_described_on_one_line_and_never_by_nothing(text: str) -> None:
+    error = ValueError(text)
+    for line in (error_text(error), describe_error(error)):
+        assert line
+        assert len(line.splitlines()) == 1
+    assert describe_error(error).startswith("ValueError")
+
+
+@given(st.text("abc-", max_size=8), st.lists(st.text("abc-", max_size=8), max_size=6), st.integers(1, 5))
+@settings(deadline=None, max_examples=80, derandomize=True)
+def test_near_misses_are_known_names_and_an_exact_one_comes_first(name: str, known: list[str], count: int) -> None:
+    found = near_misses(name, known, count)
+    assert len(found) <= count
+    assert set(found) <= set(known)
+    assert near_misses(name, [*known, name], count)[0] == name

@@ -1,0 +1,123 @@
+"""What stops an operation, or MLflow, at any step takes nothing back, and can be resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.registry.conftest import Run, complaints
+from tests.support.outcomes import aliases, client, live, sqlite, state
+
+from abair.deployment import read_deployment
+from abair.errors import RegistryError
+from abair_registry.operations import challenger, replays
+from abair_registry.settings import Settings
+from abair_registry.tracking.mlflow_client import Runs
+
+
+@sqlite
+@pytest.mark.parametrize(
+    ("raised", "status", "ended"),
+    [(KeyboardInterrupt(), "KILLED", "undone"), (MemoryError("no room"), "FAILED", "failed")],
+)
+def test_what_stops_in_the_training_leaves_what_served_and_is_resumed(
+    raised: BaseException, status: str, ended: str, run: Run, team: Path, settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def stop(*_: object, **__: object) -> None:
+        raise raised
+
+    run("list")
+    with monkeypatch.context() as patched:
+        patched.setattr(challenger, "refit", stop)
+        code, told, err = run("add", "frost", "--reason", "why not")
+    assert (code, told, len(complaints(err))) == (130 if status == "KILLED" else 1, [], 1)
+    assert "train the estimator (features)" in err
+    (left,) = client(settings).search_runs([client(settings).get_experiment_by_name("abair").experiment_id])
+    assert left.info.status == status
+    assert (live(run), state(run, "frost")) == (1, "candidate")
+    monkeypatch.setattr(replays, "make_replay", stop)  # what was made already is used
+    code, (result,), err = run("resume")
+    assert (code, result["outcome"]) == (0, "live"), err
+    (story,) = run("show", "frost")[1]
+    assert [event["action"] for event in story["events"]] == [
+        "record", f"add {ended}", "record", "propose", "add", "add done",
+    ]  # fmt: skip
+    assert run("resume")[1] == [{"operation": None, "outcome": "nothing to resume"}]
+
+
+@sqlite
+def test_a_tracking_server_that_dies_in_the_middle_stops_the_operation_and_not_the_serving(
+    run: Run, team: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("list")
+
+    def gone(*_: object, **__: object) -> None:
+        raise RegistryError("MLflow at http://x: connection refused; expected a store that can be reached")
+
+    with monkeypatch.context() as patched:
+        for name in ("metrics", "end"):
+            patched.setattr(Runs, name, gone)
+        code, _, err = run("add", "frost")
+    assert (code, len(complaints(err)), "MLflow at http://x" in err, live(run)) == (1, 1, True, 1)
+    experiment = client(settings).get_experiment_by_name("abair").experiment_id
+    (left,) = client(settings).search_runs([experiment])
+    assert left.info.status == "RUNNING"
+    code, (result,), _ = run("doctor")
+    assert any("ended as FAILED" in line for line in result["mended"])
+    assert client(settings).get_run(left.info.run_id).info.status == "FAILED"
+    # where it is only the mirror that fails, the pointer moves all the same
+    assert run("resume")[1][0]["outcome"] == "live"
+    with monkeypatch.context() as patched:
+        patched.setattr(Runs, "versions", gone)
+        code, (result,), err = run("rollback")
+    assert (code, result["deployment"], live(run)) == (0, 1, 1)
+    assert "what is live is live; later run: abair-registry doctor" in err
+    assert aliases(settings)["champion"] == "2"
+    assert any("champion is version" in line for line in run("doctor")[1][0]["mended"])
+    assert aliases(settings)["champion"] == "1"
+
+
+@sqlite
+def test_a_stop_while_a_first_deployment_is_told_leaves_no_run_running(
+    run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Runs, "register", stop)
+        assert run("doctor")[0] == 130
+    ((begun, _),) = Runs(settings).running()
+    code, (result,), err = run("doctor")
+    assert (code, aliases(settings)) == (0, {"champion": "1"}), err
+    assert f"run {begun} ended as KILLED" in result["mended"]
+    assert Runs(settings).running() == []
+
+
+@sqlite
+@pytest.mark.parametrize("raised", ["server", "Ctrl-C"])
+def test_what_goes_wrong_after_the_commit_takes_nothing_back(
+    raised: str, run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RegistryError("MLflow at http://x: gone") if raised == "server" else KeyboardInterrupt()
+
+    def stop(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Runs, "conclude", stop)
+        code, told, err = run("disable", "rain", "--yes")
+    assert code == (0 if raised == "server" else 130)
+    assert [line["deployment"] for line in told] == ([2] if raised == "server" else [])
+    assert ("what is live is live" in err) == (raised == "server")
+    assert (live(run), read_deployment(settings.home).name, state(run, "rain")) == (2, "2", "disabled")
+    assert run("resume")[1] == [{"operation": None, "outcome": "nothing to resume"}]
+    assert run("doctor")[1][0]["problems"] == []
+    assert aliases(settings) == {"champion": "2"}
+    # and what the run could not be told then, it says now
+    (found,) = (r for r in client(settings).search_runs(["1"]) if r.data.tags["abair.kind"] == "disable")
+    assert (found.info.status, found.data.tags["abair.outcome"]) == ("FINISHED", "live")
+    headline, *text = found.data.tags["mlflow.note.content"].splitlines()
+    assert headline.startswith("## Deployment 2 is live.")
+    assert "| damage | n |" in "\n".join(text)
