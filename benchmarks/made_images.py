@@ -1,6 +1,7 @@
-"""Image files with the samples that are right for them, and files with metadata: inputs of read_images.py.
+"""Make image files with known samples, and files with metadata: inputs of read_images.py.
 
-Pillow and tifffile write what they can, the rest is written by hand, so no reader meets only its own writer's files.
+Pillow and tifffile write what they can and the rest is written by hand, so that no reader meets
+only its own writer's files.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def tiff_files() -> Iterator[File]:
 
 
 def other_files() -> Iterator[File]:
-    """Yield JPEG, WebP and BMP; of a lossy file the right samples are Pillow's, which has the same decoders."""
+    """Yield JPEG, WebP and BMP files; the samples of a lossy file are as Pillow decodes them."""
     rows, columns = np.mgrid[0:70, 0:53]
     smooth = Image.fromarray(np.stack([rows * 3, columns * 4, rows + columns], axis=2).astype(np.uint8))
     yield "BMP", pillow(noise(3), "BMP"), noise(3)
@@ -143,7 +144,7 @@ def other_files() -> Iterator[File]:
 
 
 def metadata_files() -> Iterator[tuple[str, bytes]]:
-    """Yield a file of each format with all the metadata that Pillow can write into it, and a PNG's gAMA."""
+    """Yield a file of each format with all metadata that Pillow writes, and a PNG's gAMA."""
     exif, text = Image.Exif(), PngImagePlugin.PngInfo()
     exif[0x010F] = "Maker"
     exif.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"

@@ -2,9 +2,10 @@
 
 Run: `python benchmarks/operation_lock.py [SECONDS OF A LEASE]`
 
-Holders are processes that are killed, stopped or forked; beside them one asks for their place all the time. PostgreSQL
-is the server that ABAIR_TEST_POSTGRES_URL names, or one from pip. With `pgbouncer` on the path, two clients ask it for
-the same lock. Needs a POSIX system and about two minutes. ADR 0002 (docs/decisions/) rests on the output.
+Holders are processes that are killed, stopped or forked, while another process asks for the lock all
+the time. PostgreSQL is the server that ABAIR_TEST_POSTGRES_URL names, or one from pip. With
+`pgbouncer` on the path, two clients ask it for the same lock. Needs a POSIX system and about two
+minutes. ADR 0002 (docs/decisions/) rests on the output.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Lock(Protocol):
 
 
 class Lease:
-    """A row that a thread renews; free when it is too old, or its process is gone from this host."""
+    """A row that a thread renews; free when too old, or when its process is gone from this host."""
 
     def __init__(self, url: str, name: str, host: str = "") -> None:
         self.engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
@@ -141,7 +142,10 @@ KINDS = {"lease": Lease, "file": File, "session": Advisory, "transaction": Trans
 
 @contextmanager
 def holder(kind: str, url: str, name: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that has taken the lock; options: `elsewhere` (its row names another host) and `fork`."""
+    """Yield a process that holds the lock.
+
+    Options: `elsewhere` (its row names another host) and `fork`.
+    """
     command = [sys.executable, __file__, "hold", str(LEASE), kind, url, name, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -185,7 +189,7 @@ def killed(kind: str, url: str, *options: str) -> str:
 
 
 def stopped(kind: str, url: str) -> str:
-    """Stop the holder for longer than a lease lasts, as a suspended machine does, and ask for its place."""
+    """Stop the holder for longer than a lease, as a suspended machine does; ask for the lock."""
     name = next(NAMES)
     with holder(kind, url, name) as process:
         process.send_signal(signal.SIGSTOP)
@@ -218,7 +222,7 @@ def written(kind: str, url: str) -> str:
 
 
 def cost(kind: str, url: str) -> str:
-    """The median of taking and giving back."""
+    """Return the median time of taking and releasing the lock."""
     taken, name = [], next(NAMES)
     for _ in range(50):
         lock = KINDS[kind](url, name)
@@ -257,7 +261,7 @@ def through_pgbouncer(kind: str, url: str) -> str:
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """The URL of a server."""
+    """Yield the URL of a server."""
     if url := os.environ.get("ABAIR_TEST_POSTGRES_URL"):
         yield url
         return

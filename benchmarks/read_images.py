@@ -1,9 +1,10 @@
-"""Compare ABAIR's reader of image files with pyvips: pixels, metadata, damaged files, time and memory.
+"""Compare ABAIR's image reader with pyvips: pixels, metadata, damaged files, time and memory.
 
 Run: `pip install 'pyvips[binary]' && python benchmarks/read_images.py [FOLDER ...]`
 
-The files are made by made_images.py. For each file of a FOLDER one line more says what both readers make of it. Needs
-Linux, where the peak memory of a single process is known. ADR 0001 (docs/decisions/) rests on the output.
+The files are made by made_images.py. For each file of a FOLDER one more line says what both readers
+make of it. Needs Linux, which reports the peak memory of a process. ADR 0001 (docs/decisions/) rests
+on the output.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ Reader = Callable[[Path], np.ndarray]
 
 
 def by_abair(path: Path) -> np.ndarray:
-    """Return the samples (H, W, C) as `abair.images` reads them: C = 1 grey, 2 with alpha, 3 RGB, 4 RGBA."""
+    """Return the samples (H, W, C) as `abair.images` reads them.
+
+    C is 1 for grey, 2 for grey with alpha, 3 for RGB, 4 for RGBA.
+    """
     from abair import images
 
     photo = images.read(path, max_megapixels=MEGAPIXELS)
@@ -91,7 +95,7 @@ def _compared(read: Reader, path: Path, right: np.ndarray) -> str:
 
 
 def _read(read: Reader, path: Path) -> np.ndarray | str:
-    """The samples, or why there are none."""
+    """Return the samples, or why there are none."""
     try:
         return read(path)
     except Exception as error:  # both libraries raise many kinds
@@ -125,7 +129,7 @@ def show_metadata(path: Path) -> None:
 
 
 def show_damage(path: Path) -> None:
-    """Print how many damaged files are refused (the others come back with made-up pixels), and lines on stderr."""
+    """Print how many damaged files are refused; the others are read with made-up pixels."""
     image, deep = Image.fromarray(made.noise(3)), made.noise(3, 16)
     whole = [made.pillow(image, kind) for kind in ("JPEG", "PNG", "WEBP", "TIFF")]
     whole += [made.pillow(image, "TIFF", compression="tiff_lzw"), made.png(deep, depth=16)]
@@ -148,7 +152,7 @@ def show_damage(path: Path) -> None:
 
 
 def show_traps(path: Path) -> None:
-    """Print what becomes of a header that promises 3000 megapixels, and of a file replaced under its name."""
+    """Print how a header of 3000 megapixels is handled, and a file that was replaced."""
     defaults = {"pyvips with its defaults": lambda path: by_pyvips(path, access="random", revalidate=False)}
     print("\nA header of 3000 megapixels, and a white file replaced by a black one:")
     for name, read in (READERS | defaults).items():
@@ -178,7 +182,7 @@ def stderr_lines() -> Iterator[list[str]]:
 
 
 def show_cost(path: Path) -> None:
-    """Print the least CPU time, time and peak memory of a few processes that read 24 megapixels, or import only."""
+    """Print the least time and peak memory of processes that read 24 megapixels, or only import."""
     tile = np.asarray(Image.fromarray(made.noise(3)[:50]).resize((600, 400)))
     photo = np.tile(tile, (10, 10, 1))
     deep = photo.astype(np.uint16) * 257
@@ -195,7 +199,7 @@ def show_cost(path: Path) -> None:
 
 
 def show_forks(path: Path) -> None:
-    """Print how many forked children hang that read a file as their parent did before, as data loaders fork."""
+    """Print how many forked children hang when they read a file as their parent did before."""
     path.write_bytes(made.pillow(Image.new("RGB", (3000, 2000)), "JPEG"))
     print(f"\nForked children of {FORKS} that hang when they read a file:")
     for reader in FORKED:

@@ -32,25 +32,25 @@ def degradation(**changed: Any) -> abair.Degradation:
 
 
 @pytest.mark.parametrize("name", ["snow", "low-light", "jpeg2000", "a", "a" * 40])
-def test_names_are_lower_case_words(name):
+def test_names_are_lower_case_words(name: str) -> None:
     assert degradation(name=name).name == name
 
 
 @pytest.mark.parametrize(
     "name", ["", "clean", "Snow", "snow_wet", "-snow", "snow-", "a--b", "2snow", "a" * 41, "snow\n"]
 )
-def test_other_names_are_refused(name):
+def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="expected up to 40 lower-case letters"):
         degradation(name=name)
 
 
 @pytest.mark.parametrize("synthesizer", ["", "abair_snow", "abair_snow:", ":degrade", "a.b:c.d", "a/b:c", "a..b:c"])
-def test_a_synthesiser_is_an_import_string(synthesizer):
+def test_a_synthesiser_is_an_import_string(synthesizer: str) -> None:
     with pytest.raises(ValidationError, match=r"expected 'package\.module:function'"):
         degradation(synthesizer=synthesizer)
 
 
-def test_fields_are_complete_known_and_frozen():
+def test_fields_are_complete_known_and_frozen() -> None:
     with pytest.raises(ValidationError, match="card"):
         abair.Degradation(name="snow", title="Snow", synthesizer="a:b", adapters=Path())
     with pytest.raises(ValidationError, match="colour"):
@@ -61,50 +61,50 @@ def test_fields_are_complete_known_and_frozen():
         degradation().name = "rain"
 
 
-def test_there_are_three_hooks_each_with_a_sentence():
+def test_there_are_three_hooks_each_with_a_sentence() -> None:
     hooks = {name: hook for name, hook in vars(Hooks).items() if not name.startswith("_")}
     assert sorted(hooks) == ["abair_degradations", "abair_deployed", "abair_gates"]
     assert all(hook.__doc__ for hook in hooks.values())
 
 
-def keeps(clean, generator):
+def keeps(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A degradation that keeps the contract."""
     return (clean + 0.1 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
 
 
-def unseeded(clean, generator):
+def unseeded(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return (clean + 0.1 * torch.randn(clean.shape)).clamp(0, 1)
 
 
-def constant(clean, generator):
+def constant(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return 1 - clean
 
 
-def in_place(clean, generator):
+def in_place(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return clean.copy_(keeps(clean, generator))
 
 
-def out_of_range(clean, generator):
+def out_of_range(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return clean + 0.5 * torch.randn(clean.shape, generator=generator)
 
 
-def other_type(clean, generator):
+def other_type(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return keeps(clean, generator).double()
 
 
-def other_shape(clean, generator):
+def other_shape(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return keeps(clean, generator)[:, :1]
 
 
-def identity(clean, generator):
+def identity(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return clean.clone()
 
 
-def nothing_left(clean, generator):
+def nothing_left(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return keeps(clean, generator) / 0 - 1 / torch.zeros(1)
 
 
-def seeds_all(clean, generator):
+def seeds_all(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     torch.manual_seed(int(torch.randint(1000, (), generator=generator)))
     return (clean + 0.1 * torch.randn(clean.shape)).clamp(0, 1)
 
@@ -123,13 +123,13 @@ SAMPLES = {
 }
 
 
-def suite(synthesizer, monkeypatch, tmp_path) -> DegradationContract:
+def suite(synthesizer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> DegradationContract:
     """The contract suite for a plugin in memory whose synthesiser is the given function of this file."""
     module = ModuleType("abair_snow_in_memory")
     module.degrade = synthesizer
 
     @abair.hookimpl
-    def abair_degradations():
+    def abair_degradations() -> list[abair.Degradation]:
         return [degradation(synthesizer="abair_snow_in_memory:degrade", adapters=tmp_path)]
 
     module.abair_degradations = abair_degradations
@@ -156,14 +156,14 @@ def failures(contract: DegradationContract) -> set[str]:
 
 
 @pytest.mark.parametrize("synthesizer", SAMPLES, ids=lambda function: function.__name__)
-def test_the_suite_notices(synthesizer, monkeypatch, tmp_path):
+def test_the_suite_notices(synthesizer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     failed = failures(suite(synthesizer, monkeypatch, tmp_path))
     expected = SAMPLES[synthesizer]
     assert all(any(name.startswith(start) for name in failed) for start in expected), failed
     assert bool(failed) == bool(expected)
 
 
-def test_the_suite_notices_torch_at_import(monkeypatch, tmp_path):
+def test_the_suite_notices_torch_at_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "abair_heavy_snow.py").write_text("import torch\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -174,7 +174,7 @@ def test_the_suite_notices_torch_at_import(monkeypatch, tmp_path):
         Snow().test_declaring_it_imports_no_torch()
 
 
-def test_the_suite_says_that_a_plugin_is_not_installed_or_not_named():
+def test_the_suite_says_that_a_plugin_is_not_installed_or_not_named() -> None:
     class Snow(DegradationContract):
         plugin = "no-such-plugin"
 
@@ -184,7 +184,7 @@ def test_the_suite_says_that_a_plugin_is_not_installed_or_not_named():
         DegradationContract().test_its_synthesisers_load()
 
 
-def test_the_suite_skips_adapters_that_are_not_there_yet(monkeypatch, tmp_path):
+def test_the_suite_skips_adapters_that_are_not_there_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(pytest.skip.Exception, match="abair train adapter snow"):
         suite(keeps, monkeypatch, tmp_path).test_its_adapters_can_be_used()
 
@@ -203,7 +203,7 @@ def write_adapter(folder: Path, config: dict[str, Any] | None = None, **tensors:
     return folder
 
 
-def test_a_good_adapter_passes(tmp_path):
+def test_a_good_adapter_passes(tmp_path: Path) -> None:
     check_adapter(write_adapter(tmp_path), "snow")
 
 
@@ -219,13 +219,15 @@ def test_a_good_adapter_passes(tmp_path):
         ({}, {"C": torch.ones(1)}, "lora_C.weight does not fit"),
     ],
 )
-def test_a_faulty_adapter_is_refused(config, tensors, reason, tmp_path):
+def test_a_faulty_adapter_is_refused(
+    config: dict[str, object], tensors: dict[str, torch.Tensor], reason: str, tmp_path: Path
+) -> None:
     folder = write_adapter(tmp_path, config, **tensors)
     with pytest.raises(AdapterError, match=reason):
         check_adapter(folder, "snow")
 
 
-def test_missing_files_and_pickles_are_refused(tmp_path):
+def test_missing_files_and_pickles_are_refused(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path)
     (folder / "adapter_model.bin").write_bytes(b"")
     with pytest.raises(AdapterError, match=r"adapter_model\.bin, which can run code"):
@@ -236,7 +238,7 @@ def test_missing_files_and_pickles_are_refused(tmp_path):
         check_adapter(folder, "snow")
 
 
-def test_a_card_shows_what_the_training_recorded(tmp_path):
+def test_a_card_shows_what_the_training_recorded(tmp_path: Path) -> None:
     assert abair.recorded_figures(tmp_path / "none") == {}
     for backbone, text in (
         ("nano", '[run]\npsnr = 31.5\nbare = 29\nphotos = "many"\nfine = true\nlost = nan\n[run.others]\nrain = 1.0\n'),

@@ -4,7 +4,7 @@ The plugins here are real modules with a `.dist-info` folder, so that they are f
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -84,7 +84,7 @@ Install = Callable[..., str]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """A function that installs a plugin `name` with the given source; returns the name of its module."""
     monkeypatch.syspath_prepend(str(tmp_path))
     made: list[str] = []
@@ -112,7 +112,7 @@ def problems(plugins: Plugins, *names: str) -> list[str]:
     return [str(problem) for problem in plugins.problems if problem.name in names]
 
 
-def test_a_plugin_is_found_with_its_distribution_and_its_synthesiser(install: Install):
+def test_a_plugin_is_found_with_its_distribution_and_its_synthesiser(install: Install) -> None:
     module = install("snow")
     plugins = discover()
     assert problems(plugins, "snow") == []
@@ -124,7 +124,7 @@ def test_a_plugin_is_found_with_its_distribution_and_its_synthesiser(install: In
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_plugin_is_reported_and_the_others_work(fault: str, install: Install):
+def test_a_broken_plugin_is_reported_and_the_others_work(fault: str, install: Install) -> None:
     source, reason = BROKEN[fault]
     for name in ("aa-good", "zz-good"):  # one before it and one after it
         install(name)
@@ -141,7 +141,7 @@ def test_a_broken_plugin_is_reported_and_the_others_work(fault: str, install: In
     assert problems(plugins, "aa-good", "zz-good") == []
 
 
-def test_two_distributions_with_one_entry_point_are_both_refused_naming_each_other(install: Install):
+def test_two_distributions_with_one_entry_point_are_both_refused_naming_each_other(install: Install) -> None:
     install("frost", distribution="abair-frost")
     install("frost", distribution="frost-by-others")
     install("zz-good")
@@ -156,7 +156,7 @@ def test_two_distributions_with_one_entry_point_are_both_refused_naming_each_oth
     assert "zz-good" in plugins.found
 
 
-def test_two_plugins_with_one_degradation_are_both_refused_naming_each_other(install: Install):
+def test_two_plugins_with_one_degradation_are_both_refused_naming_each_other(install: Install) -> None:
     install("frost")
     install("aa-ice", GOOD.replace("{name}", "frost"))
     install("zz-good")
@@ -170,7 +170,7 @@ def test_two_plugins_with_one_degradation_are_both_refused_naming_each_other(ins
     assert "zz-good" in plugins.found
 
 
-def test_one_distribution_may_hold_several_plugins_and_a_plugin_several_degradations(install: Install):
+def test_one_distribution_may_hold_several_plugins_and_a_plugin_several_degradations(install: Install) -> None:
     install("hail", distribution="abair-weather")
     install("sleet", GOOD.replace('[declare("{name}")]', '[declare("sleet"), declare("snow-wet")]'), "abair-weather")
     plugins = discover()
@@ -178,7 +178,7 @@ def test_one_distribution_may_hold_several_plugins_and_a_plugin_several_degradat
     assert {plugins.found[name].distribution for name in ("hail", "sleet", "snow-wet")} == {"abair-weather"}
 
 
-def test_a_second_entry_point_for_one_module_is_refused(install: Install):
+def test_a_second_entry_point_for_one_module_is_refused(install: Install) -> None:
     module = install("frost")
     install("rime", distribution="abair-rime", points=f"[abair]\nrime = {module}\n")
     plugins = discover()
@@ -187,7 +187,7 @@ def test_a_second_entry_point_for_one_module_is_refused(install: Install):
     assert f"found {module}, which another entry point names, too" in line
 
 
-def test_an_unreadable_list_of_entry_points_costs_only_its_distribution(install: Install):
+def test_an_unreadable_list_of_entry_points_costs_only_its_distribution(install: Install) -> None:
     install("zz-good")
     install("mm-broken", points="[abair]\nthis is no entry point\n")
     plugins = discover()
@@ -196,27 +196,27 @@ def test_an_unreadable_list_of_entry_points_costs_only_its_distribution(install:
     assert len(lines) == 1
 
 
-def test_metadata_without_a_name_does_not_end_discovery(install: Install, tmp_path: Path):
+def test_metadata_without_a_name_does_not_end_discovery(install: Install, tmp_path: Path) -> None:
     install("zz-good")
     install("frost")
     (tmp_path / "abair_frost-1.5.dist-info" / "METADATA").write_text("", encoding="utf-8")
     assert {"zz-good", "frost"} <= discover().found.keys()
 
 
-def test_a_plugin_that_only_listens_declares_nothing_and_is_no_problem(install: Install):
+def test_a_plugin_that_only_listens_declares_nothing_and_is_no_problem(install: Install) -> None:
     install("watcher", HEAD + "@hookimpl\ndef abair_deployed(deployment):\n    pass")
     plugins = discover()
     assert problems(plugins, "watcher") == []
     assert plugins.manager.has_plugin("watcher")
 
 
-def test_an_interrupt_is_the_users_and_goes_through(install: Install):
+def test_an_interrupt_is_the_users_and_goes_through(install: Install) -> None:
     install("mm-broken", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         discover()
 
 
-def test_an_unknown_degradation_is_refused_with_what_was_wrong_and_what_is_there(install: Install):
+def test_an_unknown_degradation_is_refused_with_what_was_wrong_and_what_is_there(install: Install) -> None:
     install("snow")
     install("sleet", "import no_such_module_at_all")
     with pytest.raises(
@@ -232,7 +232,7 @@ def test_an_unknown_degradation_is_refused_with_what_was_wrong_and_what_is_there
         ("card", "is not a function"),
     ],
 )
-def test_a_synthesiser_that_cannot_be_loaded_is_refused(function: str, reason: str, install: Install):
+def test_a_synthesiser_that_cannot_be_loaded_is_refused(function: str, reason: str, install: Install) -> None:
     module = install("snow", GOOD.replace("{module}:degrade", "{module}:" + function) + "\ncard = 1\n")
     degradation = discover([EntryPoint("snow", module, "abair")]).get("snow")
     with pytest.raises(PluginError, match=f"degradation snow: synthesizer {module}:{function} .*{reason}"):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final, Protocol, cast
 
 import typer
 
@@ -27,6 +28,35 @@ CHECKERS: Final = "abair.checkers"
 """The entry-point group of the function that checks plugins."""
 MOST_PHOTOS: Final = 12
 """Rows of a preview."""
+
+
+class CheckResult(Protocol):
+    """One thing that was checked: what was found, and what to do if it did not pass."""
+
+    name: str
+    passed: bool
+    found: str
+    advice: str
+
+
+class CheckReport(Protocol):
+    """What the registry's checker returns."""
+
+    plugin: str
+    distribution: str
+    version: str
+    checks: list[CheckResult]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all checks passed."""
+
+    def as_json(self) -> dict[str, object]:
+        """Return the report as JSON values."""
+
+
+Checker = Callable[[str, Callable[[str], None]], CheckReport]
+"""Checks a plugin, a project or a wheel; says on the way what it is doing."""
 
 
 @app.command("list")
@@ -168,16 +198,16 @@ def check(
             reporter.failures += 1
 
 
-def _checker() -> Any:
+def _checker() -> Checker:
     """Return the function that checks plugins, which the registry provides."""
     from importlib.metadata import entry_points
 
     for point in entry_points(group=CHECKERS):
-        return point.load()
+        return cast("Checker", point.load())
     raise MissingExtraError("plugin check: found no checker; install it with: pip install 'abair[registry]'")
 
 
-def _verdicts(checked: Any) -> list[str]:
+def _verdicts(checked: CheckReport) -> list[str]:
     """Return a line a check, advice below those that did not pass, and a line with their number."""
     widest = max(len(one.name) for one in checked.checks)
     lines = []

@@ -103,9 +103,10 @@ def working(
     wait: bool = False,
     waiting: Callable[[Running], None] | None = None,
 ) -> Iterator[Work]:
-    """Do one operation: begun here, and ended as `done`, `failed` with the error, or `undone` by Ctrl-C.
+    """Hold the lock for one operation and record how it ends.
 
-    `arguments` are what it takes to do it again.
+    It ends as `done`, as `failed` with the error, or as `undone` by Ctrl-C. `arguments` are what it
+    takes to run it again.
 
     Raises:
         RegistryError: another one is running, and `wait` is false.
@@ -152,14 +153,14 @@ def expect_nobody(database: Database) -> None:
 
 
 def interrupted(session: Session) -> OperationRow | None:
-    """The newest operation that got anywhere, if it was killed, stopped or failed, and can be done again."""
+    """Return the newest operation that had begun a step, if it ended early and can run again."""
     begun = select(OperationRow).where(OperationRow.step != "").order_by(OperationRow.id.desc())
     newest = session.scalar(begun.limit(1))
     return newest if newest is not None and newest.state in ("undone", "failed") else None
 
 
 def running(session: Session) -> Running | None:
-    """The operation that is being done, or was when its process was killed."""
+    """Return the operation that is running, or was when its process was killed."""
     operation = session.scalar(select(OperationRow).where(OperationRow.state == "running"))
     return None if operation is None else _seen(operation)
 
@@ -246,7 +247,7 @@ def _close(session: Session, operation: OperationRow, state: str, error: str | N
 
 
 def _moment(session: Session) -> datetime:
-    """This moment by the database's clock; SQLite has none of its own, and no other host's either."""
+    """Return the time by the database's clock; SQLite has none, and serves this host alone."""
     if session.get_bind().dialect.name == "postgresql":
         return session.scalars(select(func.clock_timestamp(type_=DateTime(timezone=True)))).one()
     return now()

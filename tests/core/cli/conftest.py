@@ -17,6 +17,9 @@ from abair.cli import app, loading
 
 LABELS = ("noise", "blur", "clean")
 
+Abair = Callable[..., SimpleNamespace]
+"""Calls the command line; gives the exit code, the lines on stdout and stderr, and stdout's JSON."""
+
 
 class FakeRestorer:
     """Inverts a photo, and keeps what it was called with."""
@@ -62,7 +65,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def abair(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., SimpleNamespace]]:
+def abair(capsys: pytest.CaptureFixture[str]) -> Iterator[Abair]:
     """Calls the command line; gives the exit code, the lines on stdout and on stderr, and stdout's JSON."""
 
     def call(*arguments: str) -> SimpleNamespace:

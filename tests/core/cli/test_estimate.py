@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.core.cli.conftest import photo
+from tests.core.cli.conftest import Abair, FakeRestorer, photo
 
 
-def test_the_json_lines_of_estimate_hold_exactly_what_is_promised(abair, restorer) -> None:
+def test_the_json_lines_of_estimate_hold_exactly_what_is_promised(abair: Abair, restorer: FakeRestorer) -> None:
     photo("x/a.png")
     done = abair("estimate", "x", "gone.png", "--json")
     assert done.code == 1
@@ -19,7 +19,7 @@ def test_the_json_lines_of_estimate_hold_exactly_what_is_promised(abair, restore
     assert set(done.records[0]) == {"input", "error"}
 
 
-def test_an_estimate_is_shown_as_bars(abair, restorer) -> None:
+def test_an_estimate_is_shown_as_bars(abair: Abair, restorer: FakeRestorer) -> None:
     photo("a.png")
     done = abair("estimate", "a.png")
     assert (done.code, done.err) == (0, [])
@@ -28,7 +28,7 @@ def test_an_estimate_is_shown_as_bars(abair, restorer) -> None:
     assert len(done.out[1]) > len(done.out[2]) > len(done.out[3])
 
 
-def test_a_strange_file_name_stays_on_one_line(abair, restorer) -> None:
+def test_a_strange_file_name_stays_on_one_line(abair: Abair, restorer: FakeRestorer) -> None:
     Path("two\nlines [bold].png").write_text("no photo")
     done = abair("estimate", "two\nlines [bold].png", "--json")
     assert done.code == 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.core.cli.conftest import files, photo
+from tests.core.cli.conftest import Abair, FakeRestorer, files, photo
 
 from abair.cli import app, console, loading
 from abair.errors import DeploymentError, ImageError
@@ -17,7 +17,7 @@ from abair.errors import DeploymentError, ImageError
 
 @pytest.mark.parametrize("error", [RuntimeError("odd\nthing"), MemoryError(), OSError(errno.ENOSPC, "disk is full"),
                                    ImageError("a.png: damaged"), KeyError("x"), RecursionError()])  # fmt: skip
-def test_a_failure_costs_one_line_and_one_photo(abair, restorer, error: Exception) -> None:
+def test_a_failure_costs_one_line_and_one_photo(abair: Abair, restorer: FakeRestorer, error: Exception) -> None:
     for index, name in enumerate(("a.png", "b.png", "c.png")):
         photo(name, size=(6, 5 + index))
 
@@ -39,7 +39,7 @@ def test_memory_that_torch_lacks_is_said_as_such() -> None:
     assert "--tile" in console.explain(error, "a.png")
 
 
-def test_every_unusable_input_is_named_before_the_network_is_loaded(abair, restorer) -> None:
+def test_every_unusable_input_is_named_before_the_network_is_loaded(abair: Abair, restorer: FakeRestorer) -> None:
     Path("text.png").write_text("words")
     Path("empty.jpg").write_bytes(b"")
     Path("nothing").mkdir()
@@ -50,7 +50,7 @@ def test_every_unusable_input_is_named_before_the_network_is_loaded(abair, resto
     assert restorer.loaded == []
 
 
-def test_a_photo_beyond_the_cap_is_refused_and_the_option_is_named(abair, restorer) -> None:
+def test_a_photo_beyond_the_cap_is_refused_and_the_option_is_named(abair: Abair, restorer: FakeRestorer) -> None:
     photo("a.png", size=(200, 100))
     refused = abair("restore", "a.png", "-o", "b.png", "--max-megapixels", "0.01")
     assert refused.code == 1
@@ -58,7 +58,7 @@ def test_a_photo_beyond_the_cap_is_refused_and_the_option_is_named(abair, restor
     assert abair("restore", "a.png", "-o", "b.png", "--max-megapixels", "0.02").code == 0
 
 
-def test_a_folder_that_cannot_be_made_is_one_line_for_all(abair, restorer) -> None:
+def test_a_folder_that_cannot_be_made_is_one_line_for_all(abair: Abair, restorer: FakeRestorer) -> None:
     photo("a.png")
     photo("b.png")
     Path("file").write_text("")
@@ -68,7 +68,7 @@ def test_a_folder_that_cannot_be_made_is_one_line_for_all(abair, restorer) -> No
     assert [record["input"] for record in done.records] == ["a.png", "b.png"]
 
 
-def test_a_deployment_that_cannot_be_loaded_is_one_line_for_all(abair, monkeypatch) -> None:
+def test_a_deployment_that_cannot_be_loaded_is_one_line_for_all(abair: Abair, monkeypatch: pytest.MonkeyPatch) -> None:
     photo("a.png")
     photo("b.png")
 
@@ -82,7 +82,9 @@ def test_a_deployment_that_cannot_be_loaded_is_one_line_for_all(abair, monkeypat
     assert len(done.records) == 2
 
 
-def test_ctrl_c_is_one_line_and_leaves_no_partial_file(abair, restorer, monkeypatch) -> None:
+def test_ctrl_c_is_one_line_and_leaves_no_partial_file(
+    abair: Abair, restorer: FakeRestorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo("a.png")
     photo("b.png", size=(6, 9))
 
@@ -97,7 +99,9 @@ def test_ctrl_c_is_one_line_and_leaves_no_partial_file(abair, restorer, monkeypa
     assert files("fixed") == ["a.png"]
 
 
-def test_a_deployment_that_cannot_be_loaded_is_not_said_to_be_the_photo(abair, monkeypatch) -> None:
+def test_a_deployment_that_cannot_be_loaded_is_not_said_to_be_the_photo(
+    abair: Abair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo("a.png")
 
     def load(*_: Any) -> None:
@@ -107,7 +111,9 @@ def test_a_deployment_that_cannot_be_loaded_is_not_said_to_be_the_photo(abair, m
     assert abair("restore", "a.png", "-o", "b.png").err == ["abair: device cuda: cannot be used"]
 
 
-def test_abair_debug_shows_the_traceback(capsys, restorer, monkeypatch) -> None:
+def test_abair_debug_shows_the_traceback(
+    capsys: pytest.CaptureFixture[str], restorer: FakeRestorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo("a.png")
     monkeypatch.setenv("ABAIR_DEBUG", "1")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.core.cli.conftest import files, photo
+from tests.core.cli.conftest import Abair, FakeRestorer, files, photo
 
 
-def test_a_page_shows_all_photos_before_and_after(abair, restorer) -> None:
+def test_a_page_shows_all_photos_before_and_after(abair: Abair, restorer: FakeRestorer) -> None:
     photo("a <b>.png", size=(1500, 30))
     Image.fromarray(np.full((9, 12), 40_000, np.uint16)).save("deep.png")
     Path("broken.png").write_bytes(b"no photo")
@@ -36,7 +36,7 @@ def test_a_page_shows_all_photos_before_and_after(abair, restorer) -> None:
     assert abair("restore", "deep.png", "-o", "again", "--page", "seen/page.html", "--overwrite").code == 0
 
 
-def test_a_page_keeps_the_profile_and_goes_with_json_and_strange_names(abair, restorer) -> None:
+def test_a_page_keeps_the_profile_and_goes_with_json_and_strange_names(abair: Abair, restorer: FakeRestorer) -> None:
     from PIL import ImageCms
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+from tests.core.cli.conftest import Abair
 
-def test_a_broken_plugin_is_one_line_and_the_others_are_listed(abair, monkeypatch) -> None:
+
+def test_a_broken_plugin_is_one_line_and_the_others_are_listed(abair: Abair, monkeypatch: pytest.MonkeyPatch) -> None:
     from abair import discovery
     from abair.contract import Card, Degradation
 

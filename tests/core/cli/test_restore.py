@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.core.cli.conftest import files, photo, pixels, write_manifest
+from tests.core.cli.conftest import Abair, FakeRestorer, files, photo, pixels, write_manifest
 
 from abair.cli import app, inputs
 
 
-def test_one_photo_goes_to_the_file_that_is_named(abair, restorer) -> None:
+def test_one_photo_goes_to_the_file_that_is_named(abair: Abair, restorer: FakeRestorer) -> None:
     source = photo("in.png")
     assert abair("restore", "in.png", "-o", "out.tiff").code == 0
     assert (pixels("out.tiff") == 255 - pixels(source)).all()
@@ -21,13 +21,13 @@ def test_one_photo_goes_to_the_file_that_is_named(abair, restorer) -> None:
 
 
 @pytest.mark.parametrize("out", ["fixed/", "fixed", "new/fixed/"])
-def test_a_name_without_an_ending_is_a_folder_and_is_made(abair, restorer, out: str) -> None:
+def test_a_name_without_an_ending_is_a_folder_and_is_made(abair: Abair, restorer: FakeRestorer, out: str) -> None:
     photo("in.png")
     assert abair("restore", "in.png", "-o", out).code == 0
     assert files(out) == ["in.png"]
 
 
-def test_several_photos_keep_their_names_and_formats_in_a_folder(abair, restorer) -> None:
+def test_several_photos_keep_their_names_and_formats_in_a_folder(abair: Abair, restorer: FakeRestorer) -> None:
     for name in ("a.png", "deep/b.bmp", "c.tif"):
         photo(name)
     assert abair("restore", "a.png", "deep/b.bmp", "c.tif", "-o", "fixed").code == 0
@@ -35,7 +35,9 @@ def test_several_photos_keep_their_names_and_formats_in_a_folder(abair, restorer
     assert Image.open("fixed/b.bmp").format == "BMP"
 
 
-def test_a_folder_gives_its_photos_and_with_r_those_below_in_their_sub_folders(abair, restorer) -> None:
+def test_a_folder_gives_its_photos_and_with_r_those_below_in_their_sub_folders(
+    abair: Abair, restorer: FakeRestorer
+) -> None:
     for name in ("photos/a.png", "photos/x/a.png", "photos/x/y/b.PNG", "photos/.hidden/c.png", "photos/._a.png"):
         photo(name)
     Path("photos/notes.txt").write_text("no photo")
@@ -45,21 +47,21 @@ def test_a_folder_gives_its_photos_and_with_r_those_below_in_their_sub_folders(a
     assert files("tree") == ["a.png", "x/a.png", "x/y/b.PNG"]
 
 
-def test_an_output_folder_inside_the_input_folder_is_no_input(abair, restorer) -> None:
+def test_an_output_folder_inside_the_input_folder_is_no_input(abair: Abair, restorer: FakeRestorer) -> None:
     photo("photos/a.png")
     for _ in range(2):
         assert abair("restore", "photos", "-r", "-o", "photos/fixed", "--overwrite").code == 0
     assert files("photos") == ["a.png", "fixed/a.png"]
 
 
-def test_the_same_photo_named_twice_is_restored_once(abair, restorer) -> None:
+def test_the_same_photo_named_twice_is_restored_once(abair: Abair, restorer: FakeRestorer) -> None:
     photo("photos/a.png")
     assert abair("restore", "photos/a.png", "./photos/a.png", "photos", "-o", "fixed").code == 0
     assert len(restorer.calls) == 1
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_pixels_are_handed_over_in_their_own_depth(abair, restorer, dtype: type) -> None:
+def test_pixels_are_handed_over_in_their_own_depth(abair: Abair, restorer: FakeRestorer, dtype: type) -> None:
     from abair import images
 
     values = np.arange(4 * 3 * 3).reshape(4, 3, 3).astype(dtype) * 7
@@ -70,7 +72,7 @@ def test_pixels_are_handed_over_in_their_own_depth(abair, restorer, dtype: type)
     assert (images.read(Path("out.png")).pixels == np.iinfo(dtype).max - values).all()
 
 
-def test_an_existing_output_is_replaced_only_with_overwrite(abair, restorer) -> None:
+def test_an_existing_output_is_replaced_only_with_overwrite(abair: Abair, restorer: FakeRestorer) -> None:
     photo("in.png")
     before = photo("out.png", seed=1).read_bytes()
     refused = abair("restore", "in.png", "-o", "out.png")
@@ -83,7 +85,7 @@ def test_an_existing_output_is_replaced_only_with_overwrite(abair, restorer) -> 
     assert Path("out.png").read_bytes() != before
 
 
-def test_the_input_itself_is_no_output_without_overwrite(abair, restorer) -> None:
+def test_the_input_itself_is_no_output_without_overwrite(abair: Abair, restorer: FakeRestorer) -> None:
     before = photo("photos/in.png").read_bytes()
     for out in ("photos/in.png", "photos", "photos/../photos/"):
         refused = abair("restore", "photos/in.png", "-o", out)
@@ -94,7 +96,7 @@ def test_the_input_itself_is_no_output_without_overwrite(abair, restorer) -> Non
     assert Path("photos/in.png").read_bytes() != before
 
 
-def test_the_json_lines_of_restore_hold_exactly_what_is_promised(abair, restorer) -> None:
+def test_the_json_lines_of_restore_hold_exactly_what_is_promised(abair: Abair, restorer: FakeRestorer) -> None:
     photo("a.png", size=(50, 20))
     Path("b.png").write_text("no photo")
     done = abair("restore", "a.png", "b.png", "-o", "fixed", "--json")
@@ -114,13 +116,13 @@ def test_the_json_lines_of_restore_hold_exactly_what_is_promised(abair, restorer
     assert done.err == [f"abair: {failed['error']}"]
 
 
-def test_restoring_says_nothing_on_stdout_and_nothing_without_a_terminal(abair, restorer) -> None:
+def test_restoring_says_nothing_on_stdout_and_nothing_without_a_terminal(abair: Abair, restorer: FakeRestorer) -> None:
     photo("a.png")
     done = abair("restore", "a.png", "-o", "b.png")
     assert (done.code, done.out, done.err) == (0, [], [])
 
 
-def test_a_warning_of_the_log_is_one_line_on_stderr(abair, restorer) -> None:
+def test_a_warning_of_the_log_is_one_line_on_stderr(abair: Abair, restorer: FakeRestorer) -> None:
     from abair import images
 
     values = np.zeros((4, 3, 3), np.uint16)
@@ -131,7 +133,7 @@ def test_a_warning_of_the_log_is_one_line_on_stderr(abair, restorer) -> None:
     assert done.err[0].startswith("abair: warning: b.jpg")
 
 
-def test_weights_are_given_to_the_restorer_instead_of_a_policy(abair, restorer) -> None:
+def test_weights_are_given_to_the_restorer_instead_of_a_policy(abair: Abair, restorer: FakeRestorer) -> None:
     photo("a.png")
     given = ["--weights", "noise=0.7, blur=1", "--deployment", write_manifest("d")]
     done = abair("restore", "a.png", "-o", "b.png", *given, "--tile", "256", "--json")
@@ -141,7 +143,7 @@ def test_weights_are_given_to_the_restorer_instead_of_a_policy(abair, restorer) 
     assert done.records[0]["policy"] == "given"
 
 
-def test_one_hot_device_and_precision_reach_the_restorer(abair, restorer) -> None:
+def test_one_hot_device_and_precision_reach_the_restorer(abair: Abair, restorer: FakeRestorer) -> None:
     photo("a.png")
     options = ["--policy", "one-hot", "--device", "cuda:1", "--precision", "bfloat16", "--deployment", "d"]
     assert abair("restore", "a.png", "-o", "b.png", *options).code == 0

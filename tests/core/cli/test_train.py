@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+from tests.core.cli.conftest import Abair
 
-def test_training_hands_its_options_over(abair, monkeypatch) -> None:
+
+def test_training_hands_its_options_over(abair: Abair, monkeypatch: pytest.MonkeyPatch) -> None:
     from abair.plugin_kit import adapter_report
     from abair.training import run
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.core.cli.conftest import files, photo, write_manifest
+from tests.core.cli.conftest import Abair, FakeRestorer, files, photo, write_manifest
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,9 @@ from tests.core.cli.conftest import files, photo, write_manifest
         (["x", "y", "-r", "-o", "fixed"], [os.path.join("x", "a.png"), os.path.join("y", "a.png")]),
     ],
 )
-def test_wrong_usage_is_one_line_and_nothing_is_done(abair, restorer, arguments: list[str], named: list[str]) -> None:
+def test_wrong_usage_is_one_line_and_nothing_is_done(
+    abair: Abair, restorer: FakeRestorer, arguments: list[str], named: list[str]
+) -> None:
     for name in ("a.png", "x/a.png", "y/a.png"):
         photo(name)
     for name in ("file", "old.html"):
@@ -58,20 +60,20 @@ def test_wrong_usage_is_one_line_and_nothing_is_done(abair, restorer, arguments:
 
 
 @pytest.mark.parametrize("words", [[], ["bench"], ["train"], ["plugin"]])
-def test_a_group_without_a_command_shows_its_help(abair, words: list[str]) -> None:
+def test_a_group_without_a_command_shows_its_help(abair: Abair, words: list[str]) -> None:
     done = abair(*words)
     assert done.code in {0, 2}
     assert any("Commands:" in line for line in done.err + done.out)
 
 
-def test_an_unknown_command_is_wrong_usage(abair) -> None:
+def test_an_unknown_command_is_wrong_usage(abair: Abair) -> None:
     done = abair("repair")
     assert done.code == 2
     assert len(done.err) == 1
     assert "repair" in done.err[0]
 
 
-def test_the_version_is_said(abair) -> None:
+def test_the_version_is_said(abair: Abair) -> None:
     import abair as package
 
     assert abair("--version").out == [f"abair {package.__version__}"]

@@ -22,7 +22,9 @@ class Adding:
     def __init__(self, *amounts: float, adapters: Sequence[Adapter] = (ONE, ONE)) -> None:
         self.amounts, self.adapters = amounts, adapters
 
-    def blend(self, weights: Sequence[float], keep: float = 0.0):
+    def blend(
+        self, weights: Sequence[float], keep: float = 0.0
+    ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         more = sum(weight * amount for weight, amount in zip(weights, self.amounts, strict=True))
         return lambda image, view: image + more
 
@@ -74,7 +76,9 @@ class Blending(Adding):
         super().__init__(added(1.0), added(0.0))
         self.added = added
 
-    def blend(self, weights: Sequence[float], keep: float = 0.0):
+    def blend(
+        self, weights: Sequence[float], keep: float = 0.0
+    ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         return lambda image, view: image + (self.added(weights[0]) if sum(weights) else 0.0)
 
 

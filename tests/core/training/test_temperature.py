@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -22,7 +22,9 @@ def halved(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 class Undoes:
     """Stands for a blender: the one adapter, at full weight, undoes what `halved` did."""
 
-    def blend(self, weights: Sequence[float], keep: float = 0.0):
+    def blend(
+        self, weights: Sequence[float], keep: float = 0.0
+    ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         (weight,) = weights
         return lambda image, view: image * (1 + weight)
 

@@ -109,7 +109,7 @@ def test_a_forked_child_that_ends_takes_it_from_nobody(
     database: Database, lock: OperationLock, environment: dict[str, str]
 ) -> None:
     assert lock.take()
-    code = f"import os, sys\n{HOLDER.split('assert')[0]}\nsys.exit(lock.take())"
+    code = f"import os, sys\n{HOLDER.split('assert', maxsplit=1)[0]}\nsys.exit(lock.take())"
     child = os.fork()
     if child == 0:
         del lock

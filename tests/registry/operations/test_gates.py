@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,7 @@ def test_a_mixture_is_recalled_by_any_of_its_labels() -> None:
         (lambda: Verdict(name="x", passed=True, measured=float("inf"), threshold=0), "finite number"),
     ],
 )
-def test_a_report_that_does_not_hold_together_cannot_be_made(make, says: str) -> None:
+def test_a_report_that_does_not_hold_together_cannot_be_made(make: Callable[[], object], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         make()
 
