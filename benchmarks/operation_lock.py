@@ -2,8 +2,8 @@
 
 Run: `python benchmarks/operation_lock.py [SECONDS OF A LEASE]`
 
-Holders are processes that are killed, stopped or forked, while another process asks for the lock all
-the time. PostgreSQL is the server that ABAIR_TEST_POSTGRES_URL names, or one from pip. With
+Holders are processes that are killed, stopped or forked, while another process asks for the lock
+all the time. PostgreSQL is the server that ABAIR_TEST_POSTGRES_URL names, or one from pip. With
 `pgbouncer` on the path, two clients ask it for the same lock. Needs a POSIX system and about two
 minutes. ADR 0002 (docs/decisions/) rests on the output.
 """
