@@ -2,9 +2,9 @@
 
 Run: `pip install 'pyvips[binary]' && python benchmarks/read_images.py [FOLDER ...]`
 
-The files are made by made_images.py. For each file of a FOLDER one more line says what both readers
-make of it. Needs Linux, which reports the peak memory of a process. ADR 0001 (docs/decisions/)
-rests on the output.
+The files are made by made_images.py. For each file of a FOLDER one more line says what both
+readers make of it. Needs Linux, which reports the peak memory of a process. ADR 0001
+(docs/decisions/) rests on the output.
 """
 
 from __future__ import annotations

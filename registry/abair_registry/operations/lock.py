@@ -230,7 +230,7 @@ def _begin(
 
 
 def _busy(other: Running | None) -> RegistryError:
-    who = other or "somebody who recorded no operation holds the lock"
+    who = other or "a process that has recorded no operation holds the lock"
     return RegistryError(f"registry: {who}; expected nobody; wait for it with --wait, or try again later")
 
 

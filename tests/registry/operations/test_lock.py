@@ -20,6 +20,7 @@ from abair_registry.db import audit, migrate
 from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
 from abair_registry.db.models import OperationRow, now
+from abair_registry.db.operation_lock import operation_lock
 from abair_registry.operations import lock
 from abair_registry.settings import Settings
 
@@ -92,6 +93,15 @@ def test_a_second_administrator_is_told_who_is_doing_what_since_when(database: D
         ):
             pass
     assert [row[:2] for row in rows(database)] == [("add", "done")]
+
+
+def test_a_lock_without_an_operation_is_told_as_well(database: Database) -> None:
+    held = operation_lock(database.engine)
+    assert held.take()
+    with pytest.raises(RegistryError, match="recorded no operation"), lock.working(database, "add", "snow", ME):
+        pass
+    held.release()
+    assert rows(database) == []
 
 
 def test_one_who_waits_gets_the_turn_when_the_other_is_done(database: Database) -> None:
