@@ -36,6 +36,7 @@ def test_the_options_of_training_are_parameters_that_the_functions_have() -> Non
 
     from abair.cli.train_options import Size
     from abair.model.backbone import SIZES
+    from abair.plugin_kit import adapter_report
     from abair.training import run
     from abair.training.settings import PRETRAINING
 
@@ -53,9 +54,9 @@ def test_the_options_of_training_are_parameters_that_the_functions_have() -> Non
         "patience",
     }
     assert overrides <= set(PRETRAINING.model_dump())
-    for name, own in {
-        "train_backbone": {"data", "size", "out", "settings_file", "start", "labels", "device"},
-        "train_adapter": {"name", "data", "pairs", "backbone", "out", "run", "settings_file", "device"},
-        "train_estimator": {"data", "out", "name", "run", "backbone", "settings_file", "labels", "device"},
+    for function, own in {
+        run.train_backbone: {"data", "size", "out", "settings_file", "start", "labels", "device"},
+        adapter_report.train: {"name", "data", "pairs", "backbone", "out", "run", "settings_file", "device"},
+        run.train_estimator: {"data", "out", "name", "run", "backbone", "settings_file", "labels", "device"},
     }.items():
-        assert own <= set(inspect.signature(getattr(run, name)).parameters)
+        assert own <= set(inspect.signature(function).parameters)
