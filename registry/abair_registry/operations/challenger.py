@@ -140,7 +140,7 @@ class Trainer:
         calls.run_job(
             EstimatorJob,
             calls.TRAINING_LIMITS,
-            points=plugins.require(self.proposal.plugins),
+            plugins=plugins.require(self.proposal.plugins),
             threads=torch.get_num_threads(),
             labels=self.proposal.labels,
             backbone=self.blobs.path(self.champion.backbone_sha256),

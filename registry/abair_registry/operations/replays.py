@@ -114,7 +114,7 @@ def make_replay(
             ReplayJob,
             calls.REPLAY_LIMITS,
             on_progress,
-            points=plugins.require([member.plugin, *(other.plugin for other in mixed_with)]),
+            plugins=plugins.require([member.plugin, *(other.plugin for other in mixed_with)]),
             threads=torch.get_num_threads(),
             label=label,
             adapter=adapter_files(blobs, member),

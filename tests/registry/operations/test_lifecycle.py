@@ -192,7 +192,7 @@ def test_verify_tells_a_changed_and_a_missing_blob_and_the_factory_mends_them(
 ) -> None:
     sync_live_file(registry)
     assert integrity.verify(registry) == (8, [])
-    named = dict(integrity.live_files(registry)[1])
+    named = {file.description: file.sha256 for file in integrity.live_files(registry)[1]}
     changed, missing = named["adapter noise, weights"], named["estimator"]
     registry.blobs.path(changed).chmod(0o644)
     registry.blobs.path(changed).write_bytes(b"something else")
@@ -259,12 +259,12 @@ def test_a_blob_that_is_damaged_in_the_shared_folder_is_not_taken(
     url = f"file://{tmp_path / 'shared'}"
     remote.push(registry, url)
     _, named = integrity.live_files(registry)
-    damaged = tmp_path / "shared" / "blobs" / named[1][1][:2] / named[1][1]
+    damaged = tmp_path / "shared" / "blobs" / named[1].sha256[:2] / named[1].sha256
     damaged.write_bytes(b"no estimator")
-    registry.blobs.path(named[1][1]).unlink()
+    registry.blobs.path(named[1].sha256).unlink()
     with pytest.raises(RegistryError, match=r"estimator: .* was changed: found SHA-256 .*; run on the host that made"):
         remote.pull(registry, url)
-    assert not registry.blobs.path(named[1][1]).exists()
+    assert not registry.blobs.path(named[1].sha256).exists()
 
 
 WRITERS = """
