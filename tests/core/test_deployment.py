@@ -30,7 +30,7 @@ from abair.deployment import (
     write_deployment,
 )
 from abair.errors import DeploymentError
-from abair.training.bundle import _replaced_whole
+from abair.training.bundle import _replace_folder
 
 FILES = (
     "backbone.safetensors",
@@ -279,13 +279,13 @@ def test_reading_and_checking_needs_no_torch(folder: Path) -> None:
     assert done.returncode == 0
 
 
-def test_a_bundle_is_replaced_whole_and_anything_else_is_left_alone(bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_replace_folder_and_anything_else_is_left_alone(bundle: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     shutil.copytree(bundle, target)
     (target / "old.txt").write_text("of the old bundle")
 
     def interrupted() -> None:
-        with _replaced_whole(target) as aside:
+        with _replace_folder(target) as aside:
             (aside / "half").write_text("half")
             raise OSError("disk full")
 
@@ -293,14 +293,14 @@ def test_a_bundle_is_replaced_whole_and_anything_else_is_left_alone(bundle: Path
         interrupted()
     assert (target / "old.txt").exists()
     read_deployment(target).verify()
-    with _replaced_whole(target) as aside:
+    with _replace_folder(target) as aside:
         shutil.copyfile(bundle / "deployment.json", aside / "deployment.json")
     assert [path.name for path in target.iterdir()] == ["deployment.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     other = tmp_path / "photos"
     other.mkdir()
     (other / "a.jpg").write_text("mine")
-    with pytest.raises(DeploymentError, match="found something that is no bundle"), _replaced_whole(other):
+    with pytest.raises(DeploymentError, match="found something that is no bundle"), _replace_folder(other):
         pass
     assert (other / "a.jpg").read_text() == "mine"
 
