@@ -66,7 +66,8 @@ def gates() -> str:
     marked = Thresholds(**{name: 0.5 + place / 100 for place, name in enumerate(Thresholds.model_fields)})
     names = {getattr(marked, name): name for name in Thresholds.model_fields}
     rows = []
-    for verdict in evaluate_gates(_report(), marked):
+    for result in evaluate_gates(_report(), marked):
+        verdict = result.verdict
         default_value = getattr(Thresholds(), names[verdict.threshold])
         rows.append(
             [verdict.name, code(names[verdict.threshold]), f"{default_value} {verdict.unit}".strip(), verdict.advice]
