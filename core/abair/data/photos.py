@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -110,6 +111,12 @@ def load_clean_photos(folder: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
         train_paths, held_out_paths = split_photos(find_photos(folder))
         train = CleanPhotos(load_photos(train_paths), str(folder))
         return train, CleanPhotos(load_photos(held_out_paths), f"{folder} (held out)")
+    return _sample_set()
+
+
+@cache
+def _sample_set() -> tuple[CleanPhotos, CleanPhotos]:
+    """Return scikit-image's photos and dead leaves, drawn once: a set takes seconds."""
     photos = sorted(sample_photos().items())
     held_out = [photo for name, photo in photos if name in HELD_OUT_SAMPLES]
     others = [photo for name, photo in photos if name not in HELD_OUT_SAMPLES]

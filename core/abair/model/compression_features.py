@@ -60,9 +60,10 @@ def _block_statistics(grey: Tensor) -> list[Tensor]:
     The strength of the grid's lines follows; (N,) each.
     """
     coefficients = F.conv2d(grey, _dct_functions().to(grey)).abs_()  # (N, C, H - 7, W - 7)
+    near_zero = torch.empty_like(coefficients)  # one buffer for all sizes: a new one each costs more than the rest
     shares = []
     for size in NEAR_ZERO:
-        zeros = _mean_by_grid((coefficients < size).float().mean(1))  # (N, 64)
+        zeros = _mean_by_grid(torch.lt(coefficients, size, out=near_zero).mean(1))  # (N, 64)
         shares += [zeros.amax(1), SCALE * (zeros.amax(1) - zeros.median(1).values)]
     across = [_mean_by_grid(_steps_across_columns(turned)) for turned in (grey, grey.transpose(2, 3))]
     strength = [lines.amax(1) / lines.mean(1).clamp_min(0.01) - 1 for lines in across]
