@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Final
@@ -48,6 +49,11 @@ def describe_error(error: BaseException) -> str:
 def near_misses(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return up to `count` known names that a mistyped `name` may mean, the likeliest first."""
     return get_close_matches(name, list(known), n=count, cutoff=0.6)
+
+
+def markdown_paragraph(text: str) -> str:
+    """Return a paragraph of Markdown, broken between words into lines of up to 100 columns."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)) -> str:

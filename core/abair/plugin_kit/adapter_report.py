@@ -16,7 +16,7 @@ from abair.contract import RECORD_FILE, Degradation
 from abair.data.degrade import Degrader
 from abair.data.photos import SAMPLE_SOURCE, CleanPhotos
 from abair.data.synthesizers import load_synthesizer
-from abair.deployment import FACTORY, read_deployment
+from abair.deployment import factory_folder, read_deployment
 from abair.discovery import discover
 from abair.files import atomic_write, write_text
 from abair.model.backbone import fingerprint, load_backbone
@@ -24,6 +24,7 @@ from abair.model.lora import Adapter, read_adapter, read_adapter_files
 from abair.plugin_kit import readme
 from abair.plugin_kit.efficacy import COUNT, SIDE, Efficacy, measure
 from abair.plugin_kit.tracking import Tracker, tracker
+from abair.text import markdown_paragraph
 from abair.training import distributed
 from abair.training.inputs import read_photos
 from abair.training.report import read_history
@@ -94,7 +95,7 @@ def train(
             "start": str(start or "nothing"),
             "average with": str(average_with or "nothing"),
             "partner adapters": _describe_partners(settings, adapters),
-            "backbone": read_deployment(FACTORY).backbone.fingerprint if backbone is None else backbone.name,
+            "backbone": read_deployment(factory_folder()).backbone.fingerprint if backbone is None else backbone.name,
             "abair": __version__,
             "torch": torch.__version__,
             **settings.model_dump(),
@@ -154,7 +155,7 @@ def evaluate_adapter(
         AdapterError: the adapter does not fit the backbone.
         PluginError: the synthesiser cannot be imported.
     """
-    factory = read_deployment(FACTORY)
+    factory = read_deployment(factory_folder())
     network = load_backbone(backbone or factory.find(factory.backbone.file))
     network_fingerprint = fingerprint(network)
     own = read_adapter(folder, network, network_fingerprint, degradation.name)
@@ -188,7 +189,7 @@ def _summary(degradation: Degradation, efficacy: Efficacy, folder: Path, held_ou
         f"plugin's synthesiser, over its whole range. By `abair train adapter {degradation.name}{options}` (settings "
         f"in `adapters/{folder.name}/training.toml`, to be given with `--settings`)."
     )
-    return f"{how}\n\n{efficacy.markdown()}"
+    return f"{markdown_paragraph(how)}\n\n{efficacy.markdown()}"
 
 
 def _adapter_options(folder: Path) -> list[str]:

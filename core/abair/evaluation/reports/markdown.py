@@ -8,7 +8,7 @@ from typing import Final
 from abair.evaluation.policies import HEADINGS, POLICIES, Policy, Score, oracle_gap
 from abair.evaluation.results import QualityReport, SetResult
 from abair.labels import CLEAN
-from abair.text import markdown_table
+from abair.text import markdown_paragraph, markdown_table
 
 UNCHANGED_PSNR: Final = 38.0
 """In dB: an undamaged picture that comes back below this counts as changed."""
@@ -45,14 +45,18 @@ def results_page(report: QualityReport, command: str, radar: str | None = None) 
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     lines = ["# Results", "", "This page was written by", "", "```sh", command, "```", ""]
     lines += [
-        f"on {report.created:%Y-%m-%d}, in {report.seconds / 60:.0f} minutes, with {versions}. It measures the "
-        f"deployment `{report.deployment}`: backbone `{report.backbone}`, labels {', '.join(report.labels)}"
-        + (f", weights' hash `{report.weights_sha256}`." if report.weights_sha256 else "."),
+        markdown_paragraph(
+            f"on {report.created:%Y-%m-%d}, in {report.seconds / 60:.0f} minutes, with {versions}. It measures the "
+            f"deployment `{report.deployment}`: backbone `{report.backbone}`, labels {', '.join(report.labels)}"
+            + (f", weights' hash `{report.weights_sha256}`." if report.weights_sha256 else ".")
+        ),
         "",
-        "PSNR in dB / SSIM, means over the pictures. *Input* is the damaged picture, *bare backbone* the network "
-        "without adapters, *OH* the adapter of the likeliest label alone, *SW* the blend by the estimator's weights, "
-        "*Oracle* the blend by the true labels. *top-1* is the share of pictures whose likeliest label is a true one, "
-        "*gap* the PSNR of the Oracle minus that of SW, in dB.",
+        markdown_paragraph(
+            "PSNR in dB / SSIM, means over the pictures. *Input* is the damaged picture, *bare backbone* the network "
+            "without adapters, *OH* the adapter of the likeliest label alone, *SW* the blend by the estimator's "
+            "weights, *Oracle* the blend by the true labels. *top-1* is the share of pictures whose likeliest label "
+            "is a true one, *gap* the PSNR of the Oracle minus that of SW, in dB."
+        ),
     ]
     for table in report.tables:
         rows = [_set_row(result) for result in report.table_sets(table)]
