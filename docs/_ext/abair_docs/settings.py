@@ -48,12 +48,17 @@ def registry() -> str:
     for name, field in Settings.model_fields.items():
         variable = str(field.validation_alias or f"{prefix}{name}".upper())
         if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
-            for inner, threshold in field.annotation.model_fields.items():
+            for inner in field.annotation.model_fields:
                 variable_of_inner = f"{variable}{deeper}{inner.upper()}"
-                rows.append([code(variable_of_inner), code(kind(field.annotation, inner)), default(threshold)])
+                rows.append(_variable(variable_of_inner, field.annotation, inner))
         else:
-            rows.append([code(variable), code(kind(Settings, name)), default(field)])
-    return f"{paragraphs(Settings)}\n\n{table(['variable', 'type', 'default'], rows)}"
+            rows.append(_variable(variable, Settings, name))
+    return f"{paragraphs(Settings)}\n\n{table(['variable', 'type', 'default', 'meaning'], rows)}"
+
+
+def _variable(variable: str, model: type[BaseModel], name: str) -> list[str]:
+    field = model.model_fields[name]
+    return [code(variable), code(kind(model, name)), default(field), field.description or ""]
 
 
 def thresholds() -> str:
