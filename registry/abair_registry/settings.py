@@ -49,23 +49,12 @@ class ChallengerConfig(BaseModel):
     mixtures_labels: int = Field(default=16, ge=0, description="live labels at most in those")
     refit_steps: int = Field(default=1500, ge=1, description="training steps of the route by features")
     full_steps: int = Field(default=1200, ge=1, description="training steps of the full route")
+    validation: int = Field(default=40, ge=1, description="held-out samples a label for the full route's curves")
+    temperature: int = Field(default=200, ge=1, description="held-out samples that choose the full route's temperature")
 
 
 class Settings(BaseSettings):
-    """The variables `ABAIR_*` and MLflow's own `MLFLOW_TRACKING_URI`.
-
-    Attributes:
-        home: folder of the database, blobs and runs (`ABAIR_HOME`).
-        registry_url: the database; it may hold a password and is never printed as it is.
-        shared_url: a folder for blobs that hosts with one registry share, as `file:///...`,
-            `s3://...`, `gs://...` or any other URL that fsspec knows.
-        clean_dir: clean photos that new damage is applied to; without it, those of scikit-image's
-            wheel and drawn pictures.
-        samples: how many samples the full route makes.
-        gates: thresholds; `ABAIR_GATES__LOSS=0.2` sets one.
-        challenger: counts of samples and steps; `ABAIR_CHALLENGER__FULL_STEPS=600` sets one.
-        tracking_uri: MLflow's server or store (`MLFLOW_TRACKING_URI`).
-    """
+    """The variables `ABAIR_*` and MLflow's own `MLFLOW_TRACKING_URI`."""
 
     model_config = SettingsConfigDict(
         env_prefix="ABAIR_", env_nested_delimiter="__", extra="ignore", frozen=True, populate_by_name=True
@@ -86,11 +75,24 @@ class Settings(BaseSettings):
                 "look at the variables ABAIR_*"
             ) from None
 
-    home: Path = Field(default_factory=home)
-    registry_url: SecretStr | None = None
-    shared_url: str | None = None
-    clean_dir: Path | None = None
-    samples: int = Field(default=1500, ge=100)
+    home: Path = Field(default_factory=home, description="folder of the database, blobs and runs")
+    registry_url: SecretStr | None = Field(
+        default=None, description="URL of a PostgreSQL database; without it, a SQLite file in the home. Never printed"
+    )
+    shared_url: str | None = Field(
+        default=None,
+        description="folder for blobs that hosts with one registry share: `file:///...`, `s3://...`, `gs://...` or "
+        "another URL that fsspec knows",
+    )
+    clean_dir: Path | None = Field(
+        default=None,
+        description="folder of clean photos to damage; without it, those of scikit-image's wheel and drawn pictures",
+    )
+    samples: int = Field(default=1500, ge=100, description="samples that the full route makes")
     gates: Thresholds = Thresholds()
     challenger: ChallengerConfig = ChallengerConfig()
-    tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+    tracking_uri: str | None = Field(
+        default=None,
+        validation_alias="MLFLOW_TRACKING_URI",
+        description="MLflow's server or store; without it, a SQLite file in the home",
+    )

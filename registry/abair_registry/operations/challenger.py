@@ -149,6 +149,8 @@ class Trainer:
             seed=self.seed,
             trained=self.settings.challenger.full_steps,
             samples=self.settings.samples,
+            validation=self.settings.challenger.validation,
+            temperature=self.settings.challenger.temperature,
             folder=folder,
             out=made,
         )

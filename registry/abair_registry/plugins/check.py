@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import abair
-from abair.deployment import FACTORY, read_deployment
+from abair.deployment import factory_folder, read_deployment
 from abair.discovery import discover
 from abair.errors import AbairError, AdmissionError
 from abair.text import describe_error, quote_foreign
@@ -248,7 +248,7 @@ def _requirements(candidate: Candidate) -> Check:
 
 
 def _probe(candidate: Candidate, report: PluginReport) -> ProbedPlugin | None:
-    factory = read_deployment(FACTORY)
+    factory = read_deployment(factory_folder())
     owners = {entry.degradation: entry.distribution for entry in factory.adapters}
     try:
         probed = probe(candidate, factory.find(factory.backbone.file), owners)

@@ -114,6 +114,8 @@ class EstimatorJob(SynthesisJob):
         adapters: configuration and weights of each label but `clean`, in the order of `labels`.
         trained: steps of the training.
         samples: how many samples are made.
+        validation: held-out samples a label, for the curves.
+        temperature: held-out samples that choose the temperature.
         folder: where samples, checkpoints and history are kept.
     """
 
@@ -122,6 +124,8 @@ class EstimatorJob(SynthesisJob):
     adapters: tuple[tuple[Path, Path], ...]
     trained: int
     samples: int
+    validation: int
+    temperature: int
     folder: Path
 
 

@@ -176,11 +176,14 @@ def estimator(job: EstimatorJob) -> None:
         update={"steps": steps, "seed": job.seed, "workers": 0, "validate_every": max(1, steps // 12)}
     )
     blender = Blender(backbone, adapters)
-    task = EstimatorTask(backbone, degrader, photos, held_out, settings, folder, job.samples, costs=BlendCosts(blender))
+    task = EstimatorTask(
+        backbone, degrader, photos, held_out, settings, folder, job.samples,
+        costs=BlendCosts(blender), validation_samples=job.validation,
+    )  # fmt: skip
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # the samples are what takes long; they are kept
     train(task, settings, folder, quiet=True)
     made = task.module.requires_grad_(False).eval()
-    calibrate(made, backbone, blender, degrader, held_out)
+    calibrate(made, backbone, blender, degrader, held_out, job.temperature)
     save_estimator(made, job.out)
 
 
