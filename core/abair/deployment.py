@@ -26,6 +26,8 @@ REPLAY_FILE: Final = "replay.safetensors"
 """Names of a bundle's files."""
 FACTORY: Final = Path(__file__).parent / "weights" / "factory"
 """The complete bundle inside the wheel: what restores when nothing else was deployed."""
+FACTORY_VARIABLE: Final = "ABAIR_FACTORY"
+"""The variable that names another bundle to start from; the default is the one inside the wheel."""
 
 FETCHERS: Final = "abair.fetchers"
 """The entry-point group of functions that bring a deployment from elsewhere, each named by its
@@ -155,9 +157,15 @@ def home() -> Path:
     return Path(given).expanduser().absolute() if given else user_data_path("abair", appauthor=False)
 
 
+def factory_folder() -> Path:
+    """Return the bundle that every home starts from: the wheel's, or the one of `ABAIR_FACTORY`."""
+    given = os.environ.get(FACTORY_VARIABLE)
+    return Path(given).expanduser().absolute() if given else FACTORY
+
+
 def live() -> Path:
     """Return the default bundle: what the home's registry published, or else the factory's."""
-    return home() if (home() / FILE_NAME).is_file() else FACTORY
+    return home() if (home() / FILE_NAME).is_file() else factory_folder()
 
 
 def read_deployment(path: Path | str | None = None) -> Deployment:

@@ -238,7 +238,7 @@ def check_adapter(folder: Path, name: str) -> None:
             backbone.
     """
     from abair.contract import CONFIG_FILE, WEIGHTS_FILE
-    from abair.deployment import FACTORY, FILE_NAME, read_deployment
+    from abair.deployment import FILE_NAME, factory_folder, read_deployment
     from abair.model.backbone import load_backbone
     from abair.model.lora import PICKLES, PREFIX, read_adapter
     from abair.model.safetensors_io import read_header, read_tensors
@@ -273,8 +273,8 @@ def check_adapter(folder: Path, name: str) -> None:
                 f"{weights}: tensor {key}: found shape {shape}, expected rank {rank} as {CONFIG_FILE} says"
             )
     read_tensors(weights, header.shapes, AdapterError)  # refuses NaN and infinity
-    if (FACTORY / FILE_NAME).is_file():
-        factory = read_deployment(FACTORY)
+    if (factory_folder() / FILE_NAME).is_file():
+        factory = read_deployment(factory_folder())
         if (factory.backbone.size, factory.backbone.fingerprint) == (size, mark):
             read_adapter(folder, load_backbone(factory.find(factory.backbone.file)), mark, name)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from abair.deployment import FACTORY, FILE_NAME, Deployment, read_deployment
+from abair.deployment import FILE_NAME, Deployment, factory_folder, read_deployment
 from abair.errors import RegistryError
 from abair.evaluation.benchmark import evaluate, weights_hash
 from abair.evaluation.datasets.find import FoundSets, find_sets
@@ -161,7 +161,8 @@ def run(
     additions: list[Addition] = []
     with open_registry(settings):
         pass  # deployment 1 is the factory's
-    reports = [_measure_stage(read_deployment(FACTORY), weights_hash(read_deployment(FACTORY)), 0, found, out, log)]
+    factory = read_deployment(factory_folder())
+    reports = [_measure_stage(factory, weights_hash(factory), 0, found, out, log)]
     for number, name in enumerate(plugins, 1):
         kept = out / f"addition-{number}.json"
         addition = _kept_addition(kept, name, settings)
@@ -192,7 +193,7 @@ def run(
 
 def _live_deployment(settings: Settings) -> Deployment:
     """Return what the experiment's registry published last, or else the factory's deployment."""
-    return read_deployment(settings.home if (settings.home / FILE_NAME).is_file() else FACTORY)
+    return read_deployment(settings.home if (settings.home / FILE_NAME).is_file() else factory_folder())
 
 
 def _add(settings: Settings, name: str, actor: Actor) -> Addition:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from abair.deployment import FACTORY
 from abair_registry.db import migrate, queries
 from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
@@ -46,7 +45,7 @@ def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[R
             with database.write() as session:
                 # another process may have been faster
                 if queries.live_number(session) is None:
-                    import_factory(session, blobs, SYSTEM, factory or FACTORY)
+                    import_factory(session, blobs, SYSTEM, factory)
         yield Registry(settings, database, blobs)
     finally:
         database.close()

@@ -1,5 +1,6 @@
 """What lies in the repository: no large files, nothing of the machine it was written on, commands that exist."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -183,3 +184,35 @@ def test_the_figures_on_the_pages_are_those_of_the_weights_that_ship(root: Path)
         assert mark[:16] in (root / page).read_text(encoding="utf-8"), (
             f"{page}: other weights; rerun abair bench quality --results docs/results/index.md, abair-registry bench"
         )
+
+
+OURS_TO_SET = {"MAX_IMAGE_PIXELS"}
+"""Constants that their library documents as settings."""
+
+
+@pytest.mark.slow
+def test_no_test_assigns_a_constant_of_another_module(files: list[Path], root: Path) -> None:
+    tests = [path for path in files if path.suffix == ".py" and "tests" in path.relative_to(root).parts]
+    assert len(tests) >= 100
+    found = [f"{path.relative_to(root)}:{line}: {name}" for path in tests for line, name in _assigned_constants(path)]
+    assert found == []
+
+
+def _assigned_constants(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and name of each `module.NAME = ...` and each `setattr(module, "NAME", ...)`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        targets: list[ast.expr] = []
+        names: list[str] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets = [node.target]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setattr":
+            strings = [one.value for one in node.args[:2] if isinstance(one, ast.Constant)]
+            names = [str(value).rpartition(".")[2] for value in strings]
+        for target in targets:
+            parts = target.elts if isinstance(target, ast.Tuple) else [target]
+            names += [part.attr for part in parts if isinstance(part, ast.Attribute)]
+        for name in names:
+            if re.fullmatch("_?[A-Z][A-Z0-9_]+", name) and name not in OURS_TO_SET:
+                yield node.lineno, name

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from abair.contract import CONFIG_FILE
 from abair.data.photos import CleanPhotos, load_clean_photos
 from abair.data.synthesizers import load_synthesizer
-from abair.deployment import FACTORY, read_deployment
+from abair.deployment import factory_folder, read_deployment
 from abair.discovery import Found, Plugins, discover
 from abair.errors import AdapterError, PluginError, TrainingError
 from abair.model.backbone import Backbone, fingerprint
@@ -45,7 +45,7 @@ def read_photos(data: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
 
 def factory_backbone() -> Path:
     """Return the file of the factory deployment's backbone."""
-    factory = read_deployment(FACTORY)
+    factory = read_deployment(factory_folder())
     return factory.find(factory.backbone.file)
 
 

@@ -33,8 +33,8 @@ def current(engine: Engine) -> str | None:
         return _revision(connection)
 
 
-def ensure(engine: Engine) -> None:
-    """Create the schema in an empty database; of two processes at once, both succeed.
+def ensure(engine: Engine, head: str = HEAD) -> None:
+    """Create the schema `head` in an empty database; of two processes at once, both succeed.
 
     Raises:
         RegistryError: the schema is older or newer than this program.
@@ -44,10 +44,10 @@ def ensure(engine: Engine) -> None:
         with _lock(engine):
             found = current(engine)
             if found is None:
-                _migrate(engine, HEAD, up=True)
+                _migrate(engine, head, up=True)
                 return
-    if found != HEAD:
-        raise _other_revision(found)
+    if found != head:
+        raise _other_revision(found, head)
 
 
 def check(engine: Engine) -> None:
@@ -130,16 +130,16 @@ def _revision(connection: Connection) -> str | None:
     return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
 
 
-def _other_revision(found: str | None) -> RegistryError:
+def _other_revision(found: str | None, head: str = HEAD) -> RegistryError:
     if found is None:
-        return RegistryError(f"registry: found no schema, expected revision {HEAD}; run: abair-registry db upgrade")
+        return RegistryError(f"registry: found no schema, expected revision {head}; run: abair-registry db upgrade")
     if found in known_revisions():
         return RegistryError(
-            f"registry: found schema revision {found}, expected {HEAD}; run: abair-registry db upgrade "
+            f"registry: found schema revision {found}, expected {head}; run: abair-registry db upgrade "
             "(a SQLite file is backed up first)"
         )
     return RegistryError(
-        f"registry: found schema revision {found}, expected {HEAD}; it was made by a newer ABAIR; "
+        f"registry: found schema revision {found}, expected {head}; it was made by a newer ABAIR; "
         "run: pip install --upgrade abair"
     )
 

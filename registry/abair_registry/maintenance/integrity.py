@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from abair.deployment import FACTORY, read_deployment
+from abair.deployment import factory_folder, read_deployment
 from abair.errors import AdmissionError, RegistryError
 from abair.files import file_sha256
 from abair_registry.db import queries
@@ -115,7 +115,7 @@ def repair(registry: Registry) -> list[str]:
         files = deployment_files(deployment) if deployment else []
     broken = [file for file in files if registry.blobs.problem(file.sha256)]
     if broken:
-        factory = read_deployment(FACTORY)
+        factory = read_deployment(factory_folder())
         shipped = {file.sha256: factory.folder / file.path for file in factory.files()}
         for file in broken:
             path = shipped.get(file.sha256)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from abair.deployment import FACTORY, read_deployment
+from abair.deployment import factory_folder, read_deployment
 from abair.model.safetensors_io import read_header
 from abair_registry.db import queries
 from abair_registry.db.audit import Actor
@@ -17,14 +17,14 @@ from abair_registry.db.queries import NewAdapter, NewRelease
 from abair_registry.storage.blobs import Blobs
 
 
-def import_factory(session: Session, blobs: Blobs, actor: Actor, factory: Path = FACTORY) -> DeploymentRow:
+def import_factory(session: Session, blobs: Blobs, actor: Actor, factory: Path | None = None) -> DeploymentRow:
     """Record the shipped bundle as deployment 1, so that history begins with what is served.
 
     Raises:
         DeploymentError: the factory's files are not those that it names.
         RegistryError: its files cannot be stored.
     """
-    source = read_deployment(factory)
+    source = read_deployment(factory or factory_folder())
     for file in source.files():
         blobs.add(source.find(file), file.sha256)
     backbone = queries.ensure_backbone(
