@@ -1,6 +1,7 @@
 # The commands of the README. Every target sets up what it needs: a virtual environment in VENV, with the checkout in it.
 #   make demo      restore damaged sample photos: a table and a contact sheet in demo/
-#   make test      the tests               make test-fast   those that take no time
+#   make test      the tests; with ALL=1 the exhaustive ones, too, as in CI
+#   make test-fast those that take no time
 #   make lint      format, lint, types, imports
 #   make docs      the documentation site in docs/_build/html, warnings as errors
 #   make bench     speed, the cost of the fiftieth plugin, 250 kills; with DATA=folder the quality tables on the test sets, too
@@ -39,10 +40,10 @@ demo: install
 	"$(VENV)/bin/abair" demo --out demo
 
 test: install
-	$(RUN) pytest -n $(WORKERS) --dist loadgroup
+	$(RUN) pytest -n $(WORKERS) --dist loadgroup $(if $(ALL),,-m "not exhaustive")
 
 test-fast: install
-	$(RUN) pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+	$(RUN) pytest -n $(WORKERS) --dist loadgroup -m "not slow and not exhaustive"
 
 lint: install
 	$(RUN) ruff format --check .

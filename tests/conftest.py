@@ -6,6 +6,8 @@ registry in an empty home, on SQLite and on PostgreSQL: every test that asks for
 
 import os
 
+from tests.support.few_samples import FEW_SAMPLES
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Every worker is a process of its own: with threads in each they would only wait for one another.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -13,13 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # What the machine that tests has deployed must not be what is tested.
 os.environ["ABAIR_HOME"] = os.path.join(os.path.dirname(__file__), "no-such-home")
-# Operations make as few samples, and train as few steps, as still teach the tiny network a label.
-os.environ |= {
-    "ABAIR_CHALLENGER__TRAINING_SCENES": "40",
-    "ABAIR_CHALLENGER__HELD_OUT": "12",
-    "ABAIR_CHALLENGER__MIXTURES": "16",
-    "ABAIR_CHALLENGER__REFIT_STEPS": "400",
-}
+os.environ |= FEW_SAMPLES
 
 import itertools
 import json
@@ -34,6 +30,7 @@ import numpy as np
 import psycopg
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from pydantic import SecretStr
 from safetensors.torch import save_file
@@ -156,10 +153,25 @@ def make_bundle(root: Path) -> Path:
     return root / "bundle"
 
 
+def make_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that `make` fills, once for all processes that test at the same time."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = tmp_path_factory.mktemp(name)
+        make(folder)
+        return folder
+    folder = tmp_path_factory.getbasetemp().parent / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            begun = tmp_path_factory.mktemp(name)
+            make(begun)
+            begun.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the bundle; its labels are noise, rain, low-light, clean. Do not change it: copy it."""
-    return make_bundle(tmp_path_factory.mktemp("bundle"))
+    return make_once(tmp_path_factory, "bundle", make_bundle) / "bundle"
 
 
 @pytest.fixture(scope="session")

@@ -163,6 +163,7 @@ def test_the_suite_notices(synthesizer: str, monkeypatch: pytest.MonkeyPatch, tm
     assert bool(failed) == bool(expected)
 
 
+@pytest.mark.slow
 def test_the_suite_notices_torch_at_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "abair_heavy_snow.py").write_text("import torch\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -252,7 +252,7 @@ def test_nothing_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_a_path_the_factory_deployment_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FACTORY", folder)
+    monkeypatch.setenv("ABAIR_FACTORY", str(folder))
     assert read_deployment().name == "test-1"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +50,7 @@ def test_errors_are_described_on_one_line_and_never_by_nothing(text: str) -> Non
     assert describe_error(error).startswith("ValueError")
 
 
+@pytest.mark.slow
 @given(st.text("abc-", max_size=8), st.lists(st.text("abc-", max_size=8), max_size=6), st.integers(1, 5))
 @settings(deadline=None, max_examples=80, derandomize=True)
 def test_near_misses_are_known_names_and_an_exact_one_comes_first(name: str, known: list[str], count: int) -> None:

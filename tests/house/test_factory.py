@@ -67,6 +67,7 @@ def psnr(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(-10 * np.log10(np.mean((one - other) ** 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["blur", "haze", "low-light", "noise", "rain", "clean"])
 def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, label: str) -> None:
     """The network reaches further than a tile's halo: what lies beyond it must not show, with any adapter."""
@@ -89,6 +90,7 @@ def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, label: 
         assert lines.max() < 0.01
 
 
+@pytest.mark.slow
 def test_the_estimator_knows_most_of_what_the_plugins_do(restorer: Restorer) -> None:
     photos = sample_photos()
     for label in ("blur", "haze", "low-light", "noise", "rain"):

@@ -94,6 +94,7 @@ def test_there_are_three_small_golden_pictures(request: pytest.FixtureRequest, r
     assert all(path.stat().st_size < BYTES for path in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_factory_restores_what_it_restored_before(restorer: Restorer, name: str) -> None:
     restored = restorer(damaged_photo(name)).image
@@ -128,12 +129,14 @@ def test_a_small_change_of_the_network_is_seen(name: str) -> None:
     assert not fits(restorer(damaged_photo(name)).image, golden_picture(name))
 
 
+@pytest.mark.slow
 def test_a_small_change_of_the_estimator_is_seen() -> None:
     restorer = Restorer.load(FACTORY)
     restorer._estimator.temperature.mul_(1.5)
     assert not all(fits(restorer(damaged_photo(name)).image, golden_picture(name)) for name in CASES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_number_of_threads_stays_within_the_tolerance(restorer: Restorer, threads: int) -> None:
     before = torch.get_num_threads()

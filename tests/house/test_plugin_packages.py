@@ -83,6 +83,7 @@ def test_a_plugin_imports_only_the_contract(plugin: Any) -> None:
     assert [line for file in files for line in breaches(file, plugin.package.name)] == []
 
 
+@pytest.mark.slow
 def test_a_plugin_declares_what_it_imports(plugin: Any) -> None:
     declared = {Requirement(text).name for text in plugin.config["project"]["dependencies"]}
     providers = packages_distributions()

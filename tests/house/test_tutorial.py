@@ -21,9 +21,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.conftest import pictures
+from tests.support.few_samples import FEW_SAMPLES
 
 pytestmark = [
     pytest.mark.xdist_group("wheels"),
+    pytest.mark.exhaustive,
     pytest.mark.skipif(os.name != "posix", reason="the tutorial is written for a POSIX shell"),
 ]
 
@@ -54,17 +56,21 @@ def stranger(built: dict[str, Path], bundle: Path, tmp_path_factory: pytest.Temp
     for place, picture in enumerate(pictures(range(20, 32)).photos):
         Image.fromarray(picture).save(clean / f"{place:02}.png")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ABAIR_", "MLFLOW", "PYT"))}
-    environment = inherited | {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(root),
-        "ABAIR_HOME": str(root / "home"),
-        "ABAIR_CLEAN_DIR": str(clean),
-        "OMP_NUM_THREADS": "1",
-        # what a build needs is among the libraries, and nothing shall be fetched
-        "PIP_NO_INDEX": "1",
-        "PIP_NO_BUILD_ISOLATION": "0",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    }
+    environment = (
+        inherited
+        | FEW_SAMPLES
+        | {
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(root),
+            "ABAIR_HOME": str(root / "home"),
+            "ABAIR_CLEAN_DIR": str(clean),
+            "OMP_NUM_THREADS": "1",
+            # what a build needs is among the libraries, and nothing shall be fetched
+            "PIP_NO_INDEX": "1",
+            "PIP_NO_BUILD_ISOLATION": "0",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+    )
     (wheel,) = built["abair"].glob("*.whl")
     subprocess.run([programs / "pip", "install", "--quiet", wheel], check=True, timeout=120, env=environment)
     factory = site / "abair" / "weights" / "factory"

@@ -97,6 +97,7 @@ def test_the_repository_holds_the_platform_and_eight_plugins(projects: dict[str,
     assert sorted(projects) == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_wheel_holds_every_file_of_its_package_and_nothing_else(
     name: str, projects: dict[str, Any], wheels: dict[str, Path]
@@ -166,6 +167,7 @@ def test_an_sdist_holds_the_sources_and_no_images(name: str, projects: dict[str,
     assert kinds <= allowed
 
 
+@pytest.mark.slow
 def test_every_module_imports_from_the_installed_wheels_alone(
     projects: dict[str, Any], installed: tuple[Path, Path], run_python: Callable[..., str]
 ) -> None:
@@ -200,6 +202,7 @@ def test_the_platforms_wheel_alone_restores_an_image(
     assert run_python(RESTORE, [installed[0], LIBRARIES]).split() == ["uint8", "(24,", "32,", "3)", "1.0"]
 
 
+@pytest.mark.slow
 def test_the_schema_goes_up_and_down_from_the_platforms_wheel_alone(
     installed: tuple[Path, Path], run_python: Callable[..., str], settings: Settings
 ) -> None:

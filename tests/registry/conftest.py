@@ -14,10 +14,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from tests.conftest import pictures
+from tests.conftest import make_once, pictures
 from tests.support.plugin_package import Plugin, Tiny
+from tests.support.remembered_replays import RememberingRunJob
 
-import abair_registry.registry
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.data.degrade import Degrader
 from abair.model.backbone import load_backbone
@@ -26,6 +26,7 @@ from abair.training.loop import train
 from abair.training.settings import ADAPTING
 from abair_registry.cli import app
 from abair_registry.operations import charts
+from abair_registry.plugins import calls
 from abair_registry.settings import Settings
 from abair_registry.tracking.mlflow_client import Runs
 
@@ -52,23 +53,29 @@ def frost(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def trained(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The bundle's backbone, and an adapter for it that was trained to undo frost."""
-    root = tmp_path_factory.mktemp("trained")
+    root = make_once(tmp_path_factory, "trained", lambda root: train_frost(bundle, root))
+    folder = root / "adapters" / "tiny"
+    return Tiny(bundle / "backbone.safetensors", json.loads((folder / CONFIG_FILE).read_text()), folder / WEIGHTS_FILE)
+
+
+def train_frost(bundle: Path, root: Path) -> None:
     backbone = load_backbone(bundle / "backbone.safetensors")
-    settings = ADAPTING.model_copy(update={"steps": 200, "crop": 48, "batch": 8, "workers": 0, "validate_every": 200})
+    settings = ADAPTING.model_copy(update={"steps": 120, "crop": 48, "batch": 8, "workers": 0, "validate_every": 120})
     task = AdapterTask(
         backbone, "frost", Degrader({"frost": frost}), pictures(range(8)), pictures(range(8, 11)), settings
     )
     train(task, settings, root / "run", quiet=True)
-    folder = task.export(root / "adapters")
-    return Tiny(bundle / "backbone.safetensors", json.loads((folder / CONFIG_FILE).read_text()), folder / WEIGHTS_FILE)
+    task.export(root / "adapters")
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's tables without anything in them; to make them takes seconds."""
-    home = tmp_path_factory.mktemp("tracking")
+    return make_once(tmp_path_factory, "tracking", make_tracking_tables) / "mlflow.db"
+
+
+def make_tracking_tables(home: Path) -> None:
     assert Runs(Settings(home=home, registry_url=None)).versions() == []
-    return home / "mlflow.db"
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +89,18 @@ def quick_tracking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if not drawn:
         for name in ("bars", "confusion", "histograms", "sheet"):
             monkeypatch.setattr(charts, name, lambda *_: Figure((1, 1)))
+
+
+@pytest.fixture(autouse=True)
+def remembered_replays(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay is made once, because that takes seconds; not where a test is about how it is made."""
+    if "new_replays" not in request.keywords:
+        root = tmp_path_factory.getbasetemp()
+        folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "replays"
+        folder.mkdir(exist_ok=True)
+        monkeypatch.setattr(calls, "run_job", RememberingRunJob(folder))
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +148,7 @@ def run(
     environment: dict[str, str], bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Run:
     """Calls the command with `--json` in this process, the tiny bundle as factory; (exit code, objects, stderr)."""
-    monkeypatch.setattr(abair_registry.registry, "FACTORY", bundle)
+    monkeypatch.setenv("ABAIR_FACTORY", str(bundle))
 
     def call(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
         code = app.run([*arguments, "--json"])

@@ -35,6 +35,8 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 def test_each_stage_is_measured_once_and_what_serves_here_stays(
     run: Run,
@@ -46,7 +48,7 @@ def test_each_stage_is_measured_once_and_what_serves_here_stays(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bench, "FACTORY", bundle)
+    monkeypatch.setenv("ABAIR_FACTORY", str(bundle))
     out = tmp_path / "out"
     (out / "home").mkdir(parents=True)
     shutil.copyfile(empty_store, out / "home" / "mlflow.db")

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import abair.continual.refit
 from abair import Restorer
 from abair.deployment import read_deployment
 from abair_registry.db import queries
@@ -40,7 +39,19 @@ ME = Actor("me", "because")
 OPTIONS = OperationOptions(route="features", force=True)
 """So little is trained here that gates may refuse it, which is none of what is looked at."""
 KINDS = ("add", "review", "disable", "remove", "retrain", "promote", "rollback")
-SMALL = ChallengerConfig(training_scenes=20, held_out=6, mixtures=8, full_steps=40)
+SMALL = ChallengerConfig(
+    training_scenes=8,
+    held_out=4,
+    held_out_later=2,
+    held_out_of_mixture=1,
+    held_out_mixtures=2,
+    mixtures=4,
+    mixtures_labels=2,
+    refit_steps=60,
+    full_steps=24,
+    validation=1,
+    temperature=2,
+)
 NEW_HOME = 25
 """Turns after which the home is a new one: a first `add` has more to do."""
 
@@ -48,7 +59,6 @@ NEW_HOME = 25
 def make_small() -> None:
     """As little work as has all the steps: what is killed is the bookkeeping, not the training."""
     torch.set_num_threads(1)
-    abair.continual.refit.STEPS, abair.continual.refit.EPOCH = 120, 40
     for name in ("bars", "confusion", "histograms", "sheet"):
         setattr(charts, name, _small_figure)
 

@@ -14,7 +14,7 @@ from abair.training.settings import ADAPTING, AdapterSettings, read_settings
 DEGRADATIONS: Final = ("blur", "haze", "low-light", "noise", "rain")
 QUICK: Final = {"batch": 2, "crop": 32, "workers": 0, "warmup": 1, "validate_every": 100}
 FEW_SAMPLES: Final = SampleCounts(
-    validation=6, temperature=12, replay=BundleReplayCounts(features=3, held_out=1, gamma=1, artifacts=2)
+    validation=2, temperature=4, replay=BundleReplayCounts(features=3, held_out=1, gamma=1, artifacts=2)
 )
 
 

@@ -78,6 +78,7 @@ def test_tables_and_page_are_written_and_what_is_missing_is_named(
     assert "abair bench quality --data sets --results docs/results.md --limit 1 --out o\n" in page
 
 
+@pytest.mark.slow
 def test_with_three_of_the_five_tasks_the_radar_plot_is_drawn_for_the_folder_and_for_the_page(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

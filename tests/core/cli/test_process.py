@@ -16,6 +16,8 @@ import sys
 from unittest import mock
 from abair.cli import app, loading
 
+pytestmark = pytest.mark.slow
+
 class Fake:
     def estimate(self, pixels):
         return {"noise": 1.0}

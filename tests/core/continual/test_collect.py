@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tests.core.continual.conftest import darker, red
 
-from abair.continual.collect import ReplayCounts, add_damage, build_replay, compute_features
+from abair.continual.collect import add_damage, compute_features
 from abair.continual.replay import Replay
 from abair.data.degrade import Degrader, Recipe
 from abair.data.photos import CleanPhotos
-from abair.model.backbone import SIZES, Backbone
+from abair.model.backbone import Backbone
 
-
-def darker(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return clean * (0.2 + 0.1 * torch.rand((), generator=generator))
-
-
-def red(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return clean * torch.tensor([1.0, 0.6, 0.4])[:, None, None] * (0.9 + 0.1 * torch.rand((), generator=generator))
-
-
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    torch.manual_seed(0)
-    return Backbone(SIZES["tiny"])
-
-
-@pytest.fixture(scope="module")
-def photos() -> CleanPhotos:
-    generator = np.random.default_rng(0)
-    coarse = [generator.integers(60, 256, (6, 8, 3), dtype=np.uint8) for _ in range(3)]
-    return CleanPhotos(
-        [np.asarray(Image.fromarray(c).resize((160, 70), Image.Resampling.BICUBIC)) for c in coarse], "three"
-    )
-
-
-@pytest.fixture(scope="module")
-def replay(backbone: Backbone, photos: CleanPhotos) -> Replay:
-    return build_replay(
-        backbone,
-        Degrader({"dark": darker, "red": red}),
-        [photos, photos],
-        photos,
-        ReplayCounts(held_out=2, held_out_mixtures=2),
-        0,
-    )
+pytestmark = pytest.mark.slow
 
 
 def test_a_replay_holds_each_label_and_a_mixture_on_the_same_scenes(replay: Replay) -> None:
@@ -62,10 +28,10 @@ def test_a_replay_holds_each_label_and_a_mixture_on_the_same_scenes(replay: Repl
     assert len({sample.digest for sample in replay.held_out}) == 8
 
 
-def test_pairs_are_the_same_scenes_damaged_and_not(backbone: Backbone, photos: CleanPhotos) -> None:
+def test_pairs_are_the_same_scenes_damaged_and_not(backbone: Backbone, three_photos: CleanPhotos) -> None:
     recipe = Recipe(cutmix=0, mixture=0, clean=0)
-    paired = compute_features(backbone, Degrader({"dark": darker}, recipe), photos, 4, 0, paired=True)
-    other = compute_features(backbone, Degrader({"red": red}, recipe), photos, 4, 0, paired=True)
+    paired = compute_features(backbone, Degrader({"dark": darker}, recipe), three_photos, 4, 0, paired=True)
+    other = compute_features(backbone, Degrader({"red": red}, recipe), three_photos, 4, 0, paired=True)
     assert paired.targets.tolist() == [[1, 0]] * 4 + [[0, 1]] * 4
     assert torch.equal(paired.values[4:], other.values[4:])  # one seed, the same scenes for any label
     assert not torch.equal(paired.values[:4], other.values[:4])

@@ -17,6 +17,8 @@ from abair.model.backbone import load_backbone
 from abair.model.estimator import Estimator, load_estimator
 from abair.model.lora import read_adapter_files
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("noise", "rain", "low-light", "clean")
 
 

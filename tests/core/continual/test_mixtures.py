@@ -18,6 +18,8 @@ from abair.model.blend_cost import ERROR_FLOOR, centre_crop
 from abair.model.lora import Adapter, Blender, read_adapter
 from abair.physics import chance
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = pictures(range(4))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.core.continual.conftest import darker, red
 
 from abair.continual.collect import compute_features
 from abair.continual.refit import SHIFT_STEP, RefitConfig, refit
@@ -17,29 +19,27 @@ from abair.continual.replay import Features, Mixtures
 from abair.data.degrade import Degrader, Recipe
 from abair.data.photos import CleanPhotos
 from abair.errors import TrainingError
-from abair.model.backbone import SIZES, Backbone, fingerprint
+from abair.model.backbone import Backbone, fingerprint
 from abair.model.estimator import Estimator, feature_count, load_estimator, save_estimator
 
 if TYPE_CHECKING:
     from abair.data.synthesizers import Synthesizer
 
-COUNT = 60
-QUICK = RefitConfig(steps=400)
+pytestmark = pytest.mark.slow
+
+COUNT = 40
+QUICK = RefitConfig(steps=300)
 """As few steps as still teach the tiny network a label."""
 FIRM = replace(QUICK, largest_shift=0.0)
 """In the end no logit is lowered."""
 
 
-def darker(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return clean * (0.2 + 0.1 * torch.rand((), generator=generator))
+def blue(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return red(clean, generator).flip(0)
 
 
 def noisy(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return (clean + 0.15 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
-
-
-def red(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return clean * torch.tensor([1.0, 0.6, 0.4])[:, None, None] * (0.9 + 0.1 * torch.rand((), generator=generator))
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,7 @@ def photos() -> CleanPhotos:
     )
 
 
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    torch.manual_seed(0)
-    return Backbone(SIZES["tiny"])
-
-
+@cache
 def made(
     backbone: Backbone,
     photos: CleanPhotos,
@@ -142,9 +137,9 @@ def test_a_label_that_comes_again_is_learnt_anew_and_the_others_stay(
         0,
         config=QUICK,
     )
-    blue = made(backbone, photos, 5, paired=True, red=lambda clean, generator: red(clean, generator).flip(0))
-    challenger = refit(known, fingerprint(backbone), LABELS, [old], [blue], 0, config=QUICK)
-    held_out = made(backbone, photos, 6, red=lambda clean, generator: red(clean, generator).flip(0))
+    again = made(backbone, photos, 5, paired=True, red=blue)
+    challenger = refit(known, fingerprint(backbone), LABELS, [old], [again], 0, config=QUICK)
+    held_out = made(backbone, photos, 6, red=blue)
     assert right(known, held_out) <= 0.5
     assert right(challenger, held_out) >= 0.9
     with torch.inference_mode():
@@ -206,6 +201,7 @@ def test_the_number_of_threads_does_not_change_what_comes_out(
     assert marks[0] == marks[1]
 
 
+@cache
 def blended(backbone: Backbone, photos: CleanPhotos, seed: int) -> Features:
     """Make features of dark and then red scenes, whose best blend is taken to be a quarter dark."""
     degrader = Degrader({"dark": darker, "red": red}, Recipe(cutmix=0, mixture=1, clean=0))

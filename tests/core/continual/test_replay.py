@@ -4,53 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from abair.continual.collect import ReplayCounts, build_replay
 from abair.continual.replay import Features, Mixtures, Replay
-from abair.data.degrade import Degrader
-from abair.data.photos import CleanPhotos
 from abair.deployment import FACTORY, read_deployment
 from abair.errors import TrainingError
-from abair.model.backbone import SIZES, Backbone
-
-
-def darker(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return clean * (0.2 + 0.1 * torch.rand((), generator=generator))
-
-
-def red(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return clean * torch.tensor([1.0, 0.6, 0.4])[:, None, None] * (0.9 + 0.1 * torch.rand((), generator=generator))
-
-
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    torch.manual_seed(0)
-    return Backbone(SIZES["tiny"])
-
-
-@pytest.fixture(scope="module")
-def photos() -> CleanPhotos:
-    generator = np.random.default_rng(0)
-    coarse = [generator.integers(60, 256, (6, 8, 3), dtype=np.uint8) for _ in range(3)]
-    return CleanPhotos(
-        [np.asarray(Image.fromarray(c).resize((160, 70), Image.Resampling.BICUBIC)) for c in coarse], "three"
-    )
-
-
-@pytest.fixture(scope="module")
-def replay(backbone: Backbone, photos: CleanPhotos) -> Replay:
-    return build_replay(
-        backbone,
-        Degrader({"dark": darker, "red": red}),
-        [photos, photos],
-        photos,
-        ReplayCounts(held_out=2, held_out_mixtures=2),
-        0,
-    )
 
 
 def test_a_replay_is_a_file_in_which_shared_parts_lie_once(replay: Replay, tmp_path: Path) -> None:

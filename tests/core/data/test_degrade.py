@@ -179,6 +179,7 @@ def test_single_does_what_was_named() -> None:
         assert sample.kind is (SampleKind.CLEAN if name == "clean" else SampleKind.SINGLE)
 
 
+@pytest.mark.slow
 def test_the_kinds_come_in_the_shares_of_the_recipe() -> None:
     degrader, recipe, count = _painter(), Recipe(), 3000
     clean, kinds = torch.ones(3, 4, 4), {"clean": 0, "mixture": 0, "cutmix": 0, "single": 0}

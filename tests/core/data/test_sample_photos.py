@@ -31,6 +31,7 @@ def test_sample_photos_are_colour_photographs_in_8_bit() -> None:
         assert not np.array_equal(photo[..., 0], photo[..., 2])
 
 
+@pytest.mark.slow
 def test_reading_them_imports_neither_scikit_image_nor_a_downloader() -> None:
     code = (
         "import sys; from abair.data.sample_photos import sample_photos; sample_photos(); "
@@ -98,6 +99,7 @@ def test_dead_leaves_have_the_spectrum_and_the_edges_of_photographs() -> None:
     assert min(kurtoses) > 5
 
 
+@pytest.mark.slow
 def test_dead_leaves_are_quick() -> None:
     _leaves(0, 320)
     started = time.process_time()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -93,6 +94,7 @@ def test_no_two_streams_share_a_value() -> None:
     assert len(set(values)) == len(values) == 24
 
 
+@pytest.mark.slow
 def test_no_call_passes_a_bare_integer_as_the_stream_and_each_stream_has_one_user() -> None:
     users: dict[str, set[str]] = defaultdict(set)
     bare, calls = [], 0

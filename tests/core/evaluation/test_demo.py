@@ -65,6 +65,7 @@ def _demo(out: Path, **options: Any) -> Any:
     return run_demo(FakeRestorer(), options.pop("synthesizers", SYNTHESIZERS), out, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_demo_measures_every_photo_under_every_degradation_and_the_mixtures(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     report = _demo(tmp_path / "new" / "demo", progress=lambda done, total, text: told.append((done, total)))
@@ -75,6 +76,7 @@ def test_the_demo_measures_every_photo_under_every_degradation_and_the_mixtures(
     assert "Oracle" not in report.sets[2].mean, "snow has no adapter"
 
 
+@pytest.mark.slow
 def test_the_demo_writes_its_pictures_and_tables(tmp_path: Path) -> None:
     report = _demo(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
@@ -86,12 +88,14 @@ def test_the_demo_writes_its_pictures_and_tables(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text())["deployment"] == report.deployment
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_damage_and_another_seed_another(tmp_path: Path) -> None:
     first, again, other = (_demo(tmp_path / str(i), seed=seed).sets for i, seed in enumerate((0, 0, 1)))
     assert first == again
     assert first[0].images[0].scores != other[0].images[0].scores
 
 
+@pytest.mark.slow
 def test_photos_are_reduced_to_a_side_that_is_quick(tmp_path: Path) -> None:
     seen: list[tuple[int, ...]] = []
 

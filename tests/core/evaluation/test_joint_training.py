@@ -20,6 +20,8 @@ from abair.evaluation.joint_training import ComparisonConfig
 from abair.model.backbone import load_backbone
 from abair.training.settings import ADAPTING, PRETRAINING
 
+pytestmark = pytest.mark.slow
+
 RECORD = "[settings]\ncrop = 32\nbatch = 2\n\n[run]\nsteps = 10\n"
 
 

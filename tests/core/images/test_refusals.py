@@ -18,7 +18,6 @@ from tests.support.image_files import noise, png_16, save, smooth
 
 from abair import images
 from abair.errors import ImageError
-from abair.images import pixels
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Corrupt EXIF"), pytest.mark.filterwarnings("ignore:Truncated File")]
 
@@ -112,9 +111,8 @@ def test_our_cap_rules_and_not_pillows(
     tmp_path: Path, name: str, factor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"compression": "tiff_lzw"} if name == "c.tif" else {}
-    path = save(tmp_path / name, np.zeros((1200, 1200, 3), np.uint8), **options)
-    monkeypatch.setattr(pixels, "_STRIP_PIXELS", 1200)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(1200 * 1200 * factor))
+    path = save(tmp_path / name, np.zeros((2400, 2400, 3), np.uint8), **options)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(2400 * 2400 * factor))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         images.read(path)

@@ -6,12 +6,15 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from abair import images
 from abair.images import Photo
+
+pytestmark = pytest.mark.slow
 
 FORMATS = {".png": "PNG", ".tiff": "TIFF", ".webp": "WEBP", ".bmp": "BMP"}
 

@@ -112,6 +112,7 @@ def test_reading_and_writing_say_nothing_on_ordinary_photos(
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_a_large_jpeg_needs_little_memory_and_no_torch(tmp_path: Path) -> None:
     """24 megapixels in and out under 500 MB (the pixels are 72 MB), measured in a process of its own."""
     if not Path("/proc/self/status").exists():

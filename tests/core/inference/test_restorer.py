@@ -198,6 +198,7 @@ def test_windows_of_tiles_sum_to_one(height: int, width: int, core: int) -> None
     assert np.allclose(total, 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_of_one_request_never_reach_another(restorer: Restorer, photo: np.ndarray) -> None:
     small = photo[:64, :64].copy()
     asked = [{"noise": 1.0}, {"rain": 1.0}, {"noise": 0.3, "rain": 0.5}, {"clean": 0.5, "low-light": 1.0}, {}] * 6
@@ -239,6 +240,7 @@ def test_an_unknown_device_is_one_clear_line(bundle: Path) -> None:
         Restorer.load(bundle, device="warp")
 
 
+@pytest.mark.slow
 def test_serving_runs_no_plugin_code(bundle: Path, tmp_path: Path) -> None:
     """A plugin whose import raises is installed for the process; restoring neither fails nor imports it."""
     site = tmp_path / "site"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abair.inference.tiling import SMALLEST_TILE, tiles
+
+pytestmark = pytest.mark.slow
 
 SIDES = st.integers(1, 700)
 CORES = st.integers(1, 600)

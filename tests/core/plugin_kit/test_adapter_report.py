@@ -24,6 +24,8 @@ from abair.plugin_kit import adapter_report, readme
 from abair.plugin_kit.efficacy import BARE, INPUT
 from abair.training.report import read_history
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"batch": 2, "crop": 32, "workers": 0, "warmup": 1, "validate_every": 2, "steps": 4}
 
 

@@ -214,6 +214,7 @@ def test_its_code_is_formatted_and_keeps_this_repositorys_rules(name: str, tmp_p
     assert len((made.folder / "src" / made.names.module / "__init__.py").read_text().splitlines()) < 40
 
 
+@pytest.mark.exhaustive
 def test_its_wheel_passes_its_own_tests_untouched(tmp_path: Path) -> None:
     made = make_package(derive_names("film-grain"), tmp_path)
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]

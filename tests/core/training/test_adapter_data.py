@@ -20,6 +20,8 @@ from abair.training.real_pairs import Pairs
 from abair.training.settings import AdapterSettings
 from abair.training.trainable_lora import SCALE
 
+pytestmark = pytest.mark.slow
+
 TWO = Degrader({"halve": lambda clean, _: clean * 0.5, "lift": lambda clean, _: clean * 0.5 + 0.5})
 
 

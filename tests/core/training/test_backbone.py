@@ -20,6 +20,8 @@ from abair.training.report import read_history
 from abair.training.settings import BackboneSettings
 from abair.training.task import Batch
 
+pytestmark = pytest.mark.slow
+
 
 def _dim(clean: Tensor, generator: torch.Generator) -> Tensor:
     return clean * uniform(generator, 0.2, 0.6)

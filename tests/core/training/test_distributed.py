@@ -9,6 +9,7 @@ import sys
 import weakref
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support.toy_task import Toy, make_module, make_settings
@@ -63,6 +64,7 @@ def _start_rank(tmp_path: Path, rank: int, port: int) -> subprocess.Popen[bytes]
     return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment)
 
 
+@pytest.mark.exhaustive
 def test_two_processes_end_with_the_weights_of_one_that_saw_both_their_batches(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -25,6 +25,8 @@ from abair.model.safetensors_io import read_header
 from abair.training.adapter import AdapterTask
 from abair.training.run import train_backbone
 
+pytestmark = pytest.mark.slow
+
 
 def test_phase_two_trains_the_adapter_and_touches_nothing_of_the_backbone(
     photos: Path, backbone: Path, adapters: Path
@@ -256,6 +258,7 @@ def test_equal_runs_write_equal_files(photos: Path, backbone: Path, tmp_path: Pa
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
+@pytest.mark.exhaustive
 def test_two_processes_train_an_adapter_through_the_command(photos: Path, backbone: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -21,6 +21,7 @@ def test_phase_one_writes_a_backbone_and_its_settings(backbone: Path) -> None:
     assert record["run"]["fingerprint"] == fingerprint(load_backbone(backbone))
 
 
+@pytest.mark.slow
 def test_phase_one_goes_on_from_a_finished_backbone(photos: Path, backbone: Path, tmp_path: Path) -> None:
     settings = {"steps": 1, "labels": DEGRADATIONS, "learning_rate": 1e-12} | QUICK
     more = train_backbone(data=photos, size="tiny", out=tmp_path / "more", start=backbone, **settings)

@@ -18,6 +18,8 @@ from abair.model.backbone import SIZES, fingerprint
 from abair.model.estimator import Estimator, feature_count, load_estimator, save_estimator
 from abair.training.run import train_backbone, train_estimator
 
+pytestmark = pytest.mark.slow
+
 
 def test_phase_three_makes_a_bundle_that_restores(photos: Path, backbone: Path, adapters: Path, tmp_path: Path) -> None:
     before = backbone.read_bytes()

@@ -13,10 +13,12 @@ import pytest
 from sqlalchemy import text
 from tests.registry.conftest import complaints
 
-import abair_registry.registry
 from abair.deployment import read_deployment
 from abair_registry.cli import app
+from abair_registry.registry import open_registry
 from abair_registry.settings import Settings
+
+pytestmark = pytest.mark.slow
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -26,7 +28,7 @@ def run(
     environment: dict[str, str], bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Run:
     """Calls the command in this process, with the tiny bundle as factory; (exit code, stdout, stderr)."""
-    monkeypatch.setattr(abair_registry.registry, "FACTORY", bundle)
+    monkeypatch.setenv("ABAIR_FACTORY", str(bundle))
 
     def call(*arguments: str) -> tuple[int, str, str]:
         code = app.run(arguments)
@@ -165,7 +167,7 @@ def test_the_schemas_commands(run: Run) -> None:
 
 def test_another_schema_stops_every_command_with_what_to_do(run: Run, settings: Settings) -> None:
     run("list")
-    with abair_registry.registry.open_registry(settings) as registry, registry.database.write() as session:
+    with open_registry(settings) as registry, registry.database.write() as session:
         session.execute(text("UPDATE abair_alembic_version SET version_num = '9999'"))
     for command in (("list",), ("history",), ("show", "rain"), ("verify",), ("doctor",), ("disable", "rain", "--yes")):
         code, out, err = run(*command)

@@ -92,6 +92,7 @@ def test_recording_the_same_release_again_adds_none(registry: Registry) -> None:
         assert len(found.releases) == 1
 
 
+@pytest.mark.slow
 def test_a_list_asks_as_many_questions_for_sixty_plugins_as_for_three(registry: Registry) -> None:
     asked: list[str] = []
     event.listen(registry.database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
@@ -244,6 +245,7 @@ def wrong_rows() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", wrong_rows())
 def test_a_wrong_state_cannot_be_stored(registry: Registry, name: str) -> None:
     with pytest.raises(DatabaseError), registry.database.write() as session:
@@ -254,6 +256,7 @@ def test_there_are_25_wrong_states() -> None:
     assert len(wrong_rows()) == 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", APPEND_ONLY)
 @pytest.mark.parametrize("statement", ["UPDATE {table} SET {column} = {column}", "DELETE FROM {table}"])
 def test_what_was_told_once_is_never_changed(registry: Registry, table: str, statement: str) -> None:

@@ -14,6 +14,8 @@ from abair_registry.operations import challenger, replays
 from abair_registry.settings import Settings
 from abair_registry.tracking.mlflow_client import Runs
 
+pytestmark = pytest.mark.slow
+
 
 @sqlite
 @pytest.mark.parametrize(

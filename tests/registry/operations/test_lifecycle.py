@@ -26,6 +26,8 @@ from abair_registry.operations.requests import OperationOptions
 from abair_registry.registry import SYSTEM, Registry, live_file_is_stale, open_registry, sync_live_file
 from abair_registry.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[[], AbstractContextManager[Registry]]
 ME = Actor("me", "a reason")
 
@@ -202,7 +204,7 @@ def test_verify_tells_a_changed_and_a_missing_blob_and_the_factory_mends_them(
     assert len(problems) == 2
     assert f"estimator: {registry.blobs.path(missing)} is missing; expected SHA-256 {missing}" in problems[0]
     assert f"adapter noise, weights: {registry.blobs.path(changed)} was changed" in problems[1]
-    monkeypatch.setattr("abair.deployment.FACTORY", bundle)
+    monkeypatch.setenv("ABAIR_FACTORY", str(bundle))
     assert integrity.repair(registry) == [
         "estimator: put back from the package", "adapter noise, weights: put back from the package",
     ]  # fmt: skip
@@ -281,6 +283,7 @@ with open_registry(Settings(), bundle) as registry:
 """
 
 
+@pytest.mark.exhaustive
 def test_eight_processes_write_two_hundred_times_each_and_nothing_is_lost(
     settings: Settings, bundle: Path, environment: dict[str, str]
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_lock_without_an_operation_is_told_as_well(database: Database) -> None
     assert rows(database) == []
 
 
+@pytest.mark.slow
 def test_one_who_waits_gets_the_turn_when_the_other_is_done(database: Database) -> None:
     seen: list[lock.Running] = []
 
@@ -164,6 +165,7 @@ def test_an_operation_whose_lock_was_cut_publishes_nothing_after_another_took_it
     assert [row[1] for row in rows(database)] == ["undone"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ["postgresql"], indirect=True)
 def test_an_operation_goes_on_after_its_connection_was_cut_if_nobody_took_its_place(database: Database) -> None:
     with lock.working(database, "add", "snow", ME) as work:
@@ -211,6 +213,7 @@ def busy(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", [None, "elsewhere"])
 def test_what_a_killed_process_left_is_undone_by_the_next_at_once(
     database: Database, environment: dict[str, str], host: str | None
@@ -228,6 +231,7 @@ def test_what_a_killed_process_left_is_undone_by_the_next_at_once(
     assert "was gone at step train" in str(rows(database)[0][3])
 
 
+@pytest.mark.slow
 def test_a_process_that_stands_still_loses_nothing(database: Database, environment: dict[str, str]) -> None:
     with busy(environment) as process:
         process.send_signal(signal.SIGSTOP)

@@ -20,12 +20,17 @@ from abair.deployment import read_deployment
 from abair_registry.settings import Settings
 from abair_registry.tracking import sync
 
+pytestmark = pytest.mark.slow
+
 
 def zeroed(folder: Path) -> None:
     path = folder / "adapters" / "tiny" / WEIGHTS_FILE
     save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(path).items()}, path)
 
 
+@pytest.mark.parametrize(
+    "settings", ["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)], indirect=True
+)
 @pytest.mark.figures
 def test_a_good_plugin_goes_live_and_everything_that_follows_agrees(
     run: Run, team: Path, settings: Settings, photo: np.ndarray
@@ -72,7 +77,7 @@ def test_a_good_plugin_goes_live_and_everything_that_follows_agrees(
     forced = ("--force", "--reason", "where the others go")
     for command, number, label_is_there in (
         (("disable", "rain", "--yes", *forced), 3, False),
-        (("enable", "rain", *forced), 4, True),
+        (("enable", "rain", "--route", "features", *forced), 4, True),
         (("rollback",), 3, False),
         (("rollback",), 2, True),
         (("promote", "4"), 4, True),
@@ -96,7 +101,7 @@ def test_a_useless_plugin_is_refused_and_forced_only_with_a_reason(
     run: Run, site: Path, trained: Tiny, settings: Settings
 ) -> None:
     Plugin(synthesis=FROST, change=zeroed).make(site, trained)
-    code, (result,), err = run("add", "frost")
+    code, (result,), err = run("add", "frost", "--gate", "mixed_loss=30")
     assert (code, result["outcome"], result["deployment"], result["route"]) == (1, "rejected", 1, "features")
     assert refused(result) == ["frost: gain of the adapter"]
     assert "refused by frost: gain of the adapter" in err
@@ -110,7 +115,7 @@ def test_a_useless_plugin_is_refused_and_forced_only_with_a_reason(
 
     code, _, err = run("add", "frost", "--force")
     assert (code, "needs a --reason" in err) == (2, True)
-    code, (result,), _ = run("add", "frost", "--force", "--reason", "the board wants it")
+    code, (result,), _ = run("add", "frost", "--gate", "mixed_loss=30", "--force", "--reason", "the board wants it")
     assert (code, result["outcome"], refused(result)) == (0, "live", ["frost: gain of the adapter"])
     assert client(settings).get_run(result["run_id"]).data.tags["abair.forced"] == "true"
     (story,) = run("show", "frost")[1]
@@ -151,7 +156,9 @@ def test_a_challenger_waits_for_review_and_is_promoted_only_against_its_champion
     assert (code, result["deployment"], state(run, "frost"), aliases(settings)) == (0, 2, "live", {"champion": "2"})
 
 
+@pytest.mark.exhaustive
 @sqlite
+@pytest.mark.new_replays
 def test_the_same_seeds_make_the_same_bundle(
     run: Run, team: Path, settings: Settings, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

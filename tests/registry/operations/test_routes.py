@@ -24,6 +24,8 @@ from abair_registry.plugins import calls
 from abair_registry.registry import open_registry
 from abair_registry.settings import Settings, Thresholds
 
+pytestmark = pytest.mark.slow
+
 
 @sqlite
 def test_a_plugins_own_gate_is_asked_and_one_that_raises_refuses(
@@ -84,8 +86,6 @@ def test_the_installed_metadata_is_scanned_once_to_find_a_plugin_and_once_to_ver
 def test_retrain_trains_the_whole_estimator_anew_and_nothing_else(
     run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ABAIR_SAMPLES", "100")
-    monkeypatch.setenv("ABAIR_CHALLENGER__FULL_STEPS", "48")
     run("list")
     before = read_deployment(settings.home if (settings.home / "deployment.json").is_file() else None)
     code, (result,), err = run("retrain", "--force", "--reason", "the estimator alone is new")
@@ -102,7 +102,7 @@ def test_retrain_trains_the_whole_estimator_anew_and_nothing_else(
 
 
 @sqlite
-@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("broken", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_a_new_label_learns_how_it_blends_with_those_whose_plugins_are_there_and_work(
     broken: bool, run: Run, team: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,8 @@ from abair_registry.operations.requests import Operation, OperationOptions
 from abair_registry.registry import Registry, open_registry
 from abair_registry.settings import ChallengerConfig, Settings
 
+pytestmark = pytest.mark.slow
+
 ME = Actor("me", "because")
 SMALL = ChallengerConfig(
     training_scenes=4, held_out=2, held_out_later=1, held_out_of_mixture=1, held_out_mixtures=1, mixtures=2,
@@ -242,7 +244,7 @@ def test_operations_in_any_order_keep_to_the_model_of_what_is_live(
     run_state_machine_as_test(
         Prepared,
         settings=hypothesis_settings(
-            derandomize=True, deadline=None, max_examples=3, stateful_step_count=9, database=None,
+            derandomize=True, deadline=None, max_examples=2, stateful_step_count=9, database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip

@@ -73,6 +73,7 @@ def test_a_notice_that_fails_is_told_and_the_others_hear_theirs(site: Path, bund
     assert (other / "heard.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_plugin_that_hangs_when_it_is_told_costs_its_time_and_a_line(
     site: Path, bundle: Path, tmp_path: Path
 ) -> None:

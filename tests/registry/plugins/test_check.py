@@ -15,14 +15,13 @@ import pytest
 from tests.registry.conftest import FROST
 from tests.support.plugin_package import Tiny
 
-import abair.plugin_kit.adapter_report
 from abair.cli import app
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
-from abair.deployment import FACTORY
-from abair.plugin_kit import efficacy
 from abair.plugin_kit.naming import derive_names
 from abair.plugin_kit.scaffold import Licence, make_package
 from abair_registry.plugins import check as plugin_check
+
+pytestmark = pytest.mark.slow
 
 Check = Callable[[str | Path], tuple[int, dict[str, Any], str]]
 
@@ -34,8 +33,7 @@ def check(
     """Calls the command with `--json` in this process, the tiny bundle as factory; (exit code, object, stderr)."""
     monkeypatch.setenv("ABAIR_CLEAN_DIR", str(clean_dir))
     monkeypatch.setattr("abair.cli.plugin._checker", lambda: plugin_check.check)
-    for module in (plugin_check, abair.plugin_kit.adapter_report):
-        monkeypatch.setattr(module, "FACTORY", bundle)
+    monkeypatch.setenv("ABAIR_FACTORY", str(bundle))
 
     def call(target: str | Path) -> tuple[int, dict[str, Any], str]:
         code = app.run(["plugin", "check", str(target), "--json"])
@@ -75,13 +73,12 @@ def test_a_good_plugin_passes_every_check_and_nothing_is_installed(check: Check,
     assert not list(project.glob("*.whl"))
 
 
+@pytest.mark.exhaustive
 def test_a_package_as_the_kit_makes_it_passes_every_check_with_the_factorys_network(
     check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (plugin_check, abair.plugin_kit.adapter_report):
-        monkeypatch.setattr(module, "FACTORY", FACTORY)
+    monkeypatch.delenv("ABAIR_FACTORY")
     monkeypatch.delenv("ABAIR_CLEAN_DIR")
-    monkeypatch.setattr(efficacy, "COUNT", 6)
     made = make_package(derive_names("frosted-print"), tmp_path, author="Ada")
     code, told, _ = check(made.folder)
     assert (code, refused(told), told["passed"]) == (0, [], True), told

@@ -17,6 +17,8 @@ from abair.errors import DeploymentError, RegistryError
 from abair_registry.settings import Settings
 from abair_registry.tracking.mlflow_client import Runs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Runs:

@@ -57,6 +57,7 @@ def children_of(process: int) -> list[int]:
     return members
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 def test_the_page_opens_operations_are_told_to_it_and_nothing_is_left_behind(
     server: subprocess.Popen[str], port: int, run: Run, team: Path, settings: Settings,
