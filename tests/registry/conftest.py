@@ -30,6 +30,18 @@ from abair_registry.plugins import calls
 from abair_registry.settings import Settings
 from abair_registry.tracking.mlflow_client import Runs
 
+ABOVE_THE_DATABASE = ("operations", "cli")
+"""Packages whose tests ask little of the database: on PostgreSQL they are exhaustive, but for the lock's."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        above = item.path.parent.name in ABOVE_THE_DATABASE and item.path.stem != "test_lock"
+        if above and params.get("settings") == "postgresql":
+            item.add_marker(pytest.mark.exhaustive)
+
+
 FROST = """
 import torch
 

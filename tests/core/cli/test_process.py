@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from tests.core.cli.conftest import photo
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import sys
 from unittest import mock
 from abair.cli import app, loading
-
-pytestmark = pytest.mark.slow
-
 class Fake:
     def estimate(self, pixels):
         return {"noise": 1.0}

@@ -85,7 +85,7 @@ def right(estimator: Estimator, features: Features) -> float:
 LABELS = ("dark", "noise", "red", "clean")
 
 
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_a_new_label_is_learnt_from_features_and_the_old_ones_stay(
     whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
@@ -152,11 +152,12 @@ def test_a_new_label_gains_little_by_being_shown_more_often() -> None:
     centres = 3 * torch.eye(len(labels), 12)
     values = (centres[:, None] + 0.5 * torch.randn(len(labels), count, 12, generator=generator)).flatten(0, 1)
     known = Features("x", labels, values, torch.eye(len(labels)).repeat_interleave(count, 0))
-    champion = refit(Estimator(labels, 12), "x", labels, [], [known], 0, config=QUICK)
+    long = replace(QUICK, steps=400)
+    champion = refit(Estimator(labels, 12), "x", labels, [], [known], 0, config=long)
     # what is new looks exactly as `a` does: nobody can tell them apart
     twin = torch.cat([values[:count], values[-count:]])
     new = Features("x", ("twin", "clean"), twin, torch.eye(2).repeat_interleave(count, 0))
-    challenger = refit(champion, "x", (*"abcdefg", "twin", "clean"), [known], [new], 0, config=FIRM)
+    challenger = refit(champion, "x", (*"abcdefg", "twin", "clean"), [known], [new], 0, config=replace(FIRM, steps=400))
     with torch.inference_mode():
         said = challenger(values[:count]).softmax(1).mean(0)
     assert float(said[0] + said[7]) > 0.95
@@ -164,7 +165,7 @@ def test_a_new_label_gains_little_by_being_shown_more_often() -> None:
     assert float(said[7]) == pytest.approx((1 / 9) / (1 / 9 + 1 / 16), abs=0.07)
 
 
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_old_features_teach_what_the_champion_says_even_where_it_is_wrong(
     whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
@@ -209,7 +210,7 @@ def blended(backbone: Backbone, photos: CleanPhotos, seed: int) -> Features:
     return Features(made.backbone, made.labels, made.values, torch.tensor([[0.25, 0.75, 0.0]] * COUNT))
 
 
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_blends_are_learnt_from_mixtures_as_much_as_is_at_stake(
     whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
@@ -233,7 +234,7 @@ def test_blends_are_learnt_from_mixtures_as_much_as_is_at_stake(
     assert much < 0.6 * min(without, nothing)
 
 
-@pytest.mark.parametrize("mixed", [True, False])
+@pytest.mark.parametrize("mixed", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_a_new_label_gives_up_what_it_can_bear_where_it_is_alone(
     backbone: Backbone,
     photos: CleanPhotos,

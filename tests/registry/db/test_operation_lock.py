@@ -21,13 +21,14 @@ from abair_registry.db.engine import Database
 from abair_registry.db.operation_lock import OperationLock, operation_lock
 from abair_registry.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 HOLDER = """
 import os, sys, time
 from abair_registry.db.engine import Database
 from abair_registry.db.operation_lock import operation_lock
 from abair_registry.settings import Settings
 
-pytestmark = pytest.mark.slow
 lock = operation_lock(Database(Settings()).engine)
 assert lock.take()
 if sys.argv[1:] == ["fork"] and os.fork() == 0:

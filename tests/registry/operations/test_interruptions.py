@@ -20,7 +20,10 @@ pytestmark = pytest.mark.slow
 @sqlite
 @pytest.mark.parametrize(
     ("raised", "status", "ended"),
-    [(KeyboardInterrupt(), "KILLED", "undone"), (MemoryError("no room"), "FAILED", "failed")],
+    [
+        (KeyboardInterrupt(), "KILLED", "undone"),
+        pytest.param(MemoryError("no room"), "FAILED", "failed", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_what_stops_in_the_training_leaves_what_served_and_is_resumed(
     raised: BaseException, status: str, ended: str, run: Run, team: Path, settings: Settings,

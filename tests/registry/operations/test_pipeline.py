@@ -28,9 +28,6 @@ def zeroed(folder: Path) -> None:
     save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(path).items()}, path)
 
 
-@pytest.mark.parametrize(
-    "settings", ["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)], indirect=True
-)
 @pytest.mark.figures
 def test_a_good_plugin_goes_live_and_everything_that_follows_agrees(
     run: Run, team: Path, settings: Settings, photo: np.ndarray
@@ -122,6 +119,7 @@ def test_a_useless_plugin_is_refused_and_forced_only_with_a_reason(
     assert ("add, forced", "the board wants it") in [(event["action"], event["reason"]) for event in story["events"]]
 
 
+@pytest.mark.exhaustive
 @sqlite
 def test_a_plugin_that_would_ruin_what_is_live_is_refused(
     run: Run, site: Path, bundle: Path, spare_adapter: Path, settings: Settings

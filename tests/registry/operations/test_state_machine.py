@@ -226,6 +226,7 @@ class Operations(RuleBasedStateMachine):
             self.opened.close()
 
 
+@pytest.mark.exhaustive
 def test_operations_in_any_order_keep_to_the_model_of_what_is_live(
     site: Path, bundle: Path, spare_adapter: Path, clean_dir: Path, empty_store: Path, tmp_path: Path
 ) -> None:
@@ -244,7 +245,7 @@ def test_operations_in_any_order_keep_to_the_model_of_what_is_live(
     run_state_machine_as_test(
         Prepared,
         settings=hypothesis_settings(
-            derandomize=True, deadline=None, max_examples=2, stateful_step_count=9, database=None,
+            derandomize=True, deadline=None, max_examples=3, stateful_step_count=9, database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
