@@ -4,7 +4,10 @@ Settings that must stand before anything imports torch; a complete bundle around
 registry in an empty home, on SQLite and on PostgreSQL: every test that asks for one runs on both.
 """
 
+import contextlib
+import ctypes
 import os
+import sys
 
 from tests.support.few_samples import FEW_SAMPLES
 
@@ -12,6 +15,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Every worker is a process of its own: with threads in each they would only wait for one another.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
+
+if sys.platform == "linux":
+    # glibc gives the memory of each large tensor back to the kernel and asks for it again: a sixth of the tests' time.
+    with contextlib.suppress(OSError, AttributeError):
+        libc, trim_threshold, mmap_threshold = ctypes.CDLL("libc.so.6"), -1, -3
+        libc.mallopt(mmap_threshold, 32 << 20)
+        libc.mallopt(trim_threshold, 1 << 30)
 
 # What the machine that tests has deployed must not be what is tested.
 os.environ["ABAIR_HOME"] = os.path.join(os.path.dirname(__file__), "no-such-home")
