@@ -15,7 +15,7 @@ import pytest
 
 from abair_registry.settings import Settings
 
-pytestmark = pytest.mark.xdist_group("wheels")
+pytestmark = [pytest.mark.xdist_group("wheels"), pytest.mark.exhaustive]
 
 PLUGINS = ["bitdepth", "blur", "haze", "jpeg", "low-light", "noise", "rain", "snow"]
 NAMES = ["abair", *(f"abair-{name}" for name in PLUGINS)]

@@ -65,8 +65,9 @@ def _names(value: object) -> str:
 
 
 def _code(module: str) -> str:
-    """Return a digest of a plugin's modules, which are not imported."""
+    """Return a digest of a plugin's synthesisers; what its package declares was checked by the probe before."""
     spec = importlib.util.find_spec(module.partition(".")[0])
     folders = spec.submodule_search_locations if spec else None
     files = sorted(path for folder in folders or () for path in Path(folder).rglob("*.py"))
+    files = [path for path in files if path.name != "__init__.py"]
     return sha256(b"".join(path.name.encode() + path.read_bytes() for path in files)).hexdigest() + module

@@ -53,8 +53,9 @@ def test_phase_three_ends_in_a_mean_where_it_is_asked_to(
     photos: Path, backbone: Path, adapters: Path, tmp_path: Path
 ) -> None:
     given = {"data": photos, "run": tmp_path / "run", "backbone": backbone, "adapters": adapters} | QUICK
-    given |= {"labels": DEGRADATIONS, "steps": 1, "crop": 64, "counts": FEW_SAMPLES}
-    other, labels = tmp_path / "other.safetensors", (*DEGRADATIONS, "clean")
+    two = DEGRADATIONS[:2]
+    given |= {"labels": two, "steps": 1, "crop": 64, "counts": FEW_SAMPLES}
+    other, labels = tmp_path / "other.safetensors", (*two, "clean")
     torch.manual_seed(3)
     save_estimator(Estimator(labels, feature_count(SIZES["tiny"])), other)
     train_estimator(out=tmp_path / "trained", start=other, **given)
