@@ -125,6 +125,7 @@ def test_what_the_estimator_says_of_old_labels_stays_and_a_file_keeps_what_it_gr
     assert torch.equal(again(old.values), challenger(old.values))
 
 
+@pytest.mark.exhaustive
 def test_a_label_that_comes_again_is_learnt_anew_and_the_others_stay(
     backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:

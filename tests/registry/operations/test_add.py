@@ -112,6 +112,7 @@ def test_a_refused_plugin_leaves_the_registry_exactly_as_it_was(
     assert everything(settings, bundle) == before
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 def test_an_upgraded_plugin_is_told_and_takes_the_place_of_the_old_one_when_it_is_added_again(
     run: Run, team: Path, settings: Settings

@@ -111,6 +111,7 @@ def test_without_an_adapter_it_says_how_to_train_one(check: Check, project: Path
     assert told["checks"][-1]["advice"] == "train one: abair train adapter frost"
 
 
+@pytest.mark.exhaustive
 def test_a_wheel_that_holds_more_than_its_package_is_refused(check: Check, project: Path, tmp_path: Path) -> None:
     tell: list[str] = []
     wheel = plugin_check._build_wheel(project, tmp_path / "wheels", plugin_check.PluginReport("frost"), tell.append)
