@@ -14,9 +14,9 @@ from sqlalchemy import text
 from tests.registry.conftest import complaints
 
 from abair.deployment import read_deployment
-from abair_registry.cli import app
+from abair_registry.cli import app, changes
 from abair_registry.registry import open_registry
-from abair_registry.settings import Settings
+from abair_registry.settings import Settings, Thresholds
 
 pytestmark = pytest.mark.slow
 
@@ -163,6 +163,11 @@ def test_the_schemas_commands(run: Run) -> None:
     code, out, _ = run("db", "downgrade", "base", "--yes")
     assert (code, out) == (0, "the schema's revision is none\n")
     assert run("db", "upgrade", "77")[0] == 1
+
+
+def test_the_help_of_gate_names_every_threshold() -> None:
+    (option,) = changes.Gate.__metadata__
+    assert [name for name in Thresholds.model_fields if name not in option.help] == []
 
 
 def test_another_schema_stops_every_command_with_what_to_do(run: Run, settings: Settings) -> None:
