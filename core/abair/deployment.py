@@ -158,9 +158,21 @@ def home() -> Path:
 
 
 def factory_folder() -> Path:
-    """Return the bundle that every home starts from: the wheel's, or the one of `ABAIR_FACTORY`."""
+    """Return the bundle that every home starts from: the wheel's, or the one of `ABAIR_FACTORY`.
+
+    Raises:
+        DeploymentError: the variable names no bundle.
+    """
     given = os.environ.get(FACTORY_VARIABLE)
-    return Path(given).expanduser().absolute() if given else FACTORY
+    if not given:
+        return FACTORY
+    folder = Path(given).expanduser().absolute()
+    if not (folder / FILE_NAME).is_file():
+        raise DeploymentError(
+            f"{FACTORY_VARIABLE}: found {given}, which holds no {FILE_NAME}; expected a bundle's folder; "
+            "correct or unset it"
+        )
+    return folder
 
 
 def live() -> Path:

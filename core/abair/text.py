@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 LONGEST_FOREIGN: Final = 800
 """Most characters that are quoted from text that other people wrote."""
@@ -27,6 +30,10 @@ def quote_foreign(text: str, longest: int = LONGEST_FOREIGN) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
+def _dotted(place: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, place))
+
+
 def error_text(error: BaseException) -> str:
     """Return an error's message on one line, or its type's name if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -44,6 +51,24 @@ def describe_error(error: BaseException) -> str:
     except Exception:  # the error is a plugin's, and so is its `__str__`
         text = ""
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def describe_fields(error: ValidationError, name_of: Callable[[tuple[int | str, ...]], str] = _dotted) -> str:
+    """Return each wrong field of a validation error, what was found, and what was expected.
+
+    Args:
+        error: the error.
+        name_of: gives the name that the reader knows a field by, from its place.
+    """
+    return "; ".join(f"{name_of(each['loc'])}: {_found_and_expected(each)}" for each in error.errors())
+
+
+def _found_and_expected(error: ErrorDetails) -> str:
+    found = f"found {quote_foreign(repr(error['input']), 100)}"
+    if error["type"] == "extra_forbidden":
+        return f"{found}; there is no such setting"
+    expected = error["msg"].removeprefix("Input should be ").partition(", unable")[0]
+    return f"{found}: {expected}" if expected == error["msg"] else f"{found}, expected {expected}"
 
 
 def near_misses(name: str, known: Iterable[str], count: int = 3) -> list[str]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from abair.deployment import factory_folder
 from abair_registry.db import migrate, queries
 from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
@@ -33,7 +34,9 @@ def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[R
 
     Raises:
         RegistryError: The home or the database cannot be used, or the schema is another revision.
+        DeploymentError: `ABAIR_FACTORY` names no bundle.
     """
+    factory = factory or factory_folder()  # before anything is written
     database = Database(settings)
     try:
         blobs = Blobs(settings.home)

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from abair.deployment import home
 from abair.errors import RegistryError
+from abair.text import describe_fields
 
 DATABASE: Final = "registry.db"
 
@@ -53,6 +54,12 @@ class ChallengerConfig(BaseModel):
     temperature: int = Field(default=200, ge=1, description="held-out samples that choose the full route's temperature")
 
 
+def _variable(place: tuple[int | str, ...]) -> str:
+    """Return the environment variable of a setting."""
+    names = [str(part).upper() for part in place]
+    return names[0] if names[0] == "MLFLOW_TRACKING_URI" else "ABAIR_" + "__".join(names)
+
+
 class Settings(BaseSettings):
     """The variables `ABAIR_*` and MLflow's own `MLFLOW_TRACKING_URI`."""
 
@@ -69,11 +76,7 @@ class Settings(BaseSettings):
         try:
             super().__init__(**given)
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise RegistryError(
-                f"settings: {wrong}; expected values as docs/reference/settings.md names them; "
-                "look at the variables ABAIR_*"
-            ) from None
+            raise RegistryError(f"{describe_fields(error, _variable)}; correct or unset it") from None
 
     home: Path = Field(default_factory=home, description="folder of the database, blobs and runs")
     registry_url: SecretStr | None = Field(

@@ -256,6 +256,15 @@ def test_without_a_path_the_factory_deployment_is_read(folder: Path, monkeypatch
     assert read_deployment().name == "test-1"
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_factory_that_is_no_bundle_is_named_with_its_variable(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABAIR_FACTORY", str(tmp_path if there else tmp_path / "none"))
+    with pytest.raises(DeploymentError, match=r"ABAIR_FACTORY: found .*, which holds no deployment\.json; expected"):
+        read_deployment()
+
+
 def test_an_interrupted_write_leaves_the_bundle_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (folder / FILE_NAME).read_bytes()
     other = read_deployment(folder).model_copy(update={"name": "other"})

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from abair.errors import MissingExtraError, TrainingError
 from abair.files import write_text
+from abair.text import describe_fields
 
 Steps = Annotated[int, Field(ge=1, description="optimiser steps in all")]
 Batch = Annotated[int, Field(ge=1, description="samples a step")]
@@ -184,8 +185,7 @@ def read_settings(
     try:
         return phase.model_validate(values | options)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors())
-        raise TrainingError(f"{origin}: {wrong}") from None
+        raise TrainingError(f"{origin}: {describe_fields(error)}") from None
 
 
 def with_current_names(table: Mapping[str, object]) -> dict[str, object]:

@@ -282,6 +282,7 @@ def _change(
 def _options(settings: Settings, gate: Sequence[str] | None, **given: Unpack[_Given]) -> OperationOptions:
     from pydantic import ValidationError
 
+    from abair.text import describe_fields
     from abair_registry.operations.requests import OperationOptions
     from abair_registry.settings import Thresholds
 
@@ -294,9 +295,7 @@ def _options(settings: Settings, gate: Sequence[str] | None, **given: Unpack[_Gi
     try:
         thresholds = Thresholds(**asked)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise typer.BadParameter(f"{where}: {first['msg']}, found {first['input']!r}", param_hint="--gate") from None
+        raise typer.BadParameter(describe_fields(error), param_hint="--gate") from None
     return OperationOptions(thresholds=thresholds, **given)
 
 

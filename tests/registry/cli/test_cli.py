@@ -165,6 +165,17 @@ def test_the_schemas_commands(run: Run) -> None:
     assert run("db", "upgrade", "77")[0] == 1
 
 
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_factory_that_is_no_bundle_leaves_no_registry_behind(
+    run: Run, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABAIR_FACTORY", str(tmp_path))
+    code, out, err = run("list")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "ABAIR_FACTORY: found " in err
+    assert not (settings.home / "registry.db").exists()
+
+
 def test_the_help_of_gate_names_every_threshold() -> None:
     (option,) = changes.Gate.__metadata__
     assert [name for name in Thresholds.model_fields if name not in option.help] == []
@@ -211,7 +222,10 @@ def test_a_setting_that_cannot_be_and_a_file_that_is_no_database_are_one_line(
         patched.setenv("ABAIR_GATES__LOSS", "abc")
         code, out, err = run("list")
         assert (code, out, len(err.splitlines())) == (1, "", 1)
-        assert "settings: gates.loss: Input should be a valid number" in err
+        assert "ABAIR_GATES__LOSS: found 'abc', expected a valid number; correct or unset it" in err
+    with monkeypatch.context() as patched:
+        patched.setenv("ABAIR_CHALLENGER__STEPS", "3")
+        assert "ABAIR_CHALLENGER__STEPS: found '3'; there is no such setting; correct or unset it" in run("list")[2]
     settings.home.mkdir(parents=True, exist_ok=True)
     (settings.home / "registry.db").write_text("no database, whatever it is called")
     code, out, err = run("list")
