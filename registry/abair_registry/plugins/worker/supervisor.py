@@ -225,18 +225,26 @@ def _descendants(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def _end(worker: subprocess.Popen[bytes], mark: str) -> None:
-    """Kill the worker, its group, its descendants, and what left all of these."""
-    _kill(_descendants(worker))
+    """Kill the worker, its group, its descendants, and what left all of these, and see them end."""
+    descendants = _descendants(worker)
+    _kill(descendants)
     worker.kill()
     with contextlib.suppress(OSError, AttributeError):
         os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
     for _ in range(50):  # a process that is being forked at this moment is found the next time
-        left = _find_marked(mark)
+        left = [*_find_marked(mark), *filter(_is_alive, descendants)]
         if not left:
             return
         _kill(left)
         time.sleep(0.01)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.Error, OSError):
+        return False
 
 
 def _kill(processes: list[psutil.Process]) -> None:
