@@ -67,8 +67,11 @@ def _found_and_expected(error: ErrorDetails) -> str:
     found = f"found {quote_foreign(repr(error['input']), 100)}"
     if error["type"] == "extra_forbidden":
         return f"{found}; there is no such setting"
-    expected = error["msg"].removeprefix("Input should be ").partition(", unable")[0]
-    return f"{found}: {expected}" if expected == error["msg"] else f"{found}, expected {expected}"
+    wrong = error["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ", 1)
+    wrong = wrong.partition(", unable")[0]  # how pydantic tried to read a text says nothing more
+    if wrong.startswith("found "):
+        return wrong
+    return f"{found}, {wrong}" if wrong.startswith("expected ") else f"{found}: {wrong}"
 
 
 def near_misses(name: str, known: Iterable[str], count: int = 3) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from abair.text import describe_error, error_text, near_misses, one_line, quote_foreign
+from abair.text import describe_error, describe_fields, error_text, near_misses, one_line, quote_foreign
 
 ANY = st.text(st.characters(exclude_categories=())) | st.text("ab \t\n\x1b\x00\u2028\udcff", max_size=60)
 held = settings(deadline=None, max_examples=150, derandomize=True)
@@ -58,3 +59,24 @@ def test_near_misses_are_known_names_and_an_exact_one_comes_first(name: str, kno
     assert len(found) <= count
     assert set(found) <= set(known)
     assert near_misses(name, [*known, name], count)[0] == name
+
+
+def test_a_wrong_field_is_told_with_its_name_what_was_found_and_what_was_expected() -> None:
+    class Sizes(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        steps: int = Field(ge=1)
+        crop: int
+
+        @field_validator("crop")
+        @classmethod
+        def _even(cls, crop: int) -> int:
+            if crop % 2:
+                raise ValueError("expected an even number")
+            return crop
+
+    with pytest.raises(ValidationError) as caught:
+        Sizes.model_validate({"steps": "many", "crop": 3, "rank": 4})
+    assert describe_fields(caught.value, lambda place: f"--{place[0]}") == (
+        "--steps: found 'many', expected a valid integer; --crop: found 3, expected an even number; "
+        "--rank: found 4; there is no such setting"
+    )

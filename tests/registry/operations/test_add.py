@@ -66,6 +66,7 @@ def reinstalled(site: Path, version: str) -> None:
     (info / "RECORD").write_text("\n".join(kept) + "\n")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 def test_a_plugin_that_waits_for_review_is_a_candidate_and_nothing_served_changes(
     run: Run, team: Path, settings: Settings, trained: Tiny
@@ -165,7 +166,12 @@ sys.exit(run(sys.argv[2:]))
 @pytest.mark.skipif(sys.platform == "win32", reason="limits on files are POSIX's")
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
-    ("command", "size"), [("add frost", 5000), ("disable rain --yes", 0), ("disable rain --yes", 5000)]
+    ("command", "size"),
+    [
+        pytest.param("add frost", 5000, marks=pytest.mark.exhaustive),
+        ("disable rain --yes", 0),
+        ("disable rain --yes", 5000),
+    ],
 )
 def test_where_no_file_can_grow_a_command_is_one_line_and_changes_nothing(
     command: str, size: int, run: Run, team: Path, settings: Settings, bundle: Path, environment: dict[str, str]

@@ -84,6 +84,7 @@ def test_a_package_as_the_kit_makes_it_passes_every_check_with_the_factorys_netw
     assert (code, refused(told), told["passed"]) == (0, [], True), told
 
 
+@pytest.mark.exhaustive
 def test_a_version_of_abair_that_it_is_not_for_is_refused(check: Check, project: Path) -> None:
     described = (project / "pyproject.toml").read_text()
     (project / "pyproject.toml").write_text(re.sub(r'"abair[><=][^"]*", "torch', '"abair>=9,<10", "torch', described))
