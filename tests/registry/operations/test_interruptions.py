@@ -51,6 +51,7 @@ def test_what_stops_in_the_training_leaves_what_served_and_is_resumed(
     assert run("resume")[1] == [{"operation": None, "outcome": "nothing to resume"}]
 
 
+@pytest.mark.exhaustive
 @sqlite
 def test_a_tracking_server_that_dies_in_the_middle_stops_the_operation_and_not_the_serving(
     run: Run, team: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch

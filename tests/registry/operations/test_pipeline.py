@@ -93,6 +93,7 @@ def test_a_good_plugin_goes_live_and_everything_that_follows_agrees(
     assert run("rollback")[2].startswith("abair-registry: rollback: deployment 1 is the first; expected")
 
 
+@pytest.mark.exhaustive
 @sqlite
 def test_a_useless_plugin_is_refused_and_forced_only_with_a_reason(
     run: Run, site: Path, trained: Tiny, settings: Settings

@@ -101,8 +101,9 @@ def test_retrain_trains_the_whole_estimator_anew_and_nothing_else(
     assert first["live"]
 
 
+@pytest.mark.exhaustive
 @sqlite
-@pytest.mark.parametrize("broken", [pytest.param(False, marks=pytest.mark.exhaustive), True])
+@pytest.mark.parametrize("broken", [False, True])
 def test_a_new_label_learns_how_it_blends_with_those_whose_plugins_are_there_and_work(
     broken: bool, run: Run, team: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
