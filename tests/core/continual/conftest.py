@@ -28,13 +28,18 @@ def backbone() -> Backbone:
     return Backbone(SIZES["tiny"])
 
 
+def smooth_photos(count: int, height: int) -> CleanPhotos:
+    """Return bright photos (height, 160, 3) without texture."""
+    generator = np.random.default_rng(0)
+    coarse = [generator.integers(60, 256, (6, 8, 3), dtype=np.uint8) for _ in range(count)]
+    return CleanPhotos(
+        [np.asarray(Image.fromarray(c).resize((160, height), Image.Resampling.BICUBIC)) for c in coarse], "smooth"
+    )
+
+
 @pytest.fixture(scope="package")
 def three_photos() -> CleanPhotos:
-    generator = np.random.default_rng(0)
-    coarse = [generator.integers(60, 256, (6, 8, 3), dtype=np.uint8) for _ in range(3)]
-    return CleanPhotos(
-        [np.asarray(Image.fromarray(c).resize((160, 70), Image.Resampling.BICUBIC)) for c in coarse], "three"
-    )
+    return smooth_photos(3, 70)
 
 
 @pytest.fixture(scope="package")

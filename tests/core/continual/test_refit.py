@@ -7,11 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from tests.core.continual.conftest import darker, red
+from tests.core.continual.conftest import darker, red, smooth_photos
 
 from abair.continual.collect import compute_features
 from abair.continual.refit import SHIFT_STEP, RefitConfig, refit
@@ -44,11 +42,7 @@ def noisy(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def photos() -> CleanPhotos:
-    generator = np.random.default_rng(0)
-    coarse = [generator.integers(60, 256, (6, 8, 3), dtype=np.uint8) for _ in range(6)]
-    return CleanPhotos(
-        [np.asarray(Image.fromarray(c).resize((160, 120), Image.Resampling.BICUBIC)) for c in coarse], "six"
-    )
+    return smooth_photos(6, 120)
 
 
 @cache
