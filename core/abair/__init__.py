@@ -14,7 +14,15 @@ from abair.labels import CLEAN
 
 if TYPE_CHECKING:
     from abair.inference.restorer import Restored, Restorer
-    from abair.physics import chance, convolve, ensure_changed, log_uniform, smooth_field, uniform
+    from abair.physics import (
+        chance,
+        compress_jpeg,
+        convolve,
+        ensure_changed,
+        log_uniform,
+        smooth_field,
+        uniform,
+    )
     from abair.report import Report, Verdict
 
 __version__ = "0.1.0"
@@ -30,6 +38,7 @@ __all__ = [
     "Restorer",
     "Verdict",
     "chance",
+    "compress_jpeg",
     "convolve",
     "ensure_changed",
     "hookimpl",
@@ -42,7 +51,15 @@ __all__ = [
 _LAZY = {
     name: module
     for module, names in {
-        "abair.physics": ("chance", "convolve", "ensure_changed", "log_uniform", "smooth_field", "uniform"),
+        "abair.physics": (
+            "chance",
+            "compress_jpeg",
+            "convolve",
+            "ensure_changed",
+            "log_uniform",
+            "smooth_field",
+            "uniform",
+        ),
         "abair.report": ("Report", "Verdict"),
         "abair.inference.restorer": ("Restored", "Restorer"),
     }.items()

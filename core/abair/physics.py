@@ -1,4 +1,4 @@
-"""Building blocks for synthesisers: seeded random numbers, smooth fields, fast convolution.
+"""Building blocks for synthesisers: seeded random numbers, smooth fields, fast convolution, JPEG.
 
 Everything takes its randomness from a `torch.Generator`, so one seed gives one result, and works on
 images of shape (3, H, W), float32 in [0, 1]. Public through `abair`: plugins may import these
@@ -7,9 +7,12 @@ names.
 
 from __future__ import annotations
 
+import io
 import math
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -78,6 +81,21 @@ def _fast_length(length: int) -> int:
         if rest == 1:
             return length
         length += 1
+
+
+def compress_jpeg(image: Tensor, quality: int, chroma: str = "4:2:0") -> Tensor:
+    """Encode an image (3, H, W) in [0, 1] as JPEG by libjpeg, and return the decoded file.
+
+    `quality` is libjpeg's, 1 to 95; `chroma` is the sampling, `4:2:0`, `4:2:2` or `4:4:4`.
+
+    Raises:
+        OSError: a side is longer than 65,500 pixels, the format's limit.
+    """
+    file = io.BytesIO()
+    pixels = image.clamp(0, 1).mul(255).round_().to(torch.uint8).permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(file, format="JPEG", quality=quality, subsampling=chroma)
+    with Image.open(file, formats=("JPEG",)) as decoded:
+        return torch.from_numpy(np.array(decoded)).permute(2, 0, 1).float().div_(255).contiguous()
 
 
 def ensure_changed(degraded: Tensor, clean: Tensor) -> Tensor:

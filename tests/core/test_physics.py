@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from abair.physics import chance, convolve, ensure_changed, log_uniform, reflect_pad, smooth_field, uniform
+from abair.physics import (
+    chance,
+    compress_jpeg,
+    convolve,
+    ensure_changed,
+    log_uniform,
+    reflect_pad,
+    smooth_field,
+    uniform,
+)
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -137,3 +149,15 @@ def test_what_changed_is_left_and_what_did_not_is_moved_one_step() -> None:
     assert torch.allclose((moved - clean).abs(), torch.tensor(1 / 255))
     assert moved.min() >= 0
     assert moved.max() <= 1
+
+
+@pytest.mark.parametrize("chroma", ["4:2:0", "4:2:2", "4:4:4"])
+def test_jpeg_is_the_file_that_pillow_writes(chroma: str) -> None:
+    image = torch.rand((3, 19, 33), generator=_generator())
+    pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="JPEG", quality=37, subsampling=chroma)
+    expected = np.asarray(Image.open(file))
+    found = compress_jpeg(image, 37, chroma)
+    assert found.shape == image.shape
+    assert np.array_equal((found * 255).round().byte().permute(1, 2, 0).numpy(), expected)

@@ -9,15 +9,12 @@ its own samples are several times as many in that range.
 
 from __future__ import annotations
 
-import io
 from typing import Final
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from abair.physics import chance
+from abair.physics import chance, compress_jpeg
 
 JPEG_SHARE: Final = 0.8
 """Share of the samples that were JPEG files; the others have fewer bits."""
@@ -34,15 +31,6 @@ def apply_file_artifacts(image: Tensor, generator: torch.Generator) -> Tensor:
     if max(image.shape[1:]) <= JPEG_LONGEST and chance(generator, JPEG_SHARE):
         quality = int(torch.randint(QUALITY[0], QUALITY[1] + 1, (), generator=generator))
         chroma = "4:2:0" if chance(generator, 0.5) else "4:4:4"
-        return _compress(image, quality, chroma)
+        return compress_jpeg(image, quality, chroma)
     levels = 2 ** int(torch.randint(BITS[0], BITS[1] + 1, (), generator=generator)) - 1
     return image.mul(levels).round_().div_(levels).mul_(255).round_().div_(255)
-
-
-def _compress(image: Tensor, quality: int, chroma: str) -> Tensor:
-    """Encode an image (3, H, W) in [0, 1] as JPEG and decode it again."""
-    file = io.BytesIO()
-    pixels = image.clamp(0, 1).mul(255).round_().to(torch.uint8).permute(1, 2, 0).numpy()
-    Image.fromarray(pixels).save(file, format="JPEG", quality=quality, subsampling=chroma)
-    with Image.open(file, formats=("JPEG",)) as decoded:
-        return torch.from_numpy(np.array(decoded)).permute(2, 0, 1).float().div_(255).contiguous()

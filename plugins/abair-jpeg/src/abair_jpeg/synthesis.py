@@ -8,14 +8,11 @@ colours of real files. The field measures at quality 10, 20, 30 and 40 (since Do
 
 from __future__ import annotations
 
-import io
-
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
-from abair import chance, ensure_changed
+from abair import chance, compress_jpeg, ensure_changed
 
 QUALITY = (10, 40)
 """libjpeg's quality, evenly drawn: from every block showing to artefacts that only edges show.
@@ -40,21 +37,6 @@ def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
     """
     quality = int(torch.randint(QUALITY[0], QUALITY[1] + 1, (), generator=generator))
     top, left = torch.randint(UNIT, (2,), generator=generator).tolist() if chance(generator, CROPPED) else (0, 0)
-    pixels = (clean * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     # What was cropped away lies above and to the left; the photo's own border goes on there.
-    whole = np.pad(pixels, ((top, 0), (left, 0), (0, 0)), mode="edge")
-    decoded = torch.from_numpy(_decode(_encode(whole, quality))[top:, left:].copy())
-    return ensure_changed(decoded.permute(2, 0, 1).float().div_(255).contiguous(), clean)
-
-
-def _encode(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], quality: int) -> bytes:
-    """Return the JPEG file of a picture (H, W, 3)."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="JPEG", quality=quality, subsampling="4:2:0")
-    return file.getvalue()
-
-
-def _decode(file: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Return the picture (H, W, 3) in a JPEG file."""
-    with Image.open(io.BytesIO(file), formats=("JPEG",)) as image:
-        return np.asarray(image)
+    whole = F.pad(clean, (left, 0, top, 0), mode="replicate")
+    return ensure_changed(compress_jpeg(whole, quality)[:, top:, left:].contiguous(), clean)
