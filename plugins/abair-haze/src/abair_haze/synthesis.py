@@ -2,9 +2,10 @@
 
 I = J t + A (1 - t), t = exp(-beta d): scene radiance J, airlight A, scattering beta, depth d
 (Koschmieder; McCartney, "Optics of the Atmosphere", 1976; RESIDE, Li et al., TIP 2019, is made with
-it). Photographs come without depth, so a plausible one is drawn: a ground plane or wall seen at an
-angle, smooth relief, nearer and farther objects with edges, and edges that follow those of the
-photograph (guided filter, He et al., TPAMI 2013).
+it). Photographs come without depth, so a plausible scene is drawn: a room of walls, floor and
+ceiling, a ground plane, or regions of constant depth with hard edges; smooth relief, nearer and
+farther objects, and edges that follow those of the photograph (guided filter, He et al., TPAMI
+2013). The airlight is grey or coloured, and sometimes brighter on one side.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ OUTDOOR_AIRLIGHT = (0.6, 1.0)
 BRIGHT_AIRLIGHT = (0.96, 1.0)
 BRIGHT = 0.5  # share of samples whose airlight is nearly white
 TINT = 0.04  # largest deviation of a channel of the airlight from grey
+COLOURED, COLOUR = 0.12, 0.15  # share of samples with airlight of dust, smoke or dusk, and its largest deviation
+UNEVEN, UNEVENNESS = 0.25, 0.12  # share of samples lit from one side, and by how much the airlight varies there
 UNIFORM = 0.08  # share of samples with the same depth everywhere (fog, flat scenes)
+ROOMS, REGIONS = 0.3, 0.2  # shares of rooms and of regions of constant depth; the others are planes
 # The scene's longer side in pixels: an image smaller than that shows a part of it, so depth varies
 # little there.
 SCENE = (140.0, 1000.0)
@@ -59,11 +63,20 @@ def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
         grey = uniform(generator, *OUTDOOR_AIRLIGHT)
     if chance(generator, BRIGHT):
         grey = uniform(generator, *BRIGHT_AIRLIGHT)
-    tint = 0.0 if chance(generator, 0.4) else TINT
-    airlight = (grey + tint * (2.0 * torch.rand((3, 1, 1), generator=generator) - 1.0)).clamp(0.0, 0.998)
+    airlight = _airlight(grey, clean.shape[-2], clean.shape[-1], generator)
     relief = _relief(clean, generator)
     transmission = torch.exp(-(beta * (near + (far - near) * relief)).clamp_max(LARGEST_OPTICAL_DEPTH))
     return (airlight + (clean - airlight) * transmission).clamp(0.0, 1.0)
+
+
+def _airlight(grey: float, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Draw the airlight (3, H, W) or (3, 1, 1), just below white at most."""
+    kind = uniform(generator, 0.0, 1.0)
+    tint = COLOUR if kind < COLOURED else 0.0 if kind < 0.5 else TINT
+    airlight = grey + tint * (2.0 * torch.rand((3, 1, 1), generator=generator) - 1.0)
+    if chance(generator, UNEVEN):
+        airlight = airlight * (1.0 - UNEVENNESS * smooth_field(generator, height, width, 2))
+    return airlight.clamp(0.0, 0.998)
 
 
 def _relief(clean: Tensor, generator: torch.Generator) -> Tensor:
@@ -78,13 +91,14 @@ def _relief(clean: Tensor, generator: torch.Generator) -> Tensor:
     row_part, column_part = part * height / max(height, width), part * width / max(height, width)
     y = uniform(generator, 0.0, 1.0 - row_part) + row_part * torch.linspace(0.0, 1.0, size[0])[:, None]
     x = uniform(generator, 0.0, 1.0 - column_part) + column_part * torch.linspace(0.0, 1.0, size[1])[None, :]
-    depth = _plane(x, y, generator)
-    if chance(generator, 0.6):
+    kind = uniform(generator, 0.0, 1.0)
+    depth = (_room if kind < ROOMS else _regions if kind < ROOMS + REGIONS else _plane)(x, y, generator)
+    if chance(generator, 0.6 if kind >= ROOMS + REGIONS else 0.15):
         depth = _relax(depth, generator, part, size)
     if chance(generator, 0.5):
         for _ in range(1 + int(uniform(generator, 0, 7))):
             depth = _add_object(depth, x, y, generator)
-    if chance(generator, 0.7):
+    if chance(generator, 0.7 if kind >= ROOMS + REGIONS else 0.35):
         return _follow_edges(clean, depth, size, generator)
     return _resize(depth, height, width).clamp(0.0, 1.0)
 
@@ -98,6 +112,44 @@ def _plane(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     # close that lies.
     bend = log_uniform(generator, 0.15, 10.0)
     return slope * bend / (1.0 + bend - slope)
+
+
+def _room(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a box seen from within: a wall at the back, and four planes that come nearer.
+
+    In perspective a plane's depth is inverse to the distance from the vanishing point, so that the
+    nearest of the five surfaces has the least depth at each pixel.
+    """
+    across, down = uniform(generator, 0.25, 0.75), uniform(generator, 0.25, 0.65)  # vanishing point
+    left, right = (uniform(generator, 0.05, 0.5) for _ in range(2))  # from there to the back wall's sides
+    top, bottom = (uniform(generator, 0.05, 0.5) for _ in range(2))
+    dx, dy = x - across, y - down
+    towards = torch.maximum(
+        torch.maximum(dx / right, -dx / left).expand(y.shape[0], x.shape[1]), torch.maximum(dy / bottom, -dy / top)
+    )
+    depth = 1.0 / towards.clamp_min(1.0)
+    nearest = uniform(generator, 0.0, 0.3)
+    return nearest + (1.0 - nearest) * depth
+
+
+def _regions(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """Return layers of constant depth, each in front of the last and cut by a broken line."""
+    depth = torch.full((y.shape[0], x.shape[1]), uniform(generator, 0.6, 1.0))
+    count = 1 + int(uniform(generator, 0, 5))
+    upright = chance(generator, 0.75)
+    along, across = (x[0], y) if upright else (y[:, 0], x)
+    for layer in range(count):
+        # a skyline: values at knots along the picture, joined by steps or by slopes
+        knots = 2 + int(log_uniform(generator, 1.0, 12.0))
+        level = (layer + uniform(generator, 0.0, 1.0)) / count
+        heights = level + 0.25 * torch.randn(knots, generator=generator)
+        position = along * (knots - 1)
+        index = position.floor().long().clamp(0, knots - 2)
+        part = torch.zeros_like(position) if chance(generator, 0.5) else position - index
+        line = torch.lerp(heights[index], heights[index + 1], part)
+        in_front = (across > line) if upright else (across > line[:, None])
+        depth = torch.where(in_front, uniform(generator, 0.0, 1.0) * float(depth.amin()), depth)
+    return depth
 
 
 def _relax(depth: Tensor, generator: torch.Generator, part: float, size: tuple[int, int]) -> Tensor:
