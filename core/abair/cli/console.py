@@ -29,6 +29,8 @@ Progress = Callable[[int, int, str], None]
 
 program: ContextVar[str] = ContextVar("program", default="abair")
 """The name of the command line, which begins every message."""
+command_line: ContextVar[tuple[str, ...]] = ContextVar("command_line", default=())
+"""The arguments that the command line was called with."""
 
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")  # PyTorch's words, in a RuntimeError
 

@@ -6,6 +6,7 @@ Ctrl-C. 141: the reader of stdout is gone.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from typing import Final, cast
 
 import typer
 
-from abair.cli.console import Reporter, debug_enabled, flush_stdout, program
+from abair.cli.console import Reporter, command_line, debug_enabled, flush_stdout, program
+from abair.errors import AbairError
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
@@ -24,6 +26,7 @@ _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     """Call the command line `name` and return its exit code; raises nothing but `SystemExit`."""
     program.set(name)
+    command_line.set(tuple(arguments))
     reporter = Reporter()
     try:
         _invoke(app, name, arguments)
@@ -38,7 +41,8 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     except _UsageError as error:
         return _report_usage_error(error, reporter, name)
     except Exception as error:
-        reporter.fail(error)
+        if not (isinstance(error, AbairError) and os.environ.get("RANK", "0") != "0"):
+            reporter.fail(error)  # of several processes that train together, the first speaks for all
         flush_stdout()  # it may be stdout that failed
         return 1
     return 0

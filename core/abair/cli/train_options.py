@@ -14,6 +14,7 @@ class Size(StrEnum):
 
     tiny = "tiny"
     nano = "nano"
+    nano_2 = "nano-2"
     small = "small"
     base = "base"
 
@@ -88,6 +89,13 @@ Arithmetic = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(min=0, help="Make samples in this many processes besides the training; 0: in the training process."),
+]
+Processes = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Train in this many processes, best one a processor core or GPU; a step has the samples of them all.",
+    ),
 ]
 Labels = Annotated[
     str | None,

@@ -1,7 +1,8 @@
 """Checkpoints: everything that a run needs to go on where it was stopped, in one safetensors file.
 
 Its tensors are the weights (`model.*`), their moving average (`average.*`), the best ones where
-patience is limited (`best.*`), and AdamW's moments (`adam.*`). Its metadata say which run it is of.
+patience is limited (`best.*`), and what the optimiser keeps of each (`adam.*`). Its metadata say
+which run it is of.
 """
 
 from __future__ import annotations
@@ -22,11 +23,23 @@ from abair.training.task import State, Task
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 """The file's name in a run's folder."""
+STATE: Final = ("step", "exp_avg", "exp_avg_sq", "momentum")
+"""What the optimisers keep of a parameter: AdamW the first three, Muon the last."""
 METADATA: Final = "abair.checkpoint"
 """The key of its metadata, a JSON object."""
 
 CHANGEABLE: Final = frozenset(
-    {"steps", "minutes", "patience", "precision", "workers", "validate_every", "checkpoint_minutes", "average_weight"}
+    {
+        "steps",
+        "minutes",
+        "patience",
+        "precision",
+        "compile",
+        "workers",
+        "validate_every",
+        "checkpoint_minutes",
+        "average_weight",
+    }
 )
 """Settings with which a run may go on changed: they say when it ends, how it computes, or what is
 done afterwards."""
@@ -40,7 +53,7 @@ class Checkpoint:
     task: Task
     settings: Settings
     parameters: dict[str, nn.Parameter]
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
 
     def save(self, state: State) -> None:
         """Write the file; a kill meanwhile leaves the one before."""
@@ -76,9 +89,10 @@ class Checkpoint:
                 state.average[name].copy_(tensors[f"average.{name}"])
                 if f"best.{name}" in tensors:
                     state.best[name] = torch.empty_like(parameter).copy_(tensors[f"best.{name}"])
-                moments = {key: tensors[f"adam.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}
-                self.optimizer.state[parameter] = {"step": tensors[f"adam.step.{name}"]} | {
-                    key: torch.empty_like(parameter).copy_(moment) for key, moment in moments.items()
+                self.optimizer.state[parameter] = {
+                    key: value if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
+                    for key in STATE
+                    if (value := tensors.get(f"adam.{key}.{name}")) is not None
                 }
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

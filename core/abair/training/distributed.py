@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,8 @@ import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 from abair.errors import TrainingError
+
+Item = TypeVar("Item")
 
 
 def world_size() -> int:
@@ -91,7 +94,23 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace the gradients by their means over all processes."""
     if not dist.is_initialized():
         return
-    for parameter in parameters:
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
-            parameter.grad.div_(dist.get_world_size())
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    add_up(gradients)
+    torch._foreach_div_(gradients, float(dist.get_world_size()))
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace the tensors by their sums over all processes, in one message."""
+    if not dist.is_initialized():
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view(tensor.shape))
+
+
+def share_of(items: Sequence[Item]) -> list[Item]:
+    """Return this process's share of work that is divided evenly among all processes."""
+    if not dist.is_initialized():
+        return list(items)
+    return list(items[dist.get_rank() :: dist.get_world_size()])

@@ -19,6 +19,7 @@ from abair.errors import TrainingError
 from abair.inference.hardware import fast_bf16_on_cpu, keep_freed_memory
 from abair.training import distributed
 from abair.training.checkpoint import CHECKPOINT, Checkpoint
+from abair.training.optimizer import make_optimizer
 from abair.training.report import OnValidation, Report, truncate_history
 from abair.training.settings import Settings
 from abair.training.task import Batch, State, Task
@@ -47,7 +48,7 @@ def train(
     device, rank, world = _set_up_process(device)
     module = task.module.to(device)
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
+    optimizer = make_optimizer(parameters.values(), settings)
     state = State(average={name: p.detach().clone() for name, p in parameters.items()})
     checkpoint = Checkpoint(folder / CHECKPOINT, task, settings, parameters, optimizer)
     if checkpoint.path.exists():
@@ -119,12 +120,14 @@ def _set_up_process(device: str) -> tuple[str, int, int]:
     device = distributed.local_device(device)
     rank, world = distributed.join_group(device)
     torch.set_flush_denormal(True)
+    if device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")  # TF32: Muon's products are the last in 32 bits
     keep_freed_memory()
     return device, rank, world
 
 
 def _update(
-    optimizer: torch.optim.AdamW, parameters: Parameters, loss: Tensor, settings: Settings, rate: float
+    optimizer: torch.optim.Optimizer, parameters: Parameters, loss: Tensor, settings: Settings, rate: float
 ) -> None:
     """Take one step of the optimiser, on the mean gradients of all processes."""
     for group in optimizer.param_groups:
@@ -132,7 +135,7 @@ def _update(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     distributed.average_gradients(parameters.values())
-    torch.nn.utils.clip_grad_norm_(parameters.values(), settings.grad_clip)
+    torch.nn.utils.clip_grad_norm_(parameters.values(), settings.grad_clip, foreach=True)
     optimizer.step()
 
 
@@ -157,15 +160,30 @@ class _BatchDataset(Dataset[Batch]):
 
 def _batches(task: Task, settings: Settings, start: int, rank: int, world: int) -> Iterator[Batch]:
     """Yield this rank's batches from step `start` on, made ahead of time by worker processes."""
-    yield from DataLoader(
+    uses = getattr(settings, "reuse", 1)
+    first, last = start // uses, -(-settings.steps // uses)
+    made = DataLoader(
         _BatchDataset(task),
         batch_size=None,
-        sampler=range(start * world + rank, settings.steps * world, world),
+        sampler=range(first * world + rank, last * world, world),
         num_workers=settings.workers,
         prefetch_factor=8 if settings.workers else None,
         worker_init_fn=_use_one_thread,
         multiprocessing_context="fork" if settings.workers else None,
     )
+    for number, batch in enumerate(made, first):
+        for use in range(uses):
+            if number * uses + use >= start:
+                yield _mirror(batch, use)
+
+
+def _mirror(batch: Batch, use: int) -> Batch:
+    """Mirror the maps (B, C, H, W) of a batch: not at all, sideways, upside down, or both ways.
+
+    Right angles are left out: rain falls, and horizons lie.
+    """
+    axes = [axis for axis, bit in ((3, 1), (2, 2)) if use & bit]
+    return tuple(part.flip(axes) if axes and part.ndim == 4 else part for part in batch)
 
 
 def _use_one_thread(_worker: int) -> None:

@@ -20,8 +20,14 @@ Crop = Annotated[int, Field(ge=16, multiple_of=16, description="side of a traini
 LearningRate = Annotated[float, Field(gt=0, description="learning rate at its highest")]
 Warmup = Annotated[int, Field(ge=0, description="steps over which the learning rate rises")]
 Decay = Annotated[float, Field(ge=0, le=1, description="last part of the steps, over which the rate falls to zero")]
-WeightDecay = Annotated[float, Field(ge=0, description="AdamW's weight decay")]
+WeightDecay = Annotated[float, Field(ge=0, description="decay of the weights, a step, in parts of the learning rate")]
 EmaDecay = Annotated[float, Field(ge=0, lt=1, description="decay of the weights' exponential moving average")]
+Reuse = Annotated[
+    int, Field(ge=1, le=4, description="steps that each batch serves, mirrored differently, where making it is slow")
+]
+PsnrCeiling = Annotated[
+    float, Field(ge=20, le=60, description="PSNR in dB at which an image's loss levels off, in favour of the others")
+]
 Workers = Annotated[int, Field(ge=0, description="processes that make samples; 0: the training process itself")]
 ValidateEvery = Annotated[int, Field(ge=1, description="steps between validations")]
 AverageWeight = Annotated[
@@ -50,6 +56,9 @@ class Settings(BaseModel):
     batch: Batch
     crop: Crop
     learning_rate: LearningRate
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw", description="how weights are updated; muon orthogonalises the updates of matrices"
+    )
     warmup: Warmup = 200
     decay: Decay = 0.3
     weight_decay: WeightDecay = 1e-4
@@ -76,6 +85,9 @@ class BackboneSettings(Settings):
     crop: Crop = 128
     learning_rate: LearningRate = 6e-4
     decay: Decay = 0.8
+    psnr_ceiling: PsnrCeiling = 30.0
+    reuse: Reuse = 1
+    compile: bool = Field(default=False, description="compile the network, which a GPU gains most from")
     sampling_weights: dict[str, float] = Field(
         default_factory=dict, description="how many times as often a degradation is drawn; unnamed ones: 1"
     )
@@ -84,7 +96,8 @@ class BackboneSettings(Settings):
 class AdapterSettings(Settings):
     """Settings of phase II, which trains one degradation's adapter.
 
-    The probabilities are those of the synthetic samples, not of crops of real pairs.
+    The probabilities of scenes, darkened photos and second degradations are those of the synthetic
+    samples, not of those with real damage.
     """
 
     phase: ClassVar[str] = "phase II (abair train adapter)"
@@ -97,6 +110,14 @@ class AdapterSettings(Settings):
     decay: Decay = 0.8
     ema_decay: EmaDecay = 0.99
     validate_every: ValidateEvery = 100
+    psnr_ceiling: PsnrCeiling = 30.0
+    reuse: Reuse = 1
+    real_probability: float = Field(
+        default=0.5, ge=0, le=1, description="share of the samples with real damage, where pairs or layers are given"
+    )
+    file_artifacts: float = Field(
+        default=0.0, ge=0, le=1, description="share of the samples that went through a lossy file afterwards"
+    )
     rank: int = Field(default=16, ge=1, le=64, description="rank of the adapter's matrices")
     scene_size: int = Field(
         default=0, ge=0, description="longest side in pixels of the scenes that samples are cut from; 0: no scenes"

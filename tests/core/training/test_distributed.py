@@ -24,7 +24,7 @@ class _Shared(Toy):
     """In double precision, so that sums in another order do not show."""
 
     def __init__(self, seed: int, *, both: bool = False) -> None:
-        super().__init__(module=make_module(seed).double())
+        super().__init__(module=make_module(seed, width=24).double())
         self.both = both
 
     def batch(self, index: int) -> Batch:
@@ -36,18 +36,18 @@ class _Shared(Toy):
         return x.double(), x.double().flip(1)
 
 
-def _train_rank(folder: str, out: str) -> None:
+def _train_rank(folder: str, out: str, optimizer: str) -> None:
     """Run in one process of the group; each makes its module from a seed of its own."""
     torch.set_num_threads(1)
     task = _Shared(seed=int(os.environ["RANK"]))
-    train(task, make_settings(steps=6), Path(folder), quiet=True)
+    train(task, make_settings(steps=6, optimizer=optimizer), Path(folder), quiet=True)
     save_file({name: p.detach().contiguous() for name, p in task.module.named_parameters()}, out)
     group = weakref.ref(torch.distributed.group.WORLD)
     distributed.leave_group()
     assert group() is None, "the group and its threads are still there when the interpreter ends, which may abort it"
 
 
-def _start_rank(tmp_path: Path, rank: int, port: int) -> subprocess.Popen[bytes]:
+def _start_rank(tmp_path: Path, rank: int, port: int, optimizer: str) -> subprocess.Popen[bytes]:
     """Start one process of two, as torchrun does."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(Path(loop.__file__).parents[2]), str(Path(__file__).parents[3])]),
@@ -60,19 +60,20 @@ def _start_rank(tmp_path: Path, rank: int, port: int) -> subprocess.Popen[bytes]
         "CUDA_VISIBLE_DEVICES": "",
     }
     code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='rank')['_train_rank'](*sys.argv[2:])"
-    arguments = [__file__, str(tmp_path / "rank"), str(tmp_path / f"{rank}.safetensors")]
+    arguments = [__file__, str(tmp_path / "rank"), str(tmp_path / f"{rank}.safetensors"), optimizer]
     return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment)
 
 
 @pytest.mark.exhaustive
-def test_two_processes_end_with_the_weights_of_one_that_saw_both_their_batches(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_end_with_the_weights_of_one_that_saw_both_their_batches(optimizer: str, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    started = [_start_rank(tmp_path, rank, port) for rank in range(2)]
+    started = [_start_rank(tmp_path, rank, port, optimizer) for rank in range(2)]
     try:
         single = _Shared(seed=0, both=True)
-        train(single, make_settings(steps=6), tmp_path / "single", quiet=True)
+        train(single, make_settings(steps=6, optimizer=optimizer), tmp_path / "single", quiet=True)
         assert [process.wait(timeout=120) for process in started] == [0, 0]
     finally:
         for process in started:

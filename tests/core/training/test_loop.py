@@ -20,6 +20,7 @@ from abair.training import loop
 from abair.training.checkpoint import CHECKPOINT
 from abair.training.loop import learning_rate, train
 from abair.training.report import read_history
+from abair.training.task import Batch
 
 
 def test_a_run_of_so_many_minutes_ends_in_time_its_rate_fallen_to_zero(
@@ -179,3 +180,31 @@ def test_processes_share_the_batches_without_overlap() -> None:
         assert len(batches) == 2
         for step, batch in enumerate(batches, start=1):
             assert torch.equal(batch, Toy().batch(2 * step + rank)[0])
+
+
+# --- batches that serve several steps
+
+
+@pytest.mark.parametrize("reuse", [1, 2, 4])
+def test_a_batch_serves_as_many_steps_as_asked_mirrored_differently(tmp_path: Path, reuse: int) -> None:
+    seen: list[Tensor] = []
+
+    class Watched(Toy):
+        def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+            seen.append(batch[0])
+            return super().loss(batch)
+
+    train(Watched(), make_settings(steps=8, reuse=reuse), tmp_path, quiet=True)
+    for step, found in enumerate(seen):
+        made = Toy().batch(step // reuse)[0]
+        axes = {0: [], 1: [3], 2: [2], 3: [2, 3]}[step % reuse]
+        assert torch.equal(found, made.flip(axes)), step
+    assert len(seen) == 8
+
+
+def test_a_run_that_reuses_batches_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    settings = make_settings(reuse=3, checkpoint_minutes=EVERY_STEP)
+    whole = train_toy(tmp_path / "whole", settings)
+    with pytest.raises(KilledError):
+        train_toy(tmp_path / "cut", settings, stop=5)
+    assert same_weights(train_toy(tmp_path / "cut", settings).module, whole.module)
