@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
-from abair.cli.console import Reporter, reporting
+from abair.cli.console import Reporter, command_line, reporting
 from abair.cli.options import PLAIN, Device, parse_names
 from abair.cli.train_options import (
     OLD_NAME,
@@ -20,6 +21,7 @@ from abair.cli.train_options import (
     Frozen,
     Labels,
     Patience,
+    Processes,
     Rate,
     Run,
     SceneCrop,
@@ -50,7 +52,7 @@ def backbone(
     data: Data = None,
     size: Annotated[
         Size, typer.Option(help="Size of the network; larger ones restore better and take longer.")
-    ] = Size.nano,
+    ] = Size.nano_2,
     start: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Begin from this checkpoint or backbone instead of random weights."),
@@ -58,6 +60,10 @@ def backbone(
     labels: Labels = None,
     settings: SettingsFile = None,
     device: Device = "cpu",
+    time_budget: TimeBudget = None,
+    compile_network: Annotated[
+        bool, typer.Option("--compile", help="Compile the network: on a GPU, steps take a part of the time.")
+    ] = False,
     steps: Steps = None,
     batch: Batch = None,
     crop: Crop = None,
@@ -65,6 +71,7 @@ def backbone(
     seed: Seed = None,
     precision: Arithmetic = None,
     workers: Workers = None,
+    processes: Processes = 1,
     decay: Decay = None,
 ) -> None:
     """Phase I: train the backbone on photos that the installed plugins degrade on the fly.
@@ -73,6 +80,7 @@ def backbone(
     be repeated.
     """
     with reporting() as reporter:
+        _start_processes(processes)
         from abair.training.run import train_backbone
 
         train_backbone(
@@ -84,6 +92,8 @@ def backbone(
             labels=_labels(labels),
             device=device,
             log=reporter.log,
+            minutes=_minutes(time_budget),
+            compile=compile_network or None,
             steps=steps,
             batch=batch,
             crop=crop,
@@ -105,10 +115,19 @@ def adapter(
     run: Run = None,
     data: Data = None,
     pairs: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="Cut half of the samples from real pairs: DIR/clean and DIR/degraded hold files of equal names.",
+            help="Cut half of the samples from real pairs: DIR/clean and DIR/degraded hold files of equal names. May "
+            "be given several times.",
+        ),
+    ] = None,
+    layers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Give half of the samples real layers of damage: each file in DIR holds what rain, for example, "
+            "added to a photo, and is put on the clean photos. May be given several times.",
         ),
     ] = None,
     backbone: Frozen = None,
@@ -159,6 +178,7 @@ def adapter(
     seed: Seed = None,
     precision: Arithmetic = None,
     workers: Workers = None,
+    processes: Processes = 1,
     decay: Decay = None,
     beside: Annotated[str | None, typer.Option("--beside", metavar="A,B,...", hidden=True, help=OLD_NAME)] = None,
     mean_with: Annotated[Path | None, typer.Option("--mean-with", metavar="DIR", hidden=True, help=OLD_NAME)] = None,
@@ -170,6 +190,7 @@ def adapter(
     written beside the checkpoint.
     """
     with reporting() as reporter:
+        _start_processes(processes)
         mix_with = _current(mix_with, "--mix-with", beside, "--beside", reporter)
         average_with = _current(average_with, "--average-with", mean_with, "--mean-with", reporter)
         from abair.plugin_kit.adapter_report import train
@@ -177,7 +198,8 @@ def adapter(
         outcome = train(
             name=name,
             data=data,
-            pairs=pairs,
+            pairs=tuple(pairs or ()),
+            layers=tuple(layers or ()),
             backbone=backbone,
             out=out,
             run=run,
@@ -247,11 +269,13 @@ def estimator(
     seed: Seed = None,
     precision: Arithmetic = None,
     workers: Workers = None,
+    processes: Processes = 1,
     decay: Decay = None,
     mean_with: Annotated[Path | None, typer.Option("--mean-with", metavar="FILE", hidden=True, help=OLD_NAME)] = None,
 ) -> None:
     """Phase III: train the estimator and write a bundle; backbone and adapters stay frozen."""
     with reporting() as reporter:
+        _start_processes(processes)
         average_with = _current(average_with, "--average-with", mean_with, "--mean-with", reporter)
         from abair.training.run import train_estimator
 
@@ -279,6 +303,37 @@ def estimator(
             workers=workers,
             decay=decay,
         )
+
+
+@app.command()
+def pack(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="Write this ZIP file.")],
+    data: Data = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="MiB", help="Largest size of the file in MiB.")] = 40,
+) -> None:
+    """Pack clean photos as one file, to train on another machine: --data takes it as a folder.
+
+    Photos are reduced to 768 pixels and stored as WebP of the best quality that the limit allows.
+    """
+    with reporting() as reporter:
+        from abair.data.packing import pack_photos
+        from abair.training.inputs import photo_folder
+
+        folder = photo_folder(data)
+        if folder is None:
+            raise typer.BadParameter(
+                "expected a folder of clean photos, here or in $ABAIR_CLEAN_DIR", param_hint="--data"
+            )
+        packed = pack_photos(folder, out, limit << 20)
+        reporter.log(f"written: {out}: {packed.photos} photos, {packed.size / 2**20:.1f} MiB, quality {packed.quality}")
+
+
+def _start_processes(count: int) -> None:
+    """Repeat this command in so many processes, and end with their exit code; 1 is this process."""
+    if count > 1 and "WORLD_SIZE" not in os.environ:
+        from abair.training.launch import run_in_processes
+
+        raise typer.Exit(run_in_processes(count, command_line.get()))
 
 
 def _current(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -101,16 +104,18 @@ class CleanPhotos:
 def load_clean_photos(folder: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
     """Return the photos to train on and the held-out ones.
 
-    They come from `folder`, or without one from scikit-image's photos and 24 dead-leaves images.
+    They come from `folder`, which may be a ZIP file of one, or without it from scikit-image's
+    photos and 24 dead-leaves images.
 
     Raises:
         TrainingError: The folder does not exist, holds no photos, or a photo cannot be read.
         MissingExtraError: No folder is given and scikit-image is not installed.
     """
     if folder is not None:
-        train_paths, held_out_paths = split_photos(find_photos(folder))
-        train = CleanPhotos(load_photos(train_paths), str(folder))
-        return train, CleanPhotos(load_photos(held_out_paths), f"{folder} (held out)")
+        with _unpacked(folder) as unpacked:
+            train_paths, held_out_paths = split_photos(find_photos(unpacked))
+            train = CleanPhotos(load_photos(train_paths), str(folder))
+            return train, CleanPhotos(load_photos(held_out_paths), f"{folder} (held out)")
     return _sample_set()
 
 
@@ -122,6 +127,28 @@ def _sample_set() -> tuple[CleanPhotos, CleanPhotos]:
     others = [photo for name, photo in photos if name not in HELD_OUT_SAMPLES]
     leaves = [dead_leaves(generator_from(0, index), 320) for index in range(24)]
     return CleanPhotos(others + leaves, SAMPLE_SOURCE), CleanPhotos(held_out, f"{SAMPLE_SOURCE} (held out)")
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """Yield the folder at `path`, or the content of the ZIP file there in a temporary folder.
+
+    Raises:
+        TrainingError: it is a file, and no ZIP file that can be read.
+    """
+    if not path.is_file():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="abair-photos-") as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(folder)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise TrainingError(
+                f"{path}: cannot be unpacked ({error}); expected a folder of clean photos, or a ZIP file of one, such "
+                "as `abair train pack` writes"
+            ) from None
+        yield Path(folder)
 
 
 def find_photos(folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,8 @@ def train(
     out: Path | None,
     track: bool,
     log: Log,
-    pairs: Path | None = None,
+    pairs: Sequence[Path] = (),
+    layers: Sequence[Path] = (),
     settings_file: Path | None = None,
     start: Path | None = None,
     adapters: Path | None = None,
@@ -115,6 +116,7 @@ def train(
             held_out=held_out,
             settings=settings,
             pairs=pairs,
+            layers=layers,
             backbone=backbone,
             out=out,
             start=start,

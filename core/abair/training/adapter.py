@@ -15,26 +15,25 @@ from torch import Tensor
 from torch.func import functional_call
 
 from abair.data.degrade import Degrader
-from abair.data.photos import CleanPhotos, pixels_digest
+from abair.data.file_artifacts import apply_file_artifacts
+from abair.data.photos import CleanPhotos
 from abair.data.seeds import Stream, generator_for
 from abair.errors import TrainingError
 from abair.model.backbone import Backbone, freeze
 from abair.model.lora import Adapter
-from abair.physics import uniform
+from abair.physics import chance, uniform
 from abair.training.adapter_data import SHARES, held_out_pairs, make_training_sample, view_of
-from abair.training.backbone import VALIDATION_CROPS, decibel_loss, psnr
-from abair.training.real_pairs import Pairs
+from abair.training.backbone import decibel_loss, psnr
+from abair.training.real_pairs import RealDamage, Sample
 from abair.training.settings import AdapterSettings
 from abair.training.task import Batch
 from abair.training.trainable_lora import TrainableLora, blended_weights
 
-REAL_SHARE: Final = 0.5
-"""Share of samples cut from real pairs, where there are any."""
+REAL_VALIDATION_CROPS: Final = 24
+"""Held-out crops of real damage."""
 TOLERANCE: Final = 1e-6
 """Rounding error of a count that is added up from fractions."""
 
-Sample = tuple[Tensor, Tensor, Tensor]
-"""Degraded and clean image (3, H, W), and the global view (3, 64, 64)."""
 Changes = Mapping[str, Tensor]
 """What an adapter adds to each layer's weight, by the layer's name."""
 
@@ -49,7 +48,7 @@ class AdapterTask:
         photos: clean photos to train on.
         held_out: clean photos for validation.
         settings: those of phase II.
-        pairs: real pairs to train on, and those held out.
+        real: sets of real damage to train on, and their held-out parts.
         start: the adapter to begin from; it may be another degradation's.
         partners: adapters of degradations in `settings.mix_with`. A sample that carries such a
             degradation, too, is restored by a blend with its adapter, which stays as it is; without
@@ -70,14 +69,14 @@ class AdapterTask:
         photos: CleanPhotos,
         held_out: CleanPhotos,
         settings: AdapterSettings,
-        pairs: tuple[Pairs, Pairs] | None = None,
+        real: tuple[Sequence[RealDamage], Sequence[RealDamage]] = ((), ()),
         start: Adapter | None = None,
         partners: Sequence[Adapter] = (),
         average_with: Adapter | None = None,
     ) -> None:
         self.name = f"adapter-{degradation}"
         self.degradation, self.degrader, self.settings = degradation, degrader, settings
-        self.photos, self.held_out, self.pairs = photos, held_out, pairs
+        self.photos, self.held_out, self.real = photos, held_out, real
         _check_mix(degradation, settings.mix_with, degrader)
         self.size = backbone.size
         self._bare = copy.deepcopy(backbone)
@@ -97,13 +96,12 @@ class AdapterTask:
 
     @cached_property
     def depends(self) -> dict[str, str]:
-        """Digests of backbone, photos, synthesisers, real pairs, starting adapter and partners."""
-        pairs = "" if self.pairs is None else pixels_digest([*self.pairs[0].clean, *self.pairs[0].degraded])
+        """Digests of backbone, photos, synthesisers, real damage, starting adapter and partners."""
         return {
             "backbone": self.fingerprint,
             "photos": self.photos.digest(),
             "damage": self.degrader.digest,
-            "pairs": pairs,
+            "pairs": ", ".join(one.digest() for one in self.real[0]),
             "start": self._start_digest,
             "blended_with": self._partner_digests,
         }
@@ -111,7 +109,7 @@ class AdapterTask:
     def batch(self, index: int) -> Batch:
         """Make (degraded, clean, global views, blend).
 
-        The first samples are crops of real pairs, if there are any, and the last ones are mixed.
+        The first samples are of real damage, if there is any, and the last ones are mixed.
         Mixed samples carry a second degradation, the same one in all of a batch. `blend` (3,) holds
         their number, that degradation's place in `settings.mix_with`, and the weight of the adapter
         in training in the blend.
@@ -125,20 +123,21 @@ class AdapterTask:
         samples = []
         for item in range(settings.batch):
             generator = generator_for(settings.seed, Stream.ADAPTER_SAMPLE, index, item)
-            if self.pairs is not None and item < self._real_count:
-                samples.append(self._crop_pair(self.pairs[0], generator))
-                continue
-            second = settings.mix_with[place] if item >= settings.batch - mixed else None
-            samples.append(
-                make_training_sample(self.degrader, self.degradation, self.photos, settings, generator, second)
-            )
+            if item < self._real_count:
+                sample = self._crop_real(self.real[0], generator)
+            else:
+                second = settings.mix_with[place] if item >= settings.batch - mixed else None
+                sample = make_training_sample(self.degrader, self.degradation, self.photos, settings, generator, second)
+            if settings.file_artifacts and chance(generator, settings.file_artifacts):
+                sample = (apply_file_artifacts(sample[0], generator), *sample[1:])
+            samples.append(sample)
         degraded, clean, views = (torch.stack(parts) for parts in zip(*samples, strict=True))
         return degraded, clean, views, torch.tensor([mixed, place, share])
 
     @property
     def _real_count(self) -> int:
-        """How many samples of a batch are cut from real pairs."""
-        return 0 if self.pairs is None else math.ceil(REAL_SHARE * self.settings.batch)
+        """How many samples of a batch carry real damage."""
+        return math.ceil(self.settings.real_probability * self.settings.batch) if self.real[0] else 0
 
     def _mixed_count(self, index: int) -> int:
         """Return how many samples of this batch are mixed; on average the share is as set."""
@@ -147,8 +146,14 @@ class AdapterTask:
         per_batch = self.settings.mix_probability * (self.settings.batch - self._real_count)
         return math.floor((index + 1) * per_batch + TOLERANCE) - math.floor(index * per_batch + TOLERANCE)
 
-    def _crop_pair(self, pairs: Pairs, generator: torch.Generator) -> Sample:
-        return pairs.crop(generator, self.settings.crop, whole=bool(self.settings.scene_size))
+    def _crop_real(self, sets: Sequence[RealDamage], generator: torch.Generator) -> Sample:
+        """Cut a sample of real damage; each pair and each layer of all sets is equally likely."""
+        index = int(torch.randint(sum(map(len, sets)), (), generator=generator))
+        for one in sets:
+            if index < len(one):
+                break
+            index -= len(one)
+        return one.crop(generator, self.settings.crop, whole=bool(self.settings.scene_size))
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the error in decibels, as in phase I."""
@@ -161,7 +166,7 @@ class AdapterTask:
         if mixed:
             partner = self._partners.get(self.settings.mix_with[int(place)])
             restored.append(self._restore(changes, degraded[single:], views[single:], partner, share))
-        return decibel_loss(torch.cat(restored).float(), clean), {}
+        return decibel_loss(torch.cat(restored).float(), clean, self.settings.psnr_ceiling), {}
 
     def _restore(
         self, changes: Changes, degraded: Tensor, views: Tensor, partner: Changes | None = None, share: float = 1.0
@@ -176,7 +181,7 @@ class AdapterTask:
     def validate(self) -> dict[str, float]:
         """Return mean PSNRs in dB on held-out samples: of adapter, bare backbone, and input.
 
-        Where mixed samples, scenes or real pairs are trained on, theirs, too, under a prefix. Of
+        Where mixed samples, scenes or real damage are trained on, theirs, too, under a prefix. Of
         mixed samples whose second degradation has a partner, `blend_halves` is what equal parts of
         both adapters restore, and `blend_alone` what the better of the two restores alone.
         """
@@ -207,9 +212,9 @@ class AdapterTask:
             prefix: [(degraded, clean, view_of(degraded)) for degraded, clean in pairs]
             for prefix, pairs in sets.items()
         }
-        if self.pairs is not None:
+        if self.real[1]:
             generator = generator_for(0, Stream.ADAPTER_VALIDATION_REAL)
-            samples["real_"] = [self._crop_pair(self.pairs[1], generator) for _ in range(VALIDATION_CROPS)]
+            samples["real_"] = [self._crop_real(self.real[1], generator) for _ in range(REAL_VALIDATION_CROPS)]
         return samples
 
     @cached_property

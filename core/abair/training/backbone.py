@@ -25,9 +25,6 @@ from abair.training.task import Batch
 TYPE_WEIGHT: Final = 0.1
 """Weight of the cross-entropy, which starts near 1.8, against the image's loss in tens of
 decibels."""
-WELL_RESTORED: Final = 1e-3
-"""Mean squared error (30 dB) below which an image's loss levels off, so that training works on the
-others."""
 VALIDATION_CROPS: Final = 6
 """Held-out crops a label."""
 VALIDATION_SIDE: Final = 192
@@ -67,6 +64,8 @@ class BackboneTask:
         self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.degrader, self.photos, self.held_out, self.settings = degrader, photos, held_out, settings
         self._type_weight = type_weight
+        if settings.compile:
+            self.module.compile(dynamic=False)
 
     @cached_property
     def depends(self) -> dict[str, str]:
@@ -97,7 +96,7 @@ class BackboneTask:
         degraded, clean, types = batch
         degraded = degraded.contiguous(memory_format=torch.channels_last)
         restored, logits = self.module(degraded, pool_global_view(degraded))
-        image_loss = decibel_loss(restored.float(), clean)
+        image_loss = decibel_loss(restored.float(), clean, self.settings.psnr_ceiling)
         type_loss = F.cross_entropy(logits.float(), types)
         metrics = {"image": float(image_loss.detach()), "type": float(type_loss.detach())}
         return image_loss + self._type_weight * type_loss, metrics
@@ -119,14 +118,16 @@ class BackboneTask:
         return {"psnr": sum(of_degradations) / len(of_degradations)} | metrics
 
 
-def decibel_loss(restored: Tensor, clean: Tensor) -> Tensor:
+def decibel_loss(restored: Tensor, clean: Tensor, ceiling: float) -> Tensor:
     """Return the mean of log10 of the mean squared errors of images (B, 3, H, W): minus PSNR / 10.
+
+    An image's loss levels off at a PSNR of `ceiling` dB, so that training works on the others.
 
     NAFNet is trained by it (Chen et al., ECCV 2022). An absolute distance learns little but haze
     and darkness, whose errors are ten times those of noise, rain and blur. In decibels each
     degradation counts the same, as it does in the evaluation.
     """
-    return (restored - clean).square().mean((1, 2, 3)).add(WELL_RESTORED).log10().mean()
+    return (restored - clean).square().mean((1, 2, 3)).add(10 ** (-ceiling / 10)).log10().mean()
 
 
 def psnr(restored: Tensor, clean: Tensor) -> float:

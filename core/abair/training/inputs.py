@@ -39,8 +39,12 @@ def read_photos(data: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
     Raises:
         TrainingError: there are none, or one cannot be read.
     """
-    folder = data or (Path(os.environ[CLEAN_DIR]) if os.environ.get(CLEAN_DIR) else None)
-    return load_clean_photos(folder)
+    return load_clean_photos(photo_folder(data))
+
+
+def photo_folder(data: Path | None) -> Path | None:
+    """Return the folder `data`, or else that of `ABAIR_CLEAN_DIR`, or else None."""
+    return data or (Path(os.environ[CLEAN_DIR]) if os.environ.get(CLEAN_DIR) else None)
 
 
 def factory_backbone() -> Path:

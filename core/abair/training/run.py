@@ -39,7 +39,7 @@ from abair.training.inputs import (
     with_adapters_in,
 )
 from abair.training.loop import train
-from abair.training.real_pairs import read_pairs
+from abair.training.real_pairs import RealDamage, read_layers, read_pairs
 from abair.training.report import OnValidation
 from abair.training.settings import ESTIMATING, PRETRAINING, AdapterSettings, Settings, read_settings, write_settings
 from abair.training.task import State
@@ -115,7 +115,8 @@ def train_adapter(
     photos: CleanPhotos,
     held_out: CleanPhotos,
     settings: AdapterSettings,
-    pairs: Path | None = None,
+    pairs: Sequence[Path] = (),
+    layers: Sequence[Path] = (),
     backbone: Path | None = None,
     out: Path | None = None,
     start: Path | None = None,
@@ -134,7 +135,8 @@ def train_adapter(
         photos: clean photos to train on.
         held_out: clean photos for validation.
         settings: those of the phase.
-        pairs: a folder of real pairs, `clean/` and `degraded/`.
+        pairs: folders of real pairs, `clean/` and `degraded/`.
+        layers: folders of additive layers.
         backbone: the frozen network's file; the factory deployment's by default.
         out: the folder for the adapter; the plugin's own by default.
         start: the folder of an adapter to begin from.
@@ -149,8 +151,8 @@ def train_adapter(
         log: receives warnings, one line each.
 
     Raises:
-        TrainingError: unusable pairs, `start` or `average_with`, which is not what is written to;
-            `adapters` for nothing; or a checkpoint of another run.
+        TrainingError: unusable pairs or layers, `start` or `average_with`, which is not what is
+            written to; `adapters` for nothing; or a checkpoint of another run.
         PluginError: a degradation is not installed, or its synthesiser cannot be imported.
         AdapterError: one of these adapters is missing or does not belong to the backbone.
     """
@@ -158,7 +160,7 @@ def train_adapter(
     degradation = plugins.get(name)
     degrader = Degrader({label: load_synthesizer(plugins.get(label)) for label in (name, *settings.mix_with)})
     network = load_backbone(backbone or factory_backbone())
-    real = read_pairs(pairs, settings.crop) if pairs is not None else None
+    real = _read_real_damage(pairs, layers, settings.crop, photos, held_out)
     first, other = (read_adapter_in(folder, network) for folder in (start, average_with))
     partners = read_partners(plugins, settings, network, adapters, log)
     task = AdapterTask(network, name, degrader, photos, held_out, settings, real, first, partners, other)
@@ -169,7 +171,9 @@ def train_adapter(
         task.average_weights()
         folder = task.export(out)
         facts: dict[str, object] = {"fingerprint": task.fingerprint}
-        facts |= {"pairs": pairs.resolve().name} if pairs else {}  # the name alone: the record is shipped
+        # the names alone: the record is shipped
+        facts |= {"pairs": [folder.resolve().name for folder in pairs]} if pairs else {}
+        facts |= {"layers": [folder.resolve().name for folder in layers]} if layers else {}
         facts |= {"start": first.digest} if first is not None else {}
         facts |= {"average_with": other.digest} if other is not None else {}
         facts |= {"blended_with": {one.name: one.digest for one in partners}} if partners else {}
@@ -285,6 +289,15 @@ def train_estimator(
         _write_record(out, settings, state, photos, fingerprint=frozen, **facts, **task.validate())
     distributed.leave_group()
     return read_deployment(out)
+
+
+def _read_real_damage(
+    pairs: Sequence[Path], layers: Sequence[Path], smallest: int, photos: CleanPhotos, held_out: CleanPhotos
+) -> tuple[list[RealDamage], list[RealDamage]]:
+    """Read all sets of real damage: the parts to train on, and those held out."""
+    sets: list[tuple[RealDamage, RealDamage]] = [read_pairs(folder, smallest) for folder in pairs]
+    sets += [read_layers(folder, photos, held_out) for folder in layers]
+    return [train for train, _ in sets], [kept for _, kept in sets]
 
 
 def _write_record(folder: Path, settings: Settings, state: State, photos: CleanPhotos, **facts: object) -> None:

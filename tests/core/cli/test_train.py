@@ -17,15 +17,20 @@ def test_training_hands_its_options_over(abair: Abair, monkeypatch: pytest.Monke
     for name in ("train_backbone", "train_estimator"):
         monkeypatch.setattr(run, name, lambda **given: calls.append(given))
     monkeypatch.setattr(adapter_report, "train", lambda **given: calls.append(given))
-    assert abair("train", "backbone", "--out", "run", "--size", "small", "--steps", "7", "--batch", "2").code == 0
-    assert abair("train", "adapter", "snow", "--pairs", "p", "--time-budget", "10m", "--track").code == 0
+    assert (
+        abair("train", "backbone", "--out", "run", "--size", "small", "--steps", "7", "--batch", "2", "--compile").code
+        == 0
+    )
+    tracked = ["--time-budget", "10m", "--track"]
+    assert abair("train", "adapter", "snow", "--pairs", "p", "--pairs", "q", "--layers", "l", *tracked).code == 0
     estimating = ["--out", "bundle", "--settings", "s.toml", "--decay", "0.5", "--labels", "noise, rain"]
     estimating += ["--time-budget", "1h30m", "--patience", "3"]
     assert abair("train", "estimator", *estimating).code == 0
     backbone, adapter, estimator = calls
     assert (backbone["out"], backbone["size"], backbone["steps"], backbone["batch"]) == (Path("run"), "small", 7, 2)
-    assert backbone["crop"] is None
-    assert (adapter["name"], adapter["pairs"], adapter["minutes"], adapter["track"]) == ("snow", Path("p"), 10, True)
+    assert (backbone["crop"], backbone["compile"]) == (None, True)
+    assert (adapter["name"], adapter["minutes"], adapter["track"]) == ("snow", 10, True)
+    assert (adapter["pairs"], adapter["layers"]) == ((Path("p"), Path("q")), (Path("l"),))
     assert (backbone["labels"], estimator["labels"]) == ((), ("noise", "rain"))
     assert (estimator["minutes"], estimator["patience"]) == (90, 3)
     assert (estimator["out"], estimator["settings_file"], estimator["decay"]) == (Path("bundle"), Path("s.toml"), 0.5)

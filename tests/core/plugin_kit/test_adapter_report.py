@@ -124,7 +124,7 @@ def test_every_photo_is_decoded_once(
         return read(path, **options)
 
     monkeypatch.setattr(images, "read", count)
-    train(photos, backbone, tmp_path, pairs=tmp_path / "pairs", track=True)
+    train(photos, backbone, tmp_path, pairs=[tmp_path / "pairs"], track=True)
     assert decoded == Counter([*photos.iterdir(), *tmp_path.glob("pairs/*/*.png")])
     assert len(decoded) == 12
 

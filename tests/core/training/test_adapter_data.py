@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from abair.data.degrade import Degrader
+from abair.data.degrade import Degrader, to_8_bit
 from abair.data.photos import CleanPhotos
 from abair.model.backbone import SIZES, Backbone, pool_global_view
 from abair.model.lora import Adapter, Blender, adaptable_layers
 from abair.training.adapter import AdapterTask
-from abair.training.adapter_data import SHARES, held_out_pairs
+from abair.training.adapter_data import SHARES, held_out_pairs, view_of
 from abair.training.backbone import decibel_loss, psnr
-from abair.training.real_pairs import Pairs
+from abair.training.real_pairs import AS_IT_IS, Layers, Pairs, RealDamage
 from abair.training.settings import AdapterSettings
 from abair.training.trainable_lora import SCALE
 
@@ -49,13 +49,13 @@ def _task(
     degrader: Degrader,
     others: Sequence[Adapter] = (),
     start: Adapter | None = None,
-    pairs: tuple[Pairs, Pairs] | None = None,
+    real: Sequence[RealDamage] = (),
     **given: object,
 ) -> AdapterTask:
     generator = np.random.default_rng(0)
     photos = CleanPhotos([generator.integers(64, 256, (120, 140, 3), dtype=np.uint8)], "one")
     settings = AdapterSettings(**{"steps": 1, "batch": 40, "crop": 32, "learning_rate": 1e-3, "rank": 2} | given)
-    return AdapterTask(_network(), "halve", degrader, photos, photos, settings, pairs, start, others)
+    return AdapterTask(_network(), "halve", degrader, photos, photos, settings, (real, real), start, others)
 
 
 def test_some_samples_of_phase_two_carry_a_second_degradation() -> None:
@@ -101,7 +101,9 @@ def test_a_second_degradation_is_restored_by_a_blend_with_its_adapter(batch: int
             if batch > 1:
                 restored = torch.cat([by("", 1.0)(degraded[:-1], views[:-1]), restored])
         loss, _ = task.loss((degraded, clean, views, given))
-        assert float(loss.detach()) == pytest.approx(float(decibel_loss(restored, clean)), abs=1e-4)
+        assert float(loss.detach()) == pytest.approx(
+            float(decibel_loss(restored, clean, task.settings.psnr_ceiling)), abs=1e-4
+        )
     assert seen == {"lift", "flat"}
     # what is frozen is not in what is trained
     assert sum(p.requires_grad for p in task.module.parameters()) == 2 * len(own.layers)
@@ -134,7 +136,7 @@ def test_the_part_that_is_mixed_is_the_one_asked_for_of_what_is_synthetic(
 ) -> None:
     pixels = np.random.default_rng(0).integers(64, 256, (60, 60, 3), dtype=np.uint8)
     pairs = Pairs([pixels], [pixels // 2])
-    task = _task(TWO, pairs=(pairs, pairs) if real else None, mix_with=("lift",), batch=batch, mix_probability=mixed)
+    task = _task(TWO, real=[pairs] if real else [], mix_with=("lift",), batch=batch, mix_probability=mixed)
     for index, count in enumerate(expected):
         degraded, clean, _, given = task.batch(index)
         assert given[0] == count
@@ -181,10 +183,58 @@ def test_phase_two_trains_on_what_pefts_own_network_says() -> None:
     loss.backward()
     trained = {name: p.grad.clone() for name, p in task.module.named_parameters() if p.requires_grad}
     task.module.zero_grad()
-    own = decibel_loss(task.module(batch[0], pool_global_view(batch[0])), batch[1])
+    own = decibel_loss(task.module(batch[0], pool_global_view(batch[0])), batch[1], task.settings.psnr_ceiling)
     own.backward()
     assert float(loss.detach()) == pytest.approx(float(own.detach()), abs=1e-5)
     assert trained
     for name, gradient in trained.items():
         expected = task.module.get_parameter(name).grad
         assert torch.allclose(gradient, expected, atol=1e-5 + 1e-3 * float(expected.abs().max())), name
+
+
+def _layers(photos: CleanPhotos) -> Layers:
+    """One streak of light, on black."""
+    layer = np.zeros((90, 110, 3), np.uint8)
+    layer[:, 50:54] = 80
+    return Layers([layer], photos)
+
+
+def test_a_layer_is_added_to_a_photo_and_never_darkens_it() -> None:
+    layers = _layers(_task(TWO).photos)
+    changed = 0
+    for seed in range(40):
+        degraded, clean, view = layers.crop(torch.Generator().manual_seed(seed), 48)
+        assert degraded.shape == clean.shape == (3, 48, 48)
+        assert torch.equal(view, view_of(degraded))
+        assert torch.all(degraded >= clean)
+        assert degraded.max() <= 1
+        changed += not torch.equal(degraded, clean)
+        again = layers.crop(torch.Generator().manual_seed(seed), 48)
+        assert all(map(torch.equal, (degraded, clean, view), again))
+    assert changed > 20  # the streak is in view more often than not
+
+
+def test_some_layers_are_added_exactly_as_they_are() -> None:
+    flat = CleanPhotos([np.full((120, 140, 3), 40, np.uint8)], "flat")
+    exact = 0
+    for seed in range(60):
+        degraded, clean, _ = _layers(flat).crop(torch.Generator().manual_seed(seed), 48)
+        exact += set(((degraded - clean) * 255).round().int().unique().tolist()) <= {0, 80}
+    assert 60 * AS_IT_IS / 2 < exact < 60
+
+
+def test_each_pair_and_each_layer_of_all_sets_is_equally_likely() -> None:
+    dark, light = (np.full((60, 60, 3), level, np.uint8) for level in (20, 200))
+    sets = [Pairs([dark], [dark]), Pairs([light] * 3, [light] * 3)]
+    task = _task(TWO, real=sets, batch=40, real_probability=1.0)
+    _, clean, _, _ = task.batch(0)
+    assert len(clean) == 40
+    assert 0.55 < sum(float(one.mean()) > 0.5 for one in clean) / 40 < 0.92
+
+
+def test_a_share_of_the_samples_goes_through_a_lossy_file() -> None:
+    degrader = Degrader({"halve": lambda clean, _: clean * 0.5})
+    degraded, clean, _, _ = _task(degrader, file_artifacts=0.5).batch(0)
+    exact = sum(torch.equal(one, to_8_bit(other * 0.5)) for one, other in zip(degraded, clean, strict=True))
+    assert 10 < exact < 30
+    assert all((one - other * 0.5).abs().mean() < 0.1 for one, other in zip(degraded, clean, strict=True))

@@ -215,7 +215,7 @@ def test_real_pairs_are_used_and_checked(photos: Path, backbone: Path, tmp_path:
         (tmp_path / "pairs" / part).mkdir(parents=True)
         for path in photos.iterdir():
             Image.open(path).save(tmp_path / "pairs" / part / path.name)
-    arguments = {"name": "low-light", "data": photos, "backbone": backbone, "pairs": tmp_path / "pairs", "steps": 1}
+    arguments = {"name": "low-light", "data": photos, "backbone": backbone, "pairs": [tmp_path / "pairs"], "steps": 1}
     folder = train_named_adapter(**arguments, out=tmp_path / "out", run=tmp_path / "run", **QUICK)
     record = tomllib.loads((folder / "training.toml").read_text())
     # these pairs are equal, so their input has no error at all
@@ -232,7 +232,7 @@ def test_pairs_smaller_than_the_crop_are_refused(photos: Path, backbone: Path, t
             Image.open(path).resize((40, 30)).save(tmp_path / part / path.name)
     with pytest.raises(TrainingError, match="found 40x30 pixels, expected at least 32 a side"):
         train_named_adapter(
-            name="low-light", data=photos, backbone=backbone, pairs=tmp_path, out=tmp_path / "out",
+            name="low-light", data=photos, backbone=backbone, pairs=[tmp_path], out=tmp_path / "out",
             run=tmp_path / "run", steps=1, **QUICK,
         )  # fmt: skip
     assert not (tmp_path / "out").exists()
