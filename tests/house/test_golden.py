@@ -40,7 +40,7 @@ Pixels = NDArray[np.uint8]
 CASES = {
     "noise": ("astronaut", 0, 160, ("noise",)),
     "low-light": ("coffee", 100, 180, ("low-light",)),
-    "haze-and-noise": ("motorcycle", 60, 120, ("haze", "noise")),
+    "haze-and-noise": ("motorcycle", 60, 200, ("haze", "noise")),
 }
 
 
