@@ -86,7 +86,7 @@ def _fast_length(length: int) -> int:
 def compress_jpeg(image: Tensor, quality: int, chroma: str = "4:2:0") -> Tensor:
     """Encode an image (3, H, W) in [0, 1] as JPEG by libjpeg, and return the decoded file.
 
-    `quality` is libjpeg's, 1 to 95; `chroma` is the sampling, `4:2:0`, `4:2:2` or `4:4:4`.
+    `quality` is libjpeg's, 1 to 100; `chroma` is the sampling, `4:2:0`, `4:2:2` or `4:4:4`.
 
     Raises:
         OSError: a side is longer than 65,500 pixels, the format's limit.

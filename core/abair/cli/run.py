@@ -28,12 +28,15 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     program.set(name)
     command_line.set(tuple(arguments))
     reporter = Reporter()
+    # of processes that train together, all meet the same error of the user's, and the first speaks
+    speaks = os.environ.get("RANK", "0") == "0"
     try:
         _invoke(app, name, arguments)
     except typer.Exit as done:
         return int(done.exit_code)
     except KeyboardInterrupt:
-        reporter.log("stopped by Ctrl-C; finished files are kept, unfinished ones were removed")
+        if speaks:
+            reporter.log("stopped by Ctrl-C; finished files are kept, unfinished ones were removed")
         return INTERRUPTED
     except BrokenPipeError:
         flush_stdout()
@@ -41,8 +44,8 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     except _UsageError as error:
         return _report_usage_error(error, reporter, name)
     except Exception as error:
-        if not (isinstance(error, AbairError) and os.environ.get("RANK", "0") != "0"):
-            reporter.fail(error)  # of several processes that train together, the first speaks for all
+        if speaks or not isinstance(error, AbairError):
+            reporter.fail(error)
         flush_stdout()  # it may be stdout that failed
         return 1
     return 0

@@ -15,11 +15,14 @@ from abair.cli.train_options import (
     OLD_NAME,
     Arithmetic,
     Batch,
+    Compile,
     Crop,
     Data,
     Decay,
     Frozen,
     Labels,
+    Layers,
+    Pairs,
     Patience,
     Processes,
     Rate,
@@ -32,10 +35,13 @@ from abair.cli.train_options import (
     TimeBudget,
     Workers,
 )
+from abair.cli.train_pack import pack
 
 app = typer.Typer(
     help="Train the network in three phases: the backbone, one adapter a degradation, the estimator.", **PLAIN
 )
+
+app.command()(pack)
 
 Value = TypeVar("Value", str, Path)
 
@@ -61,9 +67,7 @@ def backbone(
     settings: SettingsFile = None,
     device: Device = "cpu",
     time_budget: TimeBudget = None,
-    compile_network: Annotated[
-        bool, typer.Option("--compile", help="Compile the network: on a GPU, steps take a part of the time.")
-    ] = False,
+    compile_network: Compile = False,
     steps: Steps = None,
     batch: Batch = None,
     crop: Crop = None,
@@ -114,22 +118,8 @@ def adapter(
     ] = None,
     run: Run = None,
     data: Data = None,
-    pairs: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DIR",
-            help="Cut half of the samples from real pairs: DIR/clean and DIR/degraded hold files of equal names. May "
-            "be given several times.",
-        ),
-    ] = None,
-    layers: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DIR",
-            help="Give half of the samples real layers of damage: each file in DIR holds what rain, for example, "
-            "added to a photo, and is put on the clean photos. May be given several times.",
-        ),
-    ] = None,
+    pairs: Pairs = None,
+    layers: Layers = None,
     backbone: Frozen = None,
     settings: SettingsFile = None,
     device: Device = "cpu",
@@ -303,29 +293,6 @@ def estimator(
             workers=workers,
             decay=decay,
         )
-
-
-@app.command()
-def pack(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="Write this ZIP file.")],
-    data: Data = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="MiB", help="Largest size of the file in MiB.")] = 40,
-) -> None:
-    """Pack clean photos as one file, to train on another machine: --data takes it as a folder.
-
-    Photos are reduced to 768 pixels and stored as WebP of the best quality that the limit allows.
-    """
-    with reporting() as reporter:
-        from abair.data.packing import pack_photos
-        from abair.training.inputs import photo_folder
-
-        folder = photo_folder(data)
-        if folder is None:
-            raise typer.BadParameter(
-                "expected a folder of clean photos, here or in $ABAIR_CLEAN_DIR", param_hint="--data"
-            )
-        packed = pack_photos(folder, out, limit << 20)
-        reporter.log(f"written: {out}: {packed.photos} photos, {packed.size / 2**20:.1f} MiB, quality {packed.quality}")
 
 
 def _start_processes(count: int) -> None:

@@ -90,6 +90,29 @@ Workers = Annotated[
     int | None,
     typer.Option(min=0, help="Make samples in this many processes besides the training; 0: in the training process."),
 ]
+Pairs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="DIR",
+        help="Cut half of the samples from real pairs: DIR/clean and DIR/degraded hold files of equal names. May be "
+        "given several times.",
+    ),
+]
+Layers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="DIR",
+        help="Give half of the samples real layers of damage: each file in DIR holds what rain, for example, added to "
+        "a photo, and is put on the clean photos. May be given several times.",
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the network first, which takes a minute or more and counts as training time: for GPUs.",
+    ),
+]
 Processes = Annotated[
     int,
     typer.Option(

@@ -37,10 +37,12 @@ def pack_photos(folder: Path, out: Path, limit: int) -> Packed:
     the same photos are held out as of the folder.
 
     Raises:
-        TrainingError: the folder does not exist or holds no photos, a photo cannot be read, two
-            have the same name up to the suffix, or the limit is too small for them.
+        TrainingError: `out` is a folder, or the limit is too small; `folder` does not exist or
+            holds no photos, or one of them cannot be read.
         OSError: the file cannot be written.
     """
+    if out.is_dir():
+        raise TrainingError(f"{out}: found a folder, expected a file to write, such as {out / 'photos.zip'}")
     paths = find_photos(folder)
     names = [str(path.relative_to(folder)) for path in paths]
     photos = [_reduce(photo) for photo in load_photos(paths)]

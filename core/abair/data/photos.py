@@ -143,7 +143,7 @@ def _unpacked(path: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(folder)
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:  # encrypted; another method
             raise TrainingError(
                 f"{path}: cannot be unpacked ({error}); expected a folder of clean photos, or a ZIP file of one, such "
                 "as `abair train pack` writes"

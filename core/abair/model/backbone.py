@@ -124,7 +124,7 @@ def _apply_normalised(layer: nn.Module, norm: LayerNorm, x: Tensor) -> Tensor:
     over the features. A linear layer on channels-last features is the same product as a 1x1
     convolution, without the copy that one makes on a CPU.
     """
-    if not isinstance(layer, nn.Conv2d):  # PEFT put its own layer around the convolution
+    if not isinstance(layer, nn.Conv2d):  # PEFT wrapped it, and has the bare weight (findings/peft_weight_property.sh)
         return _channels_last(layer, F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, EPSILON))
     weight = layer.weight[:, :, 0, 0]
     bias = torch.addmv(layer.bias, weight, norm.bias)  # type: ignore[arg-type]

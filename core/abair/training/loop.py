@@ -6,6 +6,7 @@ was killed and resumed ends where an uninterrupted one does.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -21,7 +22,7 @@ from abair.training import distributed
 from abair.training.checkpoint import CHECKPOINT, Checkpoint
 from abair.training.optimizer import make_optimizer
 from abair.training.report import OnValidation, Report, truncate_history
-from abair.training.settings import Settings
+from abair.training.settings import ImageSettings, Settings
 from abair.training.task import Batch, State, Task
 
 Parameters = Mapping[str, nn.Parameter]
@@ -160,7 +161,7 @@ class _BatchDataset(Dataset[Batch]):
 
 def _batches(task: Task, settings: Settings, start: int, rank: int, world: int) -> Iterator[Batch]:
     """Yield this rank's batches from step `start` on, made ahead of time by worker processes."""
-    uses = getattr(settings, "reuse", 1)
+    uses = settings.reuse if isinstance(settings, ImageSettings) else 1
     first, last = start // uses, -(-settings.steps // uses)
     made = DataLoader(
         _BatchDataset(task),
@@ -168,7 +169,7 @@ def _batches(task: Task, settings: Settings, start: int, rank: int, world: int) 
         sampler=range(first * world + rank, last * world, world),
         num_workers=settings.workers,
         prefetch_factor=8 if settings.workers else None,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_set_up_worker,
         multiprocessing_context="fork" if settings.workers else None,
     )
     for number, batch in enumerate(made, first):
@@ -186,8 +187,9 @@ def _mirror(batch: Batch, use: int) -> Batch:
     return tuple(part.flip(axes) if axes and part.ndim == 4 else part for part in batch)
 
 
-def _use_one_thread(_worker: int) -> None:
+def _set_up_worker(_worker: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the training process ends its workers
 
 
 def _autocast(precision: str, device: str) -> Callable[[], AbstractContextManager[object]]:

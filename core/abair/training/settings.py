@@ -22,12 +22,6 @@ Warmup = Annotated[int, Field(ge=0, description="steps over which the learning r
 Decay = Annotated[float, Field(ge=0, le=1, description="last part of the steps, over which the rate falls to zero")]
 WeightDecay = Annotated[float, Field(ge=0, description="decay of the weights, a step, in parts of the learning rate")]
 EmaDecay = Annotated[float, Field(ge=0, lt=1, description="decay of the weights' exponential moving average")]
-Reuse = Annotated[
-    int, Field(ge=1, le=4, description="steps that each batch serves, mirrored differently, where making it is slow")
-]
-PsnrCeiling = Annotated[
-    float, Field(ge=20, le=60, description="PSNR in dB at which an image's loss levels off, in favour of the others")
-]
 Workers = Annotated[int, Field(ge=0, description="processes that make samples; 0: the training process itself")]
 ValidateEvery = Annotated[int, Field(ge=1, description="steps between validations")]
 AverageWeight = Annotated[
@@ -75,7 +69,18 @@ class Settings(BaseModel):
     checkpoint_minutes: float = Field(default=3.0, gt=0, description="minutes between checkpoints")
 
 
-class BackboneSettings(Settings):
+class ImageSettings(Settings):
+    """Settings of the phases that train on images: I and II."""
+
+    psnr_ceiling: float = Field(
+        default=30.0, ge=20, le=60, description="PSNR in dB at which an image's loss levels off, in favour of others"
+    )
+    reuse: int = Field(
+        default=1, ge=1, le=4, description="steps that each batch serves, mirrored differently, where making it is slow"
+    )
+
+
+class BackboneSettings(ImageSettings):
     """Settings of phase I, which trains the backbone."""
 
     phase: ClassVar[str] = "phase I (abair train backbone)"
@@ -85,15 +90,13 @@ class BackboneSettings(Settings):
     crop: Crop = 128
     learning_rate: LearningRate = 6e-4
     decay: Decay = 0.8
-    psnr_ceiling: PsnrCeiling = 30.0
-    reuse: Reuse = 1
     compile: bool = Field(default=False, description="compile the network, which a GPU gains most from")
     sampling_weights: dict[str, float] = Field(
         default_factory=dict, description="how many times as often a degradation is drawn; unnamed ones: 1"
     )
 
 
-class AdapterSettings(Settings):
+class AdapterSettings(ImageSettings):
     """Settings of phase II, which trains one degradation's adapter.
 
     The probabilities of scenes, darkened photos and second degradations are those of the synthetic
@@ -110,8 +113,6 @@ class AdapterSettings(Settings):
     decay: Decay = 0.8
     ema_decay: EmaDecay = 0.99
     validate_every: ValidateEvery = 100
-    psnr_ceiling: PsnrCeiling = 30.0
-    reuse: Reuse = 1
     real_probability: float = Field(
         default=0.5, ge=0, le=1, description="share of the samples with real damage, where pairs or layers are given"
     )

@@ -67,3 +67,42 @@ def test_box_mean_is_right_inside_and_at_the_border() -> None:
     assert float(mean[0, 0]) == pytest.approx(float(image[:2, :2].mean()), abs=1e-5)
     assert float(mean[3, 4]) == pytest.approx(float(image[2:, 3:].mean()), abs=1e-5)
     torch.testing.assert_close(synthesis._box_mean(image, 9), image.mean().expand(4, 5))
+
+
+def _coordinates(height: int, width: int) -> tuple[Tensor, Tensor]:
+    return torch.linspace(0, 1, width)[None], torch.linspace(0, 1, height)[:, None]
+
+
+def test_a_room_is_farthest_at_its_back_wall_and_nearer_towards_the_borders() -> None:
+    for seed in range(20):
+        depth = synthesis._room(*_coordinates(60, 80), _generator(seed))
+        assert depth.shape == (60, 80)
+        assert float(depth.amax()) == pytest.approx(1.0)
+        assert float(depth.amin()) >= 0
+        wall = depth == depth.amax()
+        assert 0 < float(wall.float().mean()) < 1
+        rows, columns = wall.any(1).nonzero().flatten(), wall.any(0).nonzero().flatten()
+        assert wall[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all(), "the wall is one rectangle"
+        middle = int(rows[len(rows) // 2])
+        to_the_right = depth[middle, columns[-1] :]
+        assert (to_the_right.diff() <= 0).all()
+
+
+def test_regions_have_constant_depths_with_hard_edges() -> None:
+    counts = set()
+    for seed in range(20):
+        depth = synthesis._regions(*_coordinates(60, 80), _generator(seed))
+        assert depth.shape == (60, 80)
+        counts.add(len(depth.unique()))
+        assert 0 <= float(depth.amin()) <= float(depth.amax()) <= 1
+    assert counts <= set(range(1, 7))
+    assert max(counts) > 2
+
+
+def test_airlight_is_never_white_and_sometimes_coloured_or_uneven() -> None:
+    drawn = [synthesis._airlight(0.95, 24, 32, _generator(seed)) for seed in range(200)]
+    assert all(float(one.amax()) < 0.999 for one in drawn)
+    uneven = sum(one.shape[1:] == (24, 32) for one in drawn) / 200
+    coloured = sum(float(one.mean((1, 2)).amax() - one.mean((1, 2)).amin()) > 0.085 for one in drawn) / 200
+    assert uneven == pytest.approx(synthesis.UNEVEN, abs=0.1)
+    assert 0.02 < coloured < 0.15

@@ -75,3 +75,8 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(TrainingError, match="no photos"):
         load_clean_photos(tmp_path / "empty.zip")
+
+
+def test_a_folder_is_no_file_to_write(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"found a folder, expected a file to write, such as .*photos\.zip"):
+        pack_photos(folder, tmp_path, 1 << 20)

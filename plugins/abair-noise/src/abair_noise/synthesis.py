@@ -33,8 +33,8 @@ CHROMA = (0.0, 0.4)
 """Grey noise: standard deviation of what each channel has of its own, relative to the common
 part."""
 CAMERA_SIGMA = (2 / 255, 25 / 255)
-"""Noise of cameras: standard deviation in the file at mid-grey, from a base sensitivity to a
-phone's at night."""
+"""Noise of cameras: root mean square over the picture before it is compressed, from a base
+sensitivity to a phone's at night."""
 DISPLAY_GAMMA = 2.2
 """Exponent that takes encoded values to the sensor's linear light."""
 BALANCE = (1.2, 2.4)
