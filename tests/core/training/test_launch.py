@@ -26,8 +26,8 @@ def _abair(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
 
 
-def test_two_processes_train_one_network(tmp_path: Path) -> None:
-    done = _abair(*BACKBONE, "--processes", "2", "--out", str(tmp_path / "out"))
+def test_two_processes_train_one_network(photos: Path, tmp_path: Path) -> None:
+    done = _abair(*BACKBONE, "--processes", "2", "--data", str(photos), "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stderr.splitlines()] == ["step=2"]
     assert load_backbone(tmp_path / "out" / "backbone.safetensors").size.name == "tiny"
@@ -40,8 +40,19 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_ends_all_of_them_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "abair", *BACKBONE, "--processes", "2", "--out", str(tmp_path / "out")]
+def test_ctrl_c_ends_all_of_them_in_one_line(photos: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "abair",
+        *BACKBONE,
+        "--processes",
+        "2",
+        "--data",
+        str(photos),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     command[command.index("--steps") + 1] = "1000000"
     settings = tmp_path / "settings.toml"
     settings.write_text("[settings]\nvalidate_every = 5\n")
@@ -61,9 +72,9 @@ def test_ctrl_c_ends_all_of_them_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: install g++")
-def test_a_compiled_network_learns_what_another_one_does(tmp_path: Path) -> None:
+def test_a_compiled_network_learns_what_another_one_does(photos: Path, tmp_path: Path) -> None:
     done = [
-        _abair(*BACKBONE, "--precision", "float32", "--out", str(tmp_path / name), *options)
+        _abair(*BACKBONE, "--precision", "float32", "--data", str(photos), "--out", str(tmp_path / name), *options)
         for name, options in (("plain", ()), ("compiled", ("--compile",)))
     ]
     assert [one.returncode for one in done] == [0, 0], done[1].stderr
