@@ -16,7 +16,19 @@ import typer
 import abair
 from abair.cli import bench, gallery, inputs, loading, plugin, train
 from abair.cli.console import Reporter, reporting, weight_bars
-from abair.cli.options import PLAIN, Bundle, Device, Json, MaxMegapixels, Paths, Policy, Precision, Recursive
+from abair.cli.options import (
+    PLAIN,
+    Bundle,
+    Device,
+    Json,
+    MaxMegapixels,
+    Paths,
+    Policy,
+    Precision,
+    Quality,
+    QualityOption,
+    Recursive,
+)
 from abair.cli.run import run_app
 from abair.errors import AbairError
 from abair.text import one_line
@@ -67,6 +79,7 @@ def restore(
             help="Use these weights instead of the estimate, if you know what is wrong; other labels get 0.",
         ),
     ] = None,
+    quality: QualityOption = Quality.standard,
     tile: Annotated[
         int | None,
         typer.Option(
@@ -111,7 +124,12 @@ def restore(
         restorer = _load_restorer(reporter, [str(job.source) for job in jobs], deployment, device, precision)
         if restorer is None:
             return
-        options = {"policy": (policy or Policy.soft).value, "weights": given_weights, "tile": tile}
+        options = {
+            "policy": (policy or Policy.soft).value,
+            "weights": given_weights,
+            "tile": tile,
+            "quality": quality.value,
+        }
         open_page = gallery.open_gallery(page) if page is not None else contextlib.nullcontext()
         with open_page as pictures, reporter.progress("Restoring", beside_stdout=json) as progress:
             for done, job in enumerate(jobs, 1):
@@ -219,6 +237,7 @@ def _restore_file(
         "output": str(job.target),
         "weights": _round(restored.weights),
         "policy": restored.policy,
+        "quality": restored.quality,
         "seconds": round(restored.seconds, 4),
         "megapixels": restored.megapixels,
         "deployment": restored.deployment,

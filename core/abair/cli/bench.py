@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from abair.cli import loading
 from abair.cli.console import Reporter, reporting
-from abair.cli.options import PLAIN, Bundle, Device, parse_names
+from abair.cli.options import PLAIN, Bundle, Device, Quality, QualityOption, parse_names
 
 if TYPE_CHECKING:
     from abair.evaluation.results import QualityReport
@@ -50,6 +50,7 @@ def quality(
         int | None,
         typer.Option(min=1, metavar="N", help="Measure only the first N photos of each set, for a quick try."),
     ] = None,
+    restore_quality: QualityOption = Quality.standard,
     device: Device = "cpu",
     deployment: Bundle = None,
 ) -> None:
@@ -74,10 +75,24 @@ def quality(
         restorer = loading.load_restorer(deployment, device)
         digest = weights_hash(restorer.deployment)
         with reporter.progress("Measuring") as progress:
-            report = evaluate(restorer, found.sets, missing=found.missing, weights_sha256=digest, progress=progress)
+            report = evaluate(
+                restorer,
+                found.sets,
+                missing=found.missing,
+                weights_sha256=digest,
+                quality=restore_quality.value,
+                progress=progress,
+            )
         paths = write_results(report, out)
         if results is not None:
-            options = {"--sets": sets, "--limit": limit, "--device": device, "--deployment": deployment, "--out": out}
+            options = {
+                "--sets": sets,
+                "--limit": limit,
+                "--quality": restore_quality,
+                "--device": device,
+                "--deployment": deployment,
+                "--out": out,
+            }
             paths += _write_page(report, data, results, options)
         print(overview(report), flush=True)
         for problem in report.problems:
@@ -97,7 +112,7 @@ def _write_page(report: QualityReport, data: Path, page: Path, options: Mapping[
     from abair.evaluation.reports.write import write_radar
     from abair.files import write_text
 
-    defaults = {"--out": "bench", "--device": "cpu"}
+    defaults = {"--out": "bench", "--quality": "standard", "--device": "cpu"}
     words = ["abair", "bench", "quality", "--data", _shorten(data), "--results", _shorten(page)]
     for name, value in options.items():
         if value is not None and str(value) != defaults.get(name):

@@ -21,6 +21,13 @@ class Policy(StrEnum):
     one_hot = "one-hot"
 
 
+class Quality(StrEnum):
+    """Restore a photo once, or in its eight orientations for the mean of the results."""
+
+    standard = "standard"
+    best = "best"
+
+
 class Precision(StrEnum):
     """The precision of the network's arithmetic when restoring."""
 
@@ -50,6 +57,12 @@ Bundle = Annotated[
         metavar="DIR|FILE|models:/...",
         help="Use these weights: a bundle's folder, its deployment.json, or a model of the MLflow registry such as "
         "models:/abair@champion.  [default: the live deployment]",
+    ),
+]
+QualityOption = Annotated[
+    Quality,
+    typer.Option(
+        "--quality", help="best restores each photo in its eight orientations and averages: eight times as slow."
     ),
 ]
 MaxMegapixels = Annotated[

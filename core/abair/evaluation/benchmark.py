@@ -24,7 +24,7 @@ from abair.metrics import PSNR_CAP
 
 if TYPE_CHECKING:
     from abair.deployment import Deployment
-    from abair.inference.restorer import Restorer
+    from abair.inference.restorer import Quality, Restorer
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of pictures done, the number of all, and the name of the last one."""
@@ -38,13 +38,14 @@ def evaluate(
     *,
     missing: Mapping[str, str] | None = None,
     weights_sha256: str | None = None,
+    quality: Quality = "standard",
     progress: Progress | None = None,
     on_picture: OnPicture | None = None,
 ) -> QualityReport:
     """Measure every policy on every set, one picture after the other.
 
     `missing` (sets that were not found, with the reason) and `weights_sha256` (see `weights_hash`)
-    are recorded in the report.
+    are recorded in the report. `quality` is the restorer's.
 
     Raises:
         ImageError: no picture of any set could be used; the message names each problem.
@@ -55,7 +56,7 @@ def evaluate(
         measured: list[ImageResult] = []
         files: list[str] = []
         for item in test_set.iterate(problems.append):
-            result, restored = run_policies(restorer, item, test_set.labels, on_luma=test_set.luma)
+            result, restored = run_policies(restorer, item, test_set.labels, on_luma=test_set.luma, quality=quality)
             measured.append(result)
             files += [f"{digest}  {part}/{item.name}" for part, digest in item.files.items()]
             if on_picture:
@@ -74,7 +75,7 @@ def evaluate(
         fingerprint=deployment.backbone.fingerprint,
         weights_sha256=weights_sha256,
         labels=tuple(restorer.labels),
-        protocol=_protocol(restorer),
+        protocol=_protocol(restorer, quality),
         created=datetime.now(UTC).replace(microsecond=0),
         seconds=round(time.perf_counter() - started, 1),
         versions={"abair": abair.__version__, "torch": torch.__version__, "numpy": np.__version__,
@@ -99,8 +100,9 @@ def weights_hash(deployment: Deployment) -> str:
     return _hash_of([*lines, f"{deployment.estimator.sha256}  estimator"])
 
 
-def _protocol(restorer: Restorer) -> tuple[str, ...]:
+def _protocol(restorer: Restorer, quality: Quality) -> tuple[str, ...]:
     backbone = restorer.deployment.backbone
+    ensemble = ("quality best: every picture is restored in its eight orientations, and the results are averaged",)
     return (
         f"deployment {restorer.deployment.name}, backbone {backbone.size}, fingerprint {backbone.fingerprint}",
         "RGB, whole pictures, no crop of borders; the mean over pictures of each picture's PSNR and SSIM",
@@ -117,6 +119,7 @@ def _protocol(restorer: Restorer) -> tuple[str, ...]:
         "SOTS outdoor",
         "data hash: SHA-256 over one line `SHA-256  part/picture` per file that was read; weights' hash: the same "
         "over backbone, adapters and estimator",
+        *(ensemble if quality == "best" else ()),
     )
 
 

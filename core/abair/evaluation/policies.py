@@ -20,7 +20,7 @@ from abair.evaluation.datasets.items import Item
 from abair.metrics import luma, psnr, ssim, to_8_bit
 
 if TYPE_CHECKING:
-    from abair.inference.restorer import Restorer
+    from abair.inference.restorer import Quality, Restorer
 
 Policy = Literal["input", "backbone", "OH", "SW", "Oracle"]
 POLICIES: Final[tuple[Policy, ...]] = ("input", "backbone", "OH", "SW", "Oracle")
@@ -65,7 +65,7 @@ class ImageResult(BaseModel):
 
 
 def run_policies(
-    restorer: Restorer, item: Item, labels: tuple[str, ...], *, on_luma: bool = False
+    restorer: Restorer, item: Item, labels: tuple[str, ...], *, on_luma: bool = False, quality: Quality = "standard"
 ) -> tuple[ImageResult, dict[Policy, Float]]:
     """Restore one picture under every policy; return the scores and the pictures.
 
@@ -73,7 +73,7 @@ def run_policies(
     measured, because users get files; the input is measured unrounded. The Oracle gives each of the
     true `labels` the same weight, with a sum of 1, as the estimator is trained to answer for
     mixtures. If `labels` is empty or holds one that the deployment lacks, there is no Oracle.
-    `on_luma` measures on Y as well.
+    `on_luma` measures on Y as well; `quality` is the restorer's.
     """
     estimated = {label: float(weight) for label, weight in restorer.estimate(item.degraded).items()}
     top = max(estimated, key=estimated.__getitem__)
@@ -90,7 +90,7 @@ def run_policies(
             pictures[policy], scores[policy] = pictures[done[key]], scores[done[key]]
             continue
         done[key] = policy
-        pictures[policy] = to_8_bit(np.asarray(restorer(item.degraded, weights=weights).image))
+        pictures[policy] = to_8_bit(np.asarray(restorer(item.degraded, weights=weights, quality=quality).image))
         scores[policy] = [measure(pictures[policy], item.clean) for measure in measures]
     pictures["input"] = to_8_bit(item.degraded)
     rgb = {policy: score[0] for policy, score in scores.items()}

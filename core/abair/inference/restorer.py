@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar, overload
+from typing import Any, Final, Generic, Literal, TypeVar, get_args, overload
 
 import numpy as np
 import torch
@@ -38,6 +38,9 @@ DEFAULT_TILE: Final = 512
 """Side of a tile's core in pixels; a 24-megapixel photo then needs about 1 GB of memory."""
 
 Policy = Literal["soft", "one-hot"]
+Quality = Literal["standard", "best"]
+"""`best` restores a photo in its eight orientations and averages the results (self-ensemble: Lim et
+al., CVPR Workshops 2017, section 3.3), which takes eight times as long."""
 Kind = TypeVar("Kind")
 
 
@@ -46,12 +49,14 @@ class Restored(Generic[Kind]):
     """A restored image, of the kind that was given, and how it was restored.
 
     `weights` maps every label to the weight that was used; `policy` is `soft`, `one-hot` or
-    `given`. `seconds` is the time for this image; `megapixels` is its size.
+    `given`; `quality` is `standard` or `best`. `seconds` is the time for this image; `megapixels`
+    is its size.
     """
 
     image: Kind
     weights: dict[str, float]
     policy: str
+    quality: str
     deployment: str
     seconds: float
     megapixels: float
@@ -128,6 +133,7 @@ class Restorer:
         policy: Policy = ...,
         weights: Mapping[str, float] | None = ...,
         tile: int | None = ...,
+        quality: Quality = ...,
     ) -> Restored[ImageLike]: ...
     @overload
     def __call__(
@@ -137,6 +143,7 @@ class Restorer:
         policy: Policy = ...,
         weights: Mapping[str, float] | None = ...,
         tile: int | None = ...,
+        quality: Quality = ...,
     ) -> list[Restored[ImageLike]]: ...
     def __call__(
         self,
@@ -145,6 +152,7 @@ class Restorer:
         policy: Policy = "soft",
         weights: Mapping[str, float] | None = None,
         tile: int | None = None,
+        quality: Quality = "standard",
     ) -> Any:
         """Restore an image, or each of a list of them.
 
@@ -156,19 +164,23 @@ class Restorer:
                 `{"noise": 1}` is the oracle for noise, `{}` the bare backbone.
             tile: side in pixels of a tile's core, 512 by default. A smaller one needs less memory
                 and more time.
+            quality: `standard`, or `best`, which averages over the photo's eight orientations.
 
         Returns:
             A `Restored`, or a list of them, with images of the kind that was given.
 
         Raises:
             ImageError: the image is empty, of another kind, or holds NaN or infinite values.
-            WeightsError: an unknown label, a weight outside [0, 1], or an unusable policy or tile.
+            WeightsError: an unknown label, a weight outside [0, 1], or an unusable policy, tile or
+                quality.
         """
         if isinstance(image, list | tuple):
-            return [self(item, policy=policy, weights=weights, tile=tile) for item in image]
+            return [self(item, policy=policy, weights=weights, tile=tile, quality=quality) for item in image]
         started = time.perf_counter()
         if policy not in {"soft", "one-hot"}:
             raise WeightsError(f"policy {policy!r}: unknown; expected 'soft' or 'one-hot'")
+        if quality not in get_args(Quality):
+            raise WeightsError(f"quality {quality!r}: unknown; expected 'standard' or 'best'")
         if tile is not None and (int(tile) != tile or tile < SMALLEST_TILE):
             raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_TILE} pixels")
         if isinstance(image, Image.Image):
@@ -180,11 +192,12 @@ class Restorer:
             estimated = self._estimate(pixels)
             chosen = one_hot(list(estimated.values())) if policy == "one-hot" else estimated.values()
             used, named = dict(zip(self.labels, chosen, strict=True)), policy
-        restored = self._restore(pixels, used, tile)
+        restored = self._restore(pixels, used, tile or DEFAULT_TILE, quality)
         return Restored(
             image=from_pixels(restored, image),
             weights=used,
             policy=named,
+            quality=quality,
             deployment=self.deployment.name,
             seconds=time.perf_counter() - started,
             megapixels=pixels.shape[0] * pixels.shape[1] / 1e6,
@@ -212,19 +225,23 @@ class Restorer:
         return dict(zip(self.labels, self._estimator.estimate(self._blender.backbone, crops, view), strict=True))
 
     @torch.inference_mode()
-    def _restore(self, pixels: Pixels, weights: Mapping[str, float], tile: int | None) -> Pixels:
+    def _restore(self, pixels: Pixels, weights: Mapping[str, float], tile: int, quality: Quality) -> Pixels:
         """Restore pixels (H, W, 3); the result has their dtype. The tile bounds other memory."""
-        height, width = pixels.shape[:2]
         network = self._blender.blend(
             [weight for label, weight in weights.items() if label != CLEAN], keep=weights[CLEAN]
         )
-        context = network.context(views.global_view(pixels).to(self.device))
-        result = np.zeros((height, width, 3), np.float32)
-        for part in tiles(height, width, tile or DEFAULT_TILE, network.size.stride):
-            region = views.to_tensor(np.ascontiguousarray(pixels[part.rows, part.columns])).to(self.device)
-            restored = self._restore_tile(network, region, context)
-            values = restored[0].permute(1, 2, 0).cpu().numpy()
-            result[part.rows, part.columns] += values * part.window[:, :, None]
+        result = np.zeros(pixels.shape, np.float32)
+        orientations = list(zip(_orientations(pixels), _orientations(result), strict=True))
+        if quality == "standard":
+            orientations = orientations[:1]
+        for turned, turned_result in orientations:
+            context = network.context(views.global_view(turned).to(self.device))
+            for part in tiles(*turned.shape[:2], tile, network.size.stride):
+                region = views.to_tensor(np.ascontiguousarray(turned[part.rows, part.columns])).to(self.device)
+                restored = self._restore_tile(network, region, context)
+                values = restored[0].permute(1, 2, 0).cpu().numpy()
+                turned_result[part.rows, part.columns] += values * part.window[:, :, None]
+        result /= len(orientations)
         return quantize(result, pixels.dtype)
 
     def _restore_tile(self, network: Backbone, region: Tensor, context: Tensor) -> Tensor:
@@ -241,3 +258,14 @@ class Restorer:
             if bool(low.isfinite().all()):
                 return region + low
         return region + residual()
+
+
+def _orientations(pixels: Pixels) -> Iterator[Pixels]:
+    """Yield views of pixels (H, W, 3) in four quarter turns, each also mirrored, as it is first.
+
+    What is written to a view is written to `pixels`.
+    """
+    for quarter in range(4):
+        turned = np.rot90(pixels, quarter)
+        yield turned
+        yield turned[:, ::-1]

@@ -45,6 +45,7 @@ class FakeRestorer:
             image=np.iinfo(image.dtype).max - image,
             weights=weights,
             policy=options["policy"] if options["weights"] is None else "given",
+            quality=options["quality"],
             deployment="fake-1",
             seconds=0.5,
             megapixels=image.shape[0] * image.shape[1] / 1e6,

@@ -107,6 +107,7 @@ def test_the_json_lines_of_restore_hold_exactly_what_is_promised(abair: Abair, r
         "output": os.path.join("fixed", "a.png"),
         "weights": {"noise": 0.75, "blur": 0.25, "clean": 0.0},
         "policy": "soft",
+        "quality": "standard",
         "seconds": 0.5,
         "megapixels": 0.001,
         "deployment": "fake-1",
@@ -143,12 +144,24 @@ def test_weights_are_given_to_the_restorer_instead_of_a_policy(abair: Abair, res
     assert done.records[0]["policy"] == "given"
 
 
-def test_one_hot_device_and_precision_reach_the_restorer(abair: Abair, restorer: FakeRestorer) -> None:
+def test_one_hot_device_quality_and_precision_reach_the_restorer(abair: Abair, restorer: FakeRestorer) -> None:
     photo("a.png")
-    options = ["--policy", "one-hot", "--device", "cuda:1", "--precision", "bfloat16", "--deployment", "d"]
+    options = [
+        "--policy",
+        "one-hot",
+        "--quality",
+        "best",
+        "--device",
+        "cuda:1",
+        "--precision",
+        "bfloat16",
+        "--deployment",
+        "d",
+    ]
     assert abair("restore", "a.png", "-o", "b.png", *options).code == 0
     assert restorer.loaded == [("d", "cuda:1", "bfloat16")]
     assert restorer.calls[0]["policy"] == "one-hot"
+    assert restorer.calls[0]["quality"] == "best"
 
 
 def test_weights_are_parsed_as_they_are_written() -> None:

@@ -36,13 +36,15 @@ class FakeRestorer:
         self.weights = weights or {"noise": 0.6, "haze": 0.3, "clean": 0.1}
         self.estimates = 0
         self.asked: list[dict[str, float]] = []
+        self.qualities: set[str] = set()
 
     def estimate(self, image: np.ndarray) -> dict[str, float]:
         self.estimates += 1
         return dict(self.weights)
 
-    def __call__(self, image: np.ndarray, *, weights: Mapping[str, float]) -> Any:
+    def __call__(self, image: np.ndarray, *, weights: Mapping[str, float], quality: str) -> Any:
         self.asked.append(dict(weights))
+        self.qualities.add(quality)
         return SimpleNamespace(image=image - np.float32(0.2 * weights.get("noise", 0.0)))
 
 
@@ -99,6 +101,15 @@ def test_the_restorer_is_given_unclipped_noise_as_it_is() -> None:
     run_policies(Looking(), item, ("noise",))  # type: ignore[arg-type]
     assert seen[0] is item.degraded
     assert seen[0].max() > 1
+
+
+def test_a_report_at_best_quality_says_so() -> None:
+    restorer = FakeRestorer()
+    assert not any("quality" in line for line in _evaluate(restorer, _set()).protocol)
+    assert restorer.qualities == {"standard"}
+    restorer = FakeRestorer()
+    assert "eight orientations" in _evaluate(restorer, _set(), quality="best").protocol[-1]
+    assert restorer.qualities == {"best"}
 
 
 def test_a_label_without_an_adapter_has_no_oracle_and_the_table_shows_a_dash() -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from abair import Restorer
 from abair.errors import DeploymentError, ImageError, WeightsError
-from abair.inference.restorer import Restored
+from abair.inference.restorer import Quality, Restored
 from abair.inference.tiling import tiles
 from abair.model import views
 
@@ -119,10 +119,45 @@ def test_one_hot_uses_the_largest_label_alone(restorer: Restorer, photo: np.ndar
     assert np.array_equal(result.image, restorer(photo, weights={largest: 1.0}).image)
 
 
-def test_clean_weight_one_gives_the_photo_back_bit_for_bit(restorer: Restorer, photo: np.ndarray) -> None:
-    assert np.array_equal(restorer(photo, weights={"clean": 1.0}).image, photo)
+def orientations(picture: np.ndarray) -> list[np.ndarray]:
+    turned = [np.rot90(picture, quarter) for quarter in range(4)]
+    return [np.ascontiguousarray(view) for one in turned for view in (one, one[:, ::-1])]
+
+
+def test_best_quality_is_the_mean_of_the_eight_orientations(restorer: Restorer, photo: np.ndarray) -> None:
+    weights, image = restorer.estimate(photo), photo[:100, :180].astype(np.float32) / 255
+    best = restorer(image, weights=weights, tile=64, quality="best")
+    mean = np.zeros_like(image)
+    for place, turned in enumerate(orientations(image)):
+        restored = restorer(turned, weights=weights, tile=64).image
+        mean += np.rot90(restored[:, ::-1] if place % 2 else restored, -(place // 2)) / 8
+    assert best.quality == "best"
+    assert np.abs(best.image - mean).max() < 2e-3  # each of the eight was clipped, their mean once
+    assert np.median(np.abs(best.image - mean)) < 1e-6
+    assert np.abs(best.image - restorer(image, weights=weights, tile=64).image).max() > 1e-3
+
+
+def test_at_best_quality_a_turned_photo_is_restored_to_the_turned_result(restorer: Restorer, photo: np.ndarray) -> None:
+    weights, picture = restorer.estimate(photo), photo[:90, :140]
+    best = restorer(picture, weights=weights, quality="best").image
+    for turned, expected in zip(orientations(picture), orientations(best), strict=True):
+        again = restorer(turned, weights=weights, quality="best").image
+        assert np.abs(again.astype(int) - expected).max() <= 1
+
+
+def test_an_unknown_quality_is_refused(restorer: Restorer, photo: np.ndarray) -> None:
+    with pytest.raises(WeightsError, match="quality 'fine': unknown; expected 'standard' or 'best'"):
+        restorer(photo, quality="fine")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("quality", ["standard", "best"])
+def test_clean_weight_one_gives_the_photo_back_bit_for_bit(
+    restorer: Restorer, photo: np.ndarray, quality: Quality
+) -> None:
+    assert np.array_equal(restorer(photo, weights={"clean": 1.0}, quality=quality).image, photo)
     sixteen = photo.astype(np.uint16) * 257 + 3
-    assert np.array_equal(restorer(sixteen, weights={"clean": 1.0, "noise": 0.4}).image, sixteen)
+    given = {"clean": 1.0, "noise": 0.4}
+    assert np.array_equal(restorer(sixteen, weights=given, quality=quality).image, sixteen)
 
 
 def test_no_weights_is_the_bare_backbone(restorer: Restorer, photo: np.ndarray) -> None:
