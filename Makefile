@@ -20,6 +20,7 @@ STATE = $(CURDIR) $(shell cat pyproject.toml $(PROJECTS) | cksum)
 STAMP = $(VENV)/.abair-installed
 
 # The build tool goes in first and is used as it is: an isolated environment for each of the distributions takes a minute.
+# To compile every module of every library takes minutes, too; Python compiles the few that are imported.
 .PHONY: install demo test test-fast lint docs bench
 
 install:
@@ -33,7 +34,7 @@ install:
 		"$$python" -m venv --without-pip "$(VENV)"; \
 		"$$python" -m pip --python "$(VENV)/bin/python" install --quiet pip; }; \
 	$(RUN) pip install --quiet 'hatchling>=1.27' 'editables>=0.5'; \
-	$(RUN) pip install --quiet --no-build-isolation -e '.[registry,train,bench,dev,docs]' $(PLUGINS); \
+	$(RUN) pip install --quiet --no-compile --no-build-isolation -e '.[registry,train,bench,dev,docs]' $(PLUGINS); \
 	echo "$(STATE)" > "$(STAMP)"
 
 demo: install
