@@ -236,7 +236,8 @@ class Restorer:
             orientations = orientations[:1]
         for turned, turned_result in orientations:
             context = network.context(views.global_view(turned).to(self.device))
-            for part in tiles(*turned.shape[:2], tile, network.size.stride):
+            height, width = turned.shape[:2]
+            for part in tiles(height, width, tile, network.size.stride):
                 region = views.to_tensor(np.ascontiguousarray(turned[part.rows, part.columns])).to(self.device)
                 restored = self._restore_tile(network, region, context)
                 values = restored[0].permute(1, 2, 0).cpu().numpy()
