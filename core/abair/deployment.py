@@ -24,10 +24,12 @@ BACKBONE_FILE: Final = "backbone.safetensors"
 ESTIMATOR_FILE: Final = "estimator.safetensors"
 REPLAY_FILE: Final = "replay.safetensors"
 """Names of a bundle's files."""
-FACTORY: Final = Path(__file__).parent / "weights" / "factory"
-"""The complete bundle inside the wheel: what restores when nothing else was deployed."""
+SHIPPED: Final = Path(__file__).parent / "weights"
+"""The folder of the complete bundles inside the wheel, each known by its folder's name."""
+FACTORY: Final = SHIPPED / "factory"
+"""The bundle that restores when nothing else was deployed."""
 FACTORY_VARIABLE: Final = "ABAIR_FACTORY"
-"""The variable that names another bundle to start from; the default is the one inside the wheel."""
+"""The variable that names another bundle to start from; the default is `FACTORY`."""
 
 FETCHERS: Final = "abair.fetchers"
 """The entry-point group of functions that bring a deployment from elsewhere, each named by its
@@ -166,13 +168,34 @@ def factory_folder() -> Path:
     given = os.environ.get(FACTORY_VARIABLE)
     if not given:
         return FACTORY
-    folder = Path(given).expanduser().absolute()
+    folder = find_shipped(given) or Path(given).expanduser().absolute()
     if not (folder / FILE_NAME).is_file():
         raise DeploymentError(
-            f"{FACTORY_VARIABLE}: found {given}, which holds no {FILE_NAME}; expected a bundle's folder; "
-            "correct or unset it"
+            f"{FACTORY_VARIABLE}: found {given}, which holds no {FILE_NAME}; expected a bundle's folder, or one of "
+            f"{', '.join(shipped_names())}; correct or unset it"
         )
     return folder
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the bundles inside the wheel."""
+    return sorted(file.parent.name for file in SHIPPED.glob(f"*/{FILE_NAME}"))
+
+
+def find_shipped(name: str) -> Path | None:
+    """Return the folder of the bundle of this name inside the wheel, or None if none has it.
+
+    Raises:
+        DeploymentError: a bundle in the working folder has the same name.
+    """
+    if name not in shipped_names():
+        return None
+    if Path(name, FILE_NAME).is_file():
+        raise DeploymentError(
+            f"{name}: found a bundle in this folder and one that comes with ABAIR; expected only one of this name; "
+            f"use ./{name} for the one in this folder, or rename it"
+        )
+    return SHIPPED / name
 
 
 def live() -> Path:
@@ -182,6 +205,8 @@ def live() -> Path:
 
 def read_deployment(path: Path | str | None = None) -> Deployment:
     """Read a bundle: a folder, its `deployment.json`, a `models:/...` name, or (None) the live one.
+
+    A name such as `paper` is a bundle that comes with ABAIR.
 
     Raises:
         DeploymentError: it cannot be found, is not JSON, or does not have the form of a deployment.
@@ -193,7 +218,7 @@ def read_deployment(path: Path | str | None = None) -> Deployment:
     except OSError as error:
         raise DeploymentError(
             f"{file}: no deployment can be read there ({error.strerror or error}); "
-            f"expected a bundle's folder or its {FILE_NAME}"
+            f"expected a bundle's folder, its {FILE_NAME}, or one of {', '.join(shipped_names())}"
         ) from None
     except UnicodeDecodeError:
         raise DeploymentError(f"{file}: found a binary file; expected a bundle's folder or its {FILE_NAME}") from None
@@ -208,9 +233,14 @@ def read_deployment(path: Path | str | None = None) -> Deployment:
 
 
 def _locate(path: Path | str) -> Path:
-    """Return a path as it is; fetch `scheme:/...` with the fetcher installed for the scheme."""
+    """Return a path as it is, or the folder of what is named otherwise.
+
+    That is a bundle that comes with ABAIR, or `scheme:/...`, fetched as installed for the scheme.
+    """
     from importlib.metadata import entry_points
 
+    if isinstance(path, str) and (found := find_shipped(path)):
+        return found
     scheme, colon, _ = str(path).partition(":/")
     if isinstance(path, Path) or not colon or len(scheme) < 2:  # C:/ is a drive
         return Path(path)
@@ -219,8 +249,8 @@ def _locate(path: Path | str) -> Path:
         raise DeploymentError(
             f"{path}: nothing that is installed fetches {scheme}:/; expected a bundle's folder, or models:/..."
         )
-    found: Path = next(iter(fetchers)).load()(path)
-    return found
+    fetched: Path = next(iter(fetchers)).load()(path)
+    return fetched
 
 
 def write_deployment(deployment: Deployment, folder: Path) -> Path:

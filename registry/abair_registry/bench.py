@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from abair.deployment import FILE_NAME, Deployment, factory_folder, read_deployment
+from abair.deployment import FILE_NAME, Deployment, read_deployment
 from abair.errors import RegistryError
 from abair.evaluation.benchmark import evaluate, weights_hash
 from abair.evaluation.datasets.find import FoundSets, find_sets
@@ -69,7 +69,7 @@ class Addition(BaseModel):
 
 
 class Experiment(BaseModel):
-    """All stages: `reports[0]` before the first addition, `reports[n]` after the n-th."""
+    """All stages: `reports[0]` of what it starts from, `reports[n]` after the n-th addition."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -81,12 +81,16 @@ class Experiment(BaseModel):
         found = {one.key: one for one in self.reports[stage].sets}.get(key)
         return None if found is None or policy not in found.mean else found.mean[policy].psnr
 
+    def stages(self) -> list[str]:
+        """Return the names of the stages: the deployment that it starts from, and each addition."""
+        return [self.reports[0].deployment, *(f"+ {addition.plugin}" for addition in self.additions)]
+
     def _change(self, key: str) -> float:
         return (self.score(len(self.reports) - 1, key) or 0) - (self.score(0, key) or 0)
 
     def markdown(self) -> str:
         """Return the tables as a Markdown page."""
-        stages = ["factory", *(f"+ {addition.plugin}" for addition in self.additions)]
+        stages = self.stages()
         sets = {one.key: one.title for one in self.reports[0].sets}
         last = len(self.reports) - 1
         lines = ["# Plugins added one after the other", "", "Mean PSNR in dB by SW, blind, after each addition.", ""]
@@ -137,6 +141,7 @@ def run(
     data: Path,
     out: Path,
     plugins: Sequence[str],
+    start: Deployment,
     synthesizers: Mapping[str, Synthesizer],
     actor: Actor,
     *,
@@ -145,34 +150,43 @@ def run(
 ) -> Experiment:
     """Add the plugins in a registry below `out`, and measure the sets below `data` after each.
 
+    The registry starts from `start`, the bundle of the paper's five degradations for its tables.
     Tables and a plot are written to `out`.
 
     Raises:
-        RegistryError: `out` cannot be written, or holds another experiment.
+        RegistryError: `out` cannot be written or holds another experiment, or `start` has one of
+            the plugins already.
         AbairError: An addition failed, or the test sets cannot be used; see `Add` and `find_sets`.
     """
     for name in plugins:
         installed.find(name)  # fail now, not after minutes of measuring
+    known = [name for name in plugins if name in start.labels]
+    if known:
+        raise RegistryError(
+            f"{', '.join(known)}: found in deployment {start.name} before anything is added; expected one without "
+            "what is added; name another with --deployment, or other plugins with --plugins"
+        )
     found = find_sets(data, synthesizers, SETS, limit=limit)
     settings = Settings().model_copy(
         update={"home": (out / "home").resolve(), "registry_url": None, "shared_url": None, "tracking_uri": None}
     )
     settings.home.mkdir(parents=True, exist_ok=True)
     additions: list[Addition] = []
-    with open_registry(settings):
-        pass  # deployment 1 is the factory's
-    factory = read_deployment(factory_folder())
-    reports = [_measure_stage(factory, weights_hash(factory), 0, found, out, log)]
+    with open_registry(settings, start.folder):
+        pass  # its deployment 1 is `start`
+    reports = [_measure_stage(start, weights_hash(start), 0, found, out, log)]
     for number, name in enumerate(plugins, 1):
         kept = out / f"addition-{number}.json"
-        addition = _kept_addition(kept, name, settings)
+        addition = _kept_addition(kept, name, settings, start)
         if addition is None:
             log(f"adding {name}")
-            addition = _add(settings, name, actor)
+            addition = _add(settings, name, actor, start)
             write_text(kept, addition.model_dump_json(indent=1) + "\n")
         log(f"{name}: {addition.outcome} after {addition.seconds:.0f} s")
         additions.append(addition)
-        reports.append(_measure_stage(_live_deployment(settings), addition.weights_sha256, number, found, out, log))
+        reports.append(
+            _measure_stage(_live_deployment(settings, start), addition.weights_sha256, number, found, out, log)
+        )
     experiment = Experiment(additions=additions, reports=reports)
     write_text(out / "additions.json", experiment.model_dump_json(indent=1) + "\n")
     write_text(out / "additions.md", experiment.markdown())
@@ -186,20 +200,20 @@ def run(
             ]
             for one in reports[0].sets
         }
-        figure = psnr_by_stage(["factory", *(f"+ {name}" for name in plugins)], lines)
+        figure = psnr_by_stage(experiment.stages(), lines)
         figure.savefig(path, format="png", dpi=120)
     return experiment
 
 
-def _live_deployment(settings: Settings) -> Deployment:
-    """Return what the experiment's registry published last, or else the factory's deployment."""
-    return read_deployment(settings.home if (settings.home / FILE_NAME).is_file() else factory_folder())
+def _live_deployment(settings: Settings, start: Deployment) -> Deployment:
+    """Return what the experiment's registry published last, or else what it started from."""
+    return read_deployment(settings.home) if (settings.home / FILE_NAME).is_file() else start
 
 
-def _add(settings: Settings, name: str, actor: Actor) -> Addition:
+def _add(settings: Settings, name: str, actor: Actor, start: Deployment) -> Addition:
     with open_registry(settings) as registry:
         result = Add(name, actor, OperationOptions(thresholds=settings.gates)).run(registry)
-    deployment = _live_deployment(settings)
+    deployment = _live_deployment(settings, start)
     backbone = load_backbone(deployment.find(deployment.backbone.file))
     trained = 0
     for entry in deployment.adapters:
@@ -216,13 +230,13 @@ def _add(settings: Settings, name: str, actor: Actor) -> Addition:
     )  # fmt: skip
 
 
-def _kept_addition(path: Path, name: str, settings: Settings) -> Addition | None:
+def _kept_addition(path: Path, name: str, settings: Settings, start: Deployment) -> Addition | None:
     """Return the addition of an earlier run, if it is still live, or was refused."""
     try:
         kept = Addition.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return None
-    served = name in _live_deployment(settings).labels
+    served = name in _live_deployment(settings, start).labels
     return kept if kept.plugin == name and served == (kept.outcome == "live") else None
 
 

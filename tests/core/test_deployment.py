@@ -265,6 +265,27 @@ def test_a_factory_that_is_no_bundle_is_named_with_its_variable(
         read_deployment()
 
 
+def test_a_bundle_that_comes_along_is_read_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert module.shipped_names() == ["factory", "paper"]
+    for name in module.shipped_names():
+        assert read_deployment(name).name == name
+        monkeypatch.setenv("ABAIR_FACTORY", name)
+        assert read_deployment().name == name
+
+
+def test_a_folder_of_the_name_of_a_bundle_that_comes_along_is_told_apart(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("paper").mkdir()
+    assert read_deployment("paper").name == "paper"  # what is no bundle is not meant
+    shutil.copytree(folder, "paper", dirs_exist_ok=True)
+    with pytest.raises(DeploymentError, match=r"paper: found a bundle in this folder and one that comes.*use \./paper"):
+        read_deployment("paper")
+    assert read_deployment("./paper").name == read_deployment(Path("paper")).name == "test-1"
+
+
 def test_an_interrupted_write_leaves_the_bundle_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (folder / FILE_NAME).read_bytes()
     other = read_deployment(folder).model_copy(update={"name": "other"})

@@ -48,11 +48,10 @@ def test_each_stage_is_measured_once_and_what_serves_here_stays(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("ABAIR_FACTORY", str(bundle))
     out = tmp_path / "out"
     (out / "home").mkdir(parents=True)
     shutil.copyfile(empty_store, out / "home" / "mlflow.db")
-    asked = ("bench", "--data", str(data), "--out", str(out), "--plugins", "frost")
+    asked = ("bench", "--data", str(data), "--out", str(out), "--plugins", "frost", "--deployment", str(bundle))
     code, (told,), err = run(*asked)
     assert code == 0, err
     assert (told["plugin"], told["outcome"], told["deployment"]) == ("frost", "live", 2)
@@ -63,7 +62,7 @@ def test_each_stage_is_measured_once_and_what_serves_here_stays(
     assert "Rain100L" in {one.key for one in kept.reports[0].sets}
     assert kept.reports[0].weights_sha256 != kept.reports[1].weights_sha256
     page = re.sub(" +", " ", (out / "additions.md").read_text())
-    assert "| set | input | factory | + frost | change |" in page
+    assert "| set | input | tiny-bundle | + frost | change |" in page
     assert "not measured: SOTS_indoor" in page
     assert "| frost | live | features |" in page
     assert np.asarray(Image.open(out / "additions.png")).std() > 1
@@ -86,12 +85,22 @@ def test_a_plugin_that_is_not_there_is_told_before_anything_is_measured(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_what_the_first_stage_has_already_is_not_added(
+    run: Run, data: Path, settings: Settings, bundle: Path, tmp_path: Path
+) -> None:
+    asked = ("bench", "--data", str(data), "--out", str(tmp_path / "out"), "--plugins", "jpeg,noise")
+    code, _, err = run(*asked, "--deployment", str(bundle))
+    assert (code, "noise: found in deployment tiny-bundle before anything is added" in err) == (1, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_gain_of_a_new_degradation_stands_beside_the_papers() -> None:
     def report(soft: float) -> QualityReport:
         means = {policy: Score(psnr=soft, ssim=0.5) for policy in ("input", "OH", "SW", "Oracle")}
         one = SetResult.model_construct(key="CBSD68_jpeg20", title="JPEG Q20", mean=means)
         return QualityReport.model_construct(
-            sets=(one,), protocol=("crops of 8",), missing={}, weights_sha256="cd" * 32
+            deployment="paper", sets=(one,), protocol=("crops of 8",), missing={}, weights_sha256="cd" * 32
         )
 
     added = Addition.model_construct(

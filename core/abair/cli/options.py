@@ -54,9 +54,9 @@ Bundle = Annotated[
     str | None,
     typer.Option(
         "--deployment",
-        metavar="DIR|FILE|models:/...",
-        help="Use these weights: a bundle's folder, its deployment.json, or a model of the MLflow registry such as "
-        "models:/abair@champion.  [default: the live deployment]",
+        metavar="NAME|DIR|FILE|models:/...",
+        help="Use these weights: factory or paper, which come with ABAIR; a bundle's folder or its deployment.json; "
+        "or a model of the MLflow registry such as models:/abair@champion.  [default: the live deployment]",
     ),
 ]
 QualityOption = Annotated[

@@ -25,6 +25,15 @@ def bench(
     plugins: Annotated[
         str, typer.Option(metavar="A,B,...", help="Installed plugins to add, in this order.")
     ] = "jpeg,bitdepth,snow",
+    deployment: Annotated[
+        str,
+        typer.Option(
+            "--deployment",
+            metavar="NAME|DIR",
+            help="Start from this bundle, which has none of the plugins: paper, which comes with ABAIR and has the "
+            "five degradations of the paper, or a bundle's folder.",
+        ),
+    ] = "paper",
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Use at most N photos of each set, for a quick look.")
     ] = None,
@@ -40,11 +49,12 @@ def bench(
     names = parse_names(plugins, "--plugins")
     with reporting(json_lines=json) as reporter:
         from abair.cli.loading import load_synthesizers
+        from abair.deployment import read_deployment
         from abair_registry import bench
 
         done = bench.run(
-            data, out, names, load_synthesizers(reporter), acting_user(None, "the continual-addition experiment"),
-            limit=limit, log=reporter.log,
+            data, out, names, read_deployment(deployment), load_synthesizers(reporter),
+            acting_user(None, "the continual-addition experiment"), limit=limit, log=reporter.log,
         )  # fmt: skip
         if json:
             for one in done.additions:

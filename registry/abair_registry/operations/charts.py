@@ -165,7 +165,7 @@ def psnr_by_stage(stages: Sequence[str], lines: Mapping[str, Sequence[float | No
         style = ("-", "--", ":")[place // 10 % 3]
         axes.plot(range(len(stages)), change, style, color=f"C{place % 10}", marker="o", markersize=4, label=name)  # type: ignore[arg-type]
     axes.set_xticks(range(len(stages)), stages)
-    axes.set_ylabel("PSNR less that of the factory, in dB (SW)")
+    axes.set_ylabel("PSNR less that of the first stage, in dB (SW)")
     axes.set_title("Plugins added one after the other", loc="left", color=_INK)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
