@@ -91,6 +91,25 @@ def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, label: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["photo", "wall", "night"])
+def test_a_small_weight_is_a_small_change(restorer: Restorer, kind: str) -> None:
+    photo = sample_photos()["coffee"][:192, :192]
+    grain = np.random.default_rng(0).normal(0, 2, photo.shape)
+    picture = {"photo": photo, "wall": (190 + grain).astype(np.uint8), "night": (photo // 12).astype(np.uint8)}[kind]
+    for label in restorer.labels[:-1]:
+        whole = restorer(picture, weights={label: 1.0}).image.astype(int) - picture
+        changes = []
+        for part in (0.0, 0.1, 0.4, 0.8):
+            change = restorer(picture, weights={label: part}).image.astype(int) - picture
+            assert np.all(np.abs(change) <= part * np.abs(whole).max() + 1), (label, part)
+            changes.append(np.abs(change).sum())
+        assert changes[0] == 0, label
+        assert changes == sorted(changes), label
+        shift = np.abs(restorer(picture, weights={label: 0.1}).image.mean((0, 1)) - picture.mean((0, 1)))
+        assert shift.max() <= 0.1 * np.abs(whole).max(), label
+
+
+@pytest.mark.slow
 def test_the_estimator_knows_most_of_what_the_plugins_do(restorer: Restorer) -> None:
     photos = sample_photos()
     for label in ("blur", "haze", "low-light", "noise", "rain"):

@@ -70,13 +70,16 @@ def restore(
     recursive: Recursive = False,
     policy: Annotated[
         Policy | None,
-        typer.Option(help="Blend all adapters (soft), or use only the likeliest one (one-hot).  [default: soft]"),
+        typer.Option(
+            help="Blend all adapters (soft), use only the likeliest one (one-hot), or none (backbone).  [default: soft]"
+        ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
             metavar="noise=0.7,blur=0.3",
-            help="Use these weights instead of the estimate, if you know what is wrong; other labels get 0.",
+            help="Use these weights instead of the estimate, if you know what is wrong; each is a part of the photo, "
+            "and the rest is left alone.",
         ),
     ] = None,
     quality: QualityOption = Quality.standard,

@@ -7,12 +7,17 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import typer
 
 from abair.cli.console import Reporter
 from abair.errors import ImageError
 from abair.text import one_line
+
+TOLERANCE: Final = 1e-4
+"""By how much weights may exceed a sum of 1. A copy: importing `abair.inference.restorer` takes
+seconds. A test compares the two."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,8 @@ def parse_weights(text: str) -> dict[str, float]:
     """Parse `noise=0.7,blur=0.3`; labels are not compared with a deployment's.
 
     Raises:
-        typer.BadParameter: the form is another, a number is outside [0, 1], or a label comes twice.
+        typer.BadParameter: the form is another, a number is outside [0, 1], a label comes twice, or
+            the numbers sum to more than 1.
     """
     weights: dict[str, float] = {}
     for part in text.split(","):
@@ -167,6 +173,11 @@ def parse_weights(text: str) -> dict[str, float]:
         if label in weights:
             raise typer.BadParameter(f"found {label} twice, expected every label once", param_hint="--weights")
         weights[label] = weight
+    if (total := sum(weights.values())) > 1 + TOLERANCE:
+        raise typer.BadParameter(
+            f"found a sum of {total:g}, expected at most 1: each is a part of the photo, as in noise=0.5,blur=0.5",
+            param_hint="--weights",
+        )
     return weights
 
 

@@ -15,10 +15,11 @@ _DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
 
 
 class Policy(StrEnum):
-    """How the estimate becomes weights: blend all adapters, or use the likeliest alone."""
+    """Blend all adapters by the estimate, use the likeliest alone, or use none."""
 
     soft = "soft"
     one_hot = "one-hot"
+    backbone = "backbone"
 
 
 class Quality(StrEnum):

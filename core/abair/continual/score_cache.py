@@ -55,7 +55,7 @@ class ScoreCache:
         """Read a file that `write` wrote; if it is absent or damaged, the cache is empty."""
         cache = cls()
         try:
-            for key, rows in json.loads(path.read_text(encoding="utf-8"))["measured"].items():
+            for key, rows in json.loads(path.read_text(encoding="utf-8"))["scores"].items():
                 cache._scores[key] = {
                     tuple((str(name), float(weight)) for name, weight in weights.items()): (float(a), float(b))
                     for weights, a, b in rows
@@ -74,7 +74,7 @@ class ScoreCache:
         for key, weights_key in sorted(self._used):
             rows.setdefault(key, []).append((dict(weights_key), *self._scores[key][weights_key]))
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"measured": rows}))
+        write_text(path, json.dumps({"scores": rows}))
 
 
 @contextmanager

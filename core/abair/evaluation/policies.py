@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,21 +77,23 @@ def run_policies(
     """
     estimated = {label: float(weight) for label, weight in restorer.estimate(item.degraded).items()}
     top = max(estimated, key=estimated.__getitem__)
-    weights_of: dict[Policy, Mapping[str, float]] = {"backbone": {}, "OH": {top: 1.0}, "SW": estimated}
+    asked: dict[Policy, dict[str, Any]] = {
+        "backbone": {"policy": "backbone"},
+        "OH": {"weights": {top: 1.0}},
+        "SW": {"weights": estimated},
+    }
     if labels and set(labels) <= set(restorer.labels):
-        weights_of["Oracle"] = {label: 1 / len(labels) for label in labels}
+        asked["Oracle"] = {"weights": {label: 1 / len(labels) for label in labels}}
     measures = (_score, _score_y) if on_luma else (_score,)
     pictures: dict[Policy, Float] = {"input": item.degraded}
     scores: dict[Policy, list[Score]] = {"input": [measure(item.degraded, item.clean) for measure in measures]}
-    done: dict[tuple[tuple[str, float], ...], Policy] = {}
-    for policy, weights in weights_of.items():
-        key = tuple(sorted(weights.items()))
-        if key in done:
-            pictures[policy], scores[policy] = pictures[done[key]], scores[done[key]]
-            continue
-        done[key] = policy
-        pictures[policy] = to_8_bit(np.asarray(restorer(item.degraded, weights=weights, quality=quality).image))
-        scores[policy] = [measure(pictures[policy], item.clean) for measure in measures]
+    for policy, options in asked.items():
+        same = next((known for known in asked if known in pictures and asked[known] == options), None)
+        if same is None:
+            pictures[policy] = to_8_bit(np.asarray(restorer(item.degraded, quality=quality, **options).image))
+            scores[policy] = [measure(pictures[policy], item.clean) for measure in measures]
+        else:
+            pictures[policy], scores[policy] = pictures[same], scores[same]
     pictures["input"] = to_8_bit(item.degraded)
     rgb = {policy: score[0] for policy, score in scores.items()}
     on_y = {policy: score[1] for policy, score in scores.items()} if on_luma else {}

@@ -37,7 +37,9 @@ from abair.model.views import Pixels
 DEFAULT_TILE: Final = 512
 """Side of a tile's core in pixels; a 24-megapixel photo then needs about 1 GB of memory."""
 
-Policy = Literal["soft", "one-hot"]
+Policy = Literal["soft", "one-hot", "backbone"]
+TOLERANCE: Final = 1e-4
+"""By how much given weights may exceed a sum of 1: they may have been rounded."""
 Quality = Literal["standard", "best"]
 """`best` restores a photo in its eight orientations and averages the results (self-ensemble: Lim et
 al., CVPR Workshops 2017, section 3.3), which takes eight times as long."""
@@ -48,9 +50,9 @@ Kind = TypeVar("Kind")
 class Restored(Generic[Kind]):
     """A restored image, of the kind that was given, and how it was restored.
 
-    `weights` maps every label to the weight that was used; `policy` is `soft`, `one-hot` or
-    `given`; `quality` is `standard` or `best`. `seconds` is the time for this image; `megapixels`
-    is its size.
+    `weights` maps every label to the weight that was used, none for the bare backbone; `policy` is
+    `soft`, `one-hot`, `backbone` or `given`; `quality` is `standard` or `best`. `seconds` is the
+    time for this image; `megapixels` is its size.
     """
 
     image: Kind
@@ -159,9 +161,11 @@ class Restorer:
         Args:
             image: a PIL image; an array (H, W, 3) or (H, W) of uint8, uint16 or floats in [0, 1];
                 or a tensor (3, H, W) of floats in [0, 1].
-            policy: `soft` blends by the estimator's weights; `one-hot` uses its likeliest label.
-            weights: weights in [0, 1] that replace the estimator's; labels not named get 0.
-                `{"noise": 1}` is the oracle for noise, `{}` the bare backbone.
+            policy: `soft` blends by the estimator's weights; `one-hot` uses its likeliest label;
+                `backbone` uses the network without adapters.
+            weights: parts of the photo, in [0, 1], that replace the estimator's weights. Labels
+                not named get 0, and what is left of 1 goes to `clean`: `{"noise": 1}` is the
+                oracle for noise, `{"noise": 0.5}` restores at half strength.
             tile: side in pixels of a tile's core, 512 by default. A smaller one needs less memory
                 and more time.
             quality: `standard`, or `best`, which averages over the photo's eight orientations.
@@ -171,14 +175,14 @@ class Restorer:
 
         Raises:
             ImageError: the image is empty, of another kind, or holds NaN or infinite values.
-            WeightsError: an unknown label, a weight outside [0, 1], or an unusable policy, tile or
-                quality.
+            WeightsError: an unknown label, a weight outside [0, 1], weights that sum to more than
+                1, or an unusable policy, tile or quality.
         """
         if isinstance(image, list | tuple):
             return [self(item, policy=policy, weights=weights, tile=tile, quality=quality) for item in image]
         started = time.perf_counter()
-        if policy not in {"soft", "one-hot"}:
-            raise WeightsError(f"policy {policy!r}: unknown; expected 'soft' or 'one-hot'")
+        if policy not in get_args(Policy):
+            raise WeightsError(f"policy {policy!r}: unknown; expected 'soft', 'one-hot' or 'backbone'")
         if quality not in get_args(Quality):
             raise WeightsError(f"quality {quality!r}: unknown; expected 'standard' or 'best'")
         if tile is not None and (int(tile) != tile or tile < SMALLEST_TILE):
@@ -188,6 +192,8 @@ class Restorer:
         pixels = to_pixels(image)
         if weights is not None:
             used, named = self.complete_weights(weights), "given"
+        elif policy == "backbone":
+            used, named = dict.fromkeys(self.labels, 0.0), policy
         else:
             estimated = self._estimate(pixels)
             chosen = one_hot(list(estimated.values())) if policy == "one-hot" else estimated.values()
@@ -204,10 +210,12 @@ class Restorer:
         )
 
     def complete_weights(self, weights: Mapping[str, float]) -> dict[str, float]:
-        """Check given weights; return one for every label, in order, 0 where none was given.
+        """Check given weights; return one for every label, in order, with a sum of 1.
+
+        Labels that are not named get 0; what is left of 1 is added to `clean`.
 
         Raises:
-            WeightsError: an unknown label, or a weight outside [0, 1].
+            WeightsError: an unknown label, a weight outside [0, 1], or a sum above 1.
         """
         unknown = sorted(map(str, set(weights) - set(self.labels)))
         if unknown:
@@ -218,7 +226,14 @@ class Restorer:
         for label, weight in given.items():
             if not (isinstance(weight, Real) and math.isfinite(weight) and 0 <= float(weight) <= 1):
                 raise WeightsError(f"weights: {label}={weight!r}: expected a number from 0 to 1")
-        return {label: float(weights.get(label, 0.0)) for label in self.labels}
+        total = sum(map(float, weights.values()))
+        if total > 1 + TOLERANCE:
+            raise WeightsError(
+                f"weights: found a sum of {total:g}, expected at most 1: each is a part of the photo, and the rest is "
+                "left alone"
+            )
+        complete = {label: float(weights.get(label, 0.0)) for label in self.labels}
+        return complete | {CLEAN: complete[CLEAN] + max(0.0, 1 - total)}
 
     def _estimate(self, pixels: Pixels) -> dict[str, float]:
         crops, view = views.crops(pixels).to(self.device), views.global_view(pixels).to(self.device)

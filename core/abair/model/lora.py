@@ -1,9 +1,10 @@
 """LoRA adapters: read from PEFT's files, stacked, and blended into the backbone for one image.
 
 For each adapted layer W' = W + sum_i w_i (alpha_i / r_i) B_i A_i (Hu et al., LoRA, 2022; weighted
-as in Serrano-Lozano et al., section 3.3). All A and all B of a layer are stacked, so a blend is one
-small matrix product per layer for any number of adapters, and the network then runs as fast as
-without any. PEFT trains adapters; it does not serve them.
+as in Serrano-Lozano et al., section 3.3). The part of a photo that is left alone has no adapter: it
+scales what the network changes, and the adapters share the rest. All A and all B of a layer are
+stacked, so a blend is one small matrix product per layer for any number of adapters, and the
+network then runs as fast as without any. PEFT trains adapters; it does not serve them.
 """
 
 from __future__ import annotations
@@ -155,7 +156,12 @@ class Blender:
 
     @torch.inference_mode()
     def blend(self, weights: Sequence[float], keep: float = 0.0) -> Backbone:
-        """Return a network with the adapters added by `weights`, its residual scaled by 1 - `keep`.
+        """Return a network with the adapters blended, its residual scaled by 1 - `keep`.
+
+        `keep` is the part of the photo that is left alone. The adapters are added by `weights`
+        divided by 1 - `keep`: with weights that sum to 1 - `keep`, the part that is restored is
+        restored at the adapters' full strength. Weaker adapters would leave it to the bare
+        backbone, which guesses what is wrong. Without weights and `keep` it is the bare backbone.
 
         The backbone is not changed; the network shares with it every tensor that no adapter
         changes.
@@ -168,8 +174,9 @@ class Blender:
                 f"blending: found {len(weights)} weights, expected {self.count}: one for each adapter, in order"
             )
         network = _copy_sharing_tensors(self.backbone)
-        if any(weights):
-            factors = torch.tensor(weights, dtype=torch.float32, device=next(network.parameters()).device)
+        if any(weights) and keep < 1:
+            device = next(network.parameters()).device
+            factors = torch.tensor([weight / (1 - keep) for weight in weights], dtype=torch.float32, device=device)
             for layer, (down, up, owner) in self._stacks.items():
                 module: Any = network.get_submodule(layer)
                 delta = (up * factors[owner]) @ down

@@ -28,8 +28,10 @@ class FakeRestorer:
     def estimate(self, image: np.ndarray) -> dict[str, float]:
         return {"haze": 0.6, "noise": 0.3, "clean": 0.1}
 
-    def __call__(self, image: np.ndarray, *, weights: dict[str, float], quality: str) -> Any:
-        return SimpleNamespace(image=image + np.float32(0.05 + 0.05 * weights.get("haze", 0.0)))
+    def __call__(
+        self, image: np.ndarray, *, quality: str, policy: str = "soft", weights: dict[str, float] | None = None
+    ) -> Any:
+        return SimpleNamespace(image=image + np.float32(0.05 + 0.05 * (weights or {}).get("haze", 0.0)))
 
 
 @pytest.fixture(autouse=True)

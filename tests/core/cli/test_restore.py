@@ -136,10 +136,10 @@ def test_a_warning_of_the_log_is_one_line_on_stderr(abair: Abair, restorer: Fake
 
 def test_weights_are_given_to_the_restorer_instead_of_a_policy(abair: Abair, restorer: FakeRestorer) -> None:
     photo("a.png")
-    given = ["--weights", "noise=0.7, blur=1", "--deployment", write_manifest("d")]
+    given = ["--weights", "noise=0.7, blur=.2", "--deployment", write_manifest("d")]
     done = abair("restore", "a.png", "-o", "b.png", *given, "--tile", "256", "--json")
     assert done.code == 0
-    assert restorer.calls[0]["weights"] == {"noise": 0.7, "blur": 1.0}
+    assert restorer.calls[0]["weights"] == {"noise": 0.7, "blur": 0.2}
     assert restorer.calls[0]["tile"] == 256
     assert done.records[0]["policy"] == "given"
 
@@ -172,3 +172,9 @@ def test_the_smallest_tile_is_the_tiling_s() -> None:
     from abair.inference import tiling
 
     assert app.SMALLEST_TILE == tiling.SMALLEST_TILE
+
+
+def test_the_tolerance_of_weights_is_the_restorer_s() -> None:
+    from abair.inference import restorer
+
+    assert inputs.TOLERANCE == restorer.TOLERANCE

@@ -18,6 +18,7 @@ from tests.core.cli.conftest import Abair, FakeRestorer, files, photo, write_man
         (["a.png", "-o", "b.png", "--weights", "noise=1.5"], ["noise=1.5", "0 to 1"]),
         (["a.png", "-o", "b.png", "--weights", "noise=nan"], ["noise=nan"]),
         (["a.png", "-o", "b.png", "--weights", "noise=1,noise=0"], ["noise twice"]),
+        (["a.png", "-o", "b.png", "--weights", "noise=1,blur=1"], ["sum of 2", "at most 1"]),
         (["a.png", "-o", "b.png", "--weights", "snow=1", "--deployment", "d"], ["snow", "noise, blur, clean"]),
         (["a.png", "-o", "b.png", "--weights", "noise=1", "--policy", "soft"], ["--weights", "--policy"]),
         (["a.png", "-o", "b.png", "--tile", "0"], ["--tile"]),

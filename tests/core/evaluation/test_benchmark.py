@@ -35,17 +35,20 @@ class FakeRestorer:
     def __init__(self, **weights: float) -> None:
         self.weights = weights or {"noise": 0.6, "haze": 0.3, "clean": 0.1}
         self.estimates = 0
-        self.asked: list[dict[str, float]] = []
+        self.asked: list[str | dict[str, float]] = []
         self.qualities: set[str] = set()
 
     def estimate(self, image: np.ndarray) -> dict[str, float]:
         self.estimates += 1
         return dict(self.weights)
 
-    def __call__(self, image: np.ndarray, *, weights: Mapping[str, float], quality: str) -> Any:
-        self.asked.append(dict(weights))
+    def __call__(
+        self, image: np.ndarray, *, quality: str, policy: str = "soft", weights: Mapping[str, float] | None = None
+    ) -> Any:
+        assert (policy == "backbone") == (weights is None)
+        self.asked.append(policy if weights is None else dict(weights))
         self.qualities.add(quality)
-        return SimpleNamespace(image=image - np.float32(0.2 * weights.get("noise", 0.0)))
+        return SimpleNamespace(image=image - np.float32(0.2 * (weights or {}).get("noise", 0.0)))
 
 
 def _item(name: str = "a", error: float = 0.2) -> Item:
@@ -71,13 +74,13 @@ def test_every_policy_gets_its_own_weights_after_one_estimate() -> None:
     restorer = FakeRestorer()
     run_policies(restorer, _item(), ("noise", "haze"))  # type: ignore[arg-type]
     assert restorer.estimates == 1
-    assert restorer.asked == [{}, {"noise": 1.0}, restorer.weights, {"noise": 0.5, "haze": 0.5}]
+    assert restorer.asked == ["backbone", {"noise": 1.0}, restorer.weights, {"noise": 0.5, "haze": 0.5}]
 
 
 def test_policies_of_the_same_weights_share_one_run() -> None:
     restorer = FakeRestorer()
     result, _ = run_policies(restorer, _item(), ("noise",))  # type: ignore[arg-type]
-    assert restorer.asked == [{}, {"noise": 1.0}, restorer.weights]
+    assert restorer.asked == ["backbone", {"noise": 1.0}, restorer.weights]
     assert result.scores["Oracle"] == result.scores["OH"]
 
 
@@ -235,7 +238,7 @@ def test_a_set_whose_labels_are_not_known_has_neither_oracle_nor_top_1_and_is_an
     report = _evaluate(restorer, _set("Mine", ()))
     assert (report.sets[0].top1, report.sets[0].gap) == (None, None)
     assert "Oracle" not in report.sets[0].mean
-    assert restorer.asked == [{}, {"noise": 1.0}, restorer.weights] * 2
+    assert restorer.asked == ["backbone", {"noise": 1.0}, restorer.weights] * 2
     assert [(table.key, table.sets) for table in report.tables] == [("unseen_sets", ("Mine",))]
     assert report.confusion == {}
 

@@ -43,8 +43,10 @@ class FakeRestorer:
     def estimate(self, image: np.ndarray) -> dict[str, float]:
         return {"noise": 0.7, "blur": 0.3, "clean": 0.0}
 
-    def __call__(self, image: np.ndarray, *, weights: Mapping[str, float], quality: str) -> Any:
-        part = np.float32(0.2 * weights.get("noise", 0.0))
+    def __call__(
+        self, image: np.ndarray, *, quality: str, policy: str = "soft", weights: Mapping[str, float] | None = None
+    ) -> Any:
+        part = np.float32(0.2 * (weights or {}).get("noise", 0.0))
         return SimpleNamespace(image=image * (1 - part) + np.float32(0.5) * part)
 
 

@@ -42,7 +42,7 @@ def test_every_kind_of_image_comes_back_as_its_kind(restorer: Restorer, photo: n
     assert np.array_equal(np.asarray(pil.image), eight.image)
     assert np.abs(sixteen.image / 257.0 - eight.image).max() <= 0.51
     assert torch.allclose(tensor.image.permute(1, 2, 0), torch.from_numpy(floats.image), atol=1e-6)
-    assert not np.array_equal(restorer(photo, weights={}).image, photo)
+    assert not np.array_equal(restorer(photo, policy="backbone").image, photo)
 
 
 def test_a_list_gives_a_list_of_the_same_results(restorer: Restorer, photo: np.ndarray) -> None:
@@ -156,19 +156,40 @@ def test_clean_weight_one_gives_the_photo_back_bit_for_bit(
 ) -> None:
     assert np.array_equal(restorer(photo, weights={"clean": 1.0}, quality=quality).image, photo)
     sixteen = photo.astype(np.uint16) * 257 + 3
-    given = {"clean": 1.0, "noise": 0.4}
-    assert np.array_equal(restorer(sixteen, weights=given, quality=quality).image, sixteen)
+    for given in ({"clean": 1.0, "noise": 0.0}, {}):
+        assert np.array_equal(restorer(sixteen, weights=given, quality=quality).image, sixteen)
 
 
-def test_no_weights_is_the_bare_backbone(restorer: Restorer, photo: np.ndarray) -> None:
+def test_what_is_left_of_given_weights_is_left_alone(restorer: Restorer, photo: np.ndarray) -> None:
+    image = photo.astype(np.float32) / 255
+    used = restorer(image, weights={"noise": 0.25, "clean": 0.25}).weights
+    assert used == {"noise": 0.25, "rain": 0.0, "low-light": 0.0, "clean": 0.75}
+    assert restorer(image, weights={"noise": 0.7, "rain": 0.3 + 1e-6}).weights["clean"] == 0.0
+    full = restorer(image, weights={"noise": 1.0}).image - image
+    for part in (0.1, 0.5):
+        change = restorer(image, weights={"noise": part}).image - image
+        inside = (image + full > 0) & (image + full < 1)
+        assert np.abs(change - part * full)[inside].max() < 1e-5
+
+
+def test_the_bare_backbone_is_a_policy(restorer: Restorer, photo: np.ndarray) -> None:
     image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         expected = restorer._blender.backbone(image)[0].clamp(0, 1).mul(255).round().permute(1, 2, 0).numpy()
-    assert np.abs(restorer(photo, weights={}).image - expected).max() <= 1
+    assert np.abs(restorer(photo, policy="backbone").image - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
-    "weights", [{"snow": 1.0}, {"noise": 1.2}, {"noise": -0.1}, {"noise": float("nan")}, {"noise": "much"}]
+    "weights",
+    [
+        {"snow": 1.0},
+        {"noise": 1.2},
+        {"noise": -0.1},
+        {"noise": float("nan")},
+        {"noise": "much"},
+        {"noise": 0.8, "rain": 0.4},
+        {"noise": 1.0, "clean": 0.1},
+    ],
 )
 def test_wrong_weights_are_refused(restorer: Restorer, photo: np.ndarray, weights: dict[str, float]) -> None:
     with pytest.raises(WeightsError, match="expected"):
@@ -208,7 +229,7 @@ def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, tile: i
 def test_a_tile_that_is_all_overlap_and_an_unknown_policy_are_refused(restorer: Restorer, photo: np.ndarray) -> None:
     with pytest.raises(WeightsError, match="tile 63: expected a whole number of at least 64"):
         restorer(photo, tile=63)
-    with pytest.raises(WeightsError, match="policy 'hard': unknown; expected 'soft' or 'one-hot'"):
+    with pytest.raises(WeightsError, match="policy 'hard': unknown; expected 'soft', 'one-hot' or 'backbone'"):
         restorer(photo, policy="hard", weights={"clean": 1})  # type: ignore[call-overload]
 
 
@@ -236,7 +257,7 @@ def test_windows_of_tiles_sum_to_one(height: int, width: int, core: int) -> None
 @pytest.mark.slow
 def test_weights_of_one_request_never_reach_another(restorer: Restorer, photo: np.ndarray) -> None:
     small = photo[:64, :64].copy()
-    asked = [{"noise": 1.0}, {"rain": 1.0}, {"noise": 0.3, "rain": 0.5}, {"clean": 0.5, "low-light": 1.0}, {}] * 6
+    asked = [{"noise": 1.0}, {"rain": 1.0}, {"noise": 0.3, "rain": 0.5}, {"clean": 0.5, "low-light": 0.5}, {}] * 6
     alone = [restorer(small, weights=weights).image for weights in asked]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda weights: restorer(small, weights=weights).image, asked))
@@ -247,7 +268,7 @@ def test_weights_of_one_request_never_reach_another(restorer: Restorer, photo: n
 def test_a_tile_that_fails_in_low_precision_is_run_again(
     bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = Restorer.load(bundle)(photo, weights={}).image
+    exact = Restorer.load(bundle)(photo, policy="backbone").image
     low = Restorer.load(bundle, precision="bfloat16")
     original = type(low._blender.backbone).residual
 
@@ -256,7 +277,7 @@ def test_a_tile_that_fails_in_low_precision_is_run_again(
         return result * float("nan") if torch.is_autocast_enabled("cpu") else result
 
     monkeypatch.setattr(type(low._blender.backbone), "residual", failing)
-    assert np.array_equal(low(photo, weights={}).image, exact)
+    assert np.array_equal(low(photo, policy="backbone").image, exact)
 
 
 def test_a_changed_file_is_refused_with_both_hashes(bundle: Path, tmp_path: Path) -> None:

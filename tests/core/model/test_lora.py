@@ -183,14 +183,19 @@ def test_weights_of_zero_give_the_bare_backbone(backbone: Backbone, adapters: li
 
 
 @torch.inference_mode()
-def test_the_clean_weight_scales_the_residual(backbone: Backbone, adapters: list[Adapter], image: Tensor) -> None:
-    blender, weights = Blender(backbone, adapters), [0.4, 0.1, 0.2]
+def test_what_is_left_alone_scales_the_residual_and_not_the_adapters(
+    backbone: Backbone, adapters: list[Adapter], image: Tensor
+) -> None:
+    blender, weights = Blender(backbone, adapters), [0.5, 0.2, 0.3]
     residual = blender.blend(weights)(image) - image
     assert residual.abs().max() > 0.01
-    for keep in (0.25, 0.9):
-        kept = blender.blend(weights, keep=keep)(image) - image
+    for keep in (0.25, 0.9, 0.999):
+        kept = blender.blend([weight * (1 - keep) for weight in weights], keep=keep)(image) - image
         assert torch.allclose(kept, (1 - keep) * residual, atol=1e-6)
-    assert torch.equal(blender.blend(weights, keep=1.0)(image), image)
+    bare = backbone(image) - image
+    assert torch.allclose(blender.blend([0.0] * 3, keep=0.9)(image) - image, 0.1 * bare, atol=1e-6)
+    for alone in ([0.0] * 3, weights):
+        assert torch.equal(blender.blend(alone, keep=1.0)(image), image)
 
 
 @pytest.mark.parametrize("weights", [[], [1.0], [1.0, 0.0, 0.0, 0.0]])
