@@ -132,6 +132,47 @@ def _shorten(path: Path) -> str:
 
 
 @app.command()
+def field(
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", help="Folder of photos: damaged/KIND, tricky/KIND (undamaged), bursts/NAME, or any others."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for field.json, field.md and field.html.")] = Path(
+        "bench-field"
+    ),
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Judge only the first N photos of each folder.")
+    ] = None,
+    device: Device = "cpu",
+    deployment: Bundle = None,
+) -> None:
+    """Judge a deployment on real photographs, which have no reference.
+
+    Counts right labels, undamaged photos that come back changed, labels that change when the photo
+    is mirrored, turned, cropped or a little brighter, and frames of a burst that come back
+    differently bright. The page field.html shows every photo before and after.
+    """
+    with reporting() as reporter:
+        from abair.cli.gallery import open_gallery
+        from abair.evaluation.field import find_photos, judge
+        from abair.evaluation.reports.field import PICTURES_FILE, field_page, write_field
+
+        found = find_photos(data, limit)
+        restorer = loading.load_restorer(deployment, device)
+        out.mkdir(parents=True, exist_ok=True)
+        with open_gallery(out / PICTURES_FILE) as pictures, reporter.progress("Judging") as progress:
+            report = judge(restorer, data, found, progress=progress, on_photo=pictures.add)
+        paths = [*write_field(report, out), out / PICTURES_FILE]
+        print(field_page(report), flush=True)
+        for problem in report.problems:
+            reporter.failures += 1
+            reporter.log(problem)
+        reporter.log(f"written: {', '.join(map(str, paths))}")
+
+
+@app.command()
 def speed(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write speed.json and speed.md to this folder.")

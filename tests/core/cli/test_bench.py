@@ -121,6 +121,31 @@ def test_sets_are_chosen_by_their_keys_and_an_unknown_one_is_one_line(capsys: py
     assert not Path("new").exists()
 
 
+def test_the_judgement_on_real_photographs_is_written_with_its_pictures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def restore(_: FakeRestorer, image: np.ndarray, **__: object) -> Any:
+        return SimpleNamespace(image=image // 2)
+
+    monkeypatch.setattr(FakeRestorer, "__call__", restore)
+    for name in ("damaged/haze/a.png", "tricky/wall/b.png", "tricky/wall/c.png"):
+        Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((70, 90, 3), 100, np.uint8)).save(f"photos/{name}")
+    assert app.run(["bench", "field", "--data", "photos", "--out", "o", "--limit", "1"]) == 0
+    said = capsys.readouterr()
+    assert sorted(path.name for path in Path("o").iterdir()) == ["field.html", "field.json", "field.md"]
+    assert said.out == Path("o/field.md").read_text() + "\n"
+    report = json.loads(Path("o/field.json").read_text())
+    assert [(photo["file"], photo["expected"]) for photo in report["photos"]] == [
+        ("damaged/haze/a.png", "haze"),
+        ("tricky/wall/b.png", "clean"),
+    ]
+    assert "damaged/haze/a.png" in Path("o/field.html").read_text()
+    assert app.run(["bench", "field", "--data", "none", "--out", "p"]) == 1
+    assert "none: found no photos, expected" in capsys.readouterr().err
+    assert not Path("p").exists()
+
+
 def test_test_sets_that_are_missing_are_named(
     abair: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
