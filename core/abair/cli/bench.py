@@ -156,12 +156,16 @@ def field(
     """
     with reporting() as reporter:
         from abair.cli.gallery import open_gallery
-        from abair.evaluation.field import find_photos, judge
+        from abair.errors import ImageError
+        from abair.evaluation.field import choose_photos, judge
         from abair.evaluation.reports.field import PICTURES_FILE, field_page, write_field
 
-        found = find_photos(data, limit)
+        found = choose_photos(data, limit)
         restorer = loading.load_restorer(deployment, device)
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImageError(f"{out}: no folder can be made there ({error.strerror}); choose another --out") from None
         with open_gallery(out / PICTURES_FILE) as pictures, reporter.progress("Judging") as progress:
             report = judge(restorer, data, found, progress=progress, on_photo=pictures.add)
         paths = [*write_field(report, out), out / PICTURES_FILE]

@@ -159,15 +159,20 @@ def find_photos(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder}: no such folder; expected a folder with clean photos")
-    paths = sorted(
+    paths = list_photos(folder)
+    if not paths:
+        raise TrainingError(f"{folder}: found no photos; expected {', '.join(sorted(images.SUFFIXES))} files below it")
+    return paths
+
+
+def list_photos(folder: Path) -> list[Path]:
+    """Return all photo files below a folder, sorted by path, without hidden ones; perhaps none."""
+    return sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in images.SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
-    if not paths:
-        raise TrainingError(f"{folder}: found no photos; expected {', '.join(sorted(images.SUFFIXES))} files below it")
-    return paths
 
 
 def split_photos(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from abair import images
+from abair.data.photos import list_photos
 from abair.errors import ImageError
 from abair.images.photo import Photo
 from abair.images.pixels import reduce_to_8_bit
@@ -158,11 +159,11 @@ def judge(
             photo = images.read(path)
         except ImageError as error:
             problems.append(str(error))
-            continue
-        judged, restored = _judge_photo(restorer, name, _in_8_bits(photo.pixels))
-        photos.append(judged)
-        if on_photo:
-            on_photo(name, photo, restored, judged.weights)
+        else:
+            judged, restored = _judge_photo(restorer, name, _in_8_bits(photo.pixels))
+            photos.append(judged)
+            if on_photo:
+                on_photo(name, photo, restored, judged.weights)
         if progress:
             progress(done, len(paths), name)
     if not photos:
@@ -175,13 +176,13 @@ def judge(
     )
 
 
-def find_photos(folder: Path, limit: int | None = None) -> list[Path]:
+def choose_photos(folder: Path, limit: int | None = None) -> list[Path]:
     """Return the photo files below a folder, sorted, at most `limit` of each folder.
 
     Raises:
         ImageError: there are none, or the folder does not exist.
     """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.SUFFIXES and path.is_file())
+    found = list_photos(folder)
     if not found:
         raise ImageError(
             f"{folder}: found no photos, expected {', '.join(sorted(images.SUFFIXES))} files, best in "

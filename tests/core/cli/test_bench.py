@@ -144,6 +144,8 @@ def test_the_judgement_on_real_photographs_is_written_with_its_pictures(
     assert app.run(["bench", "field", "--data", "none", "--out", "p"]) == 1
     assert "none: found no photos, expected" in capsys.readouterr().err
     assert not Path("p").exists()
+    assert app.run(["bench", "field", "--data", "photos", "--out", "o/field.md"]) == 1
+    assert "o/field.md: no folder can be made there (File exists); choose another --out" in capsys.readouterr().err
 
 
 def test_test_sets_that_are_missing_are_named(

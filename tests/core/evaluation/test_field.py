@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from abair.errors import ImageError
-from abair.evaluation.field import FieldReport, find_photos, judge
+from abair.evaluation.field import FieldReport, choose_photos, judge
 from abair.evaluation.reports.field import field_page, write_field
 
 
@@ -31,7 +31,7 @@ class Brightening:
 
 
 def judged(folder: Path, limit: int | None = None) -> FieldReport:
-    return judge(Brightening(), folder, find_photos(folder, limit))  # type: ignore[arg-type]
+    return judge(Brightening(), folder, choose_photos(folder, limit))  # type: ignore[arg-type]
 
 
 def write(path: Path, *levels: int) -> None:
@@ -94,7 +94,8 @@ def test_the_page_names_kinds_and_the_worst(folder: Path) -> None:
     assert type(report).model_validate_json(paths[0].read_text()) == report
 
 
-def test_a_limit_is_of_each_folder(folder: Path) -> None:
+def test_a_limit_is_of_each_folder_and_hidden_files_are_left_out(folder: Path) -> None:
+    write(folder / "bursts/room/._1.png", 9, 9)
     report = judged(folder, limit=1)
     assert len(report.photos) == 6
 
