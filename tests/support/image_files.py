@@ -55,26 +55,65 @@ def png_16(path: Path, samples: np.ndarray, *, interlaced: bool = False, key: by
     return path
 
 
-def tiff_16(path: Path, samples: np.ndarray, *, order: str = "<", planar: bool = False) -> Path:
-    """An uncompressed 16-bit TIFF made by hand, interleaved or one plane a channel."""
+def tiff_16(
+    path: Path, samples: np.ndarray, *, order: str = "<", planar: bool = False, predictor: int = 0, tile: int = 0
+) -> Path:
+    """A 16-bit TIFF made by hand, interleaved or one plane a channel.
+
+    With a predictor, 1 or 2, it is deflated; with `tile`, in tiles of that side.
+    """
     height, width, channels = samples.shape
-    planes = [samples[..., i] for i in range(channels)] if planar else [samples]
-    data = [np.ascontiguousarray(plane).astype(order + "u2").tobytes() for plane in planes]
-    entries = {256: (4, [width]), 257: (4, [height]), 258: (3, [16] * channels), 259: (3, [1]), 262: (3, [2])}
-    entries |= {277: (3, [channels]), 278: (4, [height]), 284: (3, [2 if planar else 1])}
-    if channels == 4:
-        entries |= {338: (3, [2])}
-    place = 4096
-    entries |= {279: (4, [len(part) for part in data]), 273: (4, [place + i * len(data[0]) for i in range(len(data))])}
-    directory, far = struct.pack(order + "H", len(entries)), b""
-    start = 8 + 2 + 12 * len(entries) + 4
-    for tag, (kind, values) in sorted(entries.items()):
-        packed = struct.pack(order + {3: "H", 4: "I"}[kind] * len(values), *values)
-        if len(packed) > 4:
-            packed, far = struct.pack(order + "I", start + len(far)), far + packed
-        directory += struct.pack(order + "HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
-    path.write_bytes((head + directory + bytes(4) + far).ljust(place, b"\0") + b"".join(data))
+    planes = [samples[..., i : i + 1] for i in range(channels)] if planar else [samples]
+    blocks = []
+    for plane in planes:
+        side = tile or max(height, width)
+        for top, left in ((top, left) for top in range(0, height, side) for left in range(0, width, side)):
+            block = plane[top : top + side, left : left + side]
+            if tile:
+                block = np.pad(block, ((0, tile - block.shape[0]), (0, tile - block.shape[1]), (0, 0)))
+            if predictor == 2:
+                block = np.concatenate([block[:, :1], block[:, 1:] - block[:, :-1]], axis=1)
+            blocks.append(np.ascontiguousarray(block).astype(order + "u2").tobytes())
+    data = [zlib.compress(block) for block in blocks] if predictor else blocks
+    tags: Tags = {256: [width], 257: [height], 258: [16] * channels, 259: [8 if predictor else 1], 262: [2]}
+    tags |= {277: [channels], 284: [2 if planar else 1]}
+    tags |= {322: [tile], 323: [tile]} if tile else {278: [height]}
+    tags |= {317: [predictor]} if predictor else {}
+    tags |= {338: [2]} if channels == 4 else {}
+    return tiff(path, (tags, data), order=order)
+
+
+Tags = dict[int, list[int]]
+
+
+def tiff(path: Path, *pages: tuple[Tags, list[bytes]], children: tuple[Tags, ...] = (), order: str = "<") -> Path:
+    """A TIFF made by hand: pages of tags with strips or tiles, and directories below the first page."""
+    out = bytearray((b"II*\0" if order == "<" else b"MM\0*") + bytes(4))
+
+    def directory(tags: Tags) -> int:
+        entries = b""
+        for tag, values in sorted(tags.items()):
+            packed = struct.pack(f"{order}{len(values)}I", *values)
+            if len(packed) > 4:
+                out.extend(packed)
+                packed = struct.pack(order + "I", len(out) - len(packed))
+            entries += struct.pack(order + "HHI", tag, 4, len(values)) + packed
+        out.extend(struct.pack(order + "H", len(tags)) + entries + bytes(4))
+        return len(out) - 4 - len(entries) - 2
+
+    link = 4
+    below = [directory(tags) for tags in children]
+    for number, (tags, data) in enumerate(pages):
+        places = []
+        for block in data:
+            places.append(len(out))
+            out.extend(block)
+        where, length = (324, 325) if 322 in tags else (273, 279)
+        full = tags | {where: places, length: [len(block) for block in data]}
+        start = directory(full | ({330: below} if below and number == 0 else {}))
+        struct.pack_into(order + "I", out, link, start)
+        link = len(out) - 4
+    path.write_bytes(out)
     return path
 
 

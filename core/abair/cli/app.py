@@ -137,10 +137,11 @@ def restore(
         with open_page as pictures, reporter.progress("Restoring", beside_stdout=json) as progress:
             for done, job in enumerate(jobs, 1):
                 record: dict[str, Any] = {}
+                reporter.take_warnings()
                 with reporter.guard(str(job.source)):
                     record = _restore_file(restorer, job, options, max_megapixels, overwrite, pictures)
                 if record and json:
-                    reporter.result(record)
+                    reporter.result(record | {"warnings": reporter.take_warnings()})
                 progress(done, len(jobs), str(job.source))
 
 

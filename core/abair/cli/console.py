@@ -44,6 +44,7 @@ class Reporter:
     def __init__(self, *, json_lines: bool = False) -> None:
         self.json_lines = json_lines
         self.failures = 0
+        self._warnings: list[str] = []
         self._console: Console | None = None
 
     def log(self, text: str) -> None:
@@ -54,6 +55,16 @@ class Reporter:
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             else:
                 print(line, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """Write a warning to stderr and keep it for `take_warnings`."""
+        self._warnings.append(one_line(text))
+        self.log(f"warning: {text}")
+
+    def take_warnings(self) -> list[str]:
+        """Return the warnings since the last call."""
+        taken, self._warnings = self._warnings, []
+        return taken
 
     def fail(self, error: BaseException, *sources: str, about: str = "") -> None:
         """Count a failure and log it in one line that names `about`.
@@ -141,7 +152,7 @@ class _ReporterHandler(logging.Handler):
         self.reporter = reporter
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.reporter.log(f"warning: {record.getMessage()}")
+        self.reporter.warn(record.getMessage())
 
 
 def explain(error: BaseException, about: str = "") -> str:

@@ -7,11 +7,12 @@ container here; zlib compresses.
 
 from __future__ import annotations
 
+import io
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
-from typing import BinaryIO, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from PIL import ImageFile, TiffImagePlugin
@@ -36,9 +37,14 @@ def is_reduced(image: ImageFile.ImageFile) -> bool:
 def can_decode_16_bit(image: ImageFile.ImageFile) -> bool:
     """Return whether `decode_16_bit` can read an image that `is_reduced`.
 
-    It can read neither CMYK nor compressed planes.
+    It cannot read CMYK, nor compressed planes of a BigTIFF or with premultiplied colours.
     """
-    return image.mode in {"RGB", "RGBA"} and not (_is_planar(image) and image.tile[0].codec_name == "libtiff")
+    if image.mode not in {"RGB", "RGBA"}:
+        return False
+    tags = getattr(image, "tag_v2", {})
+    return not _has_compressed_planes(image) or (
+        not tags._bigtiff and 1 not in _as_tuple(tags.get(TiffImagePlugin.EXTRASAMPLES, ()))
+    )
 
 
 def decode_16_bit(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
@@ -47,6 +53,8 @@ def decode_16_bit(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
     Returns (H, W, C) uint16: C = 2 (grey, alpha), 3 or 4 (alpha not premultiplied). `image` is
     loaded afterwards, with all its metadata. Pillow's errors pass through.
     """
+    if _has_compressed_planes(image):
+        return _decode_compressed_planes(image, file)
     rawmode = _rawmode(image.tile[0])
     if rawmode == "LA;16B":  # four bytes a pixel: as 8-bit RGBA Pillow passes them through
         image.tile = [tile._replace(args="RGBA") for tile in image.tile]
@@ -56,6 +64,7 @@ def decode_16_bit(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
     samples <<= 8
     file.seek(0)
     with type(image)(file) as again:
+        again.seek(image.tell())
         samples |= _decode_bytes(again, low=True)
     if rawmode.startswith("RGBa"):
         alpha = samples[..., 3:].astype(np.float64)
@@ -69,6 +78,48 @@ def _decode_bytes(image: ImageFile.ImageFile, *, low: bool) -> np.ndarray:
     image.tile = [_with_rawmode(tile, _one_byte_rawmode(image, tile, low=low)) for tile in image.tile]
     image.load()
     return to_numpy(image)
+
+
+def _decode_compressed_planes(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
+    """Decode a TIFF of one compressed plane a channel, (H, W, C) uint16.
+
+    libtiff hands 16-bit planes to Pillow, which keeps their high bytes. So it is told that they are
+    of 8 bits and twice as wide, and without a predictor, which is undone here.
+    """
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    order = "<" if tags.prefix == b"II" else ">"
+    file.seek(0)
+    data = bytearray(file.read())
+    factors = {TiffImagePlugin.IMAGEWIDTH: 2, TiffImagePlugin.TILEWIDTH: 2, TiffImagePlugin.BITSPERSAMPLE: 0.5}
+    changed = {tag: [int(factor * value) for value in _as_tuple(tags[tag])] for tag, factor in factors.items() if tag in tags}
+    _change_directory(data, tags._offset, order, changed | {TiffImagePlugin.PREDICTOR: [1]})
+    with type(image)(io.BytesIO(data)) as again:
+        again.seek(image.tell())
+        again.load()
+        pairs = to_numpy(again)
+    image.load()  # for its metadata
+    samples = np.stack(
+        [np.ascontiguousarray(pairs[..., channel]).view(order + "u2") for channel in range(pairs.shape[2])], axis=2
+    ).astype(np.uint16)
+    if tags.get(TiffImagePlugin.PREDICTOR, 1) == 2:  # each sample is the difference to the one before
+        width = tags.get(TiffImagePlugin.TILEWIDTH, samples.shape[1])
+        for left in range(0, samples.shape[1], width):
+            block = samples[:, left : left + width]
+            np.cumsum(block, axis=1, dtype=np.uint16, out=block)
+    return samples
+
+
+def _change_directory(data: bytearray, start: int, order: str, values: Mapping[int, Sequence[int]]) -> None:
+    """Change tags of the directory at `start` of a TIFF, each to as many numbers as it has."""
+    (count,) = struct.unpack_from(order + "H", data, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
+        if tag not in values:
+            continue
+        form = {3: "H", 4: "I"}[kind]
+        size = number * struct.calcsize(order + form)
+        place = entry + 8 if size <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
+        struct.pack_into(f"{order}{number}{form}", data, place, *values[tag])
 
 
 def encode_png_16_bit(
@@ -181,6 +232,15 @@ def _is_planar(image: ImageFile.ImageFile) -> bool:
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))
     return tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and set(bits) == {16}
+
+
+def _has_compressed_planes(image: ImageFile.ImageFile) -> bool:
+    return _is_planar(image) and image.tile[0].codec_name == "libtiff"
+
+
+def _as_tuple(value: object) -> tuple[Any, ...]:
+    """Return a tag's value, which Pillow hands out alone or as a tuple."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _one_byte_rawmode(image: ImageFile.ImageFile, tile: ImageFile._Tile, *, low: bool) -> str:

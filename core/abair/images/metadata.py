@@ -6,17 +6,29 @@ tags survive.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import struct
+from collections.abc import Mapping
 from typing import BinaryIO, Final
 
-from PIL import Image, ImageFile, TiffImagePlugin, TiffTags
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, TiffTags
+
+from abair.text import error_text
 
 log = logging.getLogger("abair")
 
+_EXIF_HEADER: Final = b"Exif\0\0"
+_EXIF_AS_TEXT: Final = "Raw profile type exif"
+"""The keyword of the text in which ImageMagick keeps a PNG's EXIF."""
 _ORIENTATION: Final = 0x0112
+_DETAILS: Final = 0x8769  # the EXIF directory
+_WIDTH, _HEIGHT = 0xA002, 0xA003  # in that directory: PixelXDimension, PixelYDimension
+_THUMBNAIL: Final = (0x0201, 0x0202)  # where it starts, and its length
+_NUMBERS: Final = {3: "H", 4: "I"}
+"""EXIF's kinds of whole numbers, and `struct`'s letters for them."""
 # Tags of a TIFF directory that describe the photo, not its storage. The last two are the EXIF and
 # GPS directories.
 _DESCRIPTIVE: Final = frozenset({270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853})
@@ -29,77 +41,120 @@ def orientation(image: ImageFile.ImageFile) -> int:
     """
     exif = raw_exif(image) if image.format != "TIFF" else None
     try:
-        return _find_orientation(exif)[1] if exif else 1
+        value = _ExifBlock(exif).get(_ORIENTATION, 1) if exif else 1
     except (struct.error, ValueError):
         return 1
+    return value if 1 <= value <= 8 else 1
 
 
 def raw_exif(image: Image.Image) -> bytes | None:
     """Return the EXIF block as the file holds it, unchecked, or None."""
     exif = image.info.get("exif")
-    if (
-        exif is None and "Raw profile type exif" in image.info
-    ):  # ImageMagick stores it in PNG text: three lines, then hex
+    if exif is None and _EXIF_AS_TEXT in image.info:  # three lines, then hex
         try:
-            exif = bytes.fromhex("".join(str(image.info["Raw profile type exif"]).split("\n")[3:]))
+            exif = bytes.fromhex("".join(str(image.info[_EXIF_AS_TEXT]).split("\n")[3:]))
         except ValueError:
             exif = b"broken"
     return exif or None
 
 
-def _find_orientation(exif: bytes) -> tuple[int, int, str, int]:
-    """Find the orientation in an EXIF block. EXIF 2.3, section 4.6.
+class _ExifBlock:
+    """An EXIF block that is changed in place: nothing moves, so maker notes stay valid.
 
-    Returns:
-        Offset of the value or 0, the value or 1, `struct`'s byte order, offset of the thumbnail's
-            link.
+    EXIF 2.3, section 4.6.
 
     Raises:
         ValueError: the block has no TIFF header.
         struct.error: the block is cut off.
     """
-    start = 6 if exif.startswith(b"Exif\0\0") else 0
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[start : start + 4])
-    if order is None:
-        raise ValueError("no TIFF header")
-    (directory,) = struct.unpack_from(order + "I", exif, start + 4)
-    (count,) = struct.unpack_from(order + "H", exif, start + directory)
-    place, value = 0, 1
-    link = start + directory + 2 + 12 * count
-    struct.unpack_from(order + "I", exif, link)  # the directory must fit
-    for entry in range(start + directory + 2, link, 12):
-        tag, kind = struct.unpack_from(order + "HH", exif, entry)
-        if tag == _ORIENTATION and kind == 3:
-            place = entry + 8
-            (value,) = struct.unpack_from(order + "H", exif, place)
-    return place, value if 1 <= value <= 8 else 1, order, link
+
+    def __init__(self, exif: bytes) -> None:
+        self.data = bytearray(exif.removeprefix(_EXIF_HEADER))
+        order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(self.data[:4]))
+        if order is None:
+            raise ValueError("no TIFF header")
+        self._order = order
+        self._entries, self._link = self._read_directory(self._unpack("I", 4))
+
+    def get(self, tag: int, default: int) -> int:
+        """Return the number of a tag in the first directory."""
+        return self._number(self._entries, tag, default)
+
+    def set_upright(self, width: int, height: int) -> None:
+        """Set the orientation to 1 and EXIF's own size, where they are stated."""
+        self._set(self._entries, _ORIENTATION, 1)
+        if details := self._number(self._entries, _DETAILS, 0):
+            entries, _ = self._read_directory(details)
+            self._set(entries, _WIDTH, width)
+            self._set(entries, _HEIGHT, height)
+
+    def drop_thumbnail(self) -> None:
+        """Unlink the second directory, which shows the photo before it was restored, and blank it."""
+        if second := self._unpack("I", self._link):
+            with contextlib.suppress(struct.error):
+                entries, _ = self._read_directory(second)
+                start, length = (self._number(entries, tag, 0) for tag in _THUMBNAIL)
+                end = min(start + length, len(self.data))
+                self.data[start:end] = bytes(max(0, end - start))
+            struct.pack_into(self._order + "I", self.data, self._link, 0)
+
+    def _read_directory(self, start: int) -> tuple[dict[int, tuple[int, int]], int]:
+        """Return each tag's kind and the place of its value, and the place of the link behind."""
+        count = self._unpack("H", start)
+        link = start + 2 + 12 * count
+        self._unpack("I", link)  # the directory must fit
+        entries = {}
+        for entry in range(start + 2, link, 12):
+            tag, kind = struct.unpack_from(self._order + "HH", self.data, entry)
+            entries[tag] = (kind, entry + 8)
+        return entries, link
+
+    def _number(self, entries: Mapping[int, tuple[int, int]], tag: int, default: int) -> int:
+        kind, place = entries.get(tag, (0, 0))
+        return self._unpack(_NUMBERS[kind], place) if kind in _NUMBERS else default
+
+    def _set(self, entries: Mapping[int, tuple[int, int]], tag: int, value: int) -> None:
+        kind, place = entries.get(tag, (0, 0))
+        if kind in _NUMBERS and value < 1 << 8 * struct.calcsize(self._order + _NUMBERS[kind]):
+            struct.pack_into(self._order + _NUMBERS[kind], self.data, place, value)
+
+    def _unpack(self, form: str, place: int) -> int:
+        return int(struct.unpack_from(self._order + form, self.data, place)[0])
 
 
-def upright_exif(name: str, exif: bytes | None, *, turned: bool) -> bytes | None:
-    """Return the EXIF block with orientation 1, or None with a warning if it is broken.
+def adapt_exif(name: str, exif: bytes | None, width: int, height: int) -> bytes | None:
+    """Return the EXIF block of a restored, upright photo of this size, without its thumbnail.
 
-    It is changed in place: nothing moves, so maker notes stay valid. The thumbnail of a turned
-    photo would lie on its side, so it is unlinked.
+    It is None, with a warning, if the block is broken.
     """
     if exif is None:
         return None
     try:
-        place, _, order, link = _find_orientation(exif)
+        block = _ExifBlock(exif)
+        block.drop_thumbnail()
+        block.set_upright(width, height)
     except (struct.error, ValueError) as error:
         log.warning("%s: its EXIF is broken (%s) and is left out", name, error)
         return None
-    block = bytearray(exif)
-    if place:
-        struct.pack_into(order + "H", block, place, 1)
-    if turned:
-        struct.pack_into(order + "I", block, link, 0)
-    return bytes(block) if exif.startswith(b"Exif\0\0") else b"Exif\0\0" + bytes(block)
+    return _EXIF_HEADER + bytes(block.data)
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Turn a PIL image as its EXIF says; one whose EXIF is broken stays as it lies, without it."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow raises many kinds on broken EXIF
+        log.warning("its EXIF is broken (%s) and is left out", error_text(error))
+        plain = image.copy()
+        for key in ("exif", _EXIF_AS_TEXT):
+            plain.info.pop(key, None)
+        return plain
 
 
 def exif_from_tiff(name: str, image: ImageFile.ImageFile) -> bytes | None:
     """Return the descriptive tags of a TIFF's directory as an EXIF block, or None.
 
-    The image must not be loaded yet.
+    The image must not be loaded yet. `adapt_exif` sets the size that it states.
     """
     try:
         found, kept = image.getexif(), Image.Exif()

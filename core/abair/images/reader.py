@@ -27,7 +27,7 @@ from PIL import (
 )
 
 from abair.errors import ImageError
-from abair.images import codecs, metadata
+from abair.images import codecs, jpeg_stream, metadata, tiff_layout
 from abair.images.photo import Photo, display_name
 from abair.images.pixels import add_colour_key, to_samples
 from abair.text import error_text
@@ -47,8 +47,32 @@ _SIGNATURES: Final = {
     b"PK\x03\x04": "a ZIP archive",
     b"<svg": "an SVG",
     b"<?xm": "XML",
+    b"\xff\x0a": "a JPEG XL file",
+    b"\0\0\0\x0cJXL ": "a JPEG XL file",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 file",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000 file",
+    b"8BPS": "a Photoshop file",
+    b"gimp xcf": "a GIMP file",
+    b"IIU\0": "a camera raw file",
+    b"IIRO": "a camera raw file",
+    b"IIRS": "a camera raw file",
+    b"MMOR": "a camera raw file",
+    b"FUJIFILM": "a camera raw file",
+    b"FOVb": "a camera raw file",
+    b"\0MRM": "a camera raw file",
 }
 """First bytes of files that people take for photos."""
+
+_BRANDS: Final = {
+    b"heic": "a HEIC file",
+    b"heix": "a HEIC file",
+    b"mif1": "a HEIF file",
+    b"msf1": "a HEIF file",
+    b"avif": "an AVIF file",
+    b"avis": "an AVIF file",
+    b"crx ": "a camera raw file",
+}
+"""Brands of ISO media files, whose bytes 4 to 8 are "ftyp"; others are videos."""
 
 _TO_UPRIGHT: Final[dict[int, Callable[[np.ndarray], np.ndarray]]] = {
     2: lambda a: a[:, ::-1],
@@ -98,9 +122,14 @@ class PhotoFile:
         return self._image.size
 
     @property
-    def has_several_frames(self) -> bool:
-        """True for an animation, or a TIFF of several pages."""
-        return bool(getattr(self._image, "is_animated", False))
+    def is_animation(self) -> bool:
+        """True if it has several frames, each to be shown in place of the one before."""
+        return self.format != "TIFF" and bool(getattr(self._image, "is_animated", False))
+
+    @property
+    def unsupported_kind(self) -> str:
+        """What an intact file is that cannot be decoded, such as "a lossless JPEG", or nothing."""
+        return jpeg_stream.unsupported_kind(self._file)
 
     @property
     def orientation(self) -> int:
@@ -121,9 +150,10 @@ class PhotoFile:
         samples = self._decode_samples()
         turn = self.orientation
         if self.format != "TIFF":
-            exif = metadata.upright_exif(self.name, metadata.raw_exif(self._image), turned=turn != 1)
+            exif = metadata.raw_exif(self._image)
         if turn in _TO_UPRIGHT:
             samples = np.ascontiguousarray(_TO_UPRIGHT[turn](samples))
+        exif = metadata.adapt_exif(self.name, exif, samples.shape[1], samples.shape[0])
         grey = samples.shape[2] < 3
         alpha = np.ascontiguousarray(samples[..., -1]) if samples.shape[2] in {2, 4} else None
         pixels = np.repeat(samples[..., :1], 3, axis=2) if grey else np.ascontiguousarray(samples[..., :3])
@@ -136,8 +166,24 @@ class PhotoFile:
             if codecs.can_decode_16_bit(self._image):
                 return add_colour_key(codecs.decode_16_bit(self._image, self._file), self._image)
             log.warning("%s: its 16 bits cannot be read in this layout; going on with 8", self.name)
-        self._image.load()
-        return to_samples(self.name, self._image)
+        samples = to_samples(self.name, self._load())
+        if self.format == "TIFF":
+            has_alpha = samples.shape[2] in {2, 4}
+            if lost := tiff_layout.left_out_channels(self._image.tag_v2, has_alpha=has_alpha):  # type: ignore[attr-defined]
+                log.warning("%s: %s beside colours and transparency left out", self.name, _count_channels(lost))
+        return samples
+
+    def _load(self) -> Image.Image:
+        """Load the image; a JPEG may lack its end marker."""
+        try:
+            self._image.load()
+        except OSError:
+            complete = jpeg_stream.decode_without_end(self._file) if self.format == "JPEG" else None
+            if complete is None:
+                raise
+            log.warning("%s: its end marker is missing; its pixels are complete", self.name)
+            return complete
+        return self._image
 
 
 @contextmanager
@@ -154,11 +200,14 @@ def open_photo(path: Path) -> Iterator[PhotoFile]:
         reader = next((reader for accepts, reader in _PILLOW_READERS if accepts(head)), None)
         if reader is None:
             raise ImageError(f"{display_name(path)}: found {_guess_kind(head)}, {_EXPECTED}; convert it first")
+        page = tiff_layout.find_page(display_name(path), file) if reader is _TiffImageFile else 0
         file.seek(0)
         try:
             image = reader(file)
+            if page:
+                image.seek(page)
         except Exception as error:  # readers raise whatever a damaged header leads them to
-            raise _damaged(path, error) from error
+            raise _damaged(path, error, jpeg_stream.unsupported_kind(file)) from error
         with image:
             yield PhotoFile(path, file, image)
 
@@ -177,13 +226,14 @@ def probe(path: Path) -> tuple[int, int]:
 def read(path: Path, *, max_megapixels: float = 100.0) -> Photo:
     """Decode a photo.
 
-    Palettes become colours, CMYK becomes sRGB, 1-bit becomes 8-bit grey. Of a TIFF with several
-    pages the first is read, with a warning in the log. An animation is refused, because restoring
-    one frame would lose the others.
+    Palettes become colours, CMYK becomes sRGB, 1-bit becomes 8-bit grey. An animation and a TIFF of
+    several pages are refused, because restoring one of them would lose the others. What is left out
+    otherwise is a warning in the log.
 
     Raises:
-        ImageError: the file is missing, unreadable, empty, damaged, no photo, larger than
-            `max_megapixels`, or its pixels have no known range (floating point, 32 bit).
+        ImageError: the file is missing, unreadable, empty, damaged, no photo, a camera raw file,
+            larger than `max_megapixels`, or its pixels have no known range (floating point, 32
+            bit).
     """
     with open_photo(path) as file:
         width, height = file.stored_size
@@ -192,10 +242,8 @@ def read(path: Path, *, max_megapixels: float = 100.0) -> Photo:
                 f"{file.name}: found {width} x {height} pixels ({width * height / 1e6:.1f} megapixels), "
                 f"expected at most {max_megapixels:g} megapixels; use --max-megapixels if you trust the file"
             )
-        if file.has_several_frames:
-            if file.format != "TIFF":
-                raise ImageError(f"{file.name}: found an animation, expected a still photo; export the frames first")
-            log.warning("%s: has several pages; only the first is read", file.name)
+        if file.is_animation:
+            raise ImageError(f"{file.name}: found an animation, expected a still photo; export the frames first")
         try:
             return file.decode()
         except ImageError:
@@ -203,7 +251,7 @@ def read(path: Path, *, max_megapixels: float = 100.0) -> Photo:
         except MemoryError as error:
             raise ImageError(f"{file.name}: not enough memory for {width} x {height} pixels; free some") from error
         except Exception as error:  # decoders raise whatever a damaged file leads them to
-            raise _damaged(path, error) from error
+            raise _damaged(path, error, file.unsupported_kind) from error
 
 
 def _open_regular_file(path: Path) -> BinaryIO:
@@ -224,7 +272,13 @@ def _open_regular_file(path: Path) -> BinaryIO:
         raise ImageError(f"{name}: cannot be opened ({reason}), {_EXPECTED}; check its permissions") from error
 
 
-def _damaged(path: Path, error: BaseException) -> ImageError:
+def _count_channels(number: int) -> str:
+    return "one channel" if number == 1 else f"{number} channels"
+
+
+def _damaged(path: Path, error: BaseException, kind: str = "") -> ImageError:
+    if kind:
+        return ImageError(f"{display_name(path)}: found {kind}, {_EXPECTED} of 8 or 16 bits; convert it first")
     # Pillow's words for pixels that none of its modes can hold, such as colours in floating point
     unknown = "unknown pixel mode" in str(error)
     advice = "convert it to 8 or 16 bits a channel first" if unknown else "copy it again from its source"
@@ -238,5 +292,5 @@ def _guess_kind(head: bytes) -> str:
         if head.startswith(start):
             return kind
     if head[4:8] == b"ftyp":
-        return "an HEIC, AVIF or video file"
+        return _BRANDS.get(head[8:12], "a video")
     return "text" if all(9 <= byte < 127 for byte in head) else "no known image format"

@@ -44,7 +44,9 @@ def to_pixels(image: object) -> Pixels:
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ImageError(f"array of shape {array.shape}: expected (H, W, 3) or (H, W), at least one pixel")
+        advice = {1: "; pass image[..., 0]", 4: "; pass image[..., :3] and keep the alpha channel aside"}
+        hint = advice.get(array.shape[2], "") if array.ndim == 3 else ""
+        raise ImageError(f"array of shape {array.shape}: expected (H, W, 3) or (H, W), at least one pixel{hint}")
     if array.dtype in {np.dtype(np.uint8), np.dtype(np.uint16)}:
         return array
     if not np.issubdtype(array.dtype, np.floating):

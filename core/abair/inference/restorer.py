@@ -20,11 +20,12 @@ from typing import Any, Final, Generic, Literal, TypeVar, get_args, overload
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from abair.deployment import Deployment, read_deployment
 from abair.errors import DeploymentError, WeightsError
+from abair.images.metadata import turn_upright
 from abair.inference.conversion import ImageLike, from_pixels, quantize, to_pixels
 from abair.inference.tiling import SMALLEST_TILE, tiles
 from abair.labels import CLEAN
@@ -125,7 +126,7 @@ class Restorer:
         Raises:
             ImageError: as for restoring.
         """
-        return self._estimate(to_pixels(image))
+        return self._estimate(to_pixels(_turn_upright(image)))
 
     @overload
     def __call__(
@@ -185,10 +186,9 @@ class Restorer:
             raise WeightsError(f"policy {policy!r}: unknown; expected 'soft', 'one-hot' or 'backbone'")
         if quality not in get_args(Quality):
             raise WeightsError(f"quality {quality!r}: unknown; expected 'standard' or 'best'")
-        if tile is not None and (int(tile) != tile or tile < SMALLEST_TILE):
+        if tile is not None and not (tile >= SMALLEST_TILE and tile % 1 == 0):  # neither NaN nor infinite
             raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_TILE} pixels")
-        if isinstance(image, Image.Image):
-            image = ImageOps.exif_transpose(image)
+        image = _turn_upright(image)
         pixels = to_pixels(image)
         if weights is not None:
             used, named = self.complete_weights(weights), "given"
@@ -274,6 +274,11 @@ class Restorer:
             if bool(low.isfinite().all()):
                 return region + low
         return region + residual()
+
+
+def _turn_upright(image: Any) -> Any:
+    """Turn a PIL image as its EXIF says; arrays and tensors say nothing."""
+    return turn_upright(image) if isinstance(image, Image.Image) else image
 
 
 def _orientations(pixels: Pixels) -> Iterator[Pixels]:

@@ -52,6 +52,21 @@ def test_16_bit_colour_tiff_is_kept_bit_for_bit(tmp_path: Path, channels: int, o
             assert np.array_equal(photo.alpha, samples[..., 3])
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("predictor", [1, 2])
+@pytest.mark.parametrize("tile", [0, 16])
+def test_16_bits_of_a_compressed_tiff_are_read(
+    tmp_path: Path, channels: int, order: str, planar: bool, predictor: int, tile: int
+) -> None:
+    samples = noise(37, 29, channels, np.uint16)
+    path = tiff_16(tmp_path / "a.tif", samples, order=order, planar=planar, predictor=predictor, tile=tile)
+    photo = images.read(path)
+    assert photo.pixels.dtype == np.uint16
+    assert np.array_equal(photo.pixels, samples[..., :3])
+
+
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
 def test_16_bit_grey_tiff_is_kept_bit_for_bit(tmp_path: Path, compression: str | None) -> None:
     samples = noise(37, 29, 1, np.uint16)

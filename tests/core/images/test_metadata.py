@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.ExifTags import IFD
 from tests.support.image_files import ORIENTATION, exif_block, noise, png_16, profile, same_again, save, smooth
 
 from abair import images
@@ -95,6 +97,34 @@ def test_a_resolution_that_no_file_named_is_not_made_up(tmp_path: Path, suffix: 
 def test_an_upright_photos_exif_is_kept_byte_for_byte(tmp_path: Path) -> None:
     block = exif_block(1)
     assert images.read(save(tmp_path / "a.jpg", smooth(), exif=block)).exif == block
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_exifs_own_size_is_that_of_the_upright_photo(tmp_path: Path, name: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    exif.get_ifd(0x8769)[0xA002], exif.get_ifd(0x8769)[0xA003] = 4000, 70000
+    photo = same_again(save(tmp_path / name, smooth(40, 24), exif=exif.tobytes()), tmp_path / f"b{name}")
+    written = Image.Exif()
+    written.load(photo.exif or b"")
+    size = (24, 40) if orientation == 1 else (40, 24)
+    assert (written.get_ifd(0x8769)[0xA002], written.get_ifd(0x8769)[0xA003]) == size
+
+
+@pytest.mark.parametrize("order", ["II*\0", "MM\0*"])
+def test_exifs_thumbnail_of_the_damaged_photo_is_gone(tmp_path: Path, order: str) -> None:
+    thumbnail = save(tmp_path / "thumbnail.jpg", smooth(8, 8)).read_bytes()
+    mark = "<" if order[0] == "I" else ">"
+    first = struct.pack(mark + "HHHIHHI", 1, ORIENTATION, 3, 1, 1, 0, 8 + 2 + 12 + 4)
+    second = struct.pack(mark + "HHHIIHHIII", 2, 0x201, 4, 1, 56, 0x202, 4, 1, len(thumbnail), 0)
+    block = b"Exif\0\0" + order.encode() + struct.pack(mark + "I", 8) + first + second + thumbnail
+    source = save(tmp_path / "a.jpg", smooth(), exif=block)
+    assert thumbnail in source.read_bytes()
+    same_again(source, tmp_path / "b.jpg")
+    assert b"\xff\xd8\xff" not in (tmp_path / "b.jpg").read_bytes()[2:]
+    with Image.open(tmp_path / "b.jpg") as written:
+        assert not written.getexif().get_ifd(IFD.IFD1)
 
 
 @pytest.mark.parametrize(

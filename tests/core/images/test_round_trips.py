@@ -171,15 +171,6 @@ def test_a_grey_restored_in_colour_is_written_as_the_mean(tmp_path: Path) -> Non
     assert (images.read(tmp_path / "b.png").pixels == 21).all()
 
 
-def test_of_a_tiff_with_pages_the_first_is_read_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    pages = [Image.fromarray(smooth()), Image.fromarray(noise(64, 48))]
-    photo = images.read(save(tmp_path / "a.tif", pages[0], save_all=True, append_images=pages[1:]))
-    assert np.array_equal(photo.pixels, smooth())
-    assert "several pages" in caplog.text
-
-
 def test_a_phones_mpo_is_a_jpeg(tmp_path: Path) -> None:
     frames = [Image.fromarray(smooth()), Image.fromarray(smooth()[::2, ::2])]
     path = tmp_path / "a.jpg"

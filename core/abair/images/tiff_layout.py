@@ -1,0 +1,175 @@
+"""Find the one photo in a TIFF file by its directories, before any pixel is decoded.
+
+A TIFF may hold pages, reduced copies and masks of them, and, in camera raw files, the readings of a
+sensor. Pillow shows the first directory, which may be a thumbnail.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+from PIL import TiffImagePlugin
+
+from abair.errors import ImageError
+from abair.text import one_line
+
+log = logging.getLogger("abair")
+
+Directory = TiffImagePlugin.ImageFileDirectory_v2
+
+_MOST_DIRECTORIES: Final = 1000
+_NEW_SUBFILE_TYPE: Final = 254
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType. TIFF 6.0, section 8
+_MAKE: Final = 271
+_SUB_DIRECTORIES: Final = 330
+_DNG_VERSION: Final = 50706
+_SENSOR: Final = frozenset({32803, 34892})
+"""Photometric interpretations: colour filter array, and linear raw. DNG 1.7, chapter 4."""
+_CANON_RAW: Final = b"CR\x02"
+"""Bytes 8 to 10 of Canon's CR2."""
+
+_SAMPLE_FORMATS: Final = {2: "signed {}-bit", 5: "complex", 6: "complex"}
+"""Values of SampleFormat whose range is not known; Pillow's modes tell floating point."""
+_COMPRESSIONS: Final = {
+    32766: "NeXT",
+    33003: "JPEG 2000",
+    33005: "JPEG 2000",
+    34661: "JBIG",
+    34712: "JPEG 2000",
+    34713: "Nikon NEF",
+    34715: "JBIG2",
+    34887: "LERC",
+    34892: "lossy JPEG",
+    34934: "PNG",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+"""Registered compressions, by their numbers; only those that Pillow cannot decode are looked up."""
+
+_MOST_EXPANSION: Final = {1: 1, 5: 3000, 8: 1100, 32773: 64, 32946: 1100}
+"""By how many times a compression can shrink pixels at most, with a margin for LZW."""
+
+
+def find_page(name: str, file: BinaryIO) -> int:
+    """Return the number of the page that holds the photo, and log what else would be lost.
+
+    The position in the file is kept. A file whose directories are broken counts as one page, and
+    whoever decodes it says what is broken.
+
+    Raises:
+        ImageError: the file is a camera raw file, has several pages, or its pixels are of an
+            unsupported kind.
+    """
+    position = file.tell()
+    try:
+        pages = list(_read_chain(file, Directory(_read_header(file)).next))
+        nested = [child for page in pages for child in _read_children(file, page)]
+    except Exception:  # Pillow raises many kinds on broken directories
+        return 0
+    finally:
+        file.seek(position)
+    if not pages:
+        return 0
+    _refuse_raw(name, file, [*pages, *nested])
+    kinds = [int(page.get(_NEW_SUBFILE_TYPE, 0)) for page in pages]
+    full = [number for number, kind in enumerate(kinds) if not kind & (_REDUCED | _MASK)]
+    if len(full) > 1:
+        raise ImageError(
+            f"{name}: found a TIFF of {len(full)} pages, expected a single photo; save each page as a file of its own"
+        )
+    if not full and any(_area(child) > _area(pages[0]) for child in nested):
+        raise ImageError(
+            f"{name}: found a TIFF with its photo in a sub-directory behind a thumbnail, expected it among the pages; "
+            "save it again as a plain TIFF"
+        )
+    if any(kind & _MASK for kind in kinds):
+        log.warning("%s: its transparency mask is left out", name)
+    chosen = full[0] if full else max(range(len(pages)), key=lambda number: _area(pages[number]))
+    _refuse_unsupported(name, pages[chosen])
+    _refuse_overstated(name, pages[chosen], file)
+    return chosen
+
+
+def left_out_channels(directory: Directory, *, has_alpha: bool) -> int:
+    """Return how many channels a TIFF has beside its colours and its transparency."""
+    extra = directory.get(TiffImagePlugin.EXTRASAMPLES, ())
+    return max(0, len(extra if isinstance(extra, tuple) else (extra,)) - has_alpha)
+
+
+def _read_header(file: BinaryIO) -> bytes:
+    file.seek(0)
+    head = file.read(8)
+    return head + file.read(8) if 43 in head[2:4] else head  # BigTIFF has a longer one
+
+
+def _read_chain(file: BinaryIO, offset: int) -> Iterator[Directory]:
+    """Yield the directory at `offset` and those that follow it."""
+    header, seen = _read_header(file), set[int]()
+    while offset and offset not in seen and len(seen) < _MOST_DIRECTORIES:
+        seen.add(offset)
+        file.seek(offset)
+        directory = Directory(header)
+        directory.load(file)
+        yield directory
+        offset = directory.next
+
+
+def _read_children(file: BinaryIO, directory: Directory) -> Iterator[Directory]:
+    offsets = directory.get(_SUB_DIRECTORIES, ())
+    for offset in offsets if isinstance(offsets, tuple) else (offsets,):
+        yield from _read_chain(file, int(offset))
+
+
+def _refuse_raw(name: str, file: BinaryIO, directories: list[Directory]) -> None:
+    position = file.tell()
+    file.seek(8)
+    is_canon = file.read(len(_CANON_RAW)) == _CANON_RAW
+    file.seek(position)
+    photometric = {one.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) for one in directories}
+    if is_canon or photometric & _SENSOR or any(_DNG_VERSION in one for one in directories):
+        make = next((one_line(str(one[_MAKE])) for one in directories if one.get(_MAKE)), "")
+        raise ImageError(
+            f"{name}: found a camera raw file{f' ({make})' if make else ''}, expected a developed photo; "
+            "develop it first, for example with darktable or RawTherapee, and export a TIFF or JPEG"
+        )
+
+
+def _refuse_unsupported(name: str, directory: Directory) -> None:
+    formats = directory.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
+    bits = directory.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+    for sample_format in formats if isinstance(formats, tuple) else (formats,):
+        kind = _SAMPLE_FORMATS.get(sample_format)
+        if kind and bits[0] < 32:  # as 32 bits they may hold what fits into 16, which the pixels tell
+            raise ImageError(
+                f"{name}: found {kind.format(bits[0])} samples, expected unsigned ones of 8 or 16 bits; "
+                "convert them first"
+            )
+    compression = directory.get(TiffImagePlugin.COMPRESSION, 1)
+    if compression not in TiffImagePlugin.COMPRESSION_INFO:
+        kind = _COMPRESSIONS.get(compression, f"unknown ({compression})")
+        raise ImageError(
+            f"{name}: found a TIFF with {kind} compression, which is not supported; expected LZW, deflate, JPEG or no "
+            "compression; save it again so"
+        )
+
+
+def _refuse_overstated(name: str, directory: Directory, file: BinaryIO) -> None:
+    """Refuse a file that is too short for its pixels, which would take minutes to find out."""
+    bits = directory.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+    channels = directory.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+    size = _area(directory) * channels * bits[0] // 8
+    most = _MOST_EXPANSION.get(directory.get(TiffImagePlugin.COMPRESSION, 1))
+    stored = os.fstat(file.fileno()).st_size
+    if most is not None and size > most * stored:
+        raise ImageError(
+            f"{name}: found {_area(directory) / 1e6:.1f} megapixels in {stored} bytes, expected at least "
+            f"{size // most} bytes for so many; the file is damaged: copy it again from its source"
+        )
+
+
+def _area(directory: Directory) -> int:
+    width, height = (directory.get(tag, 0) for tag in (TiffImagePlugin.IMAGEWIDTH, TiffImagePlugin.IMAGELENGTH))
+    return int(width) * int(height)

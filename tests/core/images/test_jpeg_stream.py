@@ -1,0 +1,45 @@
+"""A JPEG without its end marker is read if nothing else is missing; what cannot be decoded is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.support.image_files import noise, save, smooth
+
+from abair import images
+from abair.errors import ImageError
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True, "restart_marker_blocks": 2}])
+@pytest.mark.parametrize("tail", [b"", b"\xff", bytes(40)])
+def test_a_missing_end_marker_costs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, object], tail: bytes
+) -> None:
+    path = save(tmp_path / "a.jpg", noise(50, 70), quality=80, **options)
+    whole = images.read(path).pixels
+    path.write_bytes(path.read_bytes().removesuffix(b"\xff\xd9") + tail)
+    assert np.array_equal(images.read(path).pixels, whole)
+    assert "end marker is missing" in caplog.text or len(tail) > 1  # Pillow needs no marker in front of other bytes
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("missing", [3, 20, 500])
+def test_missing_pixels_are_damage(tmp_path: Path, progressive: bool, missing: int) -> None:
+    path = save(tmp_path / "a.jpg", noise(50, 70), quality=80, progressive=progressive)
+    path.write_bytes(path.read_bytes()[: -2 - missing])
+    with pytest.raises(ImageError, match="damaged"):
+        images.read(path)
+
+
+def test_a_12_bit_and_a_hierarchical_jpeg_are_named(tmp_path: Path) -> None:
+    data = save(tmp_path / "a.jpg", smooth()).read_bytes()
+    frame = data.index(b"\xff\xc0")
+    (tmp_path / "b.jpg").write_bytes(data[: frame + 4] + b"\x0c" + data[frame + 5 :])
+    with pytest.raises(ImageError, match="found a 12-bit JPEG") as caught:
+        images.read(tmp_path / "b.jpg")
+    assert "damaged" not in str(caught.value)
+    (tmp_path / "c.jpg").write_bytes(data[:frame] + b"\xff\xc5" + data[frame + 2 :])
+    with pytest.raises(ImageError, match="found a hierarchical JPEG"):
+        images.read(tmp_path / "c.jpg")
