@@ -1,7 +1,7 @@
 """Image files, read and written with everything a photo carries; nothing else knows their formats.
 
-`photo` holds the types and formats, `reader` and `writer` the two directions. `pixels`, `codecs`
-and `metadata` serve those two alone.
+`photo` holds the types and formats, `reader` and `writer` the two directions; the other modules
+serve those two.
 """
 
 from abair.images.photo import SUFFIXES, Photo

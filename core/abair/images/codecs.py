@@ -123,11 +123,17 @@ def _change_directory(data: bytearray, start: int, order: str, values: Mapping[i
 
 
 def encode_png_16_bit(
-    samples: np.ndarray, *, icc_profile: bytes | None, exif: bytes | None, dpi: tuple[float, float] | None
+    samples: np.ndarray,
+    *,
+    icc_profile: bytes | None,
+    exif: bytes | None,
+    dpi: tuple[float, float] | None,
+    annotations: Sequence[tuple[bytes, bytes, bool]] = (),
 ) -> bytes:
     """Encode samples (H, W, C) uint16 as a PNG file (W3C PNG).
 
     C = 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA). `dpi` is in pixels per inch.
+    `annotations` are chunks, each as name, contents and whether it lies behind the pixels.
     """
     height, width, channels = samples.shape
     parts = [b"\x89PNG\r\n\x1a\n"]
@@ -142,6 +148,8 @@ def encode_png_16_bit(
         chunk(b"pHYs", struct.pack(">IIB", round(dpi[0] / 0.0254), round(dpi[1] / 0.0254), 1))
     if exif:
         chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    for name, data, _ in annotations:
+        chunk(name, data)
     packer = zlib.compressobj(COMPRESSION_LEVEL)
     for filtered in _filter_png_rows(samples):
         if data := packer.compress(filtered):

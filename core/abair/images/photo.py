@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+
+from abair.images.annotations import Annotations
 
 FORMATS: Final = {
     ".jpg": "JPEG",
@@ -48,6 +50,8 @@ class Photo:
     it."""
     lossless: bool = True
     """True if the file was stored without loss; decides between lossless and lossy WebP."""
+    annotations: Annotations = field(default_factory=Annotations)
+    """XMP, IPTC, comments, and what else the file says."""
 
 
 def display_name(path: Path) -> str:

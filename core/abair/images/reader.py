@@ -1,8 +1,8 @@
 """Read image files: one open file, one header, one decode.
 
 Only JPEG, PNG, WebP, TIFF and BMP are ever decoded, and the size is checked on the header first. A
-photo keeps its depth, grey, alpha, ICC profile, EXIF and resolution; its EXIF orientation is
-applied once.
+photo keeps its depth, grey, alpha, ICC profile, EXIF, resolution and annotations; its EXIF
+orientation is applied once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from PIL import (
 )
 
 from abair.errors import ImageError
-from abair.images import codecs, jpeg_stream, metadata, tiff_layout
+from abair.images import codecs, exif, jpeg_stream, storage, tiff_layout
+from abair.images.annotations import read_annotations
 from abair.images.photo import Photo, display_name
 from abair.images.pixels import add_colour_key, to_samples
 from abair.text import error_text
@@ -134,7 +135,7 @@ class PhotoFile:
     @property
     def orientation(self) -> int:
         """1 to 8, as EXIF counts; a PNG may state it behind its pixels, known after `decode`."""
-        return metadata.orientation(self._image)
+        return exif.orientation(self._image)
 
     def decode(self) -> Photo:
         """Decode pixels and metadata; call it once.
@@ -143,22 +144,29 @@ class PhotoFile:
             ImageError: the pixels are of a kind whose range is not known.
             Exception: whatever a damaged file leads Pillow to.
         """
-        dpi = metadata.resolution(self._image)
-        lossless = metadata.is_lossless(self._image, self._file)
+        dpi = storage.resolution(self._image)
+        lossless = storage.is_lossless(self._image, self._file)
         # A TIFF's tags can be read only before its pixels; a PNG may carry EXIF behind them.
-        exif = metadata.exif_from_tiff(self.name, self._image) if self.format == "TIFF" else None
+        block = exif.exif_from_tiff(self.name, self._image) if self.format == "TIFF" else None
         samples = self._decode_samples()
         turn = self.orientation
         if self.format != "TIFF":
-            exif = metadata.raw_exif(self._image)
+            block = exif.raw_exif(self._image)
         if turn in _TO_UPRIGHT:
             samples = np.ascontiguousarray(_TO_UPRIGHT[turn](samples))
-        exif = metadata.adapt_exif(self.name, exif, samples.shape[1], samples.shape[0])
+        height, width = samples.shape[:2]
         grey = samples.shape[2] < 3
-        alpha = np.ascontiguousarray(samples[..., -1]) if samples.shape[2] in {2, 4} else None
-        pixels = np.repeat(samples[..., :1], 3, axis=2) if grey else np.ascontiguousarray(samples[..., :3])
-        icc = None if self._image.mode == "CMYK" else self._image.info.get("icc_profile")
-        return Photo(pixels, alpha, grey, self.format, exif, icc, dpi, lossless)
+        return Photo(
+            pixels=np.repeat(samples[..., :1], 3, axis=2) if grey else np.ascontiguousarray(samples[..., :3]),
+            alpha=np.ascontiguousarray(samples[..., -1]) if samples.shape[2] in {2, 4} else None,
+            grey=grey,
+            format=self.format,
+            exif=exif.adapt_exif(self.name, block, width, height),
+            icc_profile=None if self._image.mode == "CMYK" else self._image.info.get("icc_profile"),
+            dpi=dpi,
+            lossless=lossless,
+            annotations=read_annotations(self.name, self._image, self._file, (width, height)),
+        )
 
     def _decode_samples(self) -> np.ndarray:
         """Return the samples as stored, (H, W, C) uint8 or uint16; C as in `to_samples`."""

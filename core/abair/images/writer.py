@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image
 
 from abair.errors import ImageError
 from abair.files import atomic_write
-from abair.images import codecs, metadata
+from abair.images import annotations, codecs, exif
 from abair.images.photo import FORMATS, SUFFIXES, Photo, display_name
 from abair.images.pixels import flatten_on_white, reduce_to_8_bit
 from abair.text import error_text
@@ -34,7 +35,7 @@ def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = Fal
     The suffix of `path` names the format: JPEG (quality 95, 4:4:4), PNG, WebP (lossless where the
     source was, else quality 95), TIFF (deflate) or BMP. With `keep_format` the format is the one
     that was read, whatever the suffix. What the format cannot hold is reduced, with a warning in
-    the log: 16 bit to 8, alpha flattened on white. At every moment the path holds the complete new
+    the log: 16 bit to 8, alpha flattened on white, annotations without a place. At every moment the path holds the complete new
     file, or what it held before. Without `overwrite` an existing file is never replaced.
 
     Raises:
@@ -106,32 +107,49 @@ def _encode(name: str, kind: str, photo: Photo, pixels: np.ndarray) -> bytes | m
     # a grey profile says nothing about colours
     icc = None if photo.grey and (kind == "WEBP" or samples.shape[2] >= 3) else photo.icc_profile
     if kind == "TIFF":
-        tags = metadata.tiff_tags(name, photo.exif, photo.dpi)
+        annotation_tags, lost = annotations.tiff_tags(photo.annotations)
+        _warn_of_loss(name, kind, lost)
+        tags = exif.tiff_tags(name, photo.exif, photo.dpi) | annotation_tags
         return codecs.encode_tiff(samples, tags, icc_profile=icc)
-    if samples.dtype == np.uint16:
-        return codecs.encode_png_16_bit(samples, icc_profile=icc, exif=photo.exif, dpi=photo.dpi)
-
-    image = Image.fromarray(np.ascontiguousarray(samples[..., 0] if samples.shape[2] == 1 else samples))
-    options: dict[str, object] = {}
-    if icc and kind != "BMP":
-        options["icc_profile"] = icc
-    if photo.dpi and kind != "WEBP":
-        options["dpi"] = photo.dpi
-    if photo.exif and kind in {"PNG", "WEBP"}:
-        options["exif"] = photo.exif
     if kind == "PNG":
-        options["compress_level"] = codecs.COMPRESSION_LEVEL
-    if kind == "JPEG":
-        options |= {"quality": 95, "subsampling": 0}
-        if photo.exif and len(photo.exif) > _LONGEST_JPEG_EXIF:
-            log.warning("%s: its EXIF is too long for a JPEG and is left out", name)
-        elif photo.exif:
-            options["exif"] = photo.exif
+        chunks = annotations.png_chunks(photo.annotations)
+        if samples.dtype == np.uint16:
+            return codecs.encode_png_16_bit(
+                samples, icc_profile=icc, exif=photo.exif, dpi=photo.dpi, annotations=chunks.chunks
+            )
+        options: dict[str, Any] = {"compress_level": codecs.COMPRESSION_LEVEL, "pnginfo": chunks}
+        options |= _given(icc_profile=icc, dpi=photo.dpi, exif=photo.exif)
+    elif kind == "JPEG":
+        named, lost = annotations.jpeg_options(photo.annotations)
+        block = photo.exif
+        if block and len(block) > _LONGEST_JPEG_EXIF:
+            block, lost = None, ["EXIF, which is too long", *lost]
+        _warn_of_loss(name, kind, lost)
+        options = {"quality": 95, "subsampling": 0} | named | _given(icc_profile=icc, dpi=photo.dpi, exif=block)
     elif kind == "WEBP":
-        options |= {"lossless": True, "exact": True} if photo.lossless else {"quality": 95}
+        named, lost = annotations.webp_options(photo.annotations)
+        _warn_of_loss(name, kind, lost)
+        options = {"lossless": True, "exact": True} if photo.lossless else {"quality": 95}
+        options |= named | _given(icc_profile=icc, exif=photo.exif)
+    else:
+        held = {"EXIF": photo.exif, "colour profile": icc}
+        lost = [title for title, value in held.items() if value]
+        _warn_of_loss(name, kind, lost + annotations.name_all(photo.annotations))
+        options = _given(dpi=photo.dpi)
+    image = Image.fromarray(np.ascontiguousarray(samples[..., 0] if samples.shape[2] == 1 else samples))
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getbuffer()
+
+
+def _given(**options: object) -> dict[str, object]:
+    """Return the options that have a value."""
+    return {option: value for option, value in options.items() if value}
+
+
+def _warn_of_loss(name: str, kind: str, lost: Sequence[str]) -> None:
+    if lost:
+        log.warning("%s: left out, because %s has no place for it: %s", name, kind, "; ".join(lost))
 
 
 def _arrange_channels(name: str, kind: str, photo: Photo, pixels: np.ndarray) -> np.ndarray:

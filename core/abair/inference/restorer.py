@@ -25,7 +25,7 @@ from torch import Tensor
 
 from abair.deployment import Deployment, read_deployment
 from abair.errors import DeploymentError, WeightsError
-from abair.images.metadata import turn_upright
+from abair.images.exif import turn_upright
 from abair.inference.conversion import ImageLike, from_pixels, quantize, to_pixels
 from abair.inference.tiling import SMALLEST_TILE, tiles
 from abair.labels import CLEAN

@@ -1,0 +1,215 @@
+"""What a file says beside its pixels, EXIF and colour profile: read, and laid out for each format.
+
+JPEG keeps XMP, IPTC and comments in segments, PNG keeps them in chunks of text and states colours
+in chunks of their own, TIFF has tags. WebP holds XMP alone, BMP nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, Final
+
+from PIL import ImageFile, PngImagePlugin, TiffImagePlugin
+
+from abair.images.xmp import adapt_xmp, behind_the_photo
+from abair.text import one_line
+
+log = logging.getLogger("abair")
+
+_LONGEST_SEGMENT: Final = 65533
+"""Bytes of a JPEG segment; XMP and IPTC need some of them for their names."""
+_XMP_NAME: Final = b"http://ns.adobe.com/xap/1.0/\0"
+_PHOTOSHOP_NAME: Final = b"Photoshop 3.0\0"
+_RESOURCE: Final = b"8BIM"
+_IPTC_RESOURCE: Final = 0x0404
+"""Adobe Photoshop file formats specification: image resource of the IPTC-NAA record."""
+_IPTC_MARK: Final = b"\x1c"
+"""The first byte of each IPTC record."""
+_XMP_TAG, _IPTC_TAG = 700, 33723  # of TIFF
+_XMP_KEYWORD: Final = "XML:com.adobe.xmp"
+_RAW_PROFILE: Final = "Raw profile type "
+"""Keywords of the text in which ImageMagick keeps metadata in a PNG, as lengths and hexadecimals."""
+_COLOUR_CHUNKS: Final = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP"})
+"""W3C PNG, section 11.3.2; a profile is read by Pillow."""
+_SRGB_CHUNKS: Final = {
+    b"gAMA": struct.pack(">I", 45455),
+    b"cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
+    b"cICP": bytes((1, 13, 0, 1)),
+}
+"""What the chunks hold where they say no more than that colours are sRGB."""
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a file says beside its pixels, EXIF, colour profile and resolution."""
+
+    xmp: bytes | None = None
+    """The XMP packet."""
+    iptc: bytes | None = None
+    """The records of IPTC-IIM: captions, keywords, credits."""
+    comment: bytes | None = None
+    """The comment of a JPEG."""
+    text: tuple[tuple[str, str], ...] = ()
+    """Keywords and texts of a PNG."""
+    colour: tuple[tuple[bytes, bytes], ...] = ()
+    """Names and contents of the chunks in which a PNG states its colours."""
+
+    @property
+    def tells_colours(self) -> bool:
+        """True if `colour` says that colours are other than sRGB."""
+        return any(_SRGB_CHUNKS.get(name, data) != data for name, data in self.colour)
+
+
+def read_annotations(name: str, image: ImageFile.ImageFile, file: BinaryIO, size: tuple[int, int]) -> Annotations:
+    """Return the annotations of a loaded image that was opened on `file`.
+
+    `size` is that of the upright photo, (width, height). What cannot be kept is logged.
+    """
+    info = image.info
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        found = Annotations(xmp=_tag_bytes(tags, _XMP_TAG), iptc=_tag_bytes(tags, _IPTC_TAG))
+    elif image.format == "PNG":
+        found = _read_png(image, file)
+    else:
+        resources = info.get("photoshop")
+        iptc = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
+        found = Annotations(xmp=info.get("xmp"), iptc=iptc or None, comment=info.get("comment") or None)
+    behind = behind_the_photo(found.xmp or b"") or ("its second image" if "mp" in info else "")
+    if behind:
+        log.warning("%s: %s is left out; it would not fit the restored photo", name, behind)
+    return replace(found, xmp=adapt_xmp(found.xmp, *size)) if found.xmp else found
+
+
+def jpeg_options(annotations: Annotations) -> tuple[dict[str, Any], list[str]]:
+    """Return Pillow's options for a JPEG, and the names of what it cannot hold."""
+    options: dict[str, Any] = {}
+    lost = []
+    if annotations.xmp:
+        if len(annotations.xmp) + len(_XMP_NAME) <= _LONGEST_SEGMENT:
+            options["xmp"] = annotations.xmp
+        else:
+            lost.append("XMP, which is too long")
+    if annotations.iptc:
+        content = _PHOTOSHOP_NAME + _iptc_resource(annotations.iptc)
+        if len(content) <= _LONGEST_SEGMENT:
+            options["extra"] = b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
+        else:
+            lost.append("IPTC, which is too long")
+    # Pillow takes that of the image if none is given
+    options["comment"] = (annotations.comment or b"")[:_LONGEST_SEGMENT]
+    return options, lost + _name_texts(annotations) + _name_colours(annotations)
+
+
+def png_chunks(annotations: Annotations) -> PngImagePlugin.PngInfo:
+    """Return the chunks of a PNG that hold all annotations."""
+    chunks = PngImagePlugin.PngInfo()
+    for name, data in annotations.colour:
+        chunks.add(name, data)
+    for keyword, value in annotations.text:
+        chunks.add_text(keyword, value)
+    if annotations.comment:
+        chunks.add_text("Comment", annotations.comment.decode("utf-8", "replace").replace("\0", " "))
+    if annotations.xmp:
+        chunks.add_itxt(_XMP_KEYWORD, annotations.xmp.decode("utf-8", "replace").replace("\0", ""))
+    if annotations.iptc:
+        content = _iptc_resource(annotations.iptc).hex()
+        lines = [content[start : start + 72] for start in range(0, len(content), 72)]
+        chunks.add_text(f"{_RAW_PROFILE}iptc", "\n".join(["", "iptc", f"{len(content) // 2:8}", *lines, ""]), zip=True)
+    return chunks
+
+
+def tiff_tags(annotations: Annotations) -> tuple[dict[int, bytes], list[str]]:
+    """Return the tags of a TIFF, and the names of what it cannot hold."""
+    tags = {_XMP_TAG: annotations.xmp, _IPTC_TAG: annotations.iptc}
+    lost = ["comment"] if annotations.comment else []
+    return (
+        {tag: data for tag, data in tags.items() if data},
+        lost + _name_texts(annotations) + _name_colours(annotations),
+    )
+
+
+def webp_options(annotations: Annotations) -> tuple[dict[str, Any], list[str]]:
+    """Return Pillow's options for a WebP, and the names of what it cannot hold."""
+    lost = [name for name, value in (("IPTC", annotations.iptc), ("comment", annotations.comment)) if value]
+    options = {"xmp": annotations.xmp} if annotations.xmp else {}
+    return options, lost + _name_texts(annotations) + _name_colours(annotations)
+
+
+def name_all(annotations: Annotations) -> list[str]:
+    """Return the names of all annotations."""
+    named = (("XMP", annotations.xmp), ("IPTC", annotations.iptc), ("comment", annotations.comment))
+    return [name for name, value in named if value] + _name_texts(annotations) + _name_colours(annotations)
+
+
+def _read_png(image: ImageFile.ImageFile, file: BinaryIO) -> Annotations:
+    texts: dict[str, str] = dict(image.text)  # type: ignore[attr-defined]
+    xmp = texts.pop(_XMP_KEYWORD, None)
+    raw = {key: texts.pop(key) for key in list(texts) if key.startswith(_RAW_PROFILE)}
+    iptc = _iptc_from_resources(_decode_raw_profile(raw.get(f"{_RAW_PROFILE}iptc", "")))
+    packet = xmp.encode() if xmp else _decode_raw_profile(raw.get(f"{_RAW_PROFILE}xmp", ""))
+    return Annotations(xmp=packet or None, iptc=iptc or None, text=tuple(texts.items()), colour=_colour_chunks(file))
+
+
+def _colour_chunks(file: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the chunks before the pixels that state colours."""
+    file.seek(8)
+    found: dict[bytes, bytes] = {}
+    while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] in _COLOUR_CHUNKS and length <= 32:
+            found.setdefault(head[4:], file.read(length))
+            file.seek(4, os.SEEK_CUR)
+        else:
+            file.seek(length + 4, os.SEEK_CUR)
+    return tuple(found.items())
+
+
+def _decode_raw_profile(text: str) -> bytes:
+    try:
+        return bytes.fromhex("".join(text.split("\n")[3:]))
+    except ValueError:
+        return b""
+
+
+def _iptc_from_resources(data: bytes) -> bytes:
+    """Return the IPTC records in Photoshop's image resources, or the data if they are bare."""
+    data = data.removeprefix(_PHOTOSHOP_NAME)
+    if not data.startswith(_RESOURCE):
+        return data
+    place = 0
+    while data[place : place + 4] == _RESOURCE:
+        kind = int.from_bytes(data[place + 4 : place + 6], "big")
+        name = 1 + data[place + 6] if place + 6 < len(data) else 1
+        start = place + 6 + name + name % 2 + 4
+        length = int.from_bytes(data[start - 4 : start], "big")
+        if kind == _IPTC_RESOURCE:
+            return data[start : start + length]
+        place = start + length + length % 2
+    return b""
+
+
+def _iptc_resource(iptc: bytes) -> bytes:
+    """Return IPTC records as one of Photoshop's image resources, without a name."""
+    head = _RESOURCE + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc))
+    return head + iptc + bytes(len(iptc) % 2)
+
+
+def _tag_bytes(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> bytes | None:
+    """Return the bytes of a TIFF's tag, which some writers call numbers of 32 bits."""
+    data = tags._tagdata.get(tag) or b""  # of several numbers Pillow's own answer has the first
+    if data[:1] != _IPTC_MARK and data[3:4] == _IPTC_MARK and len(data) % 4 == 0:  # swapped once too often
+        data = struct.pack(f"<{len(data) // 4}I", *struct.unpack(f">{len(data) // 4}I", data))
+    return data or None
+
+
+def _name_texts(annotations: Annotations) -> list[str]:
+    keywords = ", ".join(one_line(keyword) for keyword, _ in annotations.text)
+    return [f"text ({keywords})"] if keywords else []
+
+
+def _name_colours(annotations: Annotations) -> list[str]:
+    return ["colours of gAMA, cHRM or cICP"] if annotations.tells_colours else []
