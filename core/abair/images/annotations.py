@@ -1,7 +1,7 @@
 """What a file says beside its pixels, EXIF and colour profile: read, and laid out for each format.
 
 JPEG keeps XMP, IPTC and comments in segments, PNG keeps them in chunks of text and states colours
-in chunks of their own, TIFF has tags. WebP holds XMP alone, BMP nothing.
+in chunks of their own, TIFF has tags.
 """
 
 from __future__ import annotations
@@ -15,13 +15,9 @@ from typing import Any, BinaryIO, Final
 from PIL import ImageFile, PngImagePlugin, TiffImagePlugin
 
 from abair.images.xmp import adapt_xmp, behind_the_photo
-from abair.text import one_line
 
 log = logging.getLogger("abair")
 
-_LONGEST_SEGMENT: Final = 65533
-"""Bytes of a JPEG segment; XMP and IPTC need some of them for their names."""
-_XMP_NAME: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _PHOTOSHOP_NAME: Final = b"Photoshop 3.0\0"
 _RESOURCE: Final = b"8BIM"
 _IPTC_RESOURCE: Final = 0x0404
@@ -31,7 +27,7 @@ _IPTC_MARK: Final = b"\x1c"
 _XMP_TAG, _IPTC_TAG = 700, 33723  # of TIFF
 _XMP_KEYWORD: Final = "XML:com.adobe.xmp"
 _RAW_PROFILE: Final = "Raw profile type "
-"""Keywords of the text in which ImageMagick keeps metadata in a PNG, as lengths and hexadecimals."""
+"""Begins the keywords of texts in which ImageMagick keeps a PNG's metadata, as hexadecimals."""
 _COLOUR_CHUNKS: Final = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP"})
 """W3C PNG, section 11.3.2; a profile is read by Pillow."""
 _SRGB_CHUNKS: Final = {
@@ -84,28 +80,19 @@ def read_annotations(name: str, image: ImageFile.ImageFile, file: BinaryIO, size
     return replace(found, xmp=adapt_xmp(found.xmp, *size)) if found.xmp else found
 
 
-def jpeg_options(annotations: Annotations) -> tuple[dict[str, Any], list[str]]:
-    """Return Pillow's options for a JPEG, and the names of what it cannot hold."""
-    options: dict[str, Any] = {}
-    lost = []
+def jpeg_options(annotations: Annotations) -> dict[str, Any]:
+    """Return Pillow's options for a JPEG."""
+    options: dict[str, Any] = {"comment": annotations.comment or b""}  # or it takes that of the image
     if annotations.xmp:
-        if len(annotations.xmp) + len(_XMP_NAME) <= _LONGEST_SEGMENT:
-            options["xmp"] = annotations.xmp
-        else:
-            lost.append("XMP, which is too long")
+        options["xmp"] = annotations.xmp
     if annotations.iptc:
         content = _PHOTOSHOP_NAME + _iptc_resource(annotations.iptc)
-        if len(content) <= _LONGEST_SEGMENT:
-            options["extra"] = b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
-        else:
-            lost.append("IPTC, which is too long")
-    # Pillow takes that of the image if none is given
-    options["comment"] = (annotations.comment or b"")[:_LONGEST_SEGMENT]
-    return options, lost + _name_texts(annotations) + _name_colours(annotations)
+        options["extra"] = b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
+    return options
 
 
 def png_chunks(annotations: Annotations) -> PngImagePlugin.PngInfo:
-    """Return the chunks of a PNG that hold all annotations."""
+    """Return the chunks of a PNG; a comment becomes a text."""
     chunks = PngImagePlugin.PngInfo()
     for name, data in annotations.colour:
         chunks.add(name, data)
@@ -122,27 +109,10 @@ def png_chunks(annotations: Annotations) -> PngImagePlugin.PngInfo:
     return chunks
 
 
-def tiff_tags(annotations: Annotations) -> tuple[dict[int, bytes], list[str]]:
-    """Return the tags of a TIFF, and the names of what it cannot hold."""
+def tiff_tags(annotations: Annotations) -> dict[int, bytes]:
+    """Return the tags of a TIFF."""
     tags = {_XMP_TAG: annotations.xmp, _IPTC_TAG: annotations.iptc}
-    lost = ["comment"] if annotations.comment else []
-    return (
-        {tag: data for tag, data in tags.items() if data},
-        lost + _name_texts(annotations) + _name_colours(annotations),
-    )
-
-
-def webp_options(annotations: Annotations) -> tuple[dict[str, Any], list[str]]:
-    """Return Pillow's options for a WebP, and the names of what it cannot hold."""
-    lost = [name for name, value in (("IPTC", annotations.iptc), ("comment", annotations.comment)) if value]
-    options = {"xmp": annotations.xmp} if annotations.xmp else {}
-    return options, lost + _name_texts(annotations) + _name_colours(annotations)
-
-
-def name_all(annotations: Annotations) -> list[str]:
-    """Return the names of all annotations."""
-    named = (("XMP", annotations.xmp), ("IPTC", annotations.iptc), ("comment", annotations.comment))
-    return [name for name, value in named if value] + _name_texts(annotations) + _name_colours(annotations)
+    return {tag: data for tag, data in tags.items() if data}
 
 
 def _read_png(image: ImageFile.ImageFile, file: BinaryIO) -> Annotations:
@@ -204,12 +174,3 @@ def _tag_bytes(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> bytes |
     if data[:1] != _IPTC_MARK and data[3:4] == _IPTC_MARK and len(data) % 4 == 0:  # swapped once too often
         data = struct.pack(f"<{len(data) // 4}I", *struct.unpack(f">{len(data) // 4}I", data))
     return data or None
-
-
-def _name_texts(annotations: Annotations) -> list[str]:
-    keywords = ", ".join(one_line(keyword) for keyword, _ in annotations.text)
-    return [f"text ({keywords})"] if keywords else []
-
-
-def _name_colours(annotations: Annotations) -> list[str]:
-    return ["colours of gAMA, cHRM or cICP"] if annotations.tells_colours else []

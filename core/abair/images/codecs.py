@@ -41,10 +41,10 @@ def can_decode_16_bit(image: ImageFile.ImageFile) -> bool:
     """
     if image.mode not in {"RGB", "RGBA"}:
         return False
-    tags = getattr(image, "tag_v2", {})
-    return not _has_compressed_planes(image) or (
-        not tags._bigtiff and 1 not in _as_tuple(tags.get(TiffImagePlugin.EXTRASAMPLES, ()))
-    )
+    if not _has_compressed_planes(image):
+        return True
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    return not tags._bigtiff and 1 not in _as_tuple(tags.get(TiffImagePlugin.EXTRASAMPLES, ()))
 
 
 def decode_16_bit(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
@@ -91,7 +91,9 @@ def _decode_compressed_planes(image: ImageFile.ImageFile, file: BinaryIO) -> np.
     file.seek(0)
     data = bytearray(file.read())
     factors = {TiffImagePlugin.IMAGEWIDTH: 2, TiffImagePlugin.TILEWIDTH: 2, TiffImagePlugin.BITSPERSAMPLE: 0.5}
-    changed = {tag: [int(factor * value) for value in _as_tuple(tags[tag])] for tag, factor in factors.items() if tag in tags}
+    changed = {
+        tag: [int(factor * value) for value in _as_tuple(tags[tag])] for tag, factor in factors.items() if tag in tags
+    }
     _change_directory(data, tags._offset, order, changed | {TiffImagePlugin.PREDICTOR: [1]})
     with type(image)(io.BytesIO(data)) as again:
         again.seek(image.tell())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, TiffTags
@@ -87,7 +87,7 @@ class _ExifBlock:
             self._set(entries, _HEIGHT, height)
 
     def drop_thumbnail(self) -> None:
-        """Unlink the second directory, which shows the photo before it was restored, and blank it."""
+        """Unlink the second directory, which shows the photo as it was, and blank its picture."""
         if second := self._unpack("I", self._link):
             with contextlib.suppress(struct.error):
                 entries, _ = self._read_directory(second)
@@ -137,16 +137,30 @@ def adapt_exif(name: str, exif: bytes | None, width: int, height: int) -> bytes 
     return _EXIF_HEADER + bytes(block.data)
 
 
-def turn_upright(image: Image.Image) -> Image.Image:
-    """Turn a PIL image as its EXIF says; one whose EXIF is broken stays as it lies, without it."""
+def turn_upright(image: Image.Image, warn: Callable[[str], None] = log.warning) -> Image.Image:
+    """Turn a PIL image as its EXIF says.
+
+    One whose EXIF is broken stays as it lies, without it, and `warn` gets one line.
+    """
     try:
+        if block := raw_exif(image):
+            _ExifBlock(block)
         return ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow raises many kinds on broken EXIF
-        log.warning("its EXIF is broken (%s) and is left out", error_text(error))
+        warn(f"its EXIF is broken ({error_text(error)}) and is left out")
         plain = image.copy()
         for key in ("exif", _EXIF_AS_TEXT):
             plain.info.pop(key, None)
         return plain
+
+
+def exif_of(image: Image.Image) -> bytes | None:
+    """Return the EXIF block of an upright PIL image, for a restored one of its size, or None."""
+    block = raw_exif(image)
+    if block is None:
+        with contextlib.suppress(Exception):  # a TIFF's tags may be broken in many ways
+            block = exif.tobytes() if (exif := image.getexif()) else None
+    return adapt_exif("the image", block, *image.size)
 
 
 def exif_from_tiff(name: str, image: ImageFile.ImageFile) -> bytes | None:

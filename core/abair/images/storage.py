@@ -1,4 +1,4 @@
-"""How a file stores a photo: its resolution on paper, and whether its compression loses anything."""
+"""How a file stores a photo: its resolution on paper, and whether compression lost anything."""
 
 from __future__ import annotations
 

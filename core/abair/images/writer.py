@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +13,9 @@ from PIL import Image
 
 from abair.errors import ImageError
 from abair.files import atomic_write
-from abair.images import annotations, codecs, exif
+from abair.images import codecs, exif
+from abair.images.annotations import jpeg_options, png_chunks, tiff_tags
+from abair.images.kept import reduce_to_format
 from abair.images.photo import FORMATS, SUFFIXES, Photo, display_name
 from abair.images.pixels import flatten_on_white, reduce_to_8_bit
 from abair.text import error_text
@@ -22,7 +23,6 @@ from abair.text import error_text
 log = logging.getLogger("abair")
 
 _LARGEST_SIDE: Final = {"JPEG": 65500, "WEBP": 16383}
-_LONGEST_JPEG_EXIF: Final = 65000  # bytes; one JPEG segment holds 65533
 _WITH_ALPHA: Final = frozenset({"PNG", "WEBP", "TIFF"})
 _WITH_16_BIT: Final = frozenset({"PNG", "TIFF"})
 
@@ -35,8 +35,9 @@ def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = Fal
     The suffix of `path` names the format: JPEG (quality 95, 4:4:4), PNG, WebP (lossless where the
     source was, else quality 95), TIFF (deflate) or BMP. With `keep_format` the format is the one
     that was read, whatever the suffix. What the format cannot hold is reduced, with a warning in
-    the log: 16 bit to 8, alpha flattened on white, annotations without a place. At every moment the path holds the complete new
-    file, or what it held before. Without `overwrite` an existing file is never replaced.
+    the log: 16 bit to 8, alpha flattened on white, annotations without a place. At every moment the
+    path holds the complete new file, or what it held before. Without `overwrite` an existing file
+    is never replaced.
 
     Raises:
         ImageError: the pixels do not fit the photo or the format, or the file cannot be written.
@@ -104,52 +105,32 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 def _encode(name: str, kind: str, photo: Photo, pixels: np.ndarray) -> bytes | memoryview:
     """Return the bytes of a file of format `kind`."""
     samples = _arrange_channels(name, kind, photo, pixels)
+    photo, lost = reduce_to_format(kind, photo)
+    if lost:
+        log.warning("%s: left out, because %s has no place for it: %s", name, kind, "; ".join(lost))
     # a grey profile says nothing about colours
     icc = None if photo.grey and (kind == "WEBP" or samples.shape[2] >= 3) else photo.icc_profile
     if kind == "TIFF":
-        annotation_tags, lost = annotations.tiff_tags(photo.annotations)
-        _warn_of_loss(name, kind, lost)
-        tags = exif.tiff_tags(name, photo.exif, photo.dpi) | annotation_tags
+        tags = exif.tiff_tags(name, photo.exif, photo.dpi) | tiff_tags(photo.annotations)
         return codecs.encode_tiff(samples, tags, icc_profile=icc)
+    options: dict[str, Any] = {"icc_profile": icc, "dpi": photo.dpi, "exif": photo.exif}
+    options = {option: value for option, value in options.items() if value}
     if kind == "PNG":
-        chunks = annotations.png_chunks(photo.annotations)
+        chunks = png_chunks(photo.annotations)
         if samples.dtype == np.uint16:
             return codecs.encode_png_16_bit(
                 samples, icc_profile=icc, exif=photo.exif, dpi=photo.dpi, annotations=chunks.chunks
             )
-        options: dict[str, Any] = {"compress_level": codecs.COMPRESSION_LEVEL, "pnginfo": chunks}
-        options |= _given(icc_profile=icc, dpi=photo.dpi, exif=photo.exif)
+        options |= {"compress_level": codecs.COMPRESSION_LEVEL, "pnginfo": chunks}
     elif kind == "JPEG":
-        named, lost = annotations.jpeg_options(photo.annotations)
-        block = photo.exif
-        if block and len(block) > _LONGEST_JPEG_EXIF:
-            block, lost = None, ["EXIF, which is too long", *lost]
-        _warn_of_loss(name, kind, lost)
-        options = {"quality": 95, "subsampling": 0} | named | _given(icc_profile=icc, dpi=photo.dpi, exif=block)
+        options |= {"quality": 95, "subsampling": 0} | jpeg_options(photo.annotations)
     elif kind == "WEBP":
-        named, lost = annotations.webp_options(photo.annotations)
-        _warn_of_loss(name, kind, lost)
-        options = {"lossless": True, "exact": True} if photo.lossless else {"quality": 95}
-        options |= named | _given(icc_profile=icc, exif=photo.exif)
-    else:
-        held = {"EXIF": photo.exif, "colour profile": icc}
-        lost = [title for title, value in held.items() if value]
-        _warn_of_loss(name, kind, lost + annotations.name_all(photo.annotations))
-        options = _given(dpi=photo.dpi)
+        options |= {"lossless": True, "exact": True} if photo.lossless else {"quality": 95}
+        options |= {"xmp": photo.annotations.xmp} if photo.annotations.xmp else {}
     image = Image.fromarray(np.ascontiguousarray(samples[..., 0] if samples.shape[2] == 1 else samples))
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getbuffer()
-
-
-def _given(**options: object) -> dict[str, object]:
-    """Return the options that have a value."""
-    return {option: value for option, value in options.items() if value}
-
-
-def _warn_of_loss(name: str, kind: str, lost: Sequence[str]) -> None:
-    if lost:
-        log.warning("%s: left out, because %s has no place for it: %s", name, kind, "; ".join(lost))
 
 
 def _arrange_channels(name: str, kind: str, photo: Photo, pixels: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ _THUMBNAILS: Final = "xmp:Thumbnails"
 
 def adapt_xmp(packet: bytes, width: int, height: int) -> bytes:
     """Return the packet for a restored, upright photo of this size without further images."""
-    values = {name: 1 for name in _UPRIGHT} | dict.fromkeys(_WIDTHS, width) | dict.fromkeys(_HEIGHTS, height)
+    values = dict.fromkeys(_UPRIGHT, 1) | dict.fromkeys(_WIDTHS, width) | dict.fromkeys(_HEIGHTS, height)
     for name, value in values.items():
         quoted, number = re.escape(name).encode(), str(value).encode()
         packet = re.sub(rb"(\b%s\s*=\s*[\"'])\d+(?=[\"'])" % quoted, rb"\g<1>" + number, packet)

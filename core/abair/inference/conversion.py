@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from os import PathLike
+from typing import IO, Any, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from abair.errors import ImageError
+from abair.images.exif import exif_of
 from abair.model.views import Pixels
 
 ImageLike = TypeVar("ImageLike", Image.Image, np.ndarray[Any, Any], Tensor)
@@ -97,9 +99,43 @@ def from_pixels(pixels: Pixels, image: ImageLike) -> ImageLike:
     profile = image.info.get("icc_profile")
     if profile and image.mode not in {"CMYK", "LAB", "YCbCr", "HSV"}:  # it describes other channels
         restored.info["icc_profile"] = profile
-    if exif := image.getexif():
-        restored.info["exif"] = exif.tobytes()
-    return restored
+    if exif := exif_of(image):
+        restored.info["exif"] = exif
+    return DescribedImage.of(restored)
+
+
+def to_pil(image: Image.Image | np.ndarray[Any, Any] | Tensor) -> Image.Image:
+    """Convert a restored image to a PIL image; floats are rounded to 8 bits.
+
+    Raises:
+        ImageError: the image is an array of 16-bit colours.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    array = image.detach().cpu().permute(1, 2, 0).float().numpy() if isinstance(image, Tensor) else image
+    if array.dtype == np.uint16 and array.ndim == 3:
+        raise ImageError(f"array of shape {array.shape}, uint16: expected 8 bits or grey; write it with abair restore")
+    if np.issubdtype(array.dtype, np.floating):
+        array = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(array)
+
+
+class DescribedImage(Image.Image):
+    """A PIL image that writes its EXIF and colour profile in every format, not only in some."""
+
+    @classmethod
+    def of(cls, image: Image.Image) -> Self:
+        """Return an image with the pixels and the information of `image`."""
+        described = cls()
+        described.__dict__.update(image.__dict__)
+        return described
+
+    def save(
+        self, fp: str | bytes | PathLike[str] | PathLike[bytes] | IO[bytes], format: str | None = None, **params: Any
+    ) -> None:
+        """Write the image; see `PIL.Image.Image.save`."""
+        known = {key: self.info[key] for key in ("exif", "icc_profile") if self.info.get(key)}
+        super().save(fp, format, **known | params)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

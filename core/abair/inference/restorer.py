@@ -4,7 +4,7 @@ from abair import Restorer
 
 restorer = Restorer.load()
 result = restorer(PIL.Image.open("photo.jpg"))
-result.image.save("restored.png")
+result.save("restored.png")
 print(result.weights)
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar, get_args, overload
+from typing import Any, Final, Generic, Literal, TypeVar, cast, get_args, overload
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 from abair.deployment import Deployment, read_deployment
 from abair.errors import DeploymentError, WeightsError
 from abair.images.exif import turn_upright
-from abair.inference.conversion import ImageLike, from_pixels, quantize, to_pixels
+from abair.inference.conversion import ImageLike, from_pixels, quantize, to_pil, to_pixels
 from abair.inference.tiling import SMALLEST_TILE, tiles
 from abair.labels import CLEAN
 from abair.model import views
@@ -53,7 +53,8 @@ class Restored(Generic[Kind]):
 
     `weights` maps every label to the weight that was used, none for the bare backbone; `policy` is
     `soft`, `one-hot`, `backbone` or `given`; `quality` is `standard` or `best`. `seconds` is the
-    time for this image; `megapixels` is its size.
+    time for this image; `megapixels` is its size. `warnings` say what was left out. A PIL image
+    keeps EXIF and colour profile, and writes both in every format.
     """
 
     image: Kind
@@ -63,6 +64,19 @@ class Restored(Generic[Kind]):
     deployment: str
     seconds: float
     megapixels: float
+    warnings: tuple[str, ...] = ()
+
+    def save(self, path: Path | str, **options: Any) -> None:
+        """Write the image to a file whose suffix names the format, with Pillow's `options`.
+
+        Arrays of floats and tensors are rounded to 8 bits.
+
+        Raises:
+            ImageError: the image is an array of 16-bit colours, which Pillow cannot write.
+            OSError: the file cannot be written.
+            ValueError: the suffix names no format.
+        """
+        to_pil(cast("Any", self.image)).save(path, **options)
 
 
 class Restorer:
@@ -126,7 +140,8 @@ class Restorer:
         Raises:
             ImageError: as for restoring.
         """
-        return self._estimate(to_pixels(_turn_upright(image)))
+        given: object = image
+        return self._estimate(to_pixels(turn_upright(given) if isinstance(given, Image.Image) else given))
 
     @overload
     def __call__(
@@ -188,7 +203,9 @@ class Restorer:
             raise WeightsError(f"quality {quality!r}: unknown; expected 'standard' or 'best'")
         if tile is not None and not (tile >= SMALLEST_TILE and tile % 1 == 0):  # neither NaN nor infinite
             raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_TILE} pixels")
-        image = _turn_upright(image)
+        warnings: list[str] = []
+        if isinstance(image, Image.Image):
+            image = turn_upright(image, warnings.append)
         pixels = to_pixels(image)
         if weights is not None:
             used, named = self.complete_weights(weights), "given"
@@ -207,6 +224,7 @@ class Restorer:
             deployment=self.deployment.name,
             seconds=time.perf_counter() - started,
             megapixels=pixels.shape[0] * pixels.shape[1] / 1e6,
+            warnings=tuple(warnings),
         )
 
     def complete_weights(self, weights: Mapping[str, float]) -> dict[str, float]:
@@ -274,11 +292,6 @@ class Restorer:
             if bool(low.isfinite().all()):
                 return region + low
         return region + residual()
-
-
-def _turn_upright(image: Any) -> Any:
-    """Turn a PIL image as its EXIF says; arrays and tensors say nothing."""
-    return turn_upright(image) if isinstance(image, Image.Image) else image
 
 
 def _orientations(pixels: Pixels) -> Iterator[Pixels]:

@@ -35,6 +35,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "gates": settings.gates,
     "thresholds": settings.thresholds,
     "deployment": files.deployment,
+    "kept": files.kept,
     "adapter-file": files.adapter,
     "backbone-file": partial(files.tensors, "backbone"),
     "estimator-file": partial(files.tensors, "estimator"),

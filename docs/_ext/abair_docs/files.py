@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from abair.deployment import FACTORY, AdapterRef, BackboneRef, Deployment, FileRef, read_deployment
+from abair.images.kept import KEPT
 from abair.model.safetensors_io import Header, read_header
 from abair_docs.tables import code, fields, paragraphs, table
 
@@ -18,6 +19,13 @@ def deployment() -> str:
     for model in (Deployment, BackboneRef, AdapterRef, FileRef):
         parts += [f"### {model.__name__}", paragraphs(model), fields(model)]
     return "\n\n".join(parts)
+
+
+def kept() -> str:
+    """Return what each format of photos holds beside the pixels."""
+    names = list(dict.fromkeys(name for held in KEPT.values() for name in sorted(held)))
+    rows = [[name, *("yes" if name in held else "" for held in KEPT.values())] for name in names]
+    return table(["", *({"WEBP": "WebP"}.get(kind, kind) for kind in KEPT)], rows)
 
 
 def adapter() -> str:

@@ -111,6 +111,7 @@ def test_the_json_lines_of_restore_hold_exactly_what_is_promised(abair: Abair, r
         "seconds": 0.5,
         "megapixels": 0.001,
         "deployment": "fake-1",
+        "warnings": [],
     }
     assert set(failed) == {"input", "error"}
     assert failed["input"] == "b.png"
@@ -132,6 +133,28 @@ def test_a_warning_of_the_log_is_one_line_on_stderr(abair: Abair, restorer: Fake
     assert done.code == 0
     assert len(done.records) == len(done.err) == 1
     assert done.err[0].startswith("abair: warning: b.jpg")
+    assert [f"abair: warning: {text}" for text in done.records[0]["warnings"]] == done.err
+
+
+def test_each_photo_has_its_own_warnings(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("a.png")
+    photo("b.png")
+    Image.new("RGB", (4, 4)).save("c.jpg", comment="kept in the cellar")
+    Path("broken.jpg").write_bytes(b"no photo")
+    done = abair("restore", "c.jpg", "a.png", "b.png", "-o", "fixed", "--json")
+    assert [len(record["warnings"]) for record in done.records] == [0, 0, 0]
+    done = abair("restore", "c.jpg", "-o", "c.webp", "--json")
+    assert ["comment" in text for text in done.records[0]["warnings"]] == [True]
+
+
+def test_pages_are_never_lost(abair: Abair, restorer: FakeRestorer) -> None:
+    pages = [Image.new("L", (40, 30), value) for value in (0, 100, 200)]
+    pages[0].save("scan.tif", save_all=True, append_images=pages[1:])
+    before = Path("scan.tif").read_bytes()
+    done = abair("restore", "scan.tif", "-o", "scan.tif", "--overwrite", "--json")
+    assert done.code == 1
+    assert "a TIFF of 3 pages" in done.records[0]["error"]
+    assert Path("scan.tif").read_bytes() == before
 
 
 def test_weights_are_given_to_the_restorer_instead_of_a_policy(abair: Abair, restorer: FakeRestorer) -> None:

@@ -20,7 +20,9 @@ XMP = (
     b'<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"/></rdf:RDF></x:xmpmeta>'
 )
 IPTC = b"\x1c\x02\x19\x00\x05beach\x1c\x02\x78\x00\x0aAt the sea"
-RESOURCES = b"8BIM\x03\xed\0\0\0\0\0\x10" + bytes(16) + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC + b"\0"
+RESOURCES = (
+    b"8BIM\x03\xed\0\0\0\0\0\x10" + bytes(16) + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC + b"\0"
+)
 TEXT = (("Author", "Ada"), ("Title", "Am Meer \u2014 caf\u00e9"))
 LINEAR = (struct.pack(">I", 100000), struct.pack(">8I", 31270, 32900, 70800, 29200, 17000, 79700, 13100, 4600))
 COLOUR = ((b"gAMA", LINEAR[0]), (b"cHRM", LINEAR[1]))
@@ -68,7 +70,7 @@ SOURCES: dict[str, tuple[Callable[..., Path], Annotations]] = {
     "a.tif": (tiff, Annotations(XMP, IPTC)),
     "a.webp": (webp, Annotations(XMP)),
 }
-NAMES = {"iptc": "IPTC", "comment": "comment", "text": "text (Author, Title)", "colour": "colours of gAMA"}
+NAMES = {"iptc": "IPTC", "comment": "comment", "text": "texts (Author, Title)", "colour": "colour chunks"}
 PLACES = {
     "b.jpg": {"xmp", "iptc", "comment"},
     "b.png": {"xmp", "iptc", "text", "colour"},  # a comment becomes a text
@@ -145,7 +147,7 @@ def test_cicp_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = save(tmp_path / "a.png", smooth(), pnginfo=chunks)
     assert same_again(source, tmp_path / "b.png").annotations.colour == ((b"cICP", bytes((9, 16, 0, 1))),)
     same_again(source, tmp_path / "b.webp")
-    assert "cICP" in caplog.text
+    assert "colour chunks" in caplog.text
 
 
 def test_a_bitmap_names_all_that_it_cannot_hold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -162,7 +164,9 @@ def test_xmp_too_long_for_a_jpeg_costs_a_warning(tmp_path: Path, caplog: pytest.
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
-@pytest.mark.parametrize("form", ['<r:D tiff:Orientation="6" {0}/>', "<r:D><tiff:Orientation>6</tiff:Orientation>{1}</r:D>"])
+@pytest.mark.parametrize(
+    "form", ['<r:D tiff:Orientation="6" {0}/>', "<r:D><tiff:Orientation>6</tiff:Orientation>{1}</r:D>"]
+)
 def test_xmps_own_orientation_and_size_are_those_of_the_upright_photo(tmp_path: Path, name: str, form: str) -> None:
     sizes = {"tiff:ImageWidth": 40, "tiff:ImageLength": 24, "exif:PixelXDimension": 40, "exif:PixelYDimension": 24}
     attributes = " ".join(f'{key}="{value}"' for key, value in sizes.items())
@@ -191,7 +195,10 @@ def test_what_lies_behind_the_photo_is_named_and_no_longer_described(
     assert "its video is left out" in caplog.text
 
 
-@pytest.mark.parametrize("packet", [b"\xff\xfe<\0x\0", b"<", b"<<<>>", b"\0" * 40, b"<xmp:Thumbnails>" * 3000, b"<hdrgm:a" * 6000, b" " * 60_000])
+@pytest.mark.parametrize(
+    "packet",
+    [b"\xff\xfe<\0x\0", b"<", b"<<<>>", b"\0" * 40, b"<xmp:Thumbnails>" * 3000, b"<hdrgm:a" * 6000, b" " * 60_000],
+)
 def test_strange_packets_hurt_nobody(tmp_path: Path, packet: bytes) -> None:
     source = save(tmp_path / "a.webp", smooth(), xmp=packet)
     for target in PLACES:

@@ -91,10 +91,62 @@ def test_a_photo_that_lies_on_its_side_is_turned_and_keeps_what_it_says_of_itsel
     with Image.open(tmp_path / "a.png") as image:
         restored = restorer(image, weights={"clean": 1}).image
     assert np.array_equal(np.asarray(restored), np.rot90(photo, -1))
-    restored.save(tmp_path / "b.png", exif=restored.getexif())
-    with Image.open(tmp_path / "b.png") as saved:
-        assert (saved.getexif().get(0x0112, 1), saved.getexif()[0x010F]) == (1, "Maker")
-        assert saved.info["icc_profile"] == b"a profile"
+    for name in ("b.png", "b.jpg", "b.webp", "b.tif"):
+        restored.save(tmp_path / name)
+        with Image.open(tmp_path / name) as saved:
+            assert (saved.getexif().get(0x0112, 1), saved.getexif()[0x010F]) == (1, "Maker")
+            assert saved.info["icc_profile"] == b"a profile"
+
+
+def test_a_photo_on_its_side_and_the_upright_one_get_the_same_estimate(
+    restorer: Restorer, photo: np.ndarray, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(photo)).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        assert restorer.estimate(image) == restorer.estimate(photo)
+
+
+@pytest.mark.parametrize("block", [b"nonsense", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08\xff\xff"])
+def test_broken_exif_costs_a_warning_and_not_the_photo(
+    restorer: Restorer, photo: np.ndarray, tmp_path: Path, block: bytes
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + block, quality=100)
+    with Image.open(tmp_path / "a.jpg") as image:
+        restored = restorer(image, weights={"clean": 1})
+        assert restorer.estimate(image)
+    assert ["EXIF is broken" in warning for warning in restored.warnings] == [True]
+    restored.image.save(tmp_path / "b.jpg")
+
+
+def test_a_result_of_any_kind_is_saved(restorer: Restorer, photo: np.ndarray, tmp_path: Path) -> None:
+    clean = {"clean": 1.0}
+    floats = photo.astype(np.float32) / 255
+    tensor = torch.from_numpy(floats).permute(2, 0, 1)
+    for image in (photo, floats, tensor, Image.fromarray(photo)):
+        restorer(image, weights=clean).save(tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as saved:
+            assert np.array_equal(np.asarray(saved), photo)
+    restorer(Image.fromarray(photo), weights=clean).save(tmp_path / "small.jpg", quality=5)
+    restorer(Image.fromarray(photo), weights=clean).save(tmp_path / "large.jpg", quality=95)
+    assert (tmp_path / "small.jpg").stat().st_size * 2 < (tmp_path / "large.jpg").stat().st_size
+    with pytest.raises(ImageError, match="16"):
+        restorer(photo.astype(np.uint16), weights=clean).save(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize(("channels", "advice"), [(1, r"image\[..., 0\]"), (4, r"image\[..., :3\]")])
+def test_an_array_with_other_channels_is_refused_with_what_to_pass(
+    restorer: Restorer, channels: int, advice: str
+) -> None:
+    with pytest.raises(ImageError, match=advice):
+        restorer(np.zeros((20, 20, channels), np.uint8))
+
+
+@pytest.mark.parametrize("tile", [float("nan"), float("inf"), -float("inf"), 100.5, 0, -64])
+def test_a_tile_that_is_no_size_is_refused(restorer: Restorer, photo: np.ndarray, tile: float) -> None:
+    with pytest.raises(WeightsError, match="expected a whole number"):
+        restorer(photo, tile=tile)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (17, 3), (16, 16), (33, 65)])
