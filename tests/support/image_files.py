@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +119,11 @@ def tiff(path: Path, *pages: tuple[Tags, list[bytes]], children: tuple[Tags, ...
 
 
 def same_again(source: Path, target: Path) -> images.Photo:
-    """Write the photo unchanged and read it back."""
+    """Write the photo with its pixels and read it back, with the warnings of both."""
     photo = images.read(source)
-    images.write(target, photo, photo.pixels)
-    return images.read(target)
+    written = images.write(target, photo, photo.pixels)
+    again = images.read(target)
+    return replace(again, warnings=(*written.warnings, *again.warnings))
 
 
 def profile() -> bytes:

@@ -137,11 +137,12 @@ def restore(
         with open_page as pictures, reporter.progress("Restoring", beside_stdout=json) as progress:
             for done, job in enumerate(jobs, 1):
                 record: dict[str, Any] = {}
-                reporter.take_warnings()
                 with reporter.guard(str(job.source)):
                     record = _restore_file(restorer, job, options, max_megapixels, overwrite, pictures)
+                for warning in record.get("warnings", ()):
+                    reporter.log(f"warning: {job.source}: {warning}")
                 if record and json:
-                    reporter.result(record | {"warnings": reporter.take_warnings()})
+                    reporter.result(record)
                 progress(done, len(jobs), str(job.source))
 
 
@@ -233,7 +234,9 @@ def _restore_file(
 
     photo = images.read(job.source, max_megapixels=max_megapixels)
     restored = restorer(photo.pixels, **options)
-    images.write(job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format)
+    written = images.write(
+        job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format, source=job.source
+    )
     if pictures is not None:
         pictures.add(str(job.source), photo, restored.image, restored.weights)
     return {
@@ -245,6 +248,8 @@ def _restore_file(
         "seconds": round(restored.seconds, 4),
         "megapixels": restored.megapixels,
         "deployment": restored.deployment,
+        "unchanged": written.unchanged,
+        "warnings": written.warnings,
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import sys
 import traceback
@@ -44,7 +43,6 @@ class Reporter:
     def __init__(self, *, json_lines: bool = False) -> None:
         self.json_lines = json_lines
         self.failures = 0
-        self._warnings: list[str] = []
         self._console: Console | None = None
 
     def log(self, text: str) -> None:
@@ -55,16 +53,6 @@ class Reporter:
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             else:
                 print(line, file=sys.stderr, flush=True)
-
-    def warn(self, text: str) -> None:
-        """Write a warning to stderr and keep it for `take_warnings`."""
-        self._warnings.append(one_line(text))
-        self.log(f"warning: {text}")
-
-    def take_warnings(self) -> list[str]:
-        """Return the warnings since the last call."""
-        taken, self._warnings = self._warnings, []
-        return taken
 
     def fail(self, error: BaseException, *sources: str, about: str = "") -> None:
         """Count a failure and log it in one line that names `about`.
@@ -119,40 +107,18 @@ class Reporter:
         finally:
             self._console = None
 
-    @contextlib.contextmanager
-    def log_lines(self) -> Iterator[None]:
-        """Write warnings of the logger `abair` (such as 16 bits reduced to 8) as one line each."""
-        logger, handler = logging.getLogger("abair"), _ReporterHandler(self)
-        logger.addHandler(handler)
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-
 
 @contextlib.contextmanager
 def reporting(*, json_lines: bool = False) -> Iterator[Reporter]:
-    """Yield a command's reporter, which also logs warnings; at the end set the exit code.
+    """Yield a command's reporter; at the end set the exit code.
 
     Raises:
         typer.Exit: something failed.
     """
     reporter = Reporter(json_lines=json_lines)
-    with reporter.log_lines():
-        yield reporter
+    yield reporter
     if reporter.failures:
         raise typer.Exit(1)
-
-
-class _ReporterHandler(logging.Handler):
-    """Passes warnings to a reporter."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        super().__init__(logging.WARNING)
-        self.reporter = reporter
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.reporter.warn(record.getMessage())
 
 
 def explain(error: BaseException, about: str = "") -> str:

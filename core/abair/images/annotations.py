@@ -6,17 +6,15 @@ in chunks of their own, TIFF has tags.
 
 from __future__ import annotations
 
-import logging
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final
 
 from PIL import ImageFile, PngImagePlugin, TiffImagePlugin
 
 from abair.images.xmp import adapt_xmp, behind_the_photo
-
-log = logging.getLogger("abair")
 
 _PHOTOSHOP_NAME: Final = b"Photoshop 3.0\0"
 _RESOURCE: Final = b"8BIM"
@@ -59,10 +57,12 @@ class Annotations:
         return any(_SRGB_CHUNKS.get(name, data) != data for name, data in self.colour)
 
 
-def read_annotations(name: str, image: ImageFile.ImageFile, file: BinaryIO, size: tuple[int, int]) -> Annotations:
+def read_annotations(
+    image: ImageFile.ImageFile, file: BinaryIO, size: tuple[int, int], warn: Callable[[str], None]
+) -> Annotations:
     """Return the annotations of a loaded image that was opened on `file`.
 
-    `size` is that of the upright photo, (width, height). What cannot be kept is logged.
+    `size` is that of the upright photo, (width, height). `warn` gets what cannot be kept.
     """
     info = image.info
     if image.format == "TIFF":
@@ -76,7 +76,7 @@ def read_annotations(name: str, image: ImageFile.ImageFile, file: BinaryIO, size
         found = Annotations(xmp=info.get("xmp"), iptc=iptc or None, comment=info.get("comment") or None)
     behind = behind_the_photo(found.xmp or b"") or ("its second image" if "mp" in info else "")
     if behind:
-        log.warning("%s: %s is left out; it would not fit the restored photo", name, behind)
+        warn(f"{behind} is left out; it would not fit the restored photo")
     return replace(found, xmp=adapt_xmp(found.xmp, *size)) if found.xmp else found
 
 

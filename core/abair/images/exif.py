@@ -7,7 +7,6 @@ tags survive.
 from __future__ import annotations
 
 import contextlib
-import logging
 import struct
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -15,8 +14,6 @@ from typing import Final
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, TiffTags
 
 from abair.text import error_text
-
-log = logging.getLogger("abair")
 
 _EXIF_HEADER: Final = b"Exif\0\0"
 _EXIF_AS_TEXT: Final = "Raw profile type exif"
@@ -30,6 +27,10 @@ _NUMBERS: Final = {3: "H", 4: "I"}
 # Tags of a TIFF directory that describe the photo, not its storage. The last two are the EXIF and
 # GPS directories.
 _DESCRIPTIVE: Final = frozenset({270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853})
+
+
+def ignore(_warning: str) -> None:
+    """Take a warning that nobody has to hear."""
 
 
 def orientation(image: ImageFile.ImageFile) -> int:
@@ -120,10 +121,10 @@ class _ExifBlock:
         return int(struct.unpack_from(self._order + form, self.data, place)[0])
 
 
-def adapt_exif(name: str, exif: bytes | None, width: int, height: int) -> bytes | None:
+def adapt_exif(exif: bytes | None, width: int, height: int, warn: Callable[[str], None]) -> bytes | None:
     """Return the EXIF block of a restored, upright photo of this size, without its thumbnail.
 
-    It is None, with a warning, if the block is broken.
+    It is None, and `warn` gets one line, if the block is broken.
     """
     if exif is None:
         return None
@@ -132,12 +133,12 @@ def adapt_exif(name: str, exif: bytes | None, width: int, height: int) -> bytes 
         block.drop_thumbnail()
         block.set_upright(width, height)
     except (struct.error, ValueError) as error:
-        log.warning("%s: its EXIF is broken (%s) and is left out", name, error)
+        warn(f"its EXIF is broken ({error}) and is left out")
         return None
     return _EXIF_HEADER + bytes(block.data)
 
 
-def turn_upright(image: Image.Image, warn: Callable[[str], None] = log.warning) -> Image.Image:
+def turn_upright(image: Image.Image, warn: Callable[[str], None] = ignore) -> Image.Image:
     """Turn a PIL image as its EXIF says.
 
     One whose EXIF is broken stays as it lies, without it, and `warn` gets one line.
@@ -160,13 +161,14 @@ def exif_of(image: Image.Image) -> bytes | None:
     if block is None:
         with contextlib.suppress(Exception):  # a TIFF's tags may be broken in many ways
             block = exif.tobytes() if (exif := image.getexif()) else None
-    return adapt_exif("the image", block, *image.size)
+    return adapt_exif(block, *image.size, ignore)
 
 
-def exif_from_tiff(name: str, image: ImageFile.ImageFile) -> bytes | None:
-    """Return the descriptive tags of a TIFF's directory as an EXIF block, or None.
+def exif_from_tiff(image: ImageFile.ImageFile, warn: Callable[[str], None]) -> bytes | None:
+    """Return the descriptive tags of a TIFF's directory as an EXIF block.
 
-    The image must not be loaded yet. `adapt_exif` sets the size that it states.
+    The image must not be loaded yet. `adapt_exif` sets the size that it states. It is None, and
+    `warn` gets one line, if a tag is broken.
     """
     try:
         found, kept = image.getexif(), Image.Exif()
@@ -174,14 +176,15 @@ def exif_from_tiff(name: str, image: ImageFile.ImageFile) -> bytes | None:
             kept[tag] = found.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else found[tag]
         return kept.tobytes() if len(kept) else None
     except Exception as error:  # Pillow raises many kinds on broken tags; the photo matters more
-        log.warning("%s: its EXIF is broken (%s) and is left out", name, error)
+        warn(f"its EXIF is broken ({error_text(error)}) and is left out")
         return None
 
 
-def tiff_tags(name: str, exif: bytes | None, dpi: tuple[float, float] | None) -> dict[int, object]:
+def tiff_tags(exif: bytes | None, dpi: tuple[float, float] | None, warn: Callable[[str], None]) -> dict[int, object]:
     """Return the descriptive tags of an EXIF block for a TIFF's directory, with the resolution.
 
-    Tags of storage are left out: they would contradict the pixels.
+    Tags of storage are left out: they would contradict the pixels. `warn` gets one line if the
+    others cannot be stored.
     """
     tags: dict[int, object] = {}
     if exif:
@@ -192,7 +195,7 @@ def tiff_tags(name: str, exif: bytes | None, dpi: tuple[float, float] | None) ->
                 tags[tag] = block.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else block[tag]
             _check_tags(tags)
         except Exception as error:  # as above
-            log.warning("%s: its EXIF cannot be stored in a TIFF (%s) and is left out", name, error)
+            warn(f"its EXIF cannot be stored in a TIFF ({error_text(error)}) and is left out")
             tags = {}
     if dpi:
         tags |= {TiffImagePlugin.RESOLUTION_UNIT: 2}

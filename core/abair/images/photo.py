@@ -52,6 +52,8 @@ class Photo:
     """True if the file was stored without loss; decides between lossless and lossy WebP."""
     annotations: Annotations = field(default_factory=Annotations)
     """XMP, IPTC, comments, and what else the file says."""
+    warnings: tuple[str, ...] = ()
+    """What could not be read, and what no restored photo can keep."""
 
 
 def display_name(path: Path) -> str:

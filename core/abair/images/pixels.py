@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import io
-import logging
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from abair.errors import ImageError
-
-log = logging.getLogger("abair")
+from abair.text import error_text
 
 _STRIP_PIXELS: Final = 1 << 20  # pixels copied out of Pillow at a time, so that no second copy of the photo exists
 
 
-def to_samples(name: str, image: Image.Image) -> np.ndarray:
+def to_samples(name: str, image: Image.Image, warn: Callable[[str], None]) -> np.ndarray:
     """Return the samples of a loaded image, (H, W, C) uint8 or uint16.
 
     C = 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA).
@@ -30,7 +29,7 @@ def to_samples(name: str, image: Image.Image) -> np.ndarray:
         return add_colour_key(_grey_16_bit(name, image), image)
     transparent = image.has_transparency_data
     if mode == "CMYK":
-        return to_numpy(_cmyk_to_srgb(name, image))
+        return to_numpy(_cmyk_to_srgb(image, warn))
     if mode in {"1", "L", "LA", "La"}:
         wanted = "LA" if transparent else "L"
     elif mode in {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"}:
@@ -67,7 +66,7 @@ def add_colour_key(samples: np.ndarray, image: Image.Image) -> np.ndarray:
     return np.concatenate([samples, np.where(hidden, 0, 65535).astype(np.uint16)], axis=2)
 
 
-def _cmyk_to_srgb(name: str, image: Image.Image) -> Image.Image:
+def _cmyk_to_srgb(image: Image.Image, warn: Callable[[str], None]) -> Image.Image:
     """Convert CMYK to sRGB, through the image's profile if it has one.
 
     Pillow has already undone Adobe's inversion.
@@ -82,7 +81,7 @@ def _cmyk_to_srgb(name: str, image: Image.Image) -> Image.Image:
             if converted is not None:
                 return converted
         except (ImageCms.PyCMSError, OSError, ValueError) as error:
-            log.warning("%s: its CMYK profile is not usable (%s); colours are approximate", name, error)
+            warn(f"its CMYK profile is not usable ({error_text(error)}); colours are approximate")
     return image.convert("RGB")
 
 
@@ -105,15 +104,9 @@ def reduce_to_8_bit(samples: np.ndarray) -> np.ndarray:
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def flatten_on_white(name: str, kind: str, samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Lay samples (H, W, C) over white by their alpha (H, W) of the same dtype.
-
-    Logs a warning that a file of format `kind` holds no transparency, unless all pixels are opaque.
-    """
+def flatten_on_white(samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Lay samples (H, W, C) over white by their alpha (H, W) of the same dtype."""
     full = np.iinfo(alpha.dtype).max
-    if (alpha == full).all():
-        return samples
-    log.warning("%s: %s holds no transparency; it is flattened on white (use .png, .webp or .tiff)", name, kind)
     flat = np.empty_like(samples)
     rows = max(1, _STRIP_PIXELS // samples.shape[1])
     for top in range(0, samples.shape[0], rows):

@@ -7,10 +7,9 @@ orientation is applied once.
 
 from __future__ import annotations
 
-import logging
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -32,8 +31,6 @@ from abair.images.annotations import read_annotations
 from abair.images.photo import Photo, display_name
 from abair.images.pixels import add_colour_key, to_samples
 from abair.text import error_text
-
-log = logging.getLogger("abair")
 
 # Pillow reports broken tags as Python warnings of two lines each. The reader logs what matters of
 # them in one line. A filter for the length of a call would not be safe in threads.
@@ -110,8 +107,9 @@ _PILLOW_READERS: Final[tuple[tuple[Callable[[bytes], bool], type[ImageFile.Image
 class PhotoFile:
     """An open image file: its header has been read, its pixels have not."""
 
-    def __init__(self, path: Path, file: BinaryIO, image: ImageFile.ImageFile) -> None:
+    def __init__(self, path: Path, file: BinaryIO, image: ImageFile.ImageFile, warnings: Sequence[str] = ()) -> None:
         self.path = path
+        self.warnings = list(warnings)
         self.name = display_name(path)
         self.format = str(image.format)
         self._file = file
@@ -147,7 +145,7 @@ class PhotoFile:
         dpi = storage.resolution(self._image)
         lossless = storage.is_lossless(self._image, self._file)
         # A TIFF's tags can be read only before its pixels; a PNG may carry EXIF behind them.
-        block = exif.exif_from_tiff(self.name, self._image) if self.format == "TIFF" else None
+        block = exif.exif_from_tiff(self._image, self.warnings.append) if self.format == "TIFF" else None
         samples = self._decode_samples()
         turn = self.orientation
         if self.format != "TIFF":
@@ -161,11 +159,12 @@ class PhotoFile:
             alpha=np.ascontiguousarray(samples[..., -1]) if samples.shape[2] in {2, 4} else None,
             grey=grey,
             format=self.format,
-            exif=exif.adapt_exif(self.name, block, width, height),
+            exif=exif.adapt_exif(block, width, height, self.warnings.append),
             icc_profile=None if self._image.mode == "CMYK" else self._image.info.get("icc_profile"),
             dpi=dpi,
             lossless=lossless,
-            annotations=read_annotations(self.name, self._image, self._file, (width, height)),
+            annotations=read_annotations(self._image, self._file, (width, height), self.warnings.append),
+            warnings=tuple(self.warnings),
         )
 
     def _decode_samples(self) -> np.ndarray:
@@ -173,12 +172,12 @@ class PhotoFile:
         if codecs.is_reduced(self._image):
             if codecs.can_decode_16_bit(self._image):
                 return add_colour_key(codecs.decode_16_bit(self._image, self._file), self._image)
-            log.warning("%s: its 16 bits cannot be read in this layout; going on with 8", self.name)
-        samples = to_samples(self.name, self._load())
+            self.warnings.append("its 16 bits cannot be read in this layout; going on with 8")
+        samples = to_samples(self.name, self._load(), self.warnings.append)
         if self.format == "TIFF":
             has_alpha = samples.shape[2] in {2, 4}
             if lost := tiff_layout.left_out_channels(self._image.tag_v2, has_alpha=has_alpha):  # type: ignore[attr-defined]
-                log.warning("%s: %s beside colours and transparency left out", self.name, _count_channels(lost))
+                self.warnings.append(f"{_count_channels(lost)} beside colours and transparency left out")
         return samples
 
     def _load(self) -> Image.Image:
@@ -189,7 +188,7 @@ class PhotoFile:
             complete = jpeg_stream.decode_without_end(self._file) if self.format == "JPEG" else None
             if complete is None:
                 raise
-            log.warning("%s: its end marker is missing; its pixels are complete", self.name)
+            self.warnings.append("its end marker is missing; its pixels are complete")
             return complete
         return self._image
 
@@ -208,7 +207,8 @@ def open_photo(path: Path) -> Iterator[PhotoFile]:
         reader = next((reader for accepts, reader in _PILLOW_READERS if accepts(head)), None)
         if reader is None:
             raise ImageError(f"{display_name(path)}: found {_guess_kind(head)}, {_EXPECTED}; convert it first")
-        page = tiff_layout.find_page(display_name(path), file) if reader is _TiffImageFile else 0
+        warnings: list[str] = []
+        page = tiff_layout.find_page(display_name(path), file, warnings.append) if reader is _TiffImageFile else 0
         file.seek(0)
         try:
             image = reader(file)
@@ -217,7 +217,7 @@ def open_photo(path: Path) -> Iterator[PhotoFile]:
         except Exception as error:  # readers raise whatever a damaged header leads them to
             raise _damaged(path, error, jpeg_stream.unsupported_kind(file)) from error
         with image:
-            yield PhotoFile(path, file, image)
+            yield PhotoFile(path, file, image, warnings)
 
 
 def probe(path: Path) -> tuple[int, int]:
@@ -235,8 +235,7 @@ def read(path: Path, *, max_megapixels: float = 100.0) -> Photo:
     """Decode a photo.
 
     Palettes become colours, CMYK becomes sRGB, 1-bit becomes 8-bit grey. An animation and a TIFF of
-    several pages are refused, because restoring one of them would lose the others. What is left out
-    otherwise is a warning in the log.
+    several pages are refused, because restoring one of them would lose the others.
 
     Raises:
         ImageError: the file is missing, unreadable, empty, damaged, no photo, a camera raw file,

@@ -6,17 +6,14 @@ sensor. Pillow shows the first directory, which may be a thumbnail.
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
 from PIL import TiffImagePlugin
 
 from abair.errors import ImageError
 from abair.text import one_line
-
-log = logging.getLogger("abair")
 
 Directory = TiffImagePlugin.ImageFileDirectory_v2
 
@@ -53,8 +50,8 @@ _MOST_EXPANSION: Final = {1: 1, 5: 3000, 8: 1100, 32773: 64, 32946: 1100}
 """By how many times a compression can shrink pixels at most, with a margin for LZW."""
 
 
-def find_page(name: str, file: BinaryIO) -> int:
-    """Return the number of the page that holds the photo, and log what else would be lost.
+def find_page(name: str, file: BinaryIO, warn: Callable[[str], None]) -> int:
+    """Return the number of the page that holds the photo; `warn` gets what else would be lost.
 
     The position in the file is kept. A file whose directories are broken counts as one page, and
     whoever decodes it says what is broken.
@@ -86,7 +83,7 @@ def find_page(name: str, file: BinaryIO) -> int:
             "save it again as a plain TIFF"
         )
     if any(kind & _MASK for kind in kinds):
-        log.warning("%s: its transparency mask is left out", name)
+        warn("its transparency mask is left out")
     chosen = full[0] if full else max(range(len(pages)), key=lambda number: _area(pages[number]))
     _refuse_unsupported(name, pages[chosen])
     _refuse_overstated(name, pages[chosen], file)

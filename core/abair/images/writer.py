@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,24 +20,43 @@ from abair.images.photo import FORMATS, SUFFIXES, Photo, display_name
 from abair.images.pixels import flatten_on_white, reduce_to_8_bit
 from abair.text import error_text
 
-log = logging.getLogger("abair")
-
 _LARGEST_SIDE: Final = {"JPEG": 65500, "WEBP": 16383}
 _WITH_ALPHA: Final = frozenset({"PNG", "WEBP", "TIFF"})
 _WITH_16_BIT: Final = frozenset({"PNG", "TIFF"})
 
 
-def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = False, keep_format: bool = False) -> None:
+class Written(NamedTuple):
+    """What was written.
+
+    `warnings` are those of the photo, and one each for what the format cannot hold; there are none
+    if the file is `unchanged`, byte for byte.
+    """
+
+    warnings: tuple[str, ...]
+    unchanged: bool
+
+
+def write(
+    path: Path,
+    photo: Photo,
+    pixels: np.ndarray,
+    *,
+    overwrite: bool = False,
+    keep_format: bool = False,
+    source: Path | None = None,
+) -> Written:
     """Write `pixels` with the alpha and the metadata of `photo`.
 
     `pixels` are (H, W, 3), of the dtype and size of `photo.pixels`.
 
     The suffix of `path` names the format: JPEG (quality 95, 4:4:4), PNG, WebP (lossless where the
     source was, else quality 95), TIFF (deflate) or BMP. With `keep_format` the format is the one
-    that was read, whatever the suffix. What the format cannot hold is reduced, with a warning in
-    the log: 16 bit to 8, alpha flattened on white, annotations without a place. At every moment the
-    path holds the complete new file, or what it held before. Without `overwrite` an existing file
-    is never replaced.
+    that was read, whatever the suffix. At every moment the path holds the complete new file, or
+    what it held before. Without `overwrite` an existing file is never replaced.
+
+    What the format cannot hold is reduced, with a warning: 16 bits to 8, alpha to white;
+    annotations are left out. If nothing has to change, neither pixels nor format, the file
+    `source`, which the photo was read from, is copied byte for byte.
 
     Raises:
         ImageError: the pixels do not fit the photo or the format, or the file cannot be written.
@@ -51,6 +70,9 @@ def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = Fal
         )
     check_output(path, overwrite=overwrite)
     kind = photo.format if keep_format and photo.format in FORMATS.values() else FORMATS[path.suffix.lower()]
+    if source is not None and kind == photo.format and np.array_equal(pixels, photo.pixels):
+        _put(path, source.read_bytes, overwrite=overwrite)
+        return Written((), unchanged=True)
     height, width = pixels.shape[:2]
     if max(height, width) > _LARGEST_SIDE.get(kind, max(height, width)):
         raise ImageError(
@@ -58,21 +80,14 @@ def write(path: Path, photo: Photo, pixels: np.ndarray, *, overwrite: bool = Fal
             f"{kind} file; choose .png or .tiff"
         )
     try:
-        data = _encode(name, kind, photo, pixels)
+        warnings = list(photo.warnings)
+        data = _encode(kind, photo, pixels, warnings.append)
     except MemoryError as error:
         raise ImageError(f"{name}: not enough memory to write {width} x {height} pixels; free some") from error
     except Exception as error:  # encoders raise many kinds
         raise ImageError(f"{name}: cannot be written as {kind} ({error_text(error)}); choose another format") from error
-    try:
-        with atomic_write(path, replace=overwrite) as aside:
-            aside.write_bytes(data)
-    except FileExistsError as error:
-        raise _exists(path) from error
-    except OSError as error:
-        raise ImageError(
-            f"{name}: cannot be written ({error.strerror or error_text(error)}), expected a writable folder "
-            f"with room for {len(data) / 1e6:.1f} MB; free space or choose another folder"
-        ) from error
+    _put(path, lambda: data, overwrite=overwrite)
+    return Written(tuple(warnings), unchanged=False)
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -102,16 +117,33 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise ImageError(f"{name}: folder {display_name(folder)} is read-only, expected a writable one; choose another")
 
 
-def _encode(name: str, kind: str, photo: Photo, pixels: np.ndarray) -> bytes | memoryview:
+def _put(path: Path, read: Callable[[], bytes | memoryview], *, overwrite: bool) -> None:
+    """Put what `read` returns at the path, completely or not at all."""
+    name, size = display_name(path), 0
+    try:
+        data = read()
+        size = len(data)
+        with atomic_write(path, replace=overwrite) as aside:
+            aside.write_bytes(data)
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except OSError as error:
+        raise ImageError(
+            f"{name}: cannot be written ({error.strerror or error_text(error)}), expected a writable folder "
+            f"with room for {size / 1e6:.1f} MB; free space or choose another folder"
+        ) from error
+
+
+def _encode(kind: str, photo: Photo, pixels: np.ndarray, warn: Callable[[str], None]) -> bytes | memoryview:
     """Return the bytes of a file of format `kind`."""
-    samples = _arrange_channels(name, kind, photo, pixels)
+    samples = _arrange_channels(kind, photo, pixels, warn)
     photo, lost = reduce_to_format(kind, photo)
     if lost:
-        log.warning("%s: left out, because %s has no place for it: %s", name, kind, "; ".join(lost))
+        warn(f"left out, because {kind} has no place for it: {'; '.join(lost)}")
     # a grey profile says nothing about colours
     icc = None if photo.grey and (kind == "WEBP" or samples.shape[2] >= 3) else photo.icc_profile
     if kind == "TIFF":
-        tags = exif.tiff_tags(name, photo.exif, photo.dpi) | tiff_tags(photo.annotations)
+        tags = exif.tiff_tags(photo.exif, photo.dpi, warn) | tiff_tags(photo.annotations)
         return codecs.encode_tiff(samples, tags, icc_profile=icc)
     options: dict[str, Any] = {"icc_profile": icc, "dpi": photo.dpi, "exif": photo.exif}
     options = {option: value for option, value in options.items() if value}
@@ -133,15 +165,18 @@ def _encode(name: str, kind: str, photo: Photo, pixels: np.ndarray) -> bytes | m
     return file.getbuffer()
 
 
-def _arrange_channels(name: str, kind: str, photo: Photo, pixels: np.ndarray) -> np.ndarray:
+def _arrange_channels(kind: str, photo: Photo, pixels: np.ndarray, warn: Callable[[str], None]) -> np.ndarray:
     """Return the samples (H, W, C) that a file of format `kind` can hold; C as in `to_samples`."""
     samples, alpha = pixels, photo.alpha
     if photo.grey:
         samples = ((pixels.sum(axis=2, keepdims=True, dtype=np.uint32) + 1) // 3).astype(pixels.dtype)
     if alpha is not None and kind not in _WITH_ALPHA:
-        samples, alpha = flatten_on_white(name, kind, samples, alpha), None
+        if (alpha != np.iinfo(alpha.dtype).max).any():
+            warn(f"{kind} holds no transparency; it is flattened on white (use .png, .webp or .tiff)")
+            samples = flatten_on_white(samples, alpha)
+        alpha = None
     if samples.dtype == np.uint16 and kind not in _WITH_16_BIT:
-        log.warning("%s: %s holds 8 bits a channel; 16 bits are reduced to 8 (use .png or .tiff)", name, kind)
+        warn(f"{kind} holds 8 bits a channel; 16 bits are reduced to 8 (use .png or .tiff)")
         samples = reduce_to_8_bit(samples)
         alpha = None if alpha is None else reduce_to_8_bit(alpha)
     if alpha is None:

@@ -111,6 +111,7 @@ def test_the_json_lines_of_restore_hold_exactly_what_is_promised(abair: Abair, r
         "seconds": 0.5,
         "megapixels": 0.001,
         "deployment": "fake-1",
+        "unchanged": False,
         "warnings": [],
     }
     assert set(failed) == {"input", "error"}
@@ -132,8 +133,7 @@ def test_a_warning_of_the_log_is_one_line_on_stderr(abair: Abair, restorer: Fake
     done = abair("restore", "a.png", "-o", "b.jpg", "--json")
     assert done.code == 0
     assert len(done.records) == len(done.err) == 1
-    assert done.err[0].startswith("abair: warning: b.jpg")
-    assert [f"abair: warning: {text}" for text in done.records[0]["warnings"]] == done.err
+    assert [f"abair: warning: a.png: {text}" for text in done.records[0]["warnings"]] == done.err
 
 
 def test_each_photo_has_its_own_warnings(abair: Abair, restorer: FakeRestorer) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -12,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support.image_files import noise, save
+from tests.support.image_files import noise, save, smooth
 
 from abair import images
 from abair.errors import ImageError
+from abair.images.photo import FORMATS
 
 
 def test_an_existing_output_is_replaced_only_when_asked(folder: Path, photo: images.Photo) -> None:
@@ -100,16 +100,45 @@ def test_the_same_photo_gives_the_same_bytes(folder: Path, photo: images.Photo, 
     assert (folder / f"a{suffix}").read_bytes() == (folder / f"b{suffix}").read_bytes()
 
 
-def test_reading_and_writing_say_nothing_on_ordinary_photos(
-    tmp_path: Path, photo: images.Photo, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.WARNING)
+def test_reading_and_writing_say_nothing_on_ordinary_photos(tmp_path: Path, photo: images.Photo) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for suffix in sorted(images.SUFFIXES):
-            images.write(tmp_path / f"b{suffix}", photo, photo.pixels)
-            images.read(tmp_path / f"b{suffix}")
-    assert not caplog.records
+            assert images.write(tmp_path / f"b{suffix}", photo, photo.pixels).warnings == ()
+            assert images.read(tmp_path / f"b{suffix}").warnings == ()
+
+
+@pytest.mark.parametrize("suffix", sorted(images.SUFFIXES))
+def test_a_photo_that_needs_nothing_is_copied_byte_for_byte(tmp_path: Path, suffix: str) -> None:
+    kind = FORMATS[suffix]
+    broken = {"exif": b"Exif\0\0nonsense"} if kind != "TIFF" else {}
+    source = save(tmp_path / f"a{suffix}", smooth(), format=kind, **broken)
+    photo = images.read(source)
+    written = images.write(tmp_path / f"b{suffix}", photo, photo.pixels.copy(), source=source)
+    assert written == ((), True)
+    assert (tmp_path / f"b{suffix}").read_bytes() == source.read_bytes()
+    in_place = images.write(source, photo, photo.pixels, source=source, overwrite=True)
+    assert in_place.unchanged
+    assert (tmp_path / f"b{suffix}").read_bytes() == source.read_bytes()
+
+
+def test_one_changed_pixel_or_another_format_is_written_anew(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.png", smooth(), compress_level=0)
+    photo = images.read(source)
+    changed = photo.pixels.copy()
+    changed[5, 5, 0] ^= 1
+    assert not images.write(tmp_path / "b.png", photo, changed, source=source).unchanged
+    assert np.array_equal(images.read(tmp_path / "b.png").pixels, changed)
+    assert not images.write(tmp_path / "b.tif", photo, photo.pixels, source=source).unchanged
+    assert np.array_equal(images.read(tmp_path / "b.tif").pixels, photo.pixels)
+
+
+def test_a_file_with_another_formats_ending_keeps_both(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.jpg", smooth(), format="PNG")
+    photo = images.read(source)
+    written = images.write(tmp_path / "b.jpg", photo, photo.pixels, source=source, keep_format=True)
+    assert written.unchanged
+    assert images.read(tmp_path / "b.jpg").format == "PNG"
 
 
 @pytest.mark.slow
