@@ -174,7 +174,7 @@ def estimate(
             for done, source in enumerate(sources, 1):
                 weights: dict[str, float] = {}
                 with reporter.guard(source):
-                    weights = restorer.estimate(images.read(Path(source), max_megapixels=max_megapixels).pixels)
+                    weights = restorer.estimate(images.read(Path(source), max_megapixels=max_megapixels).visible)
                 if weights and json:
                     reporter.result({"input": source, "weights": _round(weights)})
                 elif weights:
@@ -233,7 +233,7 @@ def _restore_file(
     from abair import images
 
     photo = images.read(job.source, max_megapixels=max_megapixels)
-    restored = restorer(photo.pixels, **options)
+    restored = restorer(photo.visible, **options)
     written = images.write(
         job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format, source=job.source
     )

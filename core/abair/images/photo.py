@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from abair.images.annotations import Annotations
+from abair.images.pixels import fill_hidden
 
 FORMATS: Final = {
     ".jpg": "JPEG",
@@ -54,6 +55,11 @@ class Photo:
     """XMP, IPTC, comments, and what else the file says."""
     warnings: tuple[str, ...] = ()
     """What could not be read, and what no restored photo can keep."""
+
+    @property
+    def visible(self) -> np.ndarray:
+        """The pixels, with the mean of the visible ones where alpha hides them."""
+        return fill_hidden(self.pixels, self.alpha)
 
 
 def display_name(path: Path) -> str:

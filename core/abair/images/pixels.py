@@ -104,6 +104,19 @@ def reduce_to_8_bit(samples: np.ndarray) -> np.ndarray:
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
+def fill_hidden(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """Return pixels (H, W, 3) with the mean of the visible ones where alpha (H, W) hides them.
+
+    Colours that nobody sees must decide nothing.
+    """
+    if alpha is None or alpha.all() or not alpha.any():
+        return pixels
+    hidden = alpha == 0
+    filled = pixels.copy()
+    filled[hidden] = pixels[~hidden].mean(axis=0).astype(pixels.dtype)
+    return filled
+
+
 def flatten_on_white(samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Lay samples (H, W, C) over white by their alpha (H, W) of the same dtype."""
     full = np.iinfo(alpha.dtype).max

@@ -47,7 +47,8 @@ def write(
 ) -> Written:
     """Write `pixels` with the alpha and the metadata of `photo`.
 
-    `pixels` are (H, W, 3), of the dtype and size of `photo.pixels`.
+    `pixels` are (H, W, 3), of the dtype and size of `photo.pixels`; what alpha hides stays as it
+    was.
 
     The suffix of `path` names the format: JPEG (quality 95, 4:4:4), PNG, WebP (lossless where the
     source was, else quality 95), TIFF (deflate) or BMP. With `keep_format` the format is the one
@@ -70,6 +71,8 @@ def write(
         )
     check_output(path, overwrite=overwrite)
     kind = photo.format if keep_format and photo.format in FORMATS.values() else FORMATS[path.suffix.lower()]
+    if photo.alpha is not None:
+        pixels = np.where(photo.alpha[..., None] == 0, photo.pixels, pixels)
     if source is not None and kind == photo.format and np.array_equal(pixels, photo.pixels):
         _put(path, source.read_bytes, overwrite=overwrite)
         return Written((), unchanged=True)

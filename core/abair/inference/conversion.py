@@ -12,6 +12,7 @@ from torch import Tensor
 
 from abair.errors import ImageError
 from abair.images.exif import exif_of
+from abair.images.pixels import fill_hidden
 from abair.model.views import Pixels
 
 ImageLike = TypeVar("ImageLike", Image.Image, np.ndarray[Any, Any], Tensor)
@@ -33,6 +34,7 @@ def to_pixels(image: object) -> Pixels:
                 "uint16 or as floats in [0, 1]"
             )
         array = np.asarray(image).astype(np.uint16) if image.mode.startswith("I;16") else np.asarray(_to_rgb(image))
+        array = fill_hidden(array, _alpha(image))
     elif isinstance(image, Tensor):
         if image.dim() != 3 or image.shape[0] != 3 or not image.is_floating_point():
             raise ImageError(
@@ -62,6 +64,13 @@ def to_pixels(image: object) -> Pixels:
     return array.astype(np.float32, copy=False)
 
 
+def is_bilevel(pixels: Pixels) -> bool:
+    """Return whether all values are black or white, 0 or the peak."""
+    peak = 1.0 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max
+    parts = (pixels[top : top + _ROWS_AT_A_TIME] for top in range(0, len(pixels), _ROWS_AT_A_TIME))
+    return all(bool(((part == 0) | (part == peak)).all()) for part in parts)
+
+
 def quantize(result: np.ndarray[Any, np.dtype[np.float32]], dtype: np.dtype[Any]) -> Pixels:
     """Clip float32 values to [0, 1], in place, and scale and round them to `dtype`.
 
@@ -89,13 +98,14 @@ def from_pixels(pixels: Pixels, image: ImageLike) -> ImageLike:
     if image.mode.startswith("I;16"):
         restored = Image.fromarray(np.rint(pixels.mean(axis=2)).astype(np.uint16))
     else:
+        alpha = _alpha(image)
+        if alpha is not None:
+            pixels = np.where(alpha[..., None] == 0, np.asarray(_to_rgb(image)), pixels)
         restored = Image.fromarray(cast("Any", pixels))
-        image = image.convert("LA") if image.mode == "La" else image
-        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-        if image.mode in {"1", "L", "LA"}:
+        if image.mode in {"1", "L", "LA", "La"}:
             restored = restored.convert("L")
         if alpha is not None:
-            restored.putalpha(alpha)
+            restored.putalpha(Image.fromarray(alpha))
     profile = image.info.get("icc_profile")
     if profile and image.mode not in {"CMYK", "LAB", "YCbCr", "HSV"}:  # it describes other channels
         restored.info["icc_profile"] = profile
@@ -136,6 +146,14 @@ class DescribedImage(Image.Image):
         """Write the image; see `PIL.Image.Image.save`."""
         known = {key: self.info[key] for key in ("exif", "icc_profile") if self.info.get(key)}
         super().save(fp, format, **known | params)
+
+
+def _alpha(image: Image.Image) -> np.ndarray[Any, Any] | None:
+    """Return the transparency (H, W) uint8 of an image, or None."""
+    if image.mode.startswith("I;16") or not image.has_transparency_data:
+        return None
+    straight = image.convert("LA") if image.mode == "La" else image
+    return np.asarray(straight.convert("RGBA").getchannel("A"))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -26,8 +26,9 @@ from torch import Tensor
 from abair.deployment import Deployment, read_deployment
 from abair.errors import DeploymentError, WeightsError
 from abair.images.exif import turn_upright
-from abair.inference.conversion import ImageLike, from_pixels, quantize, to_pil, to_pixels
+from abair.inference.conversion import ImageLike, from_pixels, is_bilevel, quantize, to_pil, to_pixels
 from abair.inference.tiling import SMALLEST_TILE, tiles
+from abair.inference.tone import Tone
 from abair.labels import CLEAN
 from abair.model import views
 from abair.model.backbone import Backbone, fingerprint, load_backbone, pad_to_stride
@@ -136,6 +137,9 @@ class Restorer:
 
     def estimate(self, image: ImageLike) -> dict[str, float]:
         """Return the estimator's weights over the labels; they sum to 1.
+
+        Pages of black and white alone, such as scans of text, are clean: they have no tones to
+        restore.
 
         Raises:
             ImageError: as for restoring.
@@ -254,6 +258,8 @@ class Restorer:
         return complete | {CLEAN: complete[CLEAN] + max(0.0, 1 - total)}
 
     def _estimate(self, pixels: Pixels) -> dict[str, float]:
+        if is_bilevel(pixels):
+            return {label: float(label == CLEAN) for label in self.labels}
         crops, view = views.crops(pixels).to(self.device), views.global_view(pixels).to(self.device)
         return dict(zip(self.labels, self._estimator.estimate(self._blender.backbone, crops, view), strict=True))
 
@@ -276,6 +282,9 @@ class Restorer:
                 values = restored[0].permute(1, 2, 0).cpu().numpy()
                 turned_result[part.rows, part.columns] += values * part.window[:, :, None]
         result /= len(orientations)
+        tone = Tone.find(pixels) if weights[CLEAN] < 1 else None
+        if tone is not None:
+            tone.apply(result)
         return quantize(result, pixels.dtype)
 
     def _restore_tile(self, network: Backbone, region: Tensor, context: Tensor) -> Tensor:

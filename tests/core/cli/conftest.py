@@ -27,6 +27,7 @@ class FakeRestorer:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
         self.loaded: list[tuple[Any, ...]] = []
+        self.invert = True
         self.before: Callable[[np.ndarray], None] = lambda pixels: None
 
     def load(self, *given: Any) -> FakeRestorer:
@@ -42,7 +43,7 @@ class FakeRestorer:
         self.calls.append({"pixels": image, **options})
         weights = options["weights"] if options["weights"] is not None else self.estimate(image)
         return SimpleNamespace(
-            image=np.iinfo(image.dtype).max - image,
+            image=np.iinfo(image.dtype).max - image if self.invert else image,
             weights=weights,
             policy=options["policy"] if options["weights"] is None else "given",
             quality=options["quality"],

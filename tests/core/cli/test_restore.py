@@ -147,6 +147,30 @@ def test_each_photo_has_its_own_warnings(abair: Abair, restorer: FakeRestorer) -
     assert ["comment" in text for text in done.records[0]["warnings"]] == [True]
 
 
+def test_a_photo_is_restored_by_what_is_visible(abair: Abair, restorer: FakeRestorer) -> None:
+    pixels_ = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
+    pixels_[..., 3] = 255
+    pixels_[:2, :, 3] = 0
+    Image.fromarray(pixels_).save("a.png")
+    assert abair("restore", "a.png", "-o", "b.png").code == 0
+    mean = pixels_[2:, :, :3].mean(axis=(0, 1)).astype(np.uint8)
+    assert (restorer.calls[0]["pixels"][:2] == mean).all()
+    written = np.asarray(Image.open("b.png"))
+    assert np.array_equal(written[:2], pixels_[:2])
+    assert np.array_equal(written[2:, :, :3], 255 - pixels_[2:, :, :3])
+
+
+def test_a_photo_that_needs_nothing_keeps_its_bytes(abair: Abair, restorer: FakeRestorer) -> None:
+    restorer.invert = False
+    Image.new("RGB", (40, 30), (200, 100, 50)).save("a.jpg", quality=31, comment="as it was")
+    done = abair("restore", "a.jpg", "-o", "b.jpg", "--json")
+    assert (done.records[0]["unchanged"], done.records[0]["warnings"]) == (True, [])
+    assert Path("b.jpg").read_bytes() == Path("a.jpg").read_bytes()
+    done = abair("restore", "a.jpg", "-o", "c.png", "--json")
+    assert done.records[0]["unchanged"] is False
+    assert Image.open("c.png").format == "PNG"
+
+
 def test_pages_are_never_lost(abair: Abair, restorer: FakeRestorer) -> None:
     pages = [Image.new("L", (40, 30), value) for value in (0, 100, 200)]
     pages[0].save("scan.tif", save_all=True, append_images=pages[1:])

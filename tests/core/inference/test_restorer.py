@@ -74,6 +74,29 @@ def test_every_mode_of_pil_keeps_grey_and_transparency(restorer: Restorer, photo
     assert np.abs(same - np.asarray(image.convert("RGB") if mode != "I;16" else image, dtype=int)).max() <= 1
 
 
+def test_colours_under_full_transparency_decide_nothing_and_stay(restorer: Restorer, photo: np.ndarray) -> None:
+    alpha = np.full(photo.shape[:2], 255, np.uint8)
+    alpha[:, : photo.shape[1] // 2] = 0
+    results = []
+    for hidden in (0, 90, 255):
+        pixels = photo.copy()
+        pixels[alpha == 0] = hidden
+        image = Image.fromarray(np.dstack([pixels, alpha]))
+        restored = np.asarray(restorer(image, policy="backbone").image)
+        assert (restored[alpha == 0][:, :3] == hidden).all()
+        results.append((restorer.estimate(image), restored[alpha > 0].tolist()))
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize(("dtype", "peak"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1)])
+def test_a_page_of_black_and_white_alone_is_left_alone(restorer: Restorer, dtype: type, peak: int) -> None:
+    page = np.repeat(np.random.default_rng(0).integers(0, 2, (90, 80, 1)), 3, axis=2).astype(dtype) * dtype(peak)
+    assert restorer.estimate(page)["clean"] == 1
+    assert np.array_equal(restorer(page).image, page)
+    page[5, 5] = page[5, 5] * 0.5 + dtype(peak / 4)
+    assert restorer.estimate(page)["clean"] < 1
+
+
 def test_transparency_of_a_palette_is_kept(restorer: Restorer, photo: np.ndarray) -> None:
     image = Image.fromarray(photo).convert("P")
     image.info["transparency"] = image.getpixel((0, 0))

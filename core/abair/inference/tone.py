@@ -1,0 +1,93 @@
+"""The tone of a monochrome photo: black and white stored as colours, sepia and other toned prints.
+
+In such a photo the colour of a pixel follows from its brightness alone. A network that restores
+three channels invents colours there, so its changes are brought back to the photo's own tone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abair.model.views import Pixels
+
+LEVELS: Final = 64
+"""Brightness levels at which the tone is kept; between them it is interpolated."""
+BLOCK: Final = 8
+"""Side in pixels of the blocks that are compared: files keep colours at half the resolution."""
+ROUNDING: Final = 0.1
+"""Root mean square of a monochrome photo's colours around its tone, in 8-bit levels, from rounding
+alone."""
+SPREAD: Final = 0.03
+"""The same from a JPEG file, as a part of the brightness's standard deviation."""
+TONED: Final = 10.0
+"""Mean range of a toned print's channels, at least, in 8-bit levels. Between that and black and
+white lie the faint colours of dark and hazy photos, which restoring has to bring back."""
+DARK: Final = 40.0
+"""Mean brightness, in 8-bit levels, below which no photo counts as toned."""
+SAME_BRIGHTNESS: Final = 8.0
+"""Mean change of the blocks' brightness, in 8-bit levels, up to which a toned print keeps its tone.
+Where more changes, as in haze, the tone may be part of the damage."""
+ROWS: Final = 256
+"""Rows that are changed at a time, so that no second copy of the photo exists."""
+
+
+class Tone:
+    """The colours of a monochrome photo by their brightness, each (LEVELS, 3) in [0, 1].
+
+    `blocks` (N, 3) are its mean colours; `neutral` says that it is black and white.
+    """
+
+    def __init__(self, colours: NDArray[np.float32], blocks: NDArray[np.float32], *, neutral: bool) -> None:
+        self._blocks, self.neutral = blocks, neutral
+        self._brightness = np.linspace(0, 1, len(colours), dtype=np.float32)
+        self._offsets = colours - self._brightness[:, None]
+
+    @classmethod
+    def find(cls, pixels: Pixels) -> Tone | None:
+        """Return the tone of pixels (H, W, 3) of any accepted dtype; None if they have colours."""
+        blocks = _average_blocks(pixels)
+        brightness = blocks.mean(axis=1)
+        strength, most = 255 * float(np.ptp(blocks, axis=1).mean()), ROUNDING + SPREAD * 255 * float(brightness.std())
+        neutral = strength <= most
+        if not neutral and (strength < TONED or brightness.mean() * 255 < DARK):
+            return None
+        levels = np.rint(brightness * (LEVELS - 1)).clip(0, LEVELS - 1).astype(int)
+        counts = np.bincount(levels, minlength=LEVELS)
+        found = counts > 0
+        sums = np.stack([np.bincount(levels, blocks[:, channel] - brightness, LEVELS) for channel in range(3)], axis=1)
+        means = sums[found] / counts[found, None]
+        steps = np.linspace(0, 1, LEVELS)
+        offsets = np.stack([np.interp(steps, steps[found], means[:, channel]) for channel in range(3)], axis=1)
+        tone = cls((offsets + steps[:, None]).astype(np.float32), blocks, neutral=neutral)
+        spread = float(np.sqrt(np.mean((blocks - tone.colours(brightness)) ** 2))) * 255
+        return tone if spread <= most else None
+
+    def colours(self, brightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the colours (..., 3) of a brightness (...) in [0, 1]."""
+        offsets = [np.interp(brightness, self._brightness, self._offsets[:, channel]) for channel in range(3)]
+        colours: NDArray[np.float32] = (brightness[..., None] + np.stack(offsets, axis=-1)).astype(np.float32)
+        return colours
+
+    def apply(self, result: NDArray[np.float32]) -> None:
+        """Give restored values (H, W, 3) in [0, 1] the tone, in place; their brightness stays."""
+        change = 255 * float(np.abs(_average_blocks(result).mean(axis=1) - self._blocks.mean(axis=1)).mean())
+        if not self.neutral and change > SAME_BRIGHTNESS:
+            return
+        for top in range(0, len(result), ROWS):
+            part = result[top : top + ROWS]
+            part[:] = self.colours(part.mean(axis=2).clip(0, 1))
+
+
+def _average_blocks(pixels: Pixels) -> NDArray[np.float32]:
+    """Return the mean colours (N, 3) of blocks of pixels (H, W, 3), in [0, 1]."""
+    peak = 1.0 if pixels.dtype == np.float32 else float(np.iinfo(pixels.dtype).max)
+    height, width = pixels.shape[:2]
+    side = min(BLOCK, height, width)
+    rows = []
+    for top in range(0, height - side + 1, side):
+        strip = pixels[top : top + side, : width - width % side].astype(np.float32)
+        rows.append(strip.reshape(side, -1, side, 3).mean(axis=(0, 2)))
+    return (np.concatenate(rows) / peak).astype(np.float32)
