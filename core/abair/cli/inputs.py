@@ -125,20 +125,24 @@ def plan_jobs(inputs: Sequence[Input], out: str, *, folder: bool) -> list[Job]:
 def check_jobs(jobs: Sequence[Job], out: str, reporter: Reporter, *, folder: bool, overwrite: bool) -> list[Job]:
     """Return the jobs that can be done: the input is a photo and the output can be written.
 
-    Makes the folders, and reports each of the other jobs.
+    Makes the folders, unless nothing would be written to them, and reports each of the other jobs.
     """
     from abair import images
 
-    if folder and jobs:
-        try:
-            _make_folder(Path(out))
-        except ImageError as error:
-            reporter.fail(error, *(str(job.source) for job in jobs))
-            return []
-    possible = []
+    readable = []
     for job in jobs:
         with reporter.guard(str(job.source)):
             images.probe(job.source)
+            readable.append(job)
+    if folder and readable:
+        try:
+            _make_folder(Path(out))
+        except ImageError as error:
+            reporter.fail(error, *(str(job.source) for job in readable))
+            return []
+    possible = []
+    for job in readable:
+        with reporter.guard(str(job.source)):
             if folder:
                 _make_folder(job.target.parent)
             if not overwrite and job.target.exists() and job.target.samefile(job.source):

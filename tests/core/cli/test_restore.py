@@ -171,6 +171,18 @@ def test_a_photo_that_needs_nothing_keeps_its_bytes(abair: Abair, restorer: Fake
     assert Image.open("c.png").format == "PNG"
 
 
+def test_no_folder_is_left_behind_where_nothing_can_be_written(abair: Abair, restorer: FakeRestorer) -> None:
+    Path("text.jpg").write_text("no photo")
+    photo("sub/good.png")
+    assert abair("restore", "text.jpg", "-o", "new").code == 1
+    assert not Path("new").exists()
+    Path("sub/deep").mkdir()
+    Path("sub/deep/bad.png").write_text("no photo")
+    assert abair("restore", "sub", "-r", "-o", "new").code == 1
+    assert files("new") == ["good.png"]
+    assert not Path("new/deep").exists()
+
+
 def test_pages_are_never_lost(abair: Abair, restorer: FakeRestorer) -> None:
     pages = [Image.new("L", (40, 30), value) for value in (0, 100, 200)]
     pages[0].save("scan.tif", save_all=True, append_images=pages[1:])
