@@ -10,6 +10,7 @@ import numpy as np
 
 from abair.images.annotations import Annotations
 from abair.images.pixels import fill_hidden
+from abair.images.storage import JpegCompression
 
 FORMATS: Final = {
     ".jpg": "JPEG",
@@ -51,6 +52,8 @@ class Photo:
     it."""
     lossless: bool = True
     """True if the file was stored without loss; decides between lossless and lossy WebP."""
+    jpeg: JpegCompression | None = None
+    """How the file was compressed, if it is a JPEG; a restored JPEG is compressed alike."""
     annotations: Annotations = field(default_factory=Annotations)
     """XMP, IPTC, comments, and what else the file says."""
     warnings: tuple[str, ...] = ()

@@ -163,6 +163,7 @@ class PhotoFile:
             icc_profile=None if self._image.mode == "CMYK" else self._image.info.get("icc_profile"),
             dpi=dpi,
             lossless=lossless,
+            jpeg=storage.read_compression(self._image),
             annotations=read_annotations(self._image, self._file, (width, height), self.warnings.append),
             warnings=tuple(self.warnings),
         )

@@ -1,12 +1,56 @@
-"""How a file stores a photo: its resolution on paper, and whether compression lost anything."""
+"""How a file stores a photo: resolution on paper, and how much its compression loses."""
 
 from __future__ import annotations
 
+import io
 import math
 import os
-from typing import BinaryIO
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, BinaryIO, Final
 
-from PIL import Image, TiffImagePlugin
+from PIL import Image, JpegImagePlugin, TiffImagePlugin
+
+FINEST: Final = 95
+"""libjpeg's quality of a JPEG whose source was none; its colours are not subsampled."""
+COARSEST: Final = 90
+"""That of a restored JPEG, at least: coarser steps would undo a part of the restoration."""
+
+
+@dataclass(frozen=True)
+class JpegCompression:
+    """How a JPEG is compressed: the steps of its quantisation, and the sampling of its colours."""
+
+    tables: tuple[tuple[int, ...], ...]
+    sampling: int
+    """Pillow's number: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0."""
+
+    def options(self) -> dict[str, Any]:
+        """Return Pillow's options that compress alike, with steps of quality `COARSEST` at most."""
+        finest = _quantization(COARSEST)
+        bounds = [finest[0], *[finest[1]] * (len(self.tables) - 1)]
+        tables = [list(map(min, own, bound)) for own, bound in zip(self.tables, bounds, strict=True)]
+        return {"qtables": tables, "subsampling": self.sampling}
+
+
+def read_compression(image: Image.Image) -> JpegCompression | None:
+    """Return how a JPEG is compressed; None for other files and other colours than RGB and grey."""
+    if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode not in {"L", "RGB"}:
+        return None
+    sampling = JpegImagePlugin.get_sampling(image)
+    tables = tuple(tuple(image.quantization[number]) for number in sorted(image.quantization))
+    if len(tables) not in {1, 2} or (sampling < 0 and image.mode == "RGB"):
+        return None
+    return JpegCompression(tables, max(0, sampling))
+
+
+@lru_cache
+def _quantization(quality: int) -> list[list[int]]:
+    """Return libjpeg's tables for brightness and colours."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
+    with Image.open(file, formats=["JPEG"]) as image:
+        return [image.quantization[number] for number in (0, 1)]  # type: ignore[attr-defined]
 
 
 def resolution(image: Image.Image) -> tuple[float, float] | None:

@@ -18,6 +18,7 @@ from abair.images.annotations import jpeg_options, png_chunks, tiff_tags
 from abair.images.kept import reduce_to_format
 from abair.images.photo import FORMATS, SUFFIXES, Photo, display_name
 from abair.images.pixels import flatten_on_white, reduce_to_8_bit
+from abair.images.storage import FINEST
 from abair.text import error_text
 
 _LARGEST_SIDE: Final = {"JPEG": 65500, "WEBP": 16383}
@@ -50,7 +51,8 @@ def write(
     `pixels` are (H, W, 3), of the dtype and size of `photo.pixels`; what alpha hides stays as it
     was.
 
-    The suffix of `path` names the format: JPEG (quality 95, 4:4:4), PNG, WebP (lossless where the
+    The suffix of `path` names the format: JPEG (compressed as the source was, but not more than at
+    quality 90; at quality 95 and 4:4:4 if that was none), PNG, WebP (lossless where the
     source was, else quality 95), TIFF (deflate) or BMP. With `keep_format` the format is the one
     that was read, whatever the suffix. At every moment the path holds the complete new file, or
     what it held before. Without `overwrite` an existing file is never replaced.
@@ -158,7 +160,8 @@ def _encode(kind: str, photo: Photo, pixels: np.ndarray, warn: Callable[[str], N
             )
         options |= {"compress_level": codecs.COMPRESSION_LEVEL, "pnginfo": chunks}
     elif kind == "JPEG":
-        options |= {"quality": 95, "subsampling": 0} | jpeg_options(photo.annotations)
+        options |= photo.jpeg.options() if photo.jpeg else {"quality": FINEST, "subsampling": 0}
+        options |= jpeg_options(photo.annotations)
     elif kind == "WEBP":
         options |= {"lossless": True, "exact": True} if photo.lossless else {"quality": 95}
         options |= {"xmp": photo.annotations.xmp} if photo.annotations.xmp else {}

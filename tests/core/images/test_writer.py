@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import get_sampling
 from tests.support.image_files import noise, save, smooth
 
 from abair import images
@@ -163,3 +164,37 @@ def test_a_large_jpeg_needs_little_memory_and_no_torch(tmp_path: Path) -> None:
     )
     assert int(done.stdout) / 1e3 < 500
     assert images.probe(tmp_path / "b.jpg") == (6000, 4000)
+
+
+@pytest.mark.parametrize("quality", [98, 92, 75, 20])
+@pytest.mark.parametrize("sampling", [0, 1, 2])
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_restored_jpeg_is_compressed_as_its_source_was_but_not_coarser_than_at_quality_90(
+    tmp_path: Path, quality: int, sampling: int, grey: bool
+) -> None:
+    picture = Image.fromarray(smooth(96, 64)).convert("L" if grey else "RGB")
+    source = save(tmp_path / "a.jpg", picture, quality=quality, subsampling=sampling)
+    photo = images.read(source)
+    images.write(tmp_path / "b.jpg", photo, photo.pixels)
+    best = save(tmp_path / "c.jpg", picture, quality=90)
+    with Image.open(source) as before, Image.open(tmp_path / "b.jpg") as after, Image.open(best) as bound:
+        tables = [image.quantization for image in (before, after, bound)]  # type: ignore[attr-defined]
+        assert tables[1] == (tables[0] if quality >= 90 else tables[2])
+        if not grey:
+            assert get_sampling(after) == sampling
+
+
+def test_a_jpeg_made_of_another_format_is_fine(tmp_path: Path) -> None:
+    photo = images.read(save(tmp_path / "a.png", smooth()))
+    images.write(tmp_path / "b.jpg", photo, photo.pixels)
+    fine = save(tmp_path / "c.jpg", smooth(), quality=95, subsampling=0)
+    with Image.open(tmp_path / "b.jpg") as written, Image.open(fine) as expected:
+        assert written.quantization == expected.quantization  # type: ignore[attr-defined]
+        assert get_sampling(written) == 0
+
+
+def test_a_cmyk_jpeg_becomes_a_fine_one_of_rgb(tmp_path: Path) -> None:
+    cmyk = Image.fromarray(smooth()).convert("CMYK")
+    photo = images.read(save(tmp_path / "a.jpg", cmyk, quality=30))
+    assert photo.jpeg is None
+    images.write(tmp_path / "b.jpg", photo, photo.pixels)
