@@ -64,9 +64,22 @@ def _start(
 def restore(
     paths: Paths,
     out: Annotated[
-        str,
-        typer.Option("--out", "-o", metavar="FILE|DIR", help="Output file, or a folder, which is made if needed."),
-    ],
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE|DIR",
+            help="Output file, or a folder, which is made if needed.  [default: beside each photo, as "
+            "photo.restored.jpg]",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="{stem}_fixed{suffix}",
+            help="Name outputs so; another suffix chooses another format, as in {stem}.png.",
+        ),
+    ] = None,
     recursive: Recursive = False,
     policy: Annotated[
         Policy | None,
@@ -82,6 +95,10 @@ def restore(
             "and the rest is left alone.",
         ),
     ] = None,
+    strength: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, metavar="0..1", help="Restore by this part: 0.5 goes half of the way."),
+    ] = 1.0,
     quality: QualityOption = Quality.standard,
     tile: Annotated[
         int | None,
@@ -95,6 +112,18 @@ def restore(
     ] = Precision.float32,
     deployment: Bundle = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing", help="Skip photos whose output exists and is as new: goes on after an interruption."
+        ),
+    ] = False,
+    keep_times: Annotated[
+        bool, typer.Option("--keep-times", help="Give each output the modification time of its photo, not of now.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing; print each photo's output and estimate.")
+    ] = False,
     page: Annotated[
         Path | None,
         typer.Option(
@@ -106,13 +135,15 @@ def restore(
 ) -> None:
     """Restore photos; the damage is estimated for each photo.
 
-    In an output folder, every photo keeps its name and format, and with -r its sub-folder. The
-    suffix of an output file chooses its format: JPEG, PNG, WebP, TIFF or BMP.
+    Without -o, photo.jpg is restored as photo.restored.jpg beside it. In an output folder, every
+    photo keeps its name and format, and with -r its sub-folder. The suffix of an output file
+    chooses its format: JPEG, PNG, WebP, TIFF or BMP.
     """
     given_weights = inputs.parse_weights(weights) if weights is not None else None
     if given_weights is not None and policy is not None:
         raise typer.BadParameter("cannot be used with --weights, which replaces the estimate", param_hint="--policy")
-    folder = inputs.output_is_folder(out, paths)
+    folder = Path(out) if out is not None and inputs.output_is_folder(out, paths) else None
+    inputs.check_name(name, for_file=out is not None and folder is None)
     if page is not None:
         gallery.check_page(page, out, overwrite=overwrite)
     with reporting(json_lines=json) as reporter:
@@ -121,15 +152,21 @@ def restore(
 
             with contextlib.suppress(AbairError):  # loading reports what is wrong with a deployment
                 inputs.check_labels(given_weights, read_deployment(deployment).labels)
-        found = inputs.find_inputs(paths, reporter, recursive=recursive, leave_out=Path(out) if folder else None)
-        jobs = inputs.plan_jobs(found, out, folder=folder)
-        jobs = inputs.check_jobs(jobs, out, reporter, folder=folder, overwrite=overwrite)
+        found = inputs.find_inputs(paths, reporter, recursive=recursive, leave_out=folder)
+        jobs = inputs.plan_jobs(found, paths, out, folder=folder is not None, name=name)
+        if skip_existing:
+            jobs = inputs.drop_done(jobs, reporter)
+        jobs = inputs.check_jobs(jobs, folder, reporter, overwrite=overwrite, make_folders=not dry_run)
         restorer = _load_restorer(reporter, [str(job.source) for job in jobs], deployment, device, precision)
         if restorer is None:
+            return
+        if dry_run:
+            _print_plan(restorer, jobs, reporter, max_megapixels)
             return
         options = {
             "policy": (policy or Policy.soft).value,
             "weights": given_weights,
+            "strength": strength,
             "tile": tile,
             "quality": quality.value,
         }
@@ -139,6 +176,8 @@ def restore(
                 record: dict[str, Any] = {}
                 with reporter.guard(str(job.source)):
                     record = _restore_file(restorer, job, options, max_megapixels, overwrite, pictures)
+                    if keep_times:
+                        inputs.copy_time(job)
                 for warning in record.get("warnings", ()):
                     reporter.log(f"warning: {job.source}: {warning}")
                 if record and json:
@@ -218,6 +257,19 @@ def _load_restorer(
         return None
 
 
+def _print_plan(restorer: Restorer, jobs: Sequence[inputs.Job], reporter: Reporter, max_megapixels: float) -> None:
+    """Print each job's output and the estimate of its photo."""
+    from abair import images
+
+    for job in jobs:
+        with reporter.guard(str(job.source)):
+            weights = restorer.estimate(images.read(job.source, max_megapixels=max_megapixels).visible)
+            if reporter.json_lines:
+                reporter.result({"input": str(job.source), "output": str(job.target), "weights": _round(weights)})
+            else:
+                print(f"{one_line(str(job.source))} -> {one_line(str(job.target))}", *weight_bars(weights), sep="\n")
+
+
 def _restore_file(
     restorer: Restorer,
     job: inputs.Job,
@@ -245,6 +297,7 @@ def _restore_file(
         "weights": _round(restored.weights),
         "policy": restored.policy,
         "quality": restored.quality,
+        "strength": options["strength"],
         "seconds": round(restored.seconds, 4),
         "megapixels": restored.megapixels,
         "deployment": restored.deployment,

@@ -72,7 +72,7 @@ def open_gallery(path: Path) -> Iterator[Gallery]:
         file.write(template.foot())
 
 
-def check_page(path: Path, out: str, *, overwrite: bool) -> None:
+def check_page(path: Path, out: str | None, *, overwrite: bool) -> None:
     """Check that the page can be written, before any photo is restored.
 
     Raises:
@@ -82,7 +82,7 @@ def check_page(path: Path, out: str, *, overwrite: bool) -> None:
     problem = ""
     if path.suffix.lower() not in {".html", ".htm"}:
         problem = f"found {path}, expected a name that ends in .html"
-    elif os.path.abspath(path) == os.path.abspath(out):
+    elif out is not None and os.path.abspath(path) == os.path.abspath(out):
         problem = f"found {path}, which is also the output of the photos (-o); expected another name"
     elif path.is_dir():
         problem = f"found the folder {path}, expected the name of a file"

@@ -20,6 +20,11 @@ TOLERANCE: Final = 1e-4
 seconds. A test compares the two."""
 
 
+BESIDE_END: Final = ".restored"
+BESIDE: Final = f"{{stem}}{BESIDE_END}{{suffix}}"
+"""The name of an output that lies beside its photo."""
+
+
 @dataclass(frozen=True)
 class Input:
     """A file to read; `relative` is its path below the output folder."""
@@ -104,28 +109,88 @@ def output_is_folder(out: str, paths: Sequence[str]) -> bool:
     return True
 
 
-def plan_jobs(inputs: Sequence[Input], out: str, *, folder: bool) -> list[Job]:
-    """Return one job per input: into the folder with its name and format, or to the file `out`.
+def check_name(name: str | None, *, for_file: bool) -> None:
+    """Check the pattern of output names, if there is one; `for_file`: the output is named already.
+
+    Raises:
+        typer.BadParameter: it has other fields than stem and suffix, makes no file name, or has no
+            output to name.
+    """
+    if name is None:
+        return
+    if for_file:
+        raise typer.BadParameter("cannot be used when -o names a file", param_hint="--name")
+    try:
+        made = name.format(stem="photo", suffix=".jpg")
+    except (KeyError, IndexError, ValueError, AttributeError):
+        made = ""
+    if not made or os.path.basename(made) != made or made in {os.curdir, os.pardir}:
+        raise typer.BadParameter(
+            f"found {one_line(name)!r}, expected a file name with {{stem}} and {{suffix}}, as in "
+            "{stem}_fixed{suffix}",
+            param_hint="--name",
+        )
+
+
+def plan_jobs(
+    inputs: Sequence[Input], paths: Sequence[str], out: str | None, *, folder: bool, name: str | None = None
+) -> list[Job]:
+    """Return one job per input, which were found in `paths`.
+
+    The output goes to the file `out`; into the folder `out`, as `name` or with its own name; or, if
+    `out` is None, beside the input as `name` or `BESIDE`. Unless its suffix is another one, the
+    format stays. What an earlier run put beside photos is no input, unless it is named.
 
     Raises:
         typer.BadParameter: two inputs have the same output.
     """
-    jobs = [Job(one.path, Path(out) / one.relative if folder else Path(out), folder) for one in inputs]
+    jobs = []
+    named = {os.path.abspath(path) for path in paths}
+    for one in inputs:
+        if out is None and one.path.stem.endswith(BESIDE_END) and os.path.abspath(one.path) not in named:
+            continue
+        if out is not None and not folder:
+            jobs.append(Job(one.path, Path(out), keep_format=False))
+            continue
+        place = one.path if out is None else Path(out) / one.relative
+        pattern = name or (BESIDE if out is None else None)
+        target = place if pattern is None else place.with_name(pattern.format(stem=place.stem, suffix=place.suffix))
+        jobs.append(Job(one.path, target, keep_format=target.suffix == place.suffix))
     sources: dict[str, Path] = {}
     for job in jobs:
         other = sources.setdefault(os.path.normcase(os.path.abspath(job.target)), job.source)
         if other is not job.source:
             raise typer.BadParameter(
-                f"{other} and {job.source} would both be written to {job.target}; restore them into different folders",
+                f"{other} and {job.source} would both be written to {job.target}; restore them into different folders "
+                "or give other names",
                 param_hint="PATHS",
             )
     return jobs
 
 
-def check_jobs(jobs: Sequence[Job], out: str, reporter: Reporter, *, folder: bool, overwrite: bool) -> list[Job]:
+def drop_done(jobs: Sequence[Job], reporter: Reporter) -> list[Job]:
+    """Return the jobs without an output, or with an older one; report the others."""
+    to_do = []
+    for job in jobs:
+        try:
+            done = job.target.stat().st_mtime_ns >= job.source.stat().st_mtime_ns
+            done = done and not job.target.samefile(job.source)
+        except OSError:  # one of them does not exist, which is reported later
+            done = False
+        if not done:
+            to_do.append(job)
+        elif reporter.json_lines:
+            reporter.result({"input": str(job.source), "output": str(job.target), "skipped": True})
+    return to_do
+
+
+def check_jobs(
+    jobs: Sequence[Job], folder: Path | None, reporter: Reporter, *, overwrite: bool, make_folders: bool = True
+) -> list[Job]:
     """Return the jobs that can be done: the input is a photo and the output can be written.
 
-    Makes the folders, unless nothing would be written to them, and reports each of the other jobs.
+    Makes the output `folder` and those below it, unless nothing would be written there, and reports
+    each of the other jobs.
     """
     from abair import images
 
@@ -134,25 +199,32 @@ def check_jobs(jobs: Sequence[Job], out: str, reporter: Reporter, *, folder: boo
         with reporter.guard(str(job.source)):
             images.probe(job.source)
             readable.append(job)
-    if folder and readable:
+    if folder is not None and readable and make_folders:
         try:
-            _make_folder(Path(out))
+            _make_folder(folder)
         except ImageError as error:
             reporter.fail(error, *(str(job.source) for job in readable))
             return []
     possible = []
     for job in readable:
         with reporter.guard(str(job.source)):
-            if folder:
+            if folder is not None and make_folders:
                 _make_folder(job.target.parent)
             if not overwrite and job.target.exists() and job.target.samefile(job.source):
                 raise ImageError(
                     f"{job.source}: found the input itself as its output, expected another file; "
                     "choose another -o, or use --overwrite to replace the input"
                 )
-            images.check_output(job.target, overwrite=overwrite)
+            if make_folders or job.target.parent.exists():
+                images.check_output(job.target, overwrite=overwrite)
             possible.append(job)
     return possible
+
+
+def copy_time(job: Job) -> None:
+    """Give the output the input's time of modification."""
+    made = job.source.stat()
+    os.utime(job.target, ns=(made.st_atime_ns, made.st_mtime_ns))
 
 
 def parse_weights(text: str) -> dict[str, float]:

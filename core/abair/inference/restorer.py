@@ -154,6 +154,7 @@ class Restorer:
         *,
         policy: Policy = ...,
         weights: Mapping[str, float] | None = ...,
+        strength: float = ...,
         tile: int | None = ...,
         quality: Quality = ...,
     ) -> Restored[ImageLike]: ...
@@ -164,6 +165,7 @@ class Restorer:
         *,
         policy: Policy = ...,
         weights: Mapping[str, float] | None = ...,
+        strength: float = ...,
         tile: int | None = ...,
         quality: Quality = ...,
     ) -> list[Restored[ImageLike]]: ...
@@ -173,6 +175,7 @@ class Restorer:
         *,
         policy: Policy = "soft",
         weights: Mapping[str, float] | None = None,
+        strength: float = 1.0,
         tile: int | None = None,
         quality: Quality = "standard",
     ) -> Any:
@@ -186,6 +189,8 @@ class Restorer:
             weights: parts of the photo, in [0, 1], that replace the estimator's weights. Labels
                 not named get 0, and what is left of 1 goes to `clean`: `{"noise": 1}` is the
                 oracle for noise, `{"noise": 0.5}` restores at half strength.
+            strength: the part of the restoration that is made, in [0, 1]. The weights are scaled by
+                it, and the rest goes to `clean`.
             tile: side in pixels of a tile's core, 512 by default. A smaller one needs less memory
                 and more time.
             quality: `standard`, or `best`, which averages over the photo's eight orientations.
@@ -196,15 +201,18 @@ class Restorer:
         Raises:
             ImageError: the image is empty, of another kind, or holds NaN or infinite values.
             WeightsError: an unknown label, a weight outside [0, 1], weights that sum to more than
-                1, or an unusable policy, tile or quality.
+                1, or an unusable policy, strength, tile or quality.
         """
         if isinstance(image, list | tuple):
-            return [self(item, policy=policy, weights=weights, tile=tile, quality=quality) for item in image]
+            options: dict[str, Any] = {"policy": policy, "weights": weights, "strength": strength}
+            return [self(item, **options, tile=tile, quality=quality) for item in image]
         started = time.perf_counter()
         if policy not in get_args(Policy):
             raise WeightsError(f"policy {policy!r}: unknown; expected 'soft', 'one-hot' or 'backbone'")
         if quality not in get_args(Quality):
             raise WeightsError(f"quality {quality!r}: unknown; expected 'standard' or 'best'")
+        if not (isinstance(strength, Real) and 0 <= float(strength) <= 1):
+            raise WeightsError(f"strength {strength!r}: expected a number from 0 to 1")
         if tile is not None and not (tile >= SMALLEST_TILE and tile % 1 == 0):  # neither NaN nor infinite
             raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_TILE} pixels")
         warnings: list[str] = []
@@ -219,6 +227,9 @@ class Restorer:
             estimated = self._estimate(pixels)
             chosen = one_hot(list(estimated.values())) if policy == "one-hot" else estimated.values()
             used, named = dict(zip(self.labels, chosen, strict=True)), policy
+        if strength < 1:
+            rest = 1 - strength * (1 - used[CLEAN])
+            used = {label: strength * weight for label, weight in used.items()} | {CLEAN: rest}
         restored = self._restore(pixels, used, tile or DEFAULT_TILE, quality)
         return Restored(
             image=from_pixels(restored, image),

@@ -108,6 +108,7 @@ def test_the_json_lines_of_restore_hold_exactly_what_is_promised(abair: Abair, r
         "weights": {"noise": 0.75, "blur": 0.25, "clean": 0.0},
         "policy": "soft",
         "quality": "standard",
+        "strength": 1.0,
         "seconds": 0.5,
         "megapixels": 0.001,
         "deployment": "fake-1",
@@ -181,6 +182,102 @@ def test_no_folder_is_left_behind_where_nothing_can_be_written(abair: Abair, res
     assert abair("restore", "sub", "-r", "-o", "new").code == 1
     assert files("new") == ["good.png"]
     assert not Path("new/deep").exists()
+
+
+def test_without_an_output_the_result_lies_beside_the_photo(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("in/a.png")
+    before = photo("in/b.tiff").read_bytes()
+    assert abair("restore", "in").code == 0
+    assert files("in") == ["a.png", "a.restored.png", "b.restored.tiff", "b.tiff"]
+    assert Path("in/b.tiff").read_bytes() == before
+    again = abair("restore", "in")
+    assert again.code == 1
+    assert len(again.err) == 2, "results are no photos to restore"
+    assert abair("restore", "in", "--overwrite").code == 0
+    assert abair("restore", "in/a.restored.png").code == 0
+    assert files("in") == ["a.png", "a.restored.png", "a.restored.restored.png", "b.restored.tiff", "b.tiff"]
+
+
+def test_outputs_are_named_by_a_pattern(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("in/a.png")
+    photo("in/b.tiff")
+    assert abair("restore", "in", "-o", "out", "--name", "{stem}_fixed{suffix}").code == 0
+    assert files("out") == ["a_fixed.png", "b_fixed.tiff"]
+    assert abair("restore", "in", "--name", "new-{stem}.webp").code == 0
+    assert files("in") == ["a.png", "b.tiff", "new-a.webp", "new-b.webp"]
+    assert Image.open("in/new-b.webp").format == "WEBP"
+
+
+@pytest.mark.parametrize("name", ["", "{}", "{name}", "{stem", "a/{stem}", "..", "{stem.x}", "{0}"])
+def test_a_pattern_that_makes_no_name_is_refused(abair: Abair, restorer: FakeRestorer, name: str) -> None:
+    photo("a.png")
+    done = abair("restore", "a.png", "--name", name)
+    assert done.code == 2
+    assert len(done.err) == 1
+    assert "{stem}_fixed{suffix}" in done.err[0]
+
+
+def test_a_pattern_fits_no_named_file_and_no_single_name_fits_several(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("a.png")
+    photo("b.png")
+    assert abair("restore", "a.png", "-o", "c.png", "--name", "{stem}.png").code == 2
+    done = abair("restore", "a.png", "b.png", "--name", "same.png")
+    assert done.code == 2
+    assert "same.png" in done.err[0]
+    assert files(".") == ["a.png", "b.png"]
+
+
+def test_what_is_done_and_as_new_is_skipped(abair: Abair, restorer: FakeRestorer) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        photo(name)
+        os.utime(name, (1000, 1000))
+    assert abair("restore", "a.png", "b.png", "-o", "out").code == 0
+    os.utime("b.png", (4e9, 4e9))
+    done = abair("restore", "a.png", "b.png", "c.png", "-o", "out", "--skip-existing", "--overwrite", "--json")
+    assert done.code == 0
+    skipped, *restored = done.records
+    assert skipped == {"input": "a.png", "output": os.path.join("out", "a.png"), "skipped": True}
+    assert [record["input"] for record in restored] == ["b.png", "c.png"]
+    refused = abair("restore", "b.png", "-o", "out", "--skip-existing")
+    assert refused.code == 1
+    assert "--overwrite" in refused.err[0]
+    in_place = abair("restore", "a.png", "-o", "a.png", "--skip-existing", "--overwrite", "--json")
+    assert "skipped" not in in_place.records[0]
+
+
+def test_times_are_kept_if_asked_for(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("a.png")
+    os.utime("a.png", ns=(10**18 + 5, 10**18 + 5))
+    assert abair("restore", "a.png", "-o", "b.png", "--keep-times").code == 0
+    assert Path("b.png").stat().st_mtime_ns == Path("a.png").stat().st_mtime_ns
+    assert abair("restore", "a.png", "-o", "c.png").code == 0
+    assert Path("c.png").stat().st_mtime_ns > Path("a.png").stat().st_mtime_ns
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("in/a.png")
+    photo("out/b.png")
+    photo("in/b.png")
+    done = abair("restore", "in", "-o", "new/deep", "--dry-run", "--json")
+    target = os.path.join("new", "deep", "a.png")
+    weights = {"noise": 0.75, "blur": 0.25, "clean": 0.0}
+    assert done.records[0] == {"input": os.path.join("in", "a.png"), "output": target, "weights": weights}
+    assert not Path("new").exists()
+    assert not restorer.calls
+    shown = abair("restore", "in", "-o", "out", "--dry-run")
+    assert shown.code == 1
+    assert "b.png" in shown.err[0], "what would be refused is refused"
+    assert shown.out[0] == f"{os.path.join('in', 'a.png')} -> {os.path.join('out', 'a.png')}"
+    assert files("out") == ["b.png"]
+
+
+def test_the_strength_is_handed_on(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("a.png")
+    done = abair("restore", "a.png", "-o", "b.png", "--strength", "0.5", "--json")
+    assert (restorer.calls[0]["strength"], done.records[0]["strength"]) == (0.5, 0.5)
+    for wrong in ("-0.1", "1.5", "nan", "half"):
+        assert abair("restore", "a.png", "-o", "c.png", "--strength", wrong).code == 2
+    assert not Path("c.png").exists()
 
 
 def test_pages_are_never_lost(abair: Abair, restorer: FakeRestorer) -> None:

@@ -31,7 +31,6 @@ from tests.core.cli.conftest import Abair, FakeRestorer, files, photo, write_man
         (["a.png", "-o", "b.png", "--page", "file/x.html"], ["--page", os.path.join("file", "x.html"), "folder"]),
         (["-o", "b.png"], ["PATHS"]),
         (["", "-o", "b.png"], ["PATHS"]),
-        (["a.png"], ["-o"]),
         (["a.png", "-o", ""], ["-o"]),
         (["a.png", "x/a.png", "-o", "b.png"], ["-o", "b.png", "2 inputs", "folder"]),
         (["a.png", "x/a.png", "-o", "file"], ["-o", "file", "folder"]),

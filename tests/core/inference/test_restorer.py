@@ -166,6 +166,21 @@ def test_an_array_with_other_channels_is_refused_with_what_to_pass(
         restorer(np.zeros((20, 20, channels), np.uint8))
 
 
+def test_strength_is_the_part_of_the_restoration(restorer: Restorer, photo: np.ndarray) -> None:
+    floats = photo.astype(np.float32) / 255
+    whole = restorer(floats, weights={"noise": 1.0})
+    for strength in (0.0, 0.25, 0.5):
+        part = restorer(floats, weights={"noise": 1.0}, strength=strength)
+        assert part.weights["clean"] == pytest.approx(1 - strength)
+        inside = (whole.image > 0) & (whole.image < 1)
+        expected = floats + strength * (whole.image - floats)
+        assert np.allclose(part.image[inside], expected[inside], atol=1e-5)
+    assert restorer(photo, strength=1.0).weights == restorer.estimate(photo)
+    for wrong in (-0.1, 1.1, float("nan"), "half"):
+        with pytest.raises(WeightsError, match="strength"):
+            restorer(photo, strength=wrong)
+
+
 @pytest.mark.parametrize("tile", [float("nan"), float("inf"), -float("inf"), 100.5, 0, -64])
 def test_a_tile_that_is_no_size_is_refused(restorer: Restorer, photo: np.ndarray, tile: float) -> None:
     with pytest.raises(WeightsError, match="expected a whole number"):
