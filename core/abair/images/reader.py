@@ -178,7 +178,8 @@ class PhotoFile:
         if self.format == "TIFF":
             has_alpha = samples.shape[2] in {2, 4}
             if lost := tiff_layout.left_out_channels(self._image.tag_v2, has_alpha=has_alpha):  # type: ignore[attr-defined]
-                self.warnings.append(f"{_count_channels(lost)} beside colours and transparency left out")
+                channels = "a channel" if lost == 1 else f"{lost} channels"
+                self.warnings.append(f"left out: {channels} beside colours and transparency")
         return samples
 
     def _load(self) -> Image.Image:
@@ -278,10 +279,6 @@ def _open_regular_file(path: Path) -> BinaryIO:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error_text(error)
         raise ImageError(f"{name}: cannot be opened ({reason}), {_EXPECTED}; check its permissions") from error
-
-
-def _count_channels(number: int) -> str:
-    return "one channel" if number == 1 else f"{number} channels"
 
 
 def _damaged(path: Path, error: BaseException, kind: str = "") -> ImageError:
