@@ -19,6 +19,7 @@ from abair.errors import AbairError
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
+_PYDANTIC_WORDS: Final = "Input should be "  # from newer versions of Typer
 # click's base of all usage errors; newer versions of Typer bring a click of their own
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 
@@ -70,5 +71,17 @@ def _report_usage_error(error: typer.BadParameter, reporter: Reporter, name: str
         print(text, file=sys.stderr)
     else:
         path = context.command_path if context is not None else name
+        text = text.replace(_PYDANTIC_WORDS, f"found {_given_value(error)}expected ")
         reporter.log(f"{text.rstrip('.')} (see {path} --help)")
     return 2
+
+
+def _given_value(error: typer.BadParameter) -> str:
+    """Return the value that an option was given and a comma, or nothing if it cannot be told."""
+    options = getattr(getattr(error, "param", None), "opts", ())
+    arguments = command_line.get()
+    for place, argument in enumerate(arguments):
+        option, mark, value = argument.partition("=")
+        if option in options and (mark or place + 1 < len(arguments)):
+            return f"{(value if mark else arguments[place + 1])!r}, "
+    return ""

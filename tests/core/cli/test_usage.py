@@ -59,6 +59,24 @@ def test_wrong_usage_is_one_line_and_nothing_is_done(
     assert restorer.loaded == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--strength", "2"], ["--strength", "'2'", "less than or equal to 1"]),
+        (["--strength=half"], ["--strength", "'half'", "number"]),
+        (["-o", "b.png", "--tile", "5"], ["--tile", "'5'", "64"]),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_what_was_expected(
+    abair: Abair, restorer: FakeRestorer, arguments: list[str], named: list[str]
+) -> None:
+    photo("a.png")
+    done = abair("restore", "a.png", *arguments)
+    assert done.code == 2
+    assert len(done.err) == 1
+    assert [word for word in [*named, "found", "expected"] if word not in done.err[0]] == []
+
+
 @pytest.mark.parametrize("words", [[], ["bench"], ["train"], ["plugin"]])
 def test_a_group_without_a_command_shows_its_help(abair: Abair, words: list[str]) -> None:
     done = abair(*words)
