@@ -57,7 +57,14 @@ def png_16(path: Path, samples: np.ndarray, *, interlaced: bool = False, key: by
 
 
 def tiff_16(
-    path: Path, samples: np.ndarray, *, order: str = "<", planar: bool = False, predictor: int = 0, tile: int = 0
+    path: Path,
+    samples: np.ndarray,
+    *,
+    order: str = "<",
+    planar: bool = False,
+    predictor: int = 0,
+    tile: int = 0,
+    orientation: int = 1,
 ) -> Path:
     """A 16-bit TIFF made by hand, interleaved or one plane a channel.
 
@@ -81,6 +88,7 @@ def tiff_16(
     tags |= {322: [tile], 323: [tile]} if tile else {278: [height]}
     tags |= {317: [predictor]} if predictor else {}
     tags |= {338: [2]} if channels == 4 else {}
+    tags |= {ORIENTATION: [orientation]} if orientation != 1 else {}
     return tiff(path, (tags, data), order=order)
 
 

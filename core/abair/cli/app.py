@@ -154,6 +154,8 @@ def restore(
                 inputs.check_labels(given_weights, read_deployment(deployment).labels)
         found = inputs.find_inputs(paths, reporter, recursive=recursive, leave_out=folder)
         jobs = inputs.plan_jobs(found, paths, out, folder=folder is not None, name=name)
+        if found and not jobs:
+            reporter.log("found nothing but results of earlier runs; name them to restore them again")
         if skip_existing:
             jobs = inputs.drop_done(jobs, reporter)
         jobs = inputs.check_jobs(jobs, folder, reporter, overwrite=overwrite, make_folders=not dry_run)
@@ -174,10 +176,9 @@ def restore(
         with open_page as pictures, reporter.progress("Restoring", beside_stdout=json) as progress:
             for done, job in enumerate(jobs, 1):
                 record: dict[str, Any] = {}
-                with reporter.guard(str(job.source)):
+                keeping = inputs.keeping_time(job) if keep_times else contextlib.nullcontext()
+                with reporter.guard(str(job.source)), keeping:
                     record = _restore_file(restorer, job, options, max_megapixels, overwrite, pictures)
-                    if keep_times:
-                        inputs.copy_time(job)
                 for warning in record.get("warnings", ()):
                     reporter.log(f"warning: {job.source}: {warning}")
                 if record and json:

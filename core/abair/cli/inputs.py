@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Final
 
 import typer
@@ -121,9 +123,13 @@ def check_name(name: str | None, *, for_file: bool) -> None:
     if for_file:
         raise typer.BadParameter("cannot be used when -o names a file", param_hint="--name")
     try:
-        made = name.format(stem="photo", suffix=".jpg")
-    except (KeyError, IndexError, ValueError, AttributeError):
-        made = ""
+        fields = [
+            (field, form, conversion) for _, field, form, conversion in Formatter().parse(name) if field is not None
+        ]
+    except ValueError:
+        fields = [("", "", None)]
+    plain = all(field in {"stem", "suffix"} and not form and not conversion for field, form, conversion in fields)
+    made = name.format(stem="photo", suffix=".jpg") if plain else ""
     if not made or os.path.basename(made) != made or made in {os.curdir, os.pardir}:
         raise typer.BadParameter(
             f"found {one_line(name)!r}, expected a file name with {{stem}} and {{suffix}}, as in "
@@ -145,10 +151,7 @@ def plan_jobs(
         typer.BadParameter: two inputs have the same output.
     """
     jobs = []
-    named = {os.path.abspath(path) for path in paths}
     for one in inputs:
-        if out is None and one.path.stem.endswith(BESIDE_END) and os.path.abspath(one.path) not in named:
-            continue
         if out is not None and not folder:
             jobs.append(Job(one.path, Path(out), keep_format=False))
             continue
@@ -156,16 +159,50 @@ def plan_jobs(
         pattern = name or (BESIDE if out is None else None)
         target = place if pattern is None else place.with_name(pattern.format(stem=place.stem, suffix=place.suffix))
         jobs.append(Job(one.path, target, keep_format=target.suffix == place.suffix))
-    sources: dict[str, Path] = {}
+    if out is None:
+        jobs = _leave_out_results(jobs, paths)
+    _check_targets(jobs)
+    return jobs
+
+
+def _leave_out_results(jobs: Sequence[Job], paths: Sequence[str]) -> list[Job]:
+    """Return the jobs without those whose photo is the result of another one."""
+    named, results = {_key(Path(path)) for path in paths}, {_key(job.target) for job in jobs}
+    return [
+        job
+        for job in jobs
+        if _key(job.source) in named or not (_key(job.source) in results or job.source.stem.endswith(BESIDE_END))
+    ]
+
+
+def _check_targets(jobs: Sequence[Job]) -> None:
+    """Check that no output is another job's output or input.
+
+    Raises:
+        typer.BadParameter: one is.
+    """
+    sources = {_key(job.source): job for job in jobs}
+    targets: dict[str, Job] = {}
     for job in jobs:
-        other = sources.setdefault(os.path.normcase(os.path.abspath(job.target)), job.source)
-        if other is not job.source:
+        other = targets.setdefault(_key(job.target), job)
+        if other is not job:
             raise typer.BadParameter(
-                f"{other} and {job.source} would both be written to {job.target}; restore them into different folders "
-                "or give other names",
+                f"{other.source} and {job.source} would both be written to {job.target}; restore them into different "
+                "folders or give other names",
                 param_hint="PATHS",
             )
-    return jobs
+        read = sources.get(_key(job.target), job)
+        if read is not job:
+            raise typer.BadParameter(
+                f"{job.source} would be written to {job.target}, which is to be restored itself; choose another folder "
+                "or name",
+                param_hint="PATHS",
+            )
+
+
+def _key(path: Path) -> str:
+    """Return a path by which files are told apart."""
+    return os.path.normcase(os.path.abspath(path))
 
 
 def drop_done(jobs: Sequence[Job], reporter: Reporter) -> list[Job]:
@@ -215,15 +252,19 @@ def check_jobs(
                     f"{job.source}: found the input itself as its output, expected another file; "
                     "choose another -o, or use --overwrite to replace the input"
                 )
-            if make_folders or job.target.parent.exists():
+            if folder is None or job.target.parent.is_dir():
                 images.check_output(job.target, overwrite=overwrite)
+            else:  # it would be made
+                _check_can_be_made(job.target.parent)
             possible.append(job)
     return possible
 
 
-def copy_time(job: Job) -> None:
-    """Give the output the input's time of modification."""
+@contextmanager
+def keeping_time(job: Job) -> Iterator[None]:
+    """Give the output the input's time of modification, if it is written inside the block."""
     made = job.source.stat()
+    yield
     os.utime(job.target, ns=(made.st_atime_ns, made.st_mtime_ns))
 
 
@@ -287,6 +328,14 @@ def _find_photos(folder: Path, recursive: bool, leave_out: Path | None, reporter
                 yield Path(at, name)
         folders[:] = sorted(
             name for name in folders if recursive and not name.startswith(".") and Path(at, name).resolve() != left_out
+        )
+
+
+def _check_can_be_made(folder: Path) -> None:
+    nearest = next(parent for parent in folder.absolute().parents if parent.exists())
+    if folder.exists() or not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ImageError(
+            f"{folder}: the folder cannot be made, expected a name that is free in a writable folder; choose another -o"
         )
 
 

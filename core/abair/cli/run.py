@@ -80,8 +80,9 @@ def _given_value(error: typer.BadParameter) -> str:
     """Return the value that an option was given and a comma, or nothing if it cannot be told."""
     options = getattr(getattr(error, "param", None), "opts", ())
     arguments = command_line.get()
-    for place, argument in enumerate(arguments):
+    found = ""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         option, mark, value = argument.partition("=")
-        if option in options and (mark or place + 1 < len(arguments)):
-            return f"{(value if mark else arguments[place + 1])!r}, "
-    return ""
+        if option in options:  # of several the last one counts
+            found = f"{(value if mark else following)!r}, "
+    return found

@@ -73,7 +73,8 @@ def read_annotations(
     else:
         resources = info.get("photoshop")
         iptc = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
-        found = Annotations(xmp=info.get("xmp"), iptc=iptc or None, comment=info.get("comment") or None)
+        comments = [data for name, data in getattr(image, "applist", ()) if name == "COM"]
+        found = Annotations(xmp=info.get("xmp"), iptc=iptc or None, comment=b"\n".join(comments) or None)
     behind = behind_the_photo(found.xmp or b"") or ("its second image" if "mp" in info else "")
     if behind:
         warn(f"{behind} is left out; it would not fit the restored photo")
@@ -99,7 +100,7 @@ def png_chunks(annotations: Annotations) -> PngImagePlugin.PngInfo:
     for keyword, value in annotations.text:
         chunks.add_text(keyword, value)
     if annotations.comment:
-        chunks.add_text("Comment", annotations.comment.decode("utf-8", "replace").replace("\0", " "))
+        chunks.add_text("Comment", _decode_comment(annotations.comment))
     if annotations.xmp:
         chunks.add_itxt(_XMP_KEYWORD, annotations.xmp.decode("utf-8", "replace").replace("\0", ""))
     if annotations.iptc:
@@ -118,9 +119,9 @@ def tiff_tags(annotations: Annotations) -> dict[int, bytes]:
 def _read_png(image: ImageFile.ImageFile, file: BinaryIO) -> Annotations:
     texts: dict[str, str] = dict(image.text)  # type: ignore[attr-defined]
     xmp = texts.pop(_XMP_KEYWORD, None)
-    raw = {key: texts.pop(key) for key in list(texts) if key.startswith(_RAW_PROFILE)}
-    iptc = _iptc_from_resources(_decode_raw_profile(raw.get(f"{_RAW_PROFILE}iptc", "")))
-    packet = xmp.encode() if xmp else _decode_raw_profile(raw.get(f"{_RAW_PROFILE}xmp", ""))
+    raw = {kind: texts.pop(_RAW_PROFILE + kind, "") for kind in ("exif", "iptc", "xmp")}  # EXIF is read by others
+    iptc = _iptc_from_resources(_decode_raw_profile(raw["iptc"]))
+    packet = xmp.encode() if xmp else _decode_raw_profile(raw["xmp"])
     return Annotations(xmp=packet or None, iptc=iptc or None, text=tuple(texts.items()), colour=_colour_chunks(file))
 
 
@@ -136,6 +137,15 @@ def _colour_chunks(file: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
         else:
             file.seek(length + 4, os.SEEK_CUR)
     return tuple(found.items())
+
+
+def _decode_comment(comment: bytes) -> str:
+    """Return a JPEG's comment as text; the format names no encoding."""
+    try:
+        text = comment.decode("utf-8")
+    except UnicodeDecodeError:
+        text = comment.decode("latin-1")
+    return text.replace("\0", " ")
 
 
 def _decode_raw_profile(text: str) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, cast
 
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, TiffTags
 
@@ -20,13 +20,38 @@ _EXIF_AS_TEXT: Final = "Raw profile type exif"
 """The keyword of the text in which ImageMagick keeps a PNG's EXIF."""
 _ORIENTATION: Final = 0x0112
 _DETAILS: Final = 0x8769  # the EXIF directory
+_INTEROPERABILITY: Final = 0xA005  # in that directory, too: a third one
 _WIDTH, _HEIGHT = 0xA002, 0xA003  # in that directory: PixelXDimension, PixelYDimension
 _THUMBNAIL: Final = (0x0201, 0x0202)  # where it starts, and its length
 _NUMBERS: Final = {3: "H", 4: "I"}
 """EXIF's kinds of whole numbers, and `struct`'s letters for them."""
 # Tags of a TIFF directory that describe the photo, not its storage. The last two are the EXIF and
 # GPS directories.
-_DESCRIPTIVE: Final = frozenset({270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853})
+_DESCRIPTIVE: Final = frozenset(
+    {
+        269,
+        270,
+        271,
+        272,
+        282,
+        283,
+        296,
+        305,
+        306,
+        315,
+        316,
+        18246,
+        18249,
+        33432,
+        40091,
+        40092,
+        40093,
+        40094,
+        40095,
+        34665,
+        34853,
+    }
+)
 
 
 def ignore(_warning: str) -> None:
@@ -83,18 +108,19 @@ class _ExifBlock:
         """Set the orientation to 1 and EXIF's own size, where they are stated."""
         self._set(self._entries, _ORIENTATION, 1)
         if details := self._number(self._entries, _DETAILS, 0):
-            entries, _ = self._read_directory(details)
-            self._set(entries, _WIDTH, width)
-            self._set(entries, _HEIGHT, height)
+            with contextlib.suppress(struct.error):  # the rest of the block is worth keeping
+                entries, _ = self._read_directory(details)
+                self._set(entries, _WIDTH, width)
+                self._set(entries, _HEIGHT, height)
 
     def drop_thumbnail(self) -> None:
         """Unlink the second directory, which shows the photo as it was, and blank its picture."""
         if second := self._unpack("I", self._link):
             with contextlib.suppress(struct.error):
-                entries, _ = self._read_directory(second)
+                entries, link = self._read_directory(second)
                 start, length = (self._number(entries, tag, 0) for tag in _THUMBNAIL)
-                end = min(start + length, len(self.data))
-                self.data[start:end] = bytes(max(0, end - start))
+                if link < start < start + length <= len(self.data):  # or it would not be a picture's place
+                    self.data[start : start + length] = bytes(length)
             struct.pack_into(self._order + "I", self.data, self._link, 0)
 
     def _read_directory(self, start: int) -> tuple[dict[int, tuple[int, int]], int]:
@@ -144,6 +170,11 @@ def turn_upright(image: Image.Image, warn: Callable[[str], None] = ignore) -> Im
     One whose EXIF is broken stays as it lies, without it, and `warn` gets one line.
     """
     try:
+        if image.format == "TIFF":
+            block = exif_from_tiff(cast("ImageFile.ImageFile", image), warn)
+            upright = ImageOps.exif_transpose(image)
+            upright.info |= {"exif": block} if block else {}
+            return upright
         if block := raw_exif(image):
             _ExifBlock(block)
         return ImageOps.exif_transpose(image)
@@ -157,11 +188,7 @@ def turn_upright(image: Image.Image, warn: Callable[[str], None] = ignore) -> Im
 
 def exif_of(image: Image.Image) -> bytes | None:
     """Return the EXIF block of an upright PIL image, for a restored one of its size, or None."""
-    block = raw_exif(image)
-    if block is None:
-        with contextlib.suppress(Exception):  # a TIFF's tags may be broken in many ways
-            block = exif.tobytes() if (exif := image.getexif()) else None
-    return adapt_exif(block, *image.size, ignore)
+    return adapt_exif(raw_exif(image), *image.size, ignore)
 
 
 def exif_from_tiff(image: ImageFile.ImageFile, warn: Callable[[str], None]) -> bytes | None:
@@ -173,7 +200,7 @@ def exif_from_tiff(image: ImageFile.ImageFile, warn: Callable[[str], None]) -> b
     try:
         found, kept = image.getexif(), Image.Exif()
         for tag in _DESCRIPTIVE & set(found):
-            kept[tag] = found.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else found[tag]
+            kept[tag] = _describing(found.get_ifd(tag)) if tag in TiffTags.TAGS_V2_GROUPS else found[tag]
         return kept.tobytes() if len(kept) else None
     except Exception as error:  # Pillow raises many kinds on broken tags; the photo matters more
         warn(f"its EXIF is broken ({error_text(error)}) and is left out")
@@ -192,7 +219,7 @@ def tiff_tags(exif: bytes | None, dpi: tuple[float, float] | None, warn: Callabl
             block = Image.Exif()
             block.load(exif)
             for tag in sorted(_DESCRIPTIVE & set(block)):
-                tags[tag] = block.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else block[tag]
+                tags[tag] = _describing(block.get_ifd(tag)) if tag in TiffTags.TAGS_V2_GROUPS else block[tag]
             _check_tags(tags)
         except Exception as error:  # as above
             warn(f"its EXIF cannot be stored in a TIFF ({error_text(error)}) and is left out")
@@ -201,6 +228,11 @@ def tiff_tags(exif: bytes | None, dpi: tuple[float, float] | None, warn: Callabl
         tags |= {TiffImagePlugin.RESOLUTION_UNIT: 2}
         tags |= {TiffImagePlugin.X_RESOLUTION: dpi[0], TiffImagePlugin.Y_RESOLUTION: dpi[1]}
     return tags
+
+
+def _describing(directory: dict[int, object]) -> dict[int, object]:
+    """Return the EXIF or GPS directory without links to others, which do not come along."""
+    return {tag: value for tag, value in directory.items() if tag != _INTEROPERABILITY}
 
 
 def _check_tags(tags: dict[int, object]) -> None:

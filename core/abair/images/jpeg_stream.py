@@ -8,10 +8,13 @@ from typing import BinaryIO, Final
 from PIL import Image, ImageChops, JpegImagePlugin
 
 _END: Final = b"\xff\xd9"
-_FILLER: Final = bytes(range(1, 250, 3)) * 4
-"""Bytes without a marker that no decoder takes for nothing."""
+_FILLERS: Final = (b"", bytes(300), b"\x55" * 300, b"\xaa" * 300, b"\xfe" * 300)
+"""Bytes without a marker; where pixels are missing, each makes others of them."""
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers that begin a frame: table B.1."""
+_SCAN: Final = 0xDA
+_STUFFING: Final = frozenset({0x00, 0xFF, *range(0xD0, 0xD8)})
+"""What follows 0xFF inside a scan: a stuffed byte, a filling one, or a restart."""
 _LOSSLESS: Final = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 _HIERARCHICAL: Final = frozenset({0xC5, 0xC6, 0xCD, 0xCE})
 
@@ -42,10 +45,42 @@ def decode_without_end(file: BinaryIO) -> Image.Image | None:
     """
     file.seek(0)
     data = file.read()
-    complete, filled = (_decode(data.removesuffix(b"\xff") + tail + _END) for tail in (b"", _FILLER))
-    if complete is None or filled is None:
+    data = data.removesuffix(b"\xff")
+    if not _has_all_scans(data):
         return None
-    return None if ImageChops.difference(complete, filled).getbbox(alpha_only=False) else complete
+    complete = _decode(data + _END)
+    if complete is None:
+        return None
+    for filler in _FILLERS:
+        filled = _decode(data + filler + _END)
+        if filled is None or ImageChops.difference(complete, filled).getbbox(alpha_only=False):
+            return None
+    return complete
+
+
+def _has_all_scans(data: bytes) -> bool:
+    """Return whether the scans bring all coefficients in full precision, as section G.1.1.1 has it.
+
+    A progressive JPEG that ends between two scans is a coarser picture of the same size.
+    """
+    place, missing = 2, set[tuple[int, int]]()
+    while place + 4 <= len(data):
+        if data[place] != 0xFF or data[place + 1] in _STUFFING:  # within the pixels of a scan
+            place = data.find(b"\xff", place + 1)
+            if place < 0:
+                break
+            continue
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        content = data[place + 4 : place + 2 + length]
+        if marker in _FRAMES:
+            missing = {(content[6 + 3 * number], k) for number in range(content[5]) for k in range(64)}
+        elif marker == _SCAN:
+            first, last, precision = content[-3:]
+            if precision & 15 == 0:
+                components = content[1 : 1 + 2 * content[0] : 2]
+                missing -= {(component, k) for component in components for k in range(first, last + 1)}
+        place += 2 + length
+    return not missing
 
 
 def _decode(data: bytes) -> Image.Image | None:

@@ -16,7 +16,7 @@ KEPT: Final[dict[str, frozenset[str]]] = {
     "BMP": frozenset({"resolution"}),
 }
 """By Pillow's name of the format. A PNG keeps a comment as a text."""
-_LONGEST: Final = {"EXIF": 65_000, "XMP": 65_000, "IPTC": 65_000, "comment": 65_533}
+LONGEST: Final = {"EXIF": 65_000, "XMP": 65_000, "IPTC": 65_000, "comment": 65_533}
 """Bytes in a JPEG, which keeps each in one segment of 65,533 bytes with its name."""
 
 
@@ -38,7 +38,7 @@ def reduce_to_format(kind: str, photo: Photo) -> tuple[Photo, list[str]]:
     for name, value in held.items():
         if value and name not in KEPT[kind]:
             lost[name] = name
-        elif kind == "JPEG" and isinstance(value, bytes) and len(value) > _LONGEST.get(name, len(value)):
+        elif kind == "JPEG" and isinstance(value, bytes) and len(value) > LONGEST.get(name, len(value)):
             lost[name] = f"{name}, which is too long"
     if "texts" in lost:
         lost["texts"] += f" ({', '.join(one_line(keyword) for keyword, _ in photo.annotations.text)})"

@@ -15,6 +15,24 @@ from abair.text import error_text
 _STRIP_PIXELS: Final = 1 << 20  # pixels copied out of Pillow at a time, so that no second copy of the photo exists
 
 
+_TO_UPRIGHT: Final[dict[int, Callable[[np.ndarray], np.ndarray]]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+"""EXIF orientations other than 1, and what turns samples (H, W, C) stored that way upright."""
+
+
+def turn_upright(samples: np.ndarray, orientation: int) -> np.ndarray:
+    """Return samples (H, W, C) upright that are stored in an orientation, 1 to 8 of EXIF."""
+    turn = _TO_UPRIGHT.get(orientation)
+    return samples if turn is None else np.ascontiguousarray(turn(samples))
+
+
 def to_samples(name: str, image: Image.Image, warn: Callable[[str], None]) -> np.ndarray:
     """Return the samples of a loaded image, (H, W, C) uint8 or uint16.
 

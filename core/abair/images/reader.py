@@ -29,7 +29,7 @@ from abair.errors import ImageError
 from abair.images import codecs, exif, jpeg_stream, storage, tiff_layout
 from abair.images.annotations import read_annotations
 from abair.images.photo import Photo, display_name
-from abair.images.pixels import add_colour_key, to_samples
+from abair.images.pixels import add_colour_key, to_samples, turn_upright
 from abair.text import error_text
 
 # Pillow reports broken tags as Python warnings of two lines each. The reader logs what matters of
@@ -71,17 +71,6 @@ _BRANDS: Final = {
     b"crx ": "a camera raw file",
 }
 """Brands of ISO media files, whose bytes 4 to 8 are "ftyp"; others are videos."""
-
-_TO_UPRIGHT: Final[dict[int, Callable[[np.ndarray], np.ndarray]]] = {
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
-    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
-    8: lambda a: a.swapaxes(0, 1)[::-1],
-}
-"""EXIF orientations other than 1, and what turns samples (H, W, C) stored that way upright."""
 
 
 class _TiffImageFile(TiffImagePlugin.TiffImageFile):
@@ -150,8 +139,7 @@ class PhotoFile:
         turn = self.orientation
         if self.format != "TIFF":
             block = exif.raw_exif(self._image)
-        if turn in _TO_UPRIGHT:
-            samples = np.ascontiguousarray(_TO_UPRIGHT[turn](samples))
+        samples = turn_upright(samples, turn)
         height, width = samples.shape[:2]
         grey = samples.shape[2] < 3
         return Photo(

@@ -19,6 +19,8 @@ Directory = TiffImagePlugin.ImageFileDirectory_v2
 
 _MOST_DIRECTORIES: Final = 1000
 _NEW_SUBFILE_TYPE: Final = 254
+_SUBFILE_TYPE: Final = 255
+_OLD_REDUCED: Final = 2
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType. TIFF 6.0, section 8
 _MAKE: Final = 271
 _SUB_DIRECTORIES: Final = 330
@@ -62,17 +64,18 @@ def find_page(name: str, file: BinaryIO, warn: Callable[[str], None]) -> int:
     """
     position = file.tell()
     try:
-        pages = list(_read_chain(file, Directory(_read_header(file)).next))
-        nested = [child for page in pages for child in _read_children(file, page)]
+        seen = set[int]()
+        pages = list(_read_chain(file, Directory(_read_header(file)).next, seen))
+        nested = [child for page in pages for child in _read_children(file, page, seen)]
     except Exception:  # Pillow raises many kinds on broken directories
         return 0
     finally:
         file.seek(position)
-    if not pages:
-        return 0
     _refuse_raw(name, file, [*pages, *nested])
-    kinds = [int(page.get(_NEW_SUBFILE_TYPE, 0)) for page in pages]
-    full = [number for number, kind in enumerate(kinds) if not kind & (_REDUCED | _MASK)]
+    kinds = {number: _kind(page) for number, page in enumerate(pages) if _area(page)}  # others hold no pixels
+    if not kinds:
+        return 0
+    full = [number for number, kind in kinds.items() if not kind & (_REDUCED | _MASK)]
     if len(full) > 1:
         raise ImageError(
             f"{name}: found a TIFF of {len(full)} pages, expected a single photo; save each page as a file of its own"
@@ -82,9 +85,9 @@ def find_page(name: str, file: BinaryIO, warn: Callable[[str], None]) -> int:
             f"{name}: found a TIFF with its photo in a sub-directory behind a thumbnail, expected it among the pages; "
             "save it again as a plain TIFF"
         )
-    if any(kind & _MASK for kind in kinds):
+    if any(kind & _MASK for kind in kinds.values()):
         warn("its transparency mask is left out")
-    chosen = full[0] if full else max(range(len(pages)), key=lambda number: _area(pages[number]))
+    chosen = full[0] if full else max(kinds, key=lambda number: _area(pages[number]))
     _refuse_unsupported(name, pages[chosen])
     _refuse_overstated(name, pages[chosen], file)
     return chosen
@@ -92,8 +95,7 @@ def find_page(name: str, file: BinaryIO, warn: Callable[[str], None]) -> int:
 
 def left_out_channels(directory: Directory, *, has_alpha: bool) -> int:
     """Return how many channels a TIFF has beside its colours and its transparency."""
-    extra = directory.get(TiffImagePlugin.EXTRASAMPLES, ())
-    return max(0, len(extra if isinstance(extra, tuple) else (extra,)) - has_alpha)
+    return max(0, len(list(_numbers(directory, TiffImagePlugin.EXTRASAMPLES))) - has_alpha)
 
 
 def _read_header(file: BinaryIO) -> bytes:
@@ -102,9 +104,9 @@ def _read_header(file: BinaryIO) -> bytes:
     return head + file.read(8) if 43 in head[2:4] else head  # BigTIFF has a longer one
 
 
-def _read_chain(file: BinaryIO, offset: int) -> Iterator[Directory]:
-    """Yield the directory at `offset` and those that follow it."""
-    header, seen = _read_header(file), set[int]()
+def _read_chain(file: BinaryIO, offset: int, seen: set[int]) -> Iterator[Directory]:
+    """Yield the directory at `offset` and those that follow it, but none of `seen`."""
+    header = _read_header(file)
     while offset and offset not in seen and len(seen) < _MOST_DIRECTORIES:
         seen.add(offset)
         file.seek(offset)
@@ -114,10 +116,9 @@ def _read_chain(file: BinaryIO, offset: int) -> Iterator[Directory]:
         offset = directory.next
 
 
-def _read_children(file: BinaryIO, directory: Directory) -> Iterator[Directory]:
-    offsets = directory.get(_SUB_DIRECTORIES, ())
-    for offset in offsets if isinstance(offsets, tuple) else (offsets,):
-        yield from _read_chain(file, int(offset))
+def _read_children(file: BinaryIO, directory: Directory, seen: set[int]) -> Iterator[Directory]:
+    for offset in _numbers(directory, _SUB_DIRECTORIES):
+        yield from _read_chain(file, offset, seen)
 
 
 def _refuse_raw(name: str, file: BinaryIO, directories: list[Directory]) -> None:
@@ -135,16 +136,14 @@ def _refuse_raw(name: str, file: BinaryIO, directories: list[Directory]) -> None
 
 
 def _refuse_unsupported(name: str, directory: Directory) -> None:
-    formats = directory.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
-    bits = directory.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
-    for sample_format in formats if isinstance(formats, tuple) else (formats,):
+    bits = _number(directory, TiffImagePlugin.BITSPERSAMPLE, 1)
+    for sample_format in _numbers(directory, TiffImagePlugin.SAMPLEFORMAT):
         kind = _SAMPLE_FORMATS.get(sample_format)
-        if kind and bits[0] < 32:  # as 32 bits they may hold what fits into 16, which the pixels tell
+        if kind and bits < 32:  # as 32 bits they may hold what fits into 16, which the pixels tell
             raise ImageError(
-                f"{name}: found {kind.format(bits[0])} samples, expected unsigned ones of 8 or 16 bits; "
-                "convert them first"
+                f"{name}: found {kind.format(bits)} samples, expected unsigned ones of 8 or 16 bits; convert them first"
             )
-    compression = directory.get(TiffImagePlugin.COMPRESSION, 1)
+    compression = _number(directory, TiffImagePlugin.COMPRESSION, 1)
     if compression not in TiffImagePlugin.COMPRESSION_INFO:
         kind = _COMPRESSIONS.get(compression, f"unknown ({compression})")
         raise ImageError(
@@ -155,18 +154,35 @@ def _refuse_unsupported(name: str, directory: Directory) -> None:
 
 def _refuse_overstated(name: str, directory: Directory, file: BinaryIO) -> None:
     """Refuse a file that is too short for its pixels, which would take minutes to find out."""
-    bits = directory.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
-    channels = directory.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
-    size = _area(directory) * channels * bits[0] // 8
-    most = _MOST_EXPANSION.get(directory.get(TiffImagePlugin.COMPRESSION, 1))
+    bits = _number(directory, TiffImagePlugin.BITSPERSAMPLE, 1)
+    size = _area(directory) * _number(directory, TiffImagePlugin.SAMPLESPERPIXEL, 1) * bits // 8
+    most = _MOST_EXPANSION.get(_number(directory, TiffImagePlugin.COMPRESSION, 1))
     stored = os.fstat(file.fileno()).st_size
     if most is not None and size > most * stored:
         raise ImageError(
-            f"{name}: found {_area(directory) / 1e6:.1f} megapixels in {stored} bytes, expected at least "
+            f"{name}: found {_area(directory)} pixels in {stored} bytes, expected at least "
             f"{size // most} bytes for so many; the file is damaged: copy it again from its source"
         )
 
 
+def _kind(page: Directory) -> int:
+    """Return the bits of NewSubfileType; the old SubfileType may say that a page is reduced."""
+    reduced = _REDUCED if _number(page, _SUBFILE_TYPE, 1) == _OLD_REDUCED else 0
+    return _number(page, _NEW_SUBFILE_TYPE, 0) | reduced
+
+
 def _area(directory: Directory) -> int:
-    width, height = (directory.get(tag, 0) for tag in (TiffImagePlugin.IMAGEWIDTH, TiffImagePlugin.IMAGELENGTH))
-    return int(width) * int(height)
+    return _number(directory, TiffImagePlugin.IMAGEWIDTH, 0) * _number(directory, TiffImagePlugin.IMAGELENGTH, 0)
+
+
+def _number(directory: Directory, tag: int, default: int) -> int:
+    """Return a tag's first number, or the default if it has none, as in a damaged file."""
+    return next(_numbers(directory, tag), default)
+
+
+def _numbers(directory: Directory, tag: int) -> Iterator[int]:
+    """Yield a tag's whole numbers, which Pillow hands out alone or as a tuple."""
+    value = directory.get(tag, ())
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int):
+            yield number

@@ -40,9 +40,9 @@ def behind_the_photo(packet: bytes) -> str:
     """Name what the packet says to lie behind the photo in its file, or return nothing."""
     if b"hdrgm:" in packet:
         return "its HDR gain map"
-    if b"MotionPhoto" in packet or b"MicroVideo" in packet:
+    if re.search(rb"(MotionPhoto|MicroVideo)\s*(=\s*[\"']|>)\s*[1-9]", packet):
         return "its video"
-    return ""
+    return "its second XMP packet" if b"HasExtendedXMP" in packet else ""
 
 
 def _drop(packet: bytes, name: bytes) -> bytes:
@@ -50,9 +50,10 @@ def _drop(packet: bytes, name: bytes) -> bytes:
 
     The time is proportional to the packet's length, whatever it holds.
     """
+    name = rb"(?>%s)(?![\w.-])" % name
     packet = re.sub(rb"\s%s\s*=\s*(\"[^\"]*\"|'[^']*')" % name, b"", packet)
     kept, place = [], 0
-    for start in re.finditer(rb"<(%s)\b[^<>]*>" % name, packet):
+    for start in re.finditer(rb"<(%s)[^<>]*+>" % name, packet):
         if start.start() < place:
             continue  # inside an element that was dropped
         kept.append(packet[place : start.start()])

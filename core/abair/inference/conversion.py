@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from typing import IO, Any, Self, TypeVar, cast
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from abair.errors import ImageError
 from abair.images.exif import exif_of
+from abair.images.kept import LONGEST
 from abair.images.pixels import fill_hidden
 from abair.model.views import Pixels
 
@@ -143,8 +145,15 @@ class DescribedImage(Image.Image):
     def save(
         self, fp: str | bytes | PathLike[str] | PathLike[bytes] | IO[bytes], format: str | None = None, **params: Any
     ) -> None:
-        """Write the image; see `PIL.Image.Image.save`."""
+        """Write the image; see `PIL.Image.Image.save`.
+
+        EXIF that is too long for a JPEG is left out.
+        """
         known = {key: self.info[key] for key in ("exif", "icc_profile") if self.info.get(key)}
+        suffix = os.path.splitext(os.fsdecode(fp))[1].lower() if isinstance(fp, str | bytes | PathLike) else ""
+        kind = format or Image.registered_extensions().get(suffix)
+        if kind == "JPEG" and len(known.get("exif", b"")) > LONGEST["EXIF"]:
+            del known["exif"]
         super().save(fp, format, **known | params)
 
 

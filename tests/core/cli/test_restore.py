@@ -208,7 +208,22 @@ def test_outputs_are_named_by_a_pattern(abair: Abair, restorer: FakeRestorer) ->
     assert Image.open("in/new-b.webp").format == "WEBP"
 
 
-@pytest.mark.parametrize("name", ["", "{}", "{name}", "{stem", "a/{stem}", "..", "{stem.x}", "{0}"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "{}",
+        "{name}",
+        "{stem",
+        "a/{stem}",
+        "..",
+        "{stem.x}",
+        "{0}",
+        "{stem[0]}.jpg",
+        "{stem:/>5}.jpg",
+        "{stem!r}.jpg",
+    ],
+)
 def test_a_pattern_that_makes_no_name_is_refused(abair: Abair, restorer: FakeRestorer, name: str) -> None:
     photo("a.png")
     done = abair("restore", "a.png", "--name", name)
@@ -225,6 +240,25 @@ def test_a_pattern_fits_no_named_file_and_no_single_name_fits_several(abair: Aba
     assert done.code == 2
     assert "same.png" in done.err[0]
     assert files(".") == ["a.png", "b.png"]
+
+
+def test_no_photo_is_replaced_before_it_is_read(abair: Abair, restorer: FakeRestorer) -> None:
+    for name in ("a.png", "a_f.png"):
+        photo(name, seed=len(name))
+    before = Path("a_f.png").read_bytes()
+    done = abair("restore", "a.png", "a_f.png", "--name", "{stem}_f{suffix}", "--overwrite")
+    assert done.code == 2
+    assert "a_f.png, which is to be restored itself" in done.err[0]
+    assert Path("a_f.png").read_bytes() == before
+    assert abair("restore", ".", "--name", "{stem}_f{suffix}", "--overwrite").code == 0
+    assert files(".") == ["a.png", "a_f.png"], "in a folder the second one is a result of the first"
+
+
+def test_a_folder_of_results_alone_is_told(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("in/a.restored.png")
+    done = abair("restore", "in")
+    assert (done.code, len(done.err)) == (0, 1)
+    assert "results of earlier runs" in done.err[0]
 
 
 def test_what_is_done_and_as_new_is_skipped(abair: Abair, restorer: FakeRestorer) -> None:
@@ -250,6 +284,8 @@ def test_times_are_kept_if_asked_for(abair: Abair, restorer: FakeRestorer) -> No
     os.utime("a.png", ns=(10**18 + 5, 10**18 + 5))
     assert abair("restore", "a.png", "-o", "b.png", "--keep-times").code == 0
     assert Path("b.png").stat().st_mtime_ns == Path("a.png").stat().st_mtime_ns
+    assert abair("restore", "a.png", "-o", "a.png", "--overwrite", "--keep-times").code == 0
+    assert Path("a.png").stat().st_mtime_ns == 10**18 + 5
     assert abair("restore", "a.png", "-o", "c.png").code == 0
     assert Path("c.png").stat().st_mtime_ns > Path("a.png").stat().st_mtime_ns
 
@@ -269,6 +305,12 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(abair: Abair, restor
     assert "b.png" in shown.err[0], "what would be refused is refused"
     assert shown.out[0] == f"{os.path.join('in', 'a.png')} -> {os.path.join('out', 'a.png')}"
     assert files("out") == ["b.png"]
+    for wrong in ("nowhere/y.png", "in/a.png/x/"):
+        told = abair("restore", "in/a.png", "-o", wrong, "--dry-run")
+        real = abair("restore", "in/a.png", "-o", wrong)
+        assert told.code == real.code == 1
+        assert not told.out
+    assert not Path("nowhere").exists()
 
 
 def test_the_strength_is_handed_on(abair: Abair, restorer: FakeRestorer) -> None:

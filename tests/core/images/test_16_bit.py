@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support.image_files import noise, png_16, same_again, save, smooth, tiff_16
+from tests.support.image_files import ORIENTATION, noise, png_16, same_again, save, smooth, tiff_16
 
 from abair import images
 
@@ -65,6 +65,19 @@ def test_16_bits_of_a_compressed_tiff_are_read(
     photo = images.read(path)
     assert photo.pixels.dtype == np.uint16
     assert np.array_equal(photo.pixels, samples[..., :3])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("predictor", [0, 2])
+def test_16_bit_planes_are_turned_upright(tmp_path: Path, orientation: int, predictor: int) -> None:
+    samples = noise(37, 29, 3, np.uint16)
+    path = tiff_16(tmp_path / "a.tif", samples, planar=True, predictor=predictor, orientation=orientation)
+    photo = images.read(path)
+    eight = np.asarray(Image.fromarray((samples >> 8).astype(np.uint8)))
+    turned = images.read(save(tmp_path / "b.tif", eight, tiffinfo={ORIENTATION: orientation}))
+    assert photo.pixels.dtype == np.uint16
+    assert np.array_equal(photo.pixels >> 8, turned.pixels)
+    assert images.probe(path) == (photo.pixels.shape[1], photo.pixels.shape[0])
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])

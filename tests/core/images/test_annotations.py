@@ -14,6 +14,7 @@ from tests.support.image_files import exif_block, noise, profile, same_again, sa
 
 from abair import images
 from abair.images.annotations import Annotations
+from abair.images.xmp import adapt_xmp
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -193,9 +194,72 @@ def test_what_lies_behind_the_photo_is_named_and_no_longer_described(tmp_path: P
 
 @pytest.mark.parametrize(
     "packet",
-    [b"\xff\xfe<\0x\0", b"<", b"<<<>>", b"\0" * 40, b"<xmp:Thumbnails>" * 3000, b"<hdrgm:a" * 6000, b" " * 60_000],
+    [
+        b"\xff\xfe<\0x\0",
+        b"<",
+        b"<<<>>",
+        b"\0" * 40,
+        b"<xmp:Thumbnails>" * 3000,
+        b"<hdrgm:a" * 6000,
+        b" " * 60_000,
+        b"<x:xmpmeta <Container:" + b"a-" * 30_000,
+    ],
 )
 def test_strange_packets_hurt_nobody(tmp_path: Path, packet: bytes) -> None:
     source = save(tmp_path / "a.webp", smooth(), xmp=packet)
     for target in PLACES:
         same_again(source, tmp_path / target)
+
+
+def test_no_packet_takes_long(tmp_path: Path) -> None:
+    """The time is proportional to the length: these took minutes when it was its square."""
+    for start, part in (
+        (b"<Container:", b"a-"),
+        (b"", b"<hdrgm:a"),
+        (b" ", b" hdrgm:a='"),
+        (b"", b"<hdrgm:a>"),
+        (b"", b" "),
+    ):
+        packet = start + part * (2_000_000 // len(part))
+        assert len(adapt_xmp(packet, 10, 10)) <= len(packet) + 10
+
+
+@pytest.mark.parametrize("property_", ['GCamera:MotionPhoto="0"', 'dc:title="MotionPhoto"', 'dc:title="MicroVideo 1"'])
+def test_no_video_is_missed_where_there_is_none(tmp_path: Path, property_: str) -> None:
+    packet = XMP.replace(b"/></rdf:RDF>", f" {property_}/></rdf:RDF>".encode())
+    assert images.read(save(tmp_path / "a.jpg", smooth(), xmp=packet)).warnings == ()
+
+
+def test_a_second_packet_is_named(tmp_path: Path) -> None:
+    packet = XMP.replace(b"/></rdf:RDF>", b' xmpNote:HasExtendedXMP="0123"/></rdf:RDF>')
+    photo = images.read(save(tmp_path / "a.jpg", smooth(), xmp=packet))
+    assert photo.annotations.xmp == XMP
+    assert photo.warnings[0].startswith("its second XMP packet is left out")
+
+
+def test_comments_are_kept_whatever_their_number_and_encoding(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.jpg", smooth(), comment="Gr\u00fc\u00dfe".encode("latin-1"))
+    assert dict(same_again(source, tmp_path / "b.png").annotations.text)["Comment"] == "Gr\u00fc\u00dfe"
+    data = source.read_bytes()
+    source.write_bytes(data[:2] + b"\xff\xfe\x00\x07first" + data[2:])
+    assert images.read(source).annotations.comment == b"first\nGr\xfc\xdfe"
+
+
+def test_texts_that_only_others_understand_are_kept(tmp_path: Path) -> None:
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("Raw profile type 8bim", "\n8bim\n 2\nabcd\n")
+    found = same_again(save(tmp_path / "a.png", smooth(), pnginfo=chunks), tmp_path / "b.png").annotations.text
+    assert found == (("Raw profile type 8bim", "\n8bim\n 2\nabcd\n"),)
+
+
+def test_a_tiff_keeps_titles_and_names_no_directory_that_is_not_there(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[269], exif[40091] = "page 7", "Titel".encode("utf-16-le")
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"
+    exif.get_ifd(0x8769)[0xA005] = {1: "R98"}
+    same_again(save(tmp_path / "a.jpg", smooth(), exif=exif.tobytes()), tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as written:
+        found = written.getexif()
+        assert found[269] == "page 7"
+        assert bytes(found[40091]) == "Titel".encode("utf-16-le")
+        assert 0xA005 not in found.get_ifd(0x8769)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.support.image_files import noise, save, smooth
 
 from abair import images
@@ -24,13 +26,34 @@ def test_a_missing_end_marker_costs_a_warning(tmp_path: Path, options: dict[str,
     assert photo.warnings or len(tail) > 1  # Pillow often needs no marker in front of other bytes
 
 
-@pytest.mark.parametrize("progressive", [False, True])
-@pytest.mark.parametrize("missing", [3, 20, 500])
-def test_missing_pixels_are_damage(tmp_path: Path, progressive: bool, missing: int) -> None:
-    path = save(tmp_path / "a.jpg", noise(50, 70), quality=80, progressive=progressive)
-    path.write_bytes(path.read_bytes()[: -2 - missing])
-    with pytest.raises(ImageError, match="damaged"):
-        images.read(path)
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+def test_missing_pixels_are_damage_however_few(tmp_path: Path, options: dict[str, bool]) -> None:
+    picture = Image.fromarray(noise(12, 12)).resize((96, 96), Image.Resampling.BICUBIC)
+    path = save(tmp_path / "a.jpg", picture, quality=90, **options)
+    data, whole = path.read_bytes(), images.read(path).pixels
+    start = data.index(b"\xff\xda")
+    for length in [*range(start, len(data) - 60, 23), *range(len(data) - 60, len(data) - 2)]:
+        path.write_bytes(data[:length])
+        if length < len(data) - 4:
+            with pytest.raises(ImageError, match="damaged"):
+                images.read(path)
+        else:  # the last bits may hold nothing
+            with contextlib.suppress(ImageError):
+                assert np.array_equal(images.read(path).pixels, whole)
+
+
+def test_a_progressive_jpeg_that_ends_between_two_scans_is_damage(tmp_path: Path) -> None:
+    picture = Image.fromarray(noise(12, 12)).resize((96, 96), Image.Resampling.BICUBIC)
+    path = save(tmp_path / "a.jpg", picture, quality=90, progressive=True)
+    data = path.read_bytes()
+    scans = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
+    assert len(scans) > 5
+    for place in scans[1:]:
+        tables = data.rfind(b"\xff\xc4", 0, place)  # each scan has its tables before it
+        for end in (place, tables):
+            path.write_bytes(data[:end])
+            with pytest.raises(ImageError, match="damaged"):
+                images.read(path)
 
 
 def test_a_12_bit_and_a_hierarchical_jpeg_are_named(tmp_path: Path) -> None:

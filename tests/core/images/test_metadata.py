@@ -127,6 +127,30 @@ def test_exifs_thumbnail_of_the_damaged_photo_is_gone(tmp_path: Path, order: str
         assert not written.getexif().get_ifd(IFD.IFD1)
 
 
+def with_thumbnail(start: int, length: int) -> bytes:
+    first = struct.pack("<HHHI4sHHII", 2, 271, 2, 4, b"ABC\0", ORIENTATION, 3, 1, 1) + struct.pack("<I", 38)
+    second = struct.pack("<HHHIIHHIII", 2, 0x201, 4, 1, start, 0x202, 4, 1, length, 0)
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + first + second + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("start", "length"), [(0, 60_000), (0, 10), (8, 40), (40, 20), (68, 60_000), (10**9, 5), (68, 0)]
+)
+def test_a_thumbnail_that_cannot_be_one_harms_nothing(tmp_path: Path, start: int, length: int) -> None:
+    block = with_thumbnail(start, length)
+    photo = same_again(save(tmp_path / "a.jpg", smooth(), exif=block), tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as written:
+        assert written.getexif()[271] == "ABC"
+    assert photo.warnings == ()
+
+
+def test_a_broken_link_costs_only_what_it_leads_to(tmp_path: Path) -> None:
+    entries = struct.pack("<HHHI4sHHII", 2, 271, 2, 4, b"ABC\0", 0x8769, 4, 1, 10**6)
+    block = b"Exif\0\0II*\0" + struct.pack("<I", 8) + entries + bytes(4)
+    photo = images.read(save(tmp_path / "a.jpg", smooth(), exif=block))
+    assert photo.exif == block
+
+
 @pytest.mark.parametrize(
     "block", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
 )

@@ -105,20 +105,35 @@ def test_transparency_of_a_palette_is_kept(restorer: Restorer, photo: np.ndarray
     assert restored.getchannel("A").getextrema() == (0, 255)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_a_photo_that_lies_on_its_side_is_turned_and_keeps_what_it_says_of_itself(
-    restorer: Restorer, photo: np.ndarray, tmp_path: Path
+    restorer: Restorer, photo: np.ndarray, tmp_path: Path, name: str
 ) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Maker"
-    Image.fromarray(photo).save(tmp_path / "a.png", exif=exif, icc_profile=b"a profile")
-    with Image.open(tmp_path / "a.png") as image:
+    source = tmp_path / name
+    Image.fromarray(photo).save(source, exif=exif.tobytes(), icc_profile=b"a profile")
+    with Image.open(source) as image:
         restored = restorer(image, weights={"clean": 1}).image
     assert np.array_equal(np.asarray(restored), np.rot90(photo, -1))
-    for name in ("b.png", "b.jpg", "b.webp", "b.tif"):
-        restored.save(tmp_path / name)
-        with Image.open(tmp_path / name) as saved:
+    for target in ("b.png", "b.jpg", "b.webp", "b.tif"):
+        restored.save(tmp_path / target)
+        with Image.open(tmp_path / target) as saved:
             assert (saved.getexif().get(0x0112, 1), saved.getexif()[0x010F]) == (1, "Maker")
             assert saved.info["icc_profile"] == b"a profile"
+
+
+def test_exif_too_long_for_a_jpeg_is_left_out_there(restorer: Restorer, photo: np.ndarray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    exif.get_ifd(0x8769)[0x927C] = bytes(70_000)
+    Image.fromarray(photo).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        restored = restorer(image, weights={"clean": 1})
+    for name, kept in (("b.jpg", False), ("b.png", True)):
+        restored.save(tmp_path / name)
+        with Image.open(tmp_path / name) as saved:
+            assert (saved.getexif().get(0x010F) == "Maker") == kept
 
 
 def test_a_photo_on_its_side_and_the_upright_one_get_the_same_estimate(
