@@ -133,7 +133,7 @@ def to_pil(image: Image.Image | np.ndarray[Any, Any] | Tensor) -> Image.Image:
 
 
 class DescribedImage(Image.Image):
-    """A PIL image that writes its EXIF and colour profile in every format, not only in some."""
+    """A PIL image that writes its EXIF and colour profile, which Pillow forgets in some formats."""
 
     @classmethod
     def of(cls, image: Image.Image) -> Self:

@@ -55,7 +55,7 @@ class Restored(Generic[Kind]):
     `weights` maps every label to the weight that was used, none for the bare backbone; `policy` is
     `soft`, `one-hot`, `backbone` or `given`; `quality` is `standard` or `best`. `seconds` is the
     time for this image; `megapixels` is its size. `warnings` say what was left out. A PIL image
-    keeps EXIF and colour profile, and writes both in every format.
+    keeps EXIF and colour profile, and writes both as JPEG, PNG, WebP and TIFF.
     """
 
     image: Kind

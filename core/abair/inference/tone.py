@@ -27,6 +27,9 @@ TONED: Final = 10.0
 white lie the faint colours of dark and hazy photos, which restoring has to bring back."""
 DARK: Final = 40.0
 """Mean brightness, in 8-bit levels, below which no photo counts as toned."""
+COLOURED: Final = 10.0
+"""Distance of a block from the tone, in 8-bit levels, from which on it has a colour of its own: one
+red umbrella is enough."""
 SAME_BRIGHTNESS: Final = 8.0
 """Mean change of the blocks' brightness, in 8-bit levels, up to which a toned print keeps its tone.
 Where more changes, as in haze, the tone may be part of the damage."""
@@ -62,8 +65,8 @@ class Tone:
         steps = np.linspace(0, 1, LEVELS)
         offsets = np.stack([np.interp(steps, steps[found], means[:, channel]) for channel in range(3)], axis=1)
         tone = cls((offsets + steps[:, None]).astype(np.float32), blocks, neutral=neutral)
-        spread = float(np.sqrt(np.mean((blocks - tone.colours(brightness)) ** 2))) * 255
-        return tone if spread <= most else None
+        away = 255 * np.abs(blocks - tone.colours(brightness))
+        return tone if float(np.sqrt(np.mean(away**2))) <= most and float(away.max()) <= COLOURED else None
 
     def colours(self, brightness: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the colours (..., 3) of a brightness (...) in [0, 1]."""

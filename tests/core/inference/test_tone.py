@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,14 @@ def test_colours_are_told_from_none_in_the_dark_and_in_haze(photo: np.ndarray, p
     assert Tone.find(hazy) is None
     assert Tone.find(noisy_grey(photo)) is not None
     assert Tone.find((noisy_grey(photo) * part).round().astype(np.uint8)) is not None
+
+
+@pytest.mark.parametrize("print_", [noisy_grey, lambda photo: toned(noisy_grey(photo))])
+def test_a_spot_of_colour_is_enough(photo: np.ndarray, print_: Callable[[np.ndarray], np.ndarray]) -> None:
+    pixels = print_(photo).copy()
+    assert Tone.find(pixels) is not None
+    pixels[20:30, 20:30] = (180, 30, 40)
+    assert Tone.find(pixels) is None
 
 
 def test_one_colour_has_a_tone_and_is_left_as_it_is(restorer: Restorer) -> None:
