@@ -148,7 +148,7 @@ def plan_jobs(
     format stays. What an earlier run put beside photos is no input, unless it is named.
 
     Raises:
-        typer.BadParameter: two inputs have the same output.
+        typer.BadParameter: an output is that of another input, or another input itself.
     """
     jobs = []
     for one in inputs:

@@ -24,7 +24,7 @@ _IPTC_MARK: Final = b"\x1c"
 """The first byte of each IPTC record."""
 _XMP_TAG, _IPTC_TAG = 700, 33723  # of TIFF
 _XMP_KEYWORD: Final = "XML:com.adobe.xmp"
-_RAW_PROFILE: Final = "Raw profile type "
+RAW_PROFILE: Final = "Raw profile type "
 """Begins the keywords of texts in which ImageMagick keeps a PNG's metadata, as hexadecimals."""
 _COLOUR_CHUNKS: Final = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP"})
 """W3C PNG, section 11.3.2; a profile is read by Pillow."""
@@ -106,7 +106,7 @@ def png_chunks(annotations: Annotations) -> PngImagePlugin.PngInfo:
     if annotations.iptc:
         content = _iptc_resource(annotations.iptc).hex()
         lines = [content[start : start + 72] for start in range(0, len(content), 72)]
-        chunks.add_text(f"{_RAW_PROFILE}iptc", "\n".join(["", "iptc", f"{len(content) // 2:8}", *lines, ""]), zip=True)
+        chunks.add_text(f"{RAW_PROFILE}iptc", "\n".join(["", "iptc", f"{len(content) // 2:8}", *lines, ""]), zip=True)
     return chunks
 
 
@@ -119,9 +119,9 @@ def tiff_tags(annotations: Annotations) -> dict[int, bytes]:
 def _read_png(image: ImageFile.ImageFile, file: BinaryIO) -> Annotations:
     texts: dict[str, str] = dict(image.text)  # type: ignore[attr-defined]
     xmp = texts.pop(_XMP_KEYWORD, None)
-    raw = {kind: texts.pop(_RAW_PROFILE + kind, "") for kind in ("exif", "iptc", "xmp")}  # EXIF is read by others
-    iptc = _iptc_from_resources(_decode_raw_profile(raw["iptc"]))
-    packet = xmp.encode() if xmp else _decode_raw_profile(raw["xmp"])
+    raw = {kind: texts.pop(RAW_PROFILE + kind, "") for kind in ("exif", "iptc", "xmp")}  # EXIF is read by others
+    iptc = _iptc_from_resources(decode_raw_profile(raw["iptc"]))
+    packet = xmp.encode() if xmp else decode_raw_profile(raw["xmp"])
     return Annotations(xmp=packet or None, iptc=iptc or None, text=tuple(texts.items()), colour=_colour_chunks(file))
 
 
@@ -148,7 +148,8 @@ def _decode_comment(comment: bytes) -> str:
     return text.replace("\0", " ")
 
 
-def _decode_raw_profile(text: str) -> bytes:
+def decode_raw_profile(text: str) -> bytes:
+    """Return what such a text holds: three lines, then hexadecimals; nothing if it is broken."""
     try:
         return bytes.fromhex("".join(text.split("\n")[3:]))
     except ValueError:

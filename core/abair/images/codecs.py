@@ -48,6 +48,18 @@ def can_decode_16_bit(image: ImageFile.ImageFile) -> bool:
     return not tags._bigtiff and 1 not in _as_tuple(tags.get(TiffImagePlugin.EXTRASAMPLES, ()))
 
 
+def without_extra_planes(image: ImageFile.ImageFile) -> list[ImageFile._Tile]:
+    """Return the tiles of a TIFF without those of planes that are no band of the image.
+
+    Pillow lists them, and cannot decode them.
+    """
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) != 2 or len(image.getbands()) == 1:
+        return image.tile
+    bands = image.getbands()
+    return [tile for tile in image.tile if tile.codec_name == "libtiff" or _rawmode(tile).partition(";")[0] in bands]
+
+
 def decode_16_bit(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
     """Decode all 16 bits of `image`, which was opened on `file` and is not loaded yet.
 

@@ -13,11 +13,11 @@ from typing import Final, cast
 
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, TiffTags
 
+from abair.images.annotations import RAW_PROFILE, decode_raw_profile
 from abair.text import error_text
 
 _EXIF_HEADER: Final = b"Exif\0\0"
-_EXIF_AS_TEXT: Final = "Raw profile type exif"
-"""The keyword of the text in which ImageMagick keeps a PNG's EXIF."""
+_EXIF_AS_TEXT: Final = f"{RAW_PROFILE}exif"
 _ORIENTATION: Final = 0x0112
 _DETAILS: Final = 0x8769  # the EXIF directory
 _INTEROPERABILITY: Final = 0xA005  # in that directory, too: a third one
@@ -28,29 +28,7 @@ _NUMBERS: Final = {3: "H", 4: "I"}
 # Tags of a TIFF directory that describe the photo, not its storage. The last two are the EXIF and
 # GPS directories.
 _DESCRIPTIVE: Final = frozenset(
-    {
-        269,
-        270,
-        271,
-        272,
-        282,
-        283,
-        296,
-        305,
-        306,
-        315,
-        316,
-        18246,
-        18249,
-        33432,
-        40091,
-        40092,
-        40093,
-        40094,
-        40095,
-        34665,
-        34853,
-    }
+    {*range(269, 273), 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096), 34665, 34853}
 )
 
 
@@ -74,11 +52,8 @@ def orientation(image: ImageFile.ImageFile) -> int:
 def raw_exif(image: Image.Image) -> bytes | None:
     """Return the EXIF block as the file holds it, unchecked, or None."""
     exif = image.info.get("exif")
-    if exif is None and _EXIF_AS_TEXT in image.info:  # three lines, then hex
-        try:
-            exif = bytes.fromhex("".join(str(image.info[_EXIF_AS_TEXT]).split("\n")[3:]))
-        except ValueError:
-            exif = b"broken"
+    if exif is None and _EXIF_AS_TEXT in image.info:
+        exif = decode_raw_profile(str(image.info[_EXIF_AS_TEXT])) or b"broken"
     return exif or None
 
 

@@ -8,7 +8,7 @@ from typing import BinaryIO, Final
 from PIL import Image, ImageChops, JpegImagePlugin
 
 _END: Final = b"\xff\xd9"
-_FILLERS: Final = (b"", bytes(300), b"\x55" * 300, b"\xaa" * 300, b"\xfe" * 300)
+_FILLERS: Final = (bytes(300), b"\x55" * 300, b"\xaa" * 300, b"\xfe" * 300)
 """Bytes without a marker; where pixels are missing, each makes others of them."""
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers that begin a frame: table B.1."""

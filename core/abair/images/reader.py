@@ -32,8 +32,8 @@ from abair.images.photo import Photo, display_name
 from abair.images.pixels import add_colour_key, to_samples, turn_upright
 from abair.text import error_text
 
-# Pillow reports broken tags as Python warnings of two lines each. The reader logs what matters of
-# them in one line. A filter for the length of a call would not be safe in threads.
+# Pillow reports broken tags as Python warnings of two lines each. What matters of them becomes a
+# warning of the photo, of one line. A filter for the length of a call would not be safe in threads.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 _EXPECTED: Final = "expected a JPEG, PNG, WebP, TIFF or BMP photo"
@@ -78,6 +78,7 @@ class _TiffImageFile(TiffImagePlugin.TiffImageFile):
         # Pillow checks its own pixel limit, a global, here again; ours has been checked already.
         if self._im is None:
             self.im = Image.core.new(self.mode, self._tile_size)  # type: ignore[attr-defined]
+        self.tile = codecs.without_extra_planes(self)
         super().load_prepare()
 
 
@@ -158,11 +159,13 @@ class PhotoFile:
 
     def _decode_samples(self) -> np.ndarray:
         """Return the samples as stored, (H, W, C) uint8 or uint16; C as in `to_samples`."""
-        if codecs.is_reduced(self._image):
-            if codecs.can_decode_16_bit(self._image):
-                return add_colour_key(codecs.decode_16_bit(self._image, self._file), self._image)
-            self.warnings.append("its 16 bits cannot be read in this layout; going on with 8")
-        samples = to_samples(self.name, self._load(), self.warnings.append)
+        reduced = codecs.is_reduced(self._image)
+        if reduced and codecs.can_decode_16_bit(self._image):
+            samples = add_colour_key(codecs.decode_16_bit(self._image, self._file), self._image)
+        else:
+            if reduced:
+                self.warnings.append("its 16 bits cannot be read in this layout; going on with 8")
+            samples = to_samples(self.name, self._load(), self.warnings.append)
         if self.format == "TIFF":
             has_alpha = samples.shape[2] in {2, 4}
             if lost := tiff_layout.left_out_channels(self._image.tag_v2, has_alpha=has_alpha):  # type: ignore[attr-defined]

@@ -52,7 +52,7 @@ def write(
     was.
 
     The suffix of `path` names the format: JPEG (compressed as the source was, but not more than at
-    quality 90; at quality 95 and 4:4:4 if that was none), PNG, WebP (lossless where the
+    quality 90; at quality 95 and 4:4:4 if the source was none), PNG, WebP (lossless where the
     source was, else quality 95), TIFF (deflate) or BMP. With `keep_format` the format is the one
     that was read, whatever the suffix. At every moment the path holds the complete new file, or
     what it held before. Without `overwrite` an existing file is never replaced.

@@ -15,6 +15,8 @@ from abair.model.views import Pixels
 
 LEVELS: Final = 64
 """Brightness levels at which the tone is kept; between them it is interpolated."""
+FINE_LEVELS: Final = 1024
+"""Levels at which the interpolated colours are looked up."""
 BLOCK: Final = 8
 """Side in pixels of the blocks that are compared: files keep colours at half the resolution."""
 ROUNDING: Final = 0.1
@@ -45,8 +47,10 @@ class Tone:
 
     def __init__(self, colours: NDArray[np.float32], blocks: NDArray[np.float32], *, neutral: bool) -> None:
         self._blocks, self.neutral = blocks, neutral
-        self._brightness = np.linspace(0, 1, len(colours), dtype=np.float32)
-        self._offsets = colours - self._brightness[:, None]
+        steps = np.linspace(0, 1, len(colours))
+        fine = np.linspace(0, 1, FINE_LEVELS)
+        offsets = [np.interp(fine, steps, colours[:, channel] - steps) for channel in range(3)]
+        self._offsets = np.stack(offsets, axis=1).astype(np.float32)
 
     @classmethod
     def find(cls, pixels: Pixels) -> Tone | None:
@@ -70,9 +74,8 @@ class Tone:
 
     def colours(self, brightness: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the colours (..., 3) of a brightness (...) in [0, 1]."""
-        offsets = [np.interp(brightness, self._brightness, self._offsets[:, channel]) for channel in range(3)]
-        colours: NDArray[np.float32] = (brightness[..., None] + np.stack(offsets, axis=-1)).astype(np.float32)
-        return colours
+        level = (brightness * (FINE_LEVELS - 1) + 0.5).astype(np.int32)
+        return brightness[..., None] + self._offsets[level]
 
     def apply(self, result: NDArray[np.float32]) -> None:
         """Give restored values (H, W, 3) in [0, 1] the tone, in place; their brightness stays."""
@@ -81,7 +84,8 @@ class Tone:
             return
         for top in range(0, len(result), ROWS):
             part = result[top : top + ROWS]
-            part[:] = self.colours(part.mean(axis=2).clip(0, 1))
+            brightness = part.mean(axis=2).clip(0, 1)
+            part[:] = brightness[..., None] if self.neutral else self.colours(brightness)
 
 
 def _average_blocks(pixels: Pixels) -> NDArray[np.float32]:

@@ -122,10 +122,12 @@ def test_flat_pictures_compress_well_and_are_read(tmp_path: Path, compression: s
     assert images.read(path).pixels.min() == 255
 
 
-def test_a_channel_that_is_no_transparency_is_left_out_with_a_warning(tmp_path: Path) -> None:
-    samples = noise(20, 30, 4)
-    tags: Tags = {256: [30], 257: [20], 258: [8] * 4, 259: [1], 262: [2], 277: [4], 278: [20], 338: [0]}
-    read = images.read(tiff(tmp_path / "a.tif", (tags, [samples.tobytes()])))
+@pytest.mark.parametrize(("dtype", "planar"), [(np.uint8, 1), (np.uint16, 1), (np.uint16, 2)])
+def test_a_channel_that_is_no_transparency_is_left_out_with_a_warning(tmp_path: Path, dtype: type, planar: int) -> None:
+    samples = noise(20, 30, 4, dtype)
+    tags: Tags = {256: [30], 257: [20], 258: [8 * samples.itemsize] * 4, 259: [1], 262: [2], 277: [4], 278: [20]}
+    data = [samples.tobytes()] if planar == 1 else [samples[..., channel].tobytes() for channel in range(4)]
+    read = images.read(tiff(tmp_path / "a.tif", (tags | {284: [planar], 338: [0]}, data)))
     assert np.array_equal(read.pixels, samples[..., :3])
     assert read.alpha is None
     assert read.warnings == ("left out: a channel beside colours and transparency",)
