@@ -145,19 +145,23 @@ def plan_jobs(
 
     The output goes to the file `out`; into the folder `out`, as `name` or with its own name; or, if
     `out` is None, beside the input as `name` or `BESIDE`. Unless its suffix is another one, the
-    format stays. What an earlier run put beside photos is no input, unless it is named.
+    format stays; a format that is not written becomes another one. What an earlier run put beside
+    photos is no input, unless it is named.
 
     Raises:
         typer.BadParameter: an output is that of another input, or another input itself.
     """
+    from abair.images import OUTPUT_SUFFIXES
+
     jobs = []
     for one in inputs:
         if out is not None and not folder:
             jobs.append(Job(one.path, Path(out), keep_format=False))
             continue
         place = one.path if out is None else Path(out) / one.relative
-        pattern = name or (BESIDE if out is None else None)
-        target = place if pattern is None else place.with_name(pattern.format(stem=place.stem, suffix=place.suffix))
+        pattern = name or (BESIDE if out is None else "{stem}{suffix}")
+        suffix = OUTPUT_SUFFIXES.get(place.suffix.lower(), place.suffix)
+        target = place.with_name(pattern.format(stem=place.stem, suffix=suffix))
         jobs.append(Job(one.path, target, keep_format=target.suffix == place.suffix))
     if out is None:
         jobs = _leave_out_results(jobs, paths)
@@ -312,7 +316,7 @@ def check_labels(weights: dict[str, float], labels: Sequence[str]) -> None:
 
 def _find_photos(folder: Path, recursive: bool, leave_out: Path | None, reporter: Reporter) -> Iterator[Path]:
     """Yield the photos of a folder in the order of their names, those of sub-folders last."""
-    from abair.images import SUFFIXES
+    from abair.images import OUTPUT_SUFFIXES, SUFFIXES
 
     def on_error(error: OSError) -> None:
         if Path(error.filename) == folder:
@@ -324,7 +328,8 @@ def _find_photos(folder: Path, recursive: bool, leave_out: Path | None, reporter
         left_out = None  # the folder itself was asked for
     for at, folders, files in os.walk(folder, onerror=on_error):
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+            suffix = os.path.splitext(name)[1].lower()
+            if not name.startswith(".") and (suffix in SUFFIXES or suffix in OUTPUT_SUFFIXES):
                 yield Path(at, name)
         folders[:] = sorted(
             name for name in folders if recursive and not name.startswith(".") and Path(at, name).resolve() != left_out

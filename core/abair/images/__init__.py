@@ -4,8 +4,8 @@
 serve those two.
 """
 
-from abair.images.photo import SUFFIXES, Photo
+from abair.images.photo import OUTPUT_SUFFIXES, SUFFIXES, Photo
 from abair.images.reader import probe, read
 from abair.images.writer import check_output, write
 
-__all__ = ["SUFFIXES", "Photo", "check_output", "probe", "read", "write"]
+__all__ = ["OUTPUT_SUFFIXES", "SUFFIXES", "Photo", "check_output", "probe", "read", "write"]

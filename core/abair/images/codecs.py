@@ -30,7 +30,7 @@ _PNG_COLOUR_TYPE: Final = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels;
 
 def is_reduced(image: ImageFile.ImageFile) -> bool:
     """Return whether Pillow keeps only the high byte of the samples; opened, not loaded."""
-    if not image.tile or image.mode.startswith("I"):
+    if image.format not in {"PNG", "TIFF"} or not image.tile or image.mode.startswith("I"):
         return False
     return _rawmode(image.tile[0]).endswith((";16B", ";16L", ";16N")) or _is_planar(image)
 

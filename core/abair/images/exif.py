@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Callable, Mapping
-from typing import Final, cast
+from typing import BinaryIO, Final, cast
 
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, TiffTags
 
@@ -31,6 +31,8 @@ _DESCRIPTIVE: Final = frozenset(
     {*range(269, 273), 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096), 34665, 34853}
 )
 
+_TURNED_BY_READERS: Final = frozenset({"TIFF", "HEIF", "JXL"})
+
 
 def ignore(_warning: str) -> None:
     """Take a warning that nobody has to hear."""
@@ -39,9 +41,9 @@ def ignore(_warning: str) -> None:
 def orientation(image: ImageFile.ImageFile) -> int:
     """Return the orientation, 1 to 8 as EXIF counts.
 
-    It is 1 for a TIFF, whose orientation Pillow applies itself, and for broken EXIF.
+    It is 1 for broken EXIF, and for a TIFF, HEIF or JPEG XL file, whose reader turns it upright.
     """
-    exif = raw_exif(image) if image.format != "TIFF" else None
+    exif = raw_exif(image) if image.format not in _TURNED_BY_READERS else None
     try:
         value = _ExifBlock(exif).get(_ORIENTATION, 1) if exif else 1
     except (struct.error, ValueError):
@@ -173,13 +175,29 @@ def exif_from_tiff(image: ImageFile.ImageFile, warn: Callable[[str], None]) -> b
     `warn` gets one line, if a tag is broken.
     """
     try:
-        found, kept = image.getexif(), Image.Exif()
-        for tag in _DESCRIPTIVE & set(found):
-            kept[tag] = _describing(found.get_ifd(tag)) if tag in TiffTags.TAGS_V2_GROUPS else found[tag]
-        return kept.tobytes() if len(kept) else None
+        return _describe(image.getexif())
     except Exception as error:  # Pillow raises many kinds on broken tags; the photo matters more
         warn(f"its EXIF is broken ({error_text(error)}) and is left out")
         return None
+
+
+def exif_from_raw(file: BinaryIO) -> bytes | None:
+    """Return the descriptive tags of a camera raw file as an EXIF block; None if it is no TIFF."""
+    found = Image.Exif()
+    try:
+        file.seek(0)
+        found.load_from_fp(file)
+        return _describe(found)
+    except Exception:  # as above
+        return None
+
+
+def _describe(found: Image.Exif) -> bytes | None:
+    """Return the descriptive tags as a block, or None if there are none."""
+    kept = Image.Exif()
+    for tag in _DESCRIPTIVE & set(found):
+        kept[tag] = _describing(found.get_ifd(tag)) if tag in TiffTags.TAGS_V2_GROUPS else found[tag]
+    return kept.tobytes() if len(kept) else None
 
 
 def tiff_tags(exif: bytes | None, dpi: tuple[float, float] | None, warn: Callable[[str], None]) -> dict[int, object]:

@@ -30,6 +30,18 @@ FORMATS: Final = {
 SUFFIXES: Final = frozenset(FORMATS)
 """Lower-case suffixes of the files that are read and written."""
 
+_RAW: Final = (
+    ".3fr .arw .cr2 .cr3 .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .rw2 .rwl .sr2 .srf .srw .x3f"
+)
+OUTPUT_SUFFIXES: Final = {
+    **dict.fromkeys([".avif", ".heic", ".heif", ".hif"], ".jpg"),
+    **dict.fromkeys([".j2k", ".jp2", ".jpf", ".jpx", ".jxl"], ".png"),
+    **dict.fromkeys(_RAW.split(), ".tif"),
+}
+"""Lower-case suffixes of files that are read and not written, and those of their outputs.
+
+What is usually stored with loss becomes a JPEG; camera raw files, with their 16 bits, a TIFF."""
+
 
 @dataclass(frozen=True)
 class Photo:
@@ -42,7 +54,7 @@ class Photo:
     grey: bool
     """True if the file was grey; it is written back grey."""
     format: str
-    """Pillow's name of the file's format: JPEG, PNG, WEBP, TIFF or BMP."""
+    """Pillow's name of the file's format, such as JPEG; RAW for a camera raw file."""
     exif: bytes | None
     """The EXIF block with its orientation reset to 1."""
     icc_profile: bytes | None

@@ -1,8 +1,8 @@
 """Read image files: one open file, one header, one decode.
 
-Only JPEG, PNG, WebP, TIFF and BMP are ever decoded, and the size is checked on the header first. A
-photo keeps its depth, grey, alpha, ICC profile, EXIF, resolution and annotations; its EXIF
-orientation is applied once.
+Only known formats are ever decoded, and the size is checked on the header first. A photo keeps its
+depth, grey, alpha, ICC profile, EXIF, resolution and annotations; its EXIF orientation is applied
+once.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from abair.errors import ImageError
-from abair.images import codecs, exif, jpeg_stream, storage, tiff_layout
+from abair.errors import ImageError, MissingExtraError
+from abair.images import camera_raw, codecs, exif, further_formats, jpeg_stream, storage, tiff_layout
 from abair.images.annotations import read_annotations
 from abair.images.photo import Photo, display_name
 from abair.images.pixels import add_colour_key, to_samples, turn_upright
@@ -37,7 +37,7 @@ from abair.text import error_text
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 _EXPECTED: Final = "expected a JPEG, PNG, WebP, TIFF or BMP photo"
-_HEAD_BYTES: Final = 32
+_HEAD_BYTES: Final = 64
 
 _SIGNATURES: Final = {
     b"GIF8": "a GIF",
@@ -45,32 +45,16 @@ _SIGNATURES: Final = {
     b"PK\x03\x04": "a ZIP archive",
     b"<svg": "an SVG",
     b"<?xm": "XML",
-    b"\xff\x0a": "a JPEG XL file",
-    b"\0\0\0\x0cJXL ": "a JPEG XL file",
-    b"\xff\x4f\xff\x51": "a JPEG 2000 file",
-    b"\0\0\0\x0cjP  ": "a JPEG 2000 file",
     b"8BPS": "a Photoshop file",
     b"gimp xcf": "a GIMP file",
-    b"IIU\0": "a camera raw file",
-    b"IIRO": "a camera raw file",
-    b"IIRS": "a camera raw file",
-    b"MMOR": "a camera raw file",
-    b"FUJIFILM": "a camera raw file",
-    b"FOVb": "a camera raw file",
-    b"\0MRM": "a camera raw file",
 }
 """First bytes of files that people take for photos."""
 
-_BRANDS: Final = {
-    b"heic": "a HEIC file",
-    b"heix": "a HEIC file",
-    b"mif1": "a HEIF file",
-    b"msf1": "a HEIF file",
-    b"avif": "an AVIF file",
-    b"avis": "an AVIF file",
-    b"crx ": "a camera raw file",
-}
-"""Brands of ISO media files, whose bytes 4 to 8 are "ftyp"; others are videos."""
+_RAW: Final = (b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FUJIFILM", b"FOVb", b"\0MRM")
+"""First bytes of camera raw files that are no plain TIFFs."""
+_RAW_BRAND: Final = b"ftypcrx "
+"""Bytes 4 to 12 of Canon's CR3."""
+_TIFF: Final = frozenset({b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"})
 
 
 class _TiffImageFile(TiffImagePlugin.TiffImageFile):
@@ -89,7 +73,7 @@ _PILLOW_READERS: Final[tuple[tuple[Callable[[bytes], bool], type[ImageFile.Image
     (lambda head: head.startswith(b"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
     (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
     (lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", WebPImagePlugin.WebPImageFile),
-    (lambda head: head[:4] in {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}, _TiffImageFile),
+    (lambda head: head[:4] in _TIFF, _TiffImageFile),
     (lambda head: head.startswith(b"BM"), BmpImagePlugin.BmpImageFile),
 )
 
@@ -134,6 +118,10 @@ class PhotoFile:
         """
         dpi = storage.resolution(self._image)
         lossless = storage.is_lossless(self._image, self._file)
+        if bits := further_formats.lost_depth(self._image, self._file):
+            self.warnings.append(f"its {bits} bits a channel cannot be read; going on with 8")
+        if lost := further_formats.left_out(self._image):
+            self.warnings.append(f"left out: {', '.join(lost)}")
         # A TIFF's tags can be read only before its pixels; a PNG may carry EXIF behind them.
         block = exif.exif_from_tiff(self._image, self.warnings.append) if self.format == "TIFF" else None
         samples = self._decode_samples()
@@ -159,6 +147,8 @@ class PhotoFile:
 
     def _decode_samples(self) -> np.ndarray:
         """Return the samples as stored, (H, W, C) uint8 or uint16; C as in `to_samples`."""
+        if (deep := further_formats.decode_heif(self._image, self._file)) is not None:
+            return deep
         reduced = codecs.is_reduced(self._image)
         if reduced and codecs.can_decode_16_bit(self._image):
             samples = add_colour_key(codecs.decode_16_bit(self._image, self._file), self._image)
@@ -187,19 +177,23 @@ class PhotoFile:
 
 
 @contextmanager
-def open_photo(path: Path) -> Iterator[PhotoFile]:
+def open_photo(path: Path) -> Iterator[PhotoFile | camera_raw.RawFile]:
     """Open a file with the one allowed reader that its first bytes name. Nothing is decoded yet.
 
     Raises:
-        ImageError: the file is missing, unreadable, empty, no photo, or its header is damaged.
+        ImageError: the file is missing, unreadable, empty, no photo, its header is damaged, or its
+            reader is not installed.
     """
     with _open_regular_file(path) as file:
         head = file.read(_HEAD_BYTES)
         if not head:
             raise ImageError(f"{display_name(path)}: found an empty file, {_EXPECTED}; copy it again from its source")
-        reader = next((reader for accepts, reader in _PILLOW_READERS if accepts(head)), None)
-        if reader is None:
-            raise ImageError(f"{display_name(path)}: found {_guess_kind(head)}, {_EXPECTED}; convert it first")
+        maker = tiff_layout.find_raw_maker(file) if head[:4] in _TIFF else None
+        if maker is not None or head.startswith(_RAW) or head[4:12] == _RAW_BRAND:
+            with camera_raw.open_raw(path, file, maker or "") as raw:
+                yield raw
+            return
+        reader = _find_reader(path, head)
         warnings: list[str] = []
         page = tiff_layout.find_page(display_name(path), file, warnings.append) if reader is _TiffImageFile else 0
         file.seek(0)
@@ -211,6 +205,24 @@ def open_photo(path: Path) -> Iterator[PhotoFile]:
             raise _damaged(path, error, jpeg_stream.unsupported_kind(file)) from error
         with image:
             yield PhotoFile(path, file, image, warnings)
+
+
+def _find_reader(path: Path, head: bytes) -> type[ImageFile.ImageFile]:
+    """Return Pillow's class for a file with these first bytes.
+
+    Raises:
+        ImageError: there is none, or it is not installed.
+    """
+    for accepts, reader in _PILLOW_READERS:
+        if accepts(head):
+            return reader
+    try:
+        further = further_formats.find_reader(head)
+    except MissingExtraError as error:
+        raise ImageError(f"{display_name(path)}: {error}") from error
+    if further is None:
+        raise ImageError(f"{display_name(path)}: found {_guess_kind(head)}, {_EXPECTED}; convert it first")
+    return further
 
 
 def probe(path: Path) -> tuple[int, int]:
@@ -231,9 +243,9 @@ def read(path: Path, *, max_megapixels: float = 100.0) -> Photo:
     several pages are refused, because restoring one of them would lose the others.
 
     Raises:
-        ImageError: the file is missing, unreadable, empty, damaged, no photo, a camera raw file,
-            larger than `max_megapixels`, or its pixels have no known range (floating point, 32
-            bit).
+        ImageError: the file is missing, unreadable, empty, damaged, no photo, larger than
+            `max_megapixels`, its reader is not installed, or its pixels have no known range
+            (floating point, 32 bit).
     """
     with open_photo(path) as file:
         width, height = file.stored_size
@@ -243,7 +255,10 @@ def read(path: Path, *, max_megapixels: float = 100.0) -> Photo:
                 f"expected at most {max_megapixels:g} megapixels; use --max-megapixels if you trust the file"
             )
         if file.is_animation:
-            raise ImageError(f"{file.name}: found an animation, expected a still photo; export the frames first")
+            raise ImageError(
+                f"{file.name}: found an animation or several images, expected a still photo; export them one by one "
+                "first"
+            )
         try:
             return file.decode()
         except ImageError:
@@ -288,5 +303,5 @@ def _guess_kind(head: bytes) -> str:
         if head.startswith(start):
             return kind
     if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12], "a video")
+        return "a video"
     return "text" if all(9 <= byte < 127 for byte in head) else "no known image format"

@@ -13,6 +13,8 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 FINEST: Final = 95
 """libjpeg's quality of a JPEG whose source was none; its colours are not subsampled."""
+_LOSSY: Final = frozenset({"JPEG", "AVIF", "HEIF", "JPEG2000", "JXL"})
+"""Formats that are lossy, or may be without saying so."""
 COARSEST: Final = 90
 """That of a restored JPEG, at least: coarser steps would undo a part of the restoration."""
 
@@ -73,7 +75,7 @@ def is_lossless(image: Image.Image, file: BinaryIO) -> bool:
     if image.format == "TIFF":
         return image.info.get("compression") not in {"jpeg", "tiff_jpeg", "webp"}
     if image.format != "WEBP":
-        return image.format != "JPEG"
+        return image.format not in _LOSSY
     position = file.tell()
     try:
         file.seek(12)  # RIFF: a 12-byte header, then chunks of name, length and data, padded to even

@@ -52,6 +52,27 @@ _MOST_EXPANSION: Final = {1: 1, 5: 3000, 8: 1100, 32773: 64, 32946: 1100}
 """By how many times a compression can shrink pixels at most, with a margin for LZW."""
 
 
+def find_raw_maker(file: BinaryIO) -> str | None:
+    """Return who made the camera of a raw file, "" if it does not say; None for other TIFFs.
+
+    The position in the file is kept.
+    """
+    position = file.tell()
+    try:
+        file.seek(8)
+        is_canon = file.read(len(_CANON_RAW)) == _CANON_RAW
+        pages, nested = _read_all(file)
+    except Exception:  # Pillow raises many kinds on broken directories
+        return "" if is_canon else None
+    finally:
+        file.seek(position)
+    directories = [*pages, *nested]
+    photometric = {one.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) for one in directories}
+    if is_canon or photometric & _SENSOR or any(_DNG_VERSION in one for one in directories):
+        return next((one_line(str(one[_MAKE])) for one in directories if one.get(_MAKE)), "")
+    return None
+
+
 def find_page(name: str, file: BinaryIO, warn: Callable[[str], None]) -> int:
     """Return the number of the page that holds the photo; `warn` gets what else would be lost.
 
@@ -59,19 +80,15 @@ def find_page(name: str, file: BinaryIO, warn: Callable[[str], None]) -> int:
     whoever decodes it says what is broken.
 
     Raises:
-        ImageError: the file is a camera raw file, has several pages, or its pixels are of an
-            unsupported kind.
+        ImageError: the file has several pages, or its pixels are of an unsupported kind.
     """
     position = file.tell()
     try:
-        seen = set[int]()
-        pages = list(_read_chain(file, Directory(_read_header(file)).next, seen))
-        nested = [child for page in pages for child in _read_children(file, page, seen)]
+        pages, nested = _read_all(file)
     except Exception:  # Pillow raises many kinds on broken directories
         return 0
     finally:
         file.seek(position)
-    _refuse_raw(name, file, [*pages, *nested])
     kinds = {number: _kind(page) for number, page in enumerate(pages) if _area(page)}  # others hold no pixels
     if not kinds:
         return 0
@@ -98,6 +115,13 @@ def left_out_channels(directory: Directory, *, has_alpha: bool) -> int:
     return max(0, len(list(_numbers(directory, TiffImagePlugin.EXTRASAMPLES))) - has_alpha)
 
 
+def _read_all(file: BinaryIO) -> tuple[list[Directory], list[Directory]]:
+    """Return the directories of the pages, and those below them."""
+    seen = set[int]()
+    pages = list(_read_chain(file, Directory(_read_header(file)).next, seen))
+    return pages, [child for page in pages for child in _read_children(file, page, seen)]
+
+
 def _read_header(file: BinaryIO) -> bytes:
     file.seek(0)
     head = file.read(8)
@@ -119,20 +143,6 @@ def _read_chain(file: BinaryIO, offset: int, seen: set[int]) -> Iterator[Directo
 def _read_children(file: BinaryIO, directory: Directory, seen: set[int]) -> Iterator[Directory]:
     for offset in _numbers(directory, _SUB_DIRECTORIES):
         yield from _read_chain(file, offset, seen)
-
-
-def _refuse_raw(name: str, file: BinaryIO, directories: list[Directory]) -> None:
-    position = file.tell()
-    file.seek(8)
-    is_canon = file.read(len(_CANON_RAW)) == _CANON_RAW
-    file.seek(position)
-    photometric = {one.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) for one in directories}
-    if is_canon or photometric & _SENSOR or any(_DNG_VERSION in one for one in directories):
-        make = next((one_line(str(one[_MAKE])) for one in directories if one.get(_MAKE)), "")
-        raise ImageError(
-            f"{name}: found a camera raw file{f' ({make})' if make else ''}, expected a developed photo; "
-            "develop it first, for example with darktable or RawTherapee, and export a TIFF or JPEG"
-        )
 
 
 def _refuse_unsupported(name: str, directory: Directory) -> None:

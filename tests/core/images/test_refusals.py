@@ -41,7 +41,8 @@ def test_what_is_no_photo_is_refused_with_what_it_is(tmp_path: Path) -> None:
         ("text.jpg", b"hello, this is only some text in a file", "text"),
         ("page.png", b"%PDF-1.7 and so on", "PDF"),
         ("moving.jpg", b"GIF89a" + bytes(30), "GIF"),
-        ("phone.jpg", b"\0\0\0\x18ftypheic" + bytes(30), "HEIC"),
+        ("phone.jpg", b"\0\0\0\x18ftypheic" + bytes(30), "damaged"),
+        ("clip.jpg", b"\0\0\0\x18ftypisom" + bytes(30), "video"),
         ("random.bmp", bytes(range(200, 250)), "no known image format"),
     ]:
         (tmp_path / name).write_bytes(content)

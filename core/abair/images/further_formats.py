@@ -1,0 +1,108 @@
+"""Formats that are read and not written: AVIF, HEIF, JPEG 2000 and JPEG XL.
+
+Pillow reads AVIF and JPEG 2000; the extra `formats` brings Pillow's plugins for the other two.
+Photos of more than 8 bits a channel come with 8, except those of HEIF.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO, Final
+
+import numpy as np
+from PIL import AvifImagePlugin, ImageFile, Jpeg2KImagePlugin
+
+from abair.errors import MissingExtraError
+
+_AVIF: Final = frozenset({b"avif", b"avis"})
+_HEIF: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+"""Brands of ISO base media files: ISO/IEC 23008-12, annex B, and the AV1 Image File Format."""
+_JPEG_2000: Final = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+_JPEG_XL: Final = (b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a")
+_HEADER: Final = 4096
+"""Bytes at the start of a file in which its depth is stated."""
+
+
+def find_reader(head: bytes) -> type[ImageFile.ImageFile] | None:
+    """Return Pillow's class for a file with these first bytes; None if it is of another format.
+
+    Raises:
+        MissingExtraError: a plugin is needed that is not installed; the text names the kind of file
+            and the command that installs it.
+    """
+    if head.startswith(_JPEG_2000):
+        return Jpeg2KImagePlugin.Jpeg2KImageFile
+    if head.startswith(_JPEG_XL):
+        return _import_jpeg_xl()
+    if head[4:8] != b"ftyp":
+        return None
+    brands = {head[8:12], *(head[start : start + 4] for start in range(16, len(head), 4))}
+    if brands & _AVIF:
+        return AvifImagePlugin.AvifImageFile
+    return _import_heif() if brands & _HEIF else None
+
+
+def decode_heif(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray | None:
+    """Return the samples of a HEIF file of more than 8 bits, (H, W, C) uint16; None for others.
+
+    `image` was opened on `file`; C is 1 (grey), 3 (RGB) or 4 (RGBA).
+    """
+    depth = image.info.get("bit_depth", 8)
+    if image.format != "HEIF" or depth <= 8:
+        return None
+    import pi_heif
+
+    file.seek(0)
+    opened = pi_heif.open_heif(file, convert_hdr_to_8bit=False, remove_stride=True)
+    samples = np.asarray(opened[image.tell()])
+    samples = samples.reshape(*samples.shape[:2], -1)
+    samples = samples | samples >> depth  # they are shifted to the left; white shall be 65535
+    if opened.mode.startswith("RGBa"):  # premultiplied
+        alpha = np.maximum(samples[..., 3:].astype(np.float64), 1.0)
+        straight = np.minimum(samples[..., :3] * (65535.0 / alpha), 65535.0)
+        samples = np.concatenate([np.rint(straight).astype(np.uint16), samples[..., 3:]], axis=2)
+    return samples
+
+
+def lost_depth(image: ImageFile.ImageFile, file: BinaryIO) -> int:
+    """Return the bits a channel of a file that is decoded with 8; 0 if none are lost."""
+    file.seek(0)
+    head = file.read(_HEADER)
+    bits = 0
+    if image.format == "JXL":
+        bits = int(image.info.get("bits_per_sample", 8))
+    elif image.format == "AVIF" and (place := head.find(b"pixi")) > 0:  # channels, then the bits of each
+        bits = head[place + 9]
+    elif image.format == "JPEG2000" and not image.mode.startswith("I"):
+        place = head.find(b"ihdr") + 14 if b"ihdr" in head else 42  # or the codestream's SIZ
+        bits = (head[place] & 0x7F) + 1
+    return bits if bits > 8 else 0
+
+
+def left_out(image: ImageFile.ImageFile) -> list[str]:
+    """Return what else a HEIF file holds that no other file can: depth maps, gain maps."""
+    kinds = [str(kind).rpartition(":")[2] for kind in image.info.get("aux", {})]
+    return (["its depth map"] if image.info.get("depth_images") else []) + [f"its {kind}" for kind in kinds]
+
+
+def _import_heif() -> type[ImageFile.ImageFile]:
+    try:
+        from pi_heif import HeifImageFile
+    except ImportError as error:
+        raise _missing("a HEIC file", "pi-heif") from error
+    reader: type[ImageFile.ImageFile] = HeifImageFile
+    return reader
+
+
+def _import_jpeg_xl() -> type[ImageFile.ImageFile]:
+    try:
+        from pylibjxl.pillow_plugin import JxlImageFile
+    except ImportError as error:
+        raise _missing("a JPEG XL file", "pylibjxl") from error
+    reader: type[ImageFile.ImageFile] = JxlImageFile  # None in its types, where Pillow is missing
+    return reader
+
+
+def _missing(kind: str, package: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"found {kind}, which needs {package}; install it with: pip install 'abair[formats]', or convert it first"
+    )
