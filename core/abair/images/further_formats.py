@@ -1,11 +1,13 @@
 """Formats that are read and not written: AVIF, HEIF, JPEG 2000 and JPEG XL.
 
-Pillow reads AVIF and JPEG 2000; the extra `formats` brings Pillow's plugins for the other two.
-Photos of more than 8 bits a channel come with 8, except those of HEIF.
+Pillow reads AVIF and JPEG 2000; the extra `formats` brings Pillow's plugins for the other two, and
+imagecodecs, which decodes more than 8 bits a channel where Pillow does not.
 """
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from typing import BinaryIO, Final
 
 import numpy as np
@@ -41,41 +43,70 @@ def find_reader(head: bytes) -> type[ImageFile.ImageFile] | None:
     return _import_heif() if brands & _HEIF else None
 
 
-def decode_heif(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray | None:
-    """Return the samples of a HEIF file of more than 8 bits, (H, W, C) uint16; None for others.
+def decode_deep(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray | None:
+    """Return the samples of a file of more than 8 bits a channel, (H, W, C) uint16.
 
-    `image` was opened on `file`; C is 1 (grey), 3 (RGB) or 4 (RGBA).
+    `image` was opened on `file`; C is 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA). It is None
+    for files of 8 bits, for other formats, and where imagecodecs is missing.
+
+    Raises:
+        Exception: whatever a damaged file leads the decoders to.
     """
-    depth = image.info.get("bit_depth", 8)
-    if image.format != "HEIF" or depth <= 8:
+    bits = stored_bits(image, file)
+    if bits <= 8 or (image.format != "HEIF" and not has_imagecodecs()):
         return None
+    file.seek(0)
+    if image.format == "HEIF":
+        samples, bits = _decode_heif(image, file), 16
+    else:
+        import imagecodecs
+
+        decoders: dict[str | None, Callable[[bytes], np.ndarray]] = {
+            "AVIF": imagecodecs.avif_decode,
+            "JPEG": imagecodecs.jpeg_decode,
+            "JPEG2000": imagecodecs.jpeg2k_decode,
+            "JXL": imagecodecs.jpegxl_decode,
+        }
+        samples = decoders[image.format](file.read())
+    samples = samples.reshape(*samples.shape[:2], -1)
+    if samples.dtype.kind == "f":
+        return np.rint(np.clip(samples, 0, 1, dtype=np.float32) * 65535).astype(np.uint16)
+    return samples << (16 - bits) | samples >> (2 * bits - 16)
+
+
+def stored_bits(image: ImageFile.ImageFile, file: BinaryIO) -> int:
+    """Return the bits a channel that a file states; 8 where Pillow decodes all there are."""
+    if image.format in {"HEIF", "JPEG"}:
+        return int(image.info.get("bit_depth", 8))
+    if image.format == "JXL":
+        return int(image.info.get("bits_per_sample", 8))
+    file.seek(0)
+    head = file.read(_HEADER)
+    if image.format == "AVIF" and (place := head.find(b"pixi")) > 0:  # channels, then the bits of each
+        return head[place + 9]
+    if image.format == "JPEG2000" and not image.mode.startswith("I"):
+        place = head.find(b"ihdr") + 14 if b"ihdr" in head else 42  # or the codestream's SIZ
+        return (head[place] & 0x7F) + 1
+    return 8
+
+
+def has_imagecodecs() -> bool:
+    """Return whether imagecodecs is installed."""
+    return importlib.util.find_spec("imagecodecs") is not None
+
+
+def _decode_heif(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
+    """Return samples of 16 bits, which pi-heif shifts to the left."""
     import pi_heif
 
-    file.seek(0)
     opened = pi_heif.open_heif(file, convert_hdr_to_8bit=False, remove_stride=True)
     samples = np.asarray(opened[image.tell()])
-    samples = samples.reshape(*samples.shape[:2], -1)
-    samples = samples | samples >> depth  # they are shifted to the left; white shall be 65535
+    samples = samples | samples >> image.info["bit_depth"]  # white shall be 65535
     if opened.mode.startswith("RGBa"):  # premultiplied
         alpha = np.maximum(samples[..., 3:].astype(np.float64), 1.0)
         straight = np.minimum(samples[..., :3] * (65535.0 / alpha), 65535.0)
         samples = np.concatenate([np.rint(straight).astype(np.uint16), samples[..., 3:]], axis=2)
     return samples
-
-
-def lost_depth(image: ImageFile.ImageFile, file: BinaryIO) -> int:
-    """Return the bits a channel of a file that is decoded with 8; 0 if none are lost."""
-    file.seek(0)
-    head = file.read(_HEADER)
-    bits = 0
-    if image.format == "JXL":
-        bits = int(image.info.get("bits_per_sample", 8))
-    elif image.format == "AVIF" and (place := head.find(b"pixi")) > 0:  # channels, then the bits of each
-        bits = head[place + 9]
-    elif image.format == "JPEG2000" and not image.mode.startswith("I"):
-        place = head.find(b"ihdr") + 14 if b"ihdr" in head else 42  # or the codestream's SIZ
-        bits = (head[place] & 0x7F) + 1
-    return bits if bits > 8 else 0
 
 
 def left_out(image: ImageFile.ImageFile) -> list[str]:

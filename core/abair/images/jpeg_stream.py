@@ -16,6 +16,7 @@ _SCAN: Final = 0xDA
 _STUFFING: Final = frozenset({0x00, 0xFF, *range(0xD0, 0xD8)})
 """What follows 0xFF inside a scan: a stuffed byte, a filling one, or a restart."""
 _LOSSLESS: Final = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
+TWELVE_BIT: Final = "a 12-bit JPEG"
 _HIERARCHICAL: Final = frozenset({0xC5, 0xC6, 0xCD, 0xCE})
 
 
@@ -32,9 +33,31 @@ def unsupported_kind(file: BinaryIO) -> str:
                 return "a lossless JPEG"
             if marker in _HIERARCHICAL:
                 return "a hierarchical JPEG"
-            return "a 12-bit JPEG" if precision == b"\x0c" else ""
+            return TWELVE_BIT if precision == b"\x0c" else ""
         file.seek(length - 2, io.SEEK_CUR)
     return ""
+
+
+def open_12_bit(file: BinaryIO) -> JpegImagePlugin.JpegImageFile:
+    """Open a 12-bit JPEG for what its header says; its pixels cannot be loaded.
+
+    The image's `info` has the `bit_depth`. Pillow takes 8 bits alone, so that is what it is told.
+
+    Raises:
+        OSError: the file is truncated, which imagecodecs would pass over.
+    """
+    file.seek(2)
+    while (head := file.read(4))[1] not in _FRAMES:
+        file.seek(int.from_bytes(head[2:], "big") - 2, io.SEEK_CUR)
+    place = file.tell()
+    file.seek(0)
+    data = bytearray(file.read())
+    if data.rfind(_END) < data.rfind(bytes((0xFF, _SCAN))):
+        raise OSError("image file is truncated")
+    data[place] = 8
+    image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    image.info["bit_depth"] = 12
+    return image
 
 
 def decode_without_end(file: BinaryIO) -> Image.Image | None:

@@ -26,7 +26,16 @@ from PIL import (
 )
 
 from abair.errors import ImageError, MissingExtraError
-from abair.images import camera_raw, codecs, exif, further_formats, jpeg_stream, storage, tiff_layout
+from abair.images import (
+    camera_raw,
+    codecs,
+    exif,
+    further_formats,
+    jpeg_stream,
+    storage,
+    tiff_layout,
+    tiff_samples,
+)
 from abair.images.annotations import read_annotations
 from abair.images.photo import Photo, display_name
 from abair.images.pixels import add_colour_key, to_samples, turn_upright
@@ -38,6 +47,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImageP
 
 _EXPECTED: Final = "expected a JPEG, PNG, WebP, TIFF or BMP photo"
 _HEAD_BYTES: Final = 64
+_ORIENTATION: Final = 274
 
 _SIGNATURES: Final = {
     b"GIF8": "a GIF",
@@ -58,6 +68,24 @@ _TIFF: Final = frozenset({b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"})
 
 
 class _TiffImageFile(TiffImagePlugin.TiffImageFile):
+    def _setup(self) -> None:
+        try:
+            super()._setup()
+        except Exception:  # Pillow raises many kinds for what it cannot decode
+            if not tiff_layout.beyond_pillow(self.tag_v2):
+                raise
+            # enough for those who decode it: without tiles nothing is loaded
+            self._mode, self.tile = "RGB", []
+            width, height = (self.tag_v2[tag] for tag in (TiffImagePlugin.IMAGEWIDTH, TiffImagePlugin.IMAGELENGTH))
+            self._size = (height, width) if self.tag_v2.get(_ORIENTATION) in {5, 6, 7, 8} else (width, height)
+            if profile := self.tag_v2.get(TiffImagePlugin.ICCPROFILE):
+                self.info["icc_profile"] = profile
+            factor = {2: 1.0, 3: 2.54}.get(self.tag_v2.get(TiffImagePlugin.RESOLUTION_UNIT, 2), 0.0)
+            resolution = [
+                self.tag_v2.get(tag, 0) for tag in (TiffImagePlugin.X_RESOLUTION, TiffImagePlugin.Y_RESOLUTION)
+            ]
+            self.info["dpi"] = tuple(factor * float(value) for value in resolution)
+
     def load_prepare(self) -> None:
         # Pillow checks its own pixel limit, a global, here again; ours has been checked already.
         if self._im is None:
@@ -102,7 +130,8 @@ class PhotoFile:
     @property
     def unsupported_kind(self) -> str:
         """What an intact file is that cannot be decoded, such as "a lossless JPEG", or nothing."""
-        return jpeg_stream.unsupported_kind(self._file)
+        is_read = self._image.info.get("bit_depth") == 12
+        return "" if is_read else jpeg_stream.unsupported_kind(self._file)
 
     @property
     def orientation(self) -> int:
@@ -118,8 +147,6 @@ class PhotoFile:
         """
         dpi = storage.resolution(self._image)
         lossless = storage.is_lossless(self._image, self._file)
-        if bits := further_formats.lost_depth(self._image, self._file):
-            self.warnings.append(f"its {bits} bits a channel cannot be read; going on with 8")
         if lost := further_formats.left_out(self._image):
             self.warnings.append(f"left out: {', '.join(lost)}")
         # A TIFF's tags can be read only before its pixels; a PNG may carry EXIF behind them.
@@ -147,21 +174,36 @@ class PhotoFile:
 
     def _decode_samples(self) -> np.ndarray:
         """Return the samples as stored, (H, W, C) uint8 or uint16; C as in `to_samples`."""
-        if (deep := further_formats.decode_heif(self._image, self._file)) is not None:
-            return deep
-        reduced = codecs.is_reduced(self._image)
-        if reduced and codecs.can_decode_16_bit(self._image):
-            samples = add_colour_key(codecs.decode_16_bit(self._image, self._file), self._image)
+        if self.format == "TIFF" and (kind := tiff_layout.beyond_pillow(self._image.tag_v2)):  # type: ignore[attr-defined]
+            samples = self._decode_by_tifffile(kind)
+        elif (deep := further_formats.decode_deep(self._image, self._file)) is not None:
+            samples = deep
         else:
-            if reduced:
-                self.warnings.append("its 16 bits cannot be read in this layout; going on with 8")
-            samples = to_samples(self.name, self._load(), self.warnings.append)
+            samples = self._decode_by_pillow()
         if self.format == "TIFF":
             has_alpha = samples.shape[2] in {2, 4}
             if lost := tiff_layout.left_out_channels(self._image.tag_v2, has_alpha=has_alpha):  # type: ignore[attr-defined]
                 channels = "a channel" if lost == 1 else f"{lost} channels"
                 self.warnings.append(f"left out: {channels} beside colours and transparency")
         return samples
+
+    def _decode_by_tifffile(self, kind: str) -> np.ndarray:
+        tags = self._image.tag_v2  # type: ignore[attr-defined]
+        try:
+            samples = tiff_samples.decode(self.name, self._file, self._image.tell(), tags)
+        except MissingExtraError as error:
+            raise ImageError(f"{self.name}: found a TIFF with {kind}, but {error}, or save it again as LZW") from error
+        return turn_upright(samples, tags.get(_ORIENTATION, 1))
+
+    def _decode_by_pillow(self) -> np.ndarray:
+        if (bits := further_formats.stored_bits(self._image, self._file)) > 8:
+            self.warnings.append(f"its {bits} bits a channel cannot be read; going on with 8")
+        reduced = codecs.is_reduced(self._image)
+        if reduced and codecs.can_decode_16_bit(self._image):
+            return add_colour_key(codecs.decode_16_bit(self._image, self._file), self._image)
+        if reduced:
+            self.warnings.append("its 16 bits cannot be read in this layout; going on with 8")
+        return to_samples(self.name, self._load(), self.warnings.append)
 
     def _load(self) -> Image.Image:
         """Load the image; a JPEG may lack its end marker."""
@@ -202,9 +244,24 @@ def open_photo(path: Path) -> Iterator[PhotoFile | camera_raw.RawFile]:
             if page:
                 image.seek(page)
         except Exception as error:  # readers raise whatever a damaged header leads them to
-            raise _damaged(path, error, jpeg_stream.unsupported_kind(file)) from error
+            image = _open_12_bit(path, file, error)
         with image:
             yield PhotoFile(path, file, image, warnings)
+
+
+def _open_12_bit(path: Path, file: BinaryIO, error: Exception) -> ImageFile.ImageFile:
+    """Open what Pillow did not for this error, if it is a 12-bit JPEG.
+
+    Raises:
+        ImageError: it is something else or damaged, or imagecodecs is missing.
+    """
+    kind = jpeg_stream.unsupported_kind(file)
+    if kind == jpeg_stream.TWELVE_BIT and further_formats.has_imagecodecs():
+        try:
+            return jpeg_stream.open_12_bit(file)
+        except Exception as damage:  # as for others
+            raise _damaged(path, damage) from damage
+    raise _damaged(path, error, kind) from error
 
 
 def _find_reader(path: Path, head: bytes) -> type[ImageFile.ImageFile]:

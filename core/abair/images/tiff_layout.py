@@ -42,11 +42,17 @@ _COMPRESSIONS: Final = {
     34715: "JBIG2",
     34887: "LERC",
     34892: "lossy JPEG",
-    34934: "PNG",
+    34933: "PNG",
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
 """Registered compressions, by their numbers; only those that Pillow cannot decode are looked up."""
+_BY_TIFFFILE: Final = frozenset({"JPEG 2000", "JPEG XL", "LERC", "PNG"})
+"""Those that `tiff_samples` can decode."""
+_FLOAT: Final = 3
+"""Value of SampleFormat."""
+_SEPARATE: Final = 2
+"""Value of PlanarConfiguration: one plane a channel."""
 
 _MOST_EXPANSION: Final = {1: 1, 5: 3000, 8: 1100, 32773: 64, 32946: 1100}
 """By how many times a compression can shrink pixels at most, with a margin for LZW."""
@@ -110,6 +116,19 @@ def find_page(name: str, file: BinaryIO, warn: Callable[[str], None]) -> int:
     return chosen
 
 
+def beyond_pillow(directory: Directory) -> str:
+    """Return what Pillow cannot decode of this page and `tiff_samples` can, or nothing."""
+    compression = _number(directory, TiffImagePlugin.COMPRESSION, 1)
+    if (kind := _COMPRESSIONS.get(compression)) in _BY_TIFFFILE:
+        return f"{kind} compression"
+    if _number(directory, TiffImagePlugin.SAMPLEFORMAT, 1) == _FLOAT:
+        return "floating-point samples"
+    is_separate = _number(directory, TiffImagePlugin.PLANAR_CONFIGURATION, 1) == _SEPARATE
+    extra = list(_numbers(directory, TiffImagePlugin.EXTRASAMPLES))
+    bits = _number(directory, TiffImagePlugin.BITSPERSAMPLE, 1)
+    return "planes beside its colours" if is_separate and extra and bits == 8 else ""
+
+
 def left_out_channels(directory: Directory, *, has_alpha: bool) -> int:
     """Return how many channels a TIFF has beside its colours and its transparency."""
     return max(0, len(list(_numbers(directory, TiffImagePlugin.EXTRASAMPLES))) - has_alpha)
@@ -154,7 +173,7 @@ def _refuse_unsupported(name: str, directory: Directory) -> None:
                 f"{name}: found {kind.format(bits)} samples, expected unsigned ones of 8 or 16 bits; convert them first"
             )
     compression = _number(directory, TiffImagePlugin.COMPRESSION, 1)
-    if compression not in TiffImagePlugin.COMPRESSION_INFO:
+    if compression not in TiffImagePlugin.COMPRESSION_INFO and not beyond_pillow(directory):
         kind = _COMPRESSIONS.get(compression, f"unknown ({compression})")
         raise ImageError(
             f"{name}: found a TIFF with {kind} compression, which is not supported; expected LZW, deflate, JPEG or no "

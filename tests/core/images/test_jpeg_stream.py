@@ -12,6 +12,7 @@ from tests.support.image_files import noise, save, smooth
 
 from abair import images
 from abair.errors import ImageError
+from abair.images import further_formats
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True, "restart_marker_blocks": 2}])
@@ -56,7 +57,8 @@ def test_a_progressive_jpeg_that_ends_between_two_scans_is_damage(tmp_path: Path
                 images.read(path)
 
 
-def test_a_12_bit_and_a_hierarchical_jpeg_are_named(tmp_path: Path) -> None:
+def test_a_12_bit_and_a_hierarchical_jpeg_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(further_formats, "has_imagecodecs", lambda: False)
     data = save(tmp_path / "a.jpg", smooth()).read_bytes()
     frame = data.index(b"\xff\xc0")
     (tmp_path / "b.jpg").write_bytes(data[: frame + 4] + b"\x0c" + data[frame + 5 :])
