@@ -14,6 +14,7 @@ import numpy as np
 from PIL import AvifImagePlugin, ImageFile, Jpeg2KImagePlugin
 
 from abair.errors import MissingExtraError
+from abair.images.pixels import to_whole_numbers
 
 _AVIF: Final = frozenset({b"avif", b"avis"})
 _HEIF: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
@@ -43,13 +44,14 @@ def find_reader(head: bytes) -> type[ImageFile.ImageFile] | None:
     return _import_heif() if brands & _HEIF else None
 
 
-def decode_deep(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray | None:
+def decode_deep(name: str, image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray | None:
     """Return the samples of a file of more than 8 bits a channel, (H, W, C) uint16.
 
     `image` was opened on `file`; C is 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA). It is None
     for files of 8 bits, for other formats, and where imagecodecs is missing.
 
     Raises:
+        ImageError: floating-point samples are outside [0, 1].
         Exception: whatever a damaged file leads the decoders to.
     """
     bits = stored_bits(image, file)
@@ -70,7 +72,7 @@ def decode_deep(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray | None
         samples = decoders[image.format](file.read())
     samples = samples.reshape(*samples.shape[:2], -1)
     if samples.dtype.kind == "f":
-        return np.rint(np.clip(samples, 0, 1, dtype=np.float32) * 65535).astype(np.uint16)
+        return to_whole_numbers(name, samples)
     return samples << (16 - bits) | samples >> (2 * bits - 16)
 
 

@@ -12,6 +12,8 @@ from PIL import Image, TiffImagePlugin
 from abair.errors import ImageError
 from abair.text import error_text
 
+_OVERSHOOT: Final = 0.01
+"""By how much floats may leave [0, 1], as sharpening makes them; they are clipped."""
 _STRIP_PIXELS: Final = 1 << 20  # pixels copied out of Pillow at a time, so that no second copy of the photo exists
 
 
@@ -101,6 +103,26 @@ def _cmyk_to_srgb(image: Image.Image, warn: Callable[[str], None]) -> Image.Imag
         except (ImageCms.PyCMSError, OSError, ValueError) as error:
             warn(f"its CMYK profile is not usable ({error_text(error)}); colours are approximate")
     return image.convert("RGB")
+
+
+def to_whole_numbers(name: str, samples: np.ndarray) -> np.ndarray:
+    """Return floats in [0, 1] as uint16; uint8 and uint16 as they are, copied.
+
+    Raises:
+        ImageError: they are of another type, or floats outside [0, 1].
+    """
+    if samples.dtype in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+        return samples.copy()
+    if samples.dtype.kind != "f":
+        raise ImageError(f"{name}: found {samples.dtype} samples, expected 8 or 16 bits; convert them first")
+    low, high = float(samples.min()), float(samples.max())
+    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):  # nor with NaN
+        raise ImageError(
+            f"{name}: found floating-point samples from {low:.4g} to {high:.4g}, expected 0 to 1; export the photo "
+            "with 16 bits"
+        )
+    whole: np.ndarray = np.rint(np.clip(samples, 0, 1, dtype=np.float32) * 65535).astype(np.uint16)
+    return whole
 
 
 def to_numpy(image: Image.Image) -> np.ndarray:

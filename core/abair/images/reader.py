@@ -176,7 +176,7 @@ class PhotoFile:
         """Return the samples as stored, (H, W, C) uint8 or uint16; C as in `to_samples`."""
         if self.format == "TIFF" and (kind := tiff_layout.beyond_pillow(self._image.tag_v2)):  # type: ignore[attr-defined]
             samples = self._decode_by_tifffile(kind)
-        elif (deep := further_formats.decode_deep(self._image, self._file)) is not None:
+        elif (deep := further_formats.decode_deep(self.name, self._image, self._file)) is not None:
             samples = deep
         else:
             samples = self._decode_by_pillow()

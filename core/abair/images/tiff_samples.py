@@ -8,9 +8,8 @@ import numpy as np
 from PIL import TiffImagePlugin
 
 from abair.errors import ImageError, MissingExtraError
+from abair.images.pixels import to_whole_numbers
 
-_OVERSHOOT: Final = 0.01
-"""By how much floats may leave [0, 1], as sharpening makes them; they are clipped."""
 _WHITE_IS_ZERO: Final = 0
 _PREMULTIPLIED: Final = 1
 
@@ -36,7 +35,7 @@ def decode(name: str, file: BinaryIO, page: int, directory: TiffImagePlugin.Imag
         ) from error
     file.seek(0)
     with tifffile.TiffFile(file) as container:
-        found = container.pages[page]
+        found = container.pages[page].aspage()
         samples = np.asarray(found.asarray())
     if found.planarconfig == 2 and samples.ndim == 3:
         samples = np.moveaxis(samples, 0, -1)
@@ -47,25 +46,10 @@ def decode(name: str, file: BinaryIO, page: int, directory: TiffImagePlugin.Imag
     channels = colours + (kind in {(1,), (2,)})
     if samples.shape[2] < channels:
         raise ImageError(f"{name}: found {samples.shape[2]} channels, expected {channels}; save it again as RGB")
-    samples = _to_whole_numbers(name, samples[..., :channels])
+    samples = to_whole_numbers(name, samples[..., :channels])
     if found.photometric == _WHITE_IS_ZERO:
         samples[..., 0] = ~samples[..., 0]
     return _divide_by_alpha(samples) if kind == (_PREMULTIPLIED,) else samples
-
-
-def _to_whole_numbers(name: str, samples: np.ndarray) -> np.ndarray:
-    """Return floats in [0, 1] as uint16; uint8 and uint16 as they are, copied."""
-    if samples.dtype in {np.dtype(np.uint8), np.dtype(np.uint16)}:
-        return samples.copy()
-    if samples.dtype.kind != "f":
-        raise ImageError(f"{name}: found {samples.dtype} samples, expected 8 or 16 bits; convert them first")
-    low, high = float(samples.min()), float(samples.max())
-    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):  # nor with NaN
-        raise ImageError(
-            f"{name}: found floating-point samples from {low:.4g} to {high:.4g}, expected 0 to 1; export the photo "
-            "with 16 bits"
-        )
-    return np.rint(np.clip(samples, 0, 1, dtype=np.float32) * 65535).astype(np.uint16)
 
 
 def _divide_by_alpha(samples: np.ndarray) -> np.ndarray:

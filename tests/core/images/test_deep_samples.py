@@ -104,19 +104,19 @@ def test_imagecodecs_is_found_without_importing_it() -> None:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_floating_point_tiff_becomes_16_bits(tmp_path: Path, dtype: type, channels: int) -> None:
-    samples = (deep(16, channels) / 65535).astype(dtype)
+    samples, icc = (deep(16, channels) / 65535).astype(dtype), profile()
     options = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
     tifffile.imwrite(
         tmp_path / "a.tif", samples if channels > 1 else samples[..., 0], compression="zlib",
         predictor=dtype != np.float16,
-        photometric="rgb" if channels > 1 else "minisblack", iccprofile=profile(), resolution=(300, 300),
+        photometric="rgb" if channels > 1 else "minisblack", iccprofile=icc, resolution=(300, 300),
         resolutionunit="INCH", **options,
     )  # fmt: skip
     photo = images.read(tmp_path / "a.tif")
     assert (photo.pixels.dtype, photo.grey, photo.alpha is not None) == (np.uint16, channels == 1, channels == 4)
     expected = samples[..., :3] if channels > 1 else samples.repeat(3, axis=2)
     assert np.abs(photo.pixels - expected.astype(np.float64) * 65535).max() <= 1
-    assert (photo.icc_profile, photo.dpi, photo.warnings) == (profile(), (300.0, 300.0), ())
+    assert (photo.icc_profile, photo.dpi, photo.warnings) == (icc, (300.0, 300.0), ())
 
 
 @pytest.mark.parametrize(("low", "high"), [(-0.5, 1.0), (0.0, 1.5), (0.0, np.nan), (0.0, np.inf)])
@@ -125,6 +125,15 @@ def test_floats_outside_0_to_1_are_refused_and_named(tmp_path: Path, low: float,
     samples[0, 0] = high
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb")
     assert "found floating-point samples from" in refusal(tmp_path / "a.tif")
+
+
+def test_a_floating_point_jpeg_xl_file_is_read_or_refused_alike(tmp_path: Path) -> None:
+    pytest.importorskip("pylibjxl", reason="its wheels are not for every platform")
+    samples = (deep(16) / 65535).astype(np.float32)
+    (tmp_path / "a.jxl").write_bytes(imagecodecs.jpegxl_encode(samples, lossless=True))
+    assert np.abs(images.read(tmp_path / "a.jxl").pixels - samples * 65535.0).max() <= 1
+    (tmp_path / "a.jxl").write_bytes(imagecodecs.jpegxl_encode(samples * 3, lossless=True))
+    assert "found floating-point samples from 0 to 3" in refusal(tmp_path / "a.jxl")
 
 
 @pytest.mark.parametrize("compression", ["jpeg2000", "jpegxl", "lerc", "png"])
