@@ -9,12 +9,12 @@ import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
 import abair
-from abair.cli import bench, gallery, inputs, loading, plugin, train
+from abair.cli import bench, gallery, inputs, loading, plugin, train, watching
 from abair.cli.console import Reporter, reporting, weight_bars
 from abair.cli.options import (
     PLAIN,
@@ -29,7 +29,9 @@ from abair.cli.options import (
     QualityOption,
     Recursive,
 )
+from abair.cli.restoring import Choices, FileRestorer, round_weights
 from abair.cli.run import run_app
+from abair.cli.streams import MARK, check_streams, named_streams
 from abair.errors import AbairError
 from abair.text import one_line
 
@@ -69,7 +71,7 @@ def restore(
             "--out",
             "-o",
             metavar="FILE|DIR",
-            help="Output file, or a folder, which is made if needed.  [default: beside each photo, as "
+            help="Output file, or a folder, which is made if needed; - is stdout.  [default: beside each photo, as "
             "photo.restored.jpg]",
         ),
     ] = None,
@@ -124,6 +126,21 @@ def restore(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write nothing; print each photo's output and estimate.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Go on with photos that are put into the folders, until Ctrl-C; needs the extra watch."
+        ),
+    ] = False,
+    jpeg_quality: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100,
+            metavar="1..100",
+            help="Compress JPEG outputs with this quality.  [default: as the photo was, at least 90; 95 for others]",
+        ),
+    ] = None,
     page: Annotated[
         Path | None,
         typer.Option(
@@ -142,18 +159,40 @@ def restore(
     given_weights = inputs.parse_weights(weights) if weights is not None else None
     if given_weights is not None and policy is not None:
         raise typer.BadParameter("cannot be used with --weights, which replaces the estimate", param_hint="--policy")
-    folder = Path(out) if out is not None and inputs.output_is_folder(out, paths) else None
-    inputs.check_name(name, for_file=out is not None and folder is None)
-    if page is not None:
-        gallery.check_page(page, out, overwrite=overwrite)
-    with reporting(json_lines=json) as reporter:
-        if given_weights is not None:
-            from abair.deployment import read_deployment
-
-            with contextlib.suppress(AbairError):  # loading reports what is wrong with a deployment
-                inputs.check_labels(given_weights, read_deployment(deployment).labels)
-        found = inputs.find_inputs(paths, reporter, recursive=recursive, leave_out=folder)
-        jobs = inputs.plan_jobs(found, paths, out, folder=folder is not None, name=name)
+    with_files = {"--watch": watch, "--name": name, "--skip-existing": skip_existing, "--keep-times": keep_times}
+    check_streams(paths, out, [option for option, given in with_files.items() if given], json=json)
+    if watch:
+        watching.check_folders(
+            paths, [option for option, given in {"--dry-run": dry_run, "--page": page}.items() if given]
+        )
+    choices = Choices(
+        policy=(policy or Policy.soft).value,
+        weights=given_weights,
+        strength=strength,
+        tile=tile,
+        quality=quality.value,
+        max_megapixels=max_megapixels,
+        overwrite=overwrite,
+        keep_times=keep_times,
+        jpeg_quality=jpeg_quality,
+    )
+    with reporting(json_lines=json) as reporter, named_streams(paths, out, reporter) as (named, target):
+        folder = Path(target) if target is not None and inputs.output_is_folder(target, named) else None
+        inputs.check_name(name, for_file=target is not None and folder is None)
+        if page is not None:
+            gallery.check_page(page, out, overwrite=overwrite)
+        _check_labels(given_weights, deployment)
+        if watch:
+            arriving = watching.wait_for_inputs(named, reporter, recursive=recursive, leave_out=folder)
+            restorer = _load_restorer(reporter, named, deployment, device, precision)
+            for one in arriving if restorer is not None else ():
+                jobs = inputs.plan_jobs([one], named, target, folder=folder is not None, name=name)
+                jobs = inputs.check_jobs(inputs.drop_done(jobs, reporter), folder, reporter, overwrite=overwrite)
+                for job in jobs:
+                    FileRestorer(cast("Restorer", restorer), choices, reporter).restore(job)
+            return
+        found = inputs.find_inputs(named, reporter, recursive=recursive, leave_out=folder)
+        jobs = inputs.plan_jobs(found, named, target, folder=folder is not None, name=name)
         if found and not jobs:
             reporter.log("found nothing but results of earlier runs; name them to restore them again")
         if skip_existing:
@@ -163,26 +202,14 @@ def restore(
         if restorer is None:
             return
         if dry_run:
-            _print_plan(restorer, jobs, reporter, max_megapixels)
+            for job in jobs:
+                FileRestorer(restorer, choices, reporter).print_plan(job)
             return
-        options = {
-            "policy": (policy or Policy.soft).value,
-            "weights": given_weights,
-            "strength": strength,
-            "tile": tile,
-            "quality": quality.value,
-        }
         open_page = gallery.open_gallery(page) if page is not None else contextlib.nullcontext()
         with open_page as pictures, reporter.progress("Restoring", beside_stdout=json) as progress:
+            files = FileRestorer(restorer, choices, reporter, pictures)
             for done, job in enumerate(jobs, 1):
-                record: dict[str, Any] = {}
-                keeping = inputs.keeping_time(job) if keep_times else contextlib.nullcontext()
-                with reporter.guard(str(job.source)), keeping:
-                    record = _restore_file(restorer, job, options, max_megapixels, overwrite, pictures)
-                for warning in record.get("warnings", ()):
-                    reporter.log(f"warning: {job.source}: {warning}")
-                if record and json:
-                    reporter.result(record)
+                files.restore(job)
                 progress(done, len(jobs), str(job.source))
 
 
@@ -201,9 +228,11 @@ def estimate(
     """
     from abair import images
 
-    with reporting(json_lines=json) as reporter:
+    if MARK in paths:
+        check_streams(paths, MARK, (), json=False)
+    with reporting(json_lines=json) as reporter, named_streams(paths, None, reporter) as (named, _):
         sources = []
-        for found in inputs.find_inputs(paths, reporter, recursive=recursive):
+        for found in inputs.find_inputs(named, reporter, recursive=recursive):
             with reporter.guard(str(found.path)):
                 images.probe(found.path)
                 sources.append(str(found.path))
@@ -216,9 +245,9 @@ def estimate(
                 with reporter.guard(source):
                     weights = restorer.estimate(images.read(Path(source), max_megapixels=max_megapixels).visible)
                 if weights and json:
-                    reporter.result({"input": source, "weights": _round(weights)})
+                    reporter.result({"input": source, "weights": round_weights(weights)})
                 elif weights:
-                    print(one_line(source), *weight_bars(weights), sep="\n", flush=True)
+                    print(reporter.aliases.get(source, one_line(source)), *weight_bars(weights), sep="\n", flush=True)
                 progress(done, len(sources), source)
 
 
@@ -244,6 +273,19 @@ def demo(
         reporter.log(f"written to {out}: {', '.join(FILES)}")
 
 
+def _check_labels(weights: Mapping[str, float] | None, deployment: str | None) -> None:
+    """Check given weights against the deployment before it is loaded, which takes seconds.
+
+    Raises:
+        typer.BadParameter: it lacks a label.
+    """
+    if weights is not None:
+        from abair.deployment import read_deployment
+
+        with contextlib.suppress(AbairError):  # loading reports what is wrong with a deployment
+            inputs.check_labels(weights, read_deployment(deployment).labels)
+
+
 def _load_restorer(
     reporter: Reporter, sources: Sequence[str], deployment: str | None, device: str, precision: Precision
 ) -> Restorer | None:
@@ -256,59 +298,6 @@ def _load_restorer(
     except Exception as error:
         reporter.fail(error, *sources)
         return None
-
-
-def _print_plan(restorer: Restorer, jobs: Sequence[inputs.Job], reporter: Reporter, max_megapixels: float) -> None:
-    """Print each job's output and the estimate of its photo."""
-    from abair import images
-
-    for job in jobs:
-        with reporter.guard(str(job.source)):
-            weights = restorer.estimate(images.read(job.source, max_megapixels=max_megapixels).visible)
-            if reporter.json_lines:
-                reporter.result({"input": str(job.source), "output": str(job.target), "weights": _round(weights)})
-            else:
-                print(f"{one_line(str(job.source))} -> {one_line(str(job.target))}", *weight_bars(weights), sep="\n")
-
-
-def _restore_file(
-    restorer: Restorer,
-    job: inputs.Job,
-    options: Mapping[str, Any],
-    max_megapixels: float,
-    overwrite: bool,
-    pictures: gallery.Gallery | None,
-) -> dict[str, Any]:
-    """Restore one file and return its JSON record.
-
-    A function of its own, so that no photo stays in memory while the next one is read.
-    """
-    from abair import images
-
-    photo = images.read(job.source, max_megapixels=max_megapixels)
-    restored = restorer(photo.visible, **options)
-    written = images.write(
-        job.target, photo, restored.image, overwrite=overwrite, keep_format=job.keep_format, source=job.source
-    )
-    if pictures is not None:
-        pictures.add(str(job.source), photo, restored.image, restored.weights)
-    return {
-        "input": str(job.source),
-        "output": str(job.target),
-        "weights": _round(restored.weights),
-        "policy": restored.policy,
-        "quality": restored.quality,
-        "strength": options["strength"],
-        "seconds": round(restored.seconds, 4),
-        "megapixels": restored.megapixels,
-        "deployment": restored.deployment,
-        "unchanged": written.unchanged,
-        "warnings": written.warnings,
-    }
-
-
-def _round(weights: Mapping[str, float]) -> dict[str, float]:
-    return {label: round(float(weight), 6) for label, weight in weights.items()}
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -37,17 +37,19 @@ _OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")  # Py
 class Reporter:
     """Writes the messages of one command and counts its failures.
 
-    With `json_lines`, results and failures are also JSON objects on stdout, one per line.
+    With `json_lines`, results and failures are also JSON objects on stdout, one per line. `aliases`
+    replace paths that mean nothing to users.
     """
 
     def __init__(self, *, json_lines: bool = False) -> None:
         self.json_lines = json_lines
         self.failures = 0
+        self.aliases: dict[str, str] = {}
         self._console: Console | None = None
 
     def log(self, text: str) -> None:
         """Write one line to stderr, above the progress bar if there is one."""
-        line = f"{program.get()}: {one_line(text)}"
+        line = f"{program.get()}: {self._with_aliases(one_line(text))}"
         with contextlib.suppress(OSError, ValueError):  # a closed stderr must not end the work
             if self._console is not None:
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -77,7 +79,12 @@ class Reporter:
 
     def result(self, record: Mapping[str, Any]) -> None:
         """Write one JSON object as one line to stdout, without buffering."""
-        print(json.dumps(record), flush=True)
+        print(self._with_aliases(json.dumps(record)), flush=True)
+
+    def _with_aliases(self, text: str) -> str:
+        for path, alias in self.aliases.items():
+            text = text.replace(path, alias)
+        return text
 
     @contextlib.contextmanager
     def progress(self, title: str, *, beside_stdout: bool = False) -> Iterator[Progress]:

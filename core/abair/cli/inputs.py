@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ def find_inputs(
             found.setdefault(os.path.abspath(path), Input(path, Path(path.name)))
             continue
         with reporter.guard(given):
-            inside = list(_find_photos(path, recursive, leave_out, reporter))
+            inside = list(find_photos(path, recursive, leave_out, reporter))
             if not inside:
                 where, hint = (
                     ("in it or its sub-folders", "") if recursive else ("directly in it", "; use -r for sub-folders")
@@ -302,7 +302,7 @@ def parse_weights(text: str) -> dict[str, float]:
     return weights
 
 
-def check_labels(weights: dict[str, float], labels: Sequence[str]) -> None:
+def check_labels(weights: Mapping[str, float], labels: Sequence[str]) -> None:
     """Check that the deployment has all labels that weights were given for.
 
     Raises:
@@ -314,7 +314,7 @@ def check_labels(weights: dict[str, float], labels: Sequence[str]) -> None:
         )
 
 
-def _find_photos(folder: Path, recursive: bool, leave_out: Path | None, reporter: Reporter) -> Iterator[Path]:
+def find_photos(folder: Path, recursive: bool, leave_out: Path | None, reporter: Reporter) -> Iterator[Path]:
     """Yield the photos of a folder in the order of their names, those of sub-folders last."""
     from abair.images import OUTPUT_SUFFIXES, SUFFIXES
 

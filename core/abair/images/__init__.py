@@ -4,8 +4,18 @@
 serve those two.
 """
 
-from abair.images.photo import OUTPUT_SUFFIXES, SUFFIXES, Photo
-from abair.images.reader import probe, read
+from abair.images.photo import OUTPUT_SUFFIXES, SUFFIXES, Photo, output_suffix
+from abair.images.reader import probe, probe_format, read
 from abair.images.writer import check_output, write
 
-__all__ = ["OUTPUT_SUFFIXES", "SUFFIXES", "Photo", "check_output", "probe", "read", "write"]
+__all__ = [
+    "OUTPUT_SUFFIXES",
+    "SUFFIXES",
+    "Photo",
+    "check_output",
+    "output_suffix",
+    "probe",
+    "probe_format",
+    "read",
+    "write",
+]

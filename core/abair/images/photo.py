@@ -33,14 +33,22 @@ SUFFIXES: Final = frozenset(FORMATS)
 _RAW: Final = (
     ".3fr .arw .cr2 .cr3 .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .rw2 .rwl .sr2 .srf .srw .x3f"
 )
+_OUTPUT_FORMATS: Final = {"AVIF": ".jpg", "HEIF": ".jpg", "JPEG2000": ".png", "JXL": ".png", "RAW": ".tif"}
+"""Formats that are read and not written: what is usually stored with loss becomes a JPEG; camera
+raw files, with their 16 bits, a TIFF."""
 OUTPUT_SUFFIXES: Final = {
-    **dict.fromkeys([".avif", ".heic", ".heif", ".hif"], ".jpg"),
-    **dict.fromkeys([".j2k", ".jp2", ".jpf", ".jpx", ".jxl"], ".png"),
-    **dict.fromkeys(_RAW.split(), ".tif"),
+    **dict.fromkeys([".avif"], _OUTPUT_FORMATS["AVIF"]),
+    **dict.fromkeys([".heic", ".heif", ".hif"], _OUTPUT_FORMATS["HEIF"]),
+    **dict.fromkeys([".j2k", ".jp2", ".jpf", ".jpx"], _OUTPUT_FORMATS["JPEG2000"]),
+    **dict.fromkeys([".jxl"], _OUTPUT_FORMATS["JXL"]),
+    **dict.fromkeys(_RAW.split(), _OUTPUT_FORMATS["RAW"]),
 }
-"""Lower-case suffixes of files that are read and not written, and those of their outputs.
+"""Lower-case suffixes of files that are read and not written, and those of their outputs."""
 
-What is usually stored with loss becomes a JPEG; camera raw files, with their 16 bits, a TIFF."""
+
+def output_suffix(kind: str) -> str:
+    """Return the suffix of the output for a photo of a format, by Pillow's name of it."""
+    return next((suffix for suffix, name in FORMATS.items() if name == kind), "") or _OUTPUT_FORMATS[kind]
 
 
 @dataclass(frozen=True)

@@ -293,6 +293,16 @@ def probe(path: Path) -> tuple[int, int]:
         return (height, width) if file.orientation in {5, 6, 7, 8} else (width, height)
 
 
+def probe_format(path: Path) -> str:
+    """Return Pillow's name of a file's format, or RAW for a camera raw file.
+
+    Raises:
+        ImageError: as `open_photo`.
+    """
+    with open_photo(path) as file:
+        return file.format
+
+
 def read(path: Path, *, max_megapixels: float = 100.0) -> Photo:
     """Decode a photo.
 

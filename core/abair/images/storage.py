@@ -35,6 +35,16 @@ class JpegCompression:
         return {"qtables": tables, "subsampling": self.sampling}
 
 
+def compress_like(source: JpegCompression | None, quality: int | None) -> dict[str, Any]:
+    """Return Pillow's options for a JPEG whose source was compressed so, if it was a JPEG.
+
+    A `quality` of libjpeg, 1 to 100, replaces the source's steps, not the sampling of its colours.
+    """
+    if quality is not None:
+        return {"quality": quality, "subsampling": source.sampling if source else 0}
+    return source.options() if source else {"quality": FINEST, "subsampling": 0}
+
+
 def read_compression(image: Image.Image) -> JpegCompression | None:
     """Return how a JPEG is compressed; None for other files and other colours than RGB and grey."""
     if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode not in {"L", "RGB"}:

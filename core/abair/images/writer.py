@@ -18,7 +18,7 @@ from abair.images.annotations import jpeg_options, png_chunks, tiff_tags
 from abair.images.kept import reduce_to_format
 from abair.images.photo import FORMATS, SUFFIXES, Photo, display_name
 from abair.images.pixels import flatten_on_white, reduce_to_8_bit
-from abair.images.storage import FINEST
+from abair.images.storage import compress_like
 from abair.text import error_text
 
 _LARGEST_SIDE: Final = {"JPEG": 65500, "WEBP": 16383}
@@ -45,6 +45,7 @@ def write(
     overwrite: bool = False,
     keep_format: bool = False,
     source: Path | None = None,
+    jpeg_quality: int | None = None,
 ) -> Written:
     """Write `pixels` with the alpha and the metadata of `photo`.
 
@@ -52,7 +53,8 @@ def write(
     was.
 
     The suffix of `path` names the format: JPEG (compressed as the source was, but not more than at
-    quality 90; at quality 95 and 4:4:4 if the source was none), PNG, WebP (lossless where the
+    quality 90; at quality 95 and 4:4:4 if the source was none; with `jpeg_quality` at libjpeg's
+    quality of 1 to 100), PNG, WebP (lossless where the
     source was, else quality 95), TIFF (deflate) or BMP. With `keep_format` the format is the one
     that was read, whatever the suffix. At every moment the path holds the complete new file, or
     what it held before. Without `overwrite` an existing file is never replaced.
@@ -86,7 +88,7 @@ def write(
         )
     try:
         warnings = list(photo.warnings)
-        data = _encode(kind, photo, pixels, warnings.append)
+        data = _encode(kind, photo, pixels, warnings.append, jpeg_quality)
     except MemoryError as error:
         raise ImageError(f"{name}: not enough memory to write {width} x {height} pixels; free some") from error
     except Exception as error:  # encoders raise many kinds
@@ -139,7 +141,9 @@ def _put(path: Path, read: Callable[[], bytes | memoryview], *, overwrite: bool)
         ) from error
 
 
-def _encode(kind: str, photo: Photo, pixels: np.ndarray, warn: Callable[[str], None]) -> bytes | memoryview:
+def _encode(
+    kind: str, photo: Photo, pixels: np.ndarray, warn: Callable[[str], None], jpeg_quality: int | None
+) -> bytes | memoryview:
     """Return the bytes of a file of format `kind`."""
     samples = _arrange_channels(kind, photo, pixels, warn)
     photo, lost = reduce_to_format(kind, photo)
@@ -160,7 +164,7 @@ def _encode(kind: str, photo: Photo, pixels: np.ndarray, warn: Callable[[str], N
             )
         options |= {"compress_level": codecs.COMPRESSION_LEVEL, "pnginfo": chunks}
     elif kind == "JPEG":
-        options |= photo.jpeg.options() if photo.jpeg else {"quality": FINEST, "subsampling": 0}
+        options |= compress_like(photo.jpeg, jpeg_quality)
         options |= jpeg_options(photo.annotations)
     elif kind == "WEBP":
         options |= {"lossless": True, "exact": True} if photo.lossless else {"quality": 95}

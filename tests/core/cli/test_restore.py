@@ -376,3 +376,16 @@ def test_the_tolerance_of_weights_is_the_restorer_s() -> None:
     from abair.inference import restorer
 
     assert inputs.TOLERANCE == restorer.TOLERANCE
+
+
+def test_a_jpeg_can_be_made_smaller(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("in.png", size=(90, 80))
+    for quality in ("40", "95"):
+        assert abair("restore", "in.png", "-o", f"{quality}.jpg", "--jpeg-quality", quality).code == 0
+    assert abair("restore", "in.png", "-o", "default.jpg").code == 0
+    small, large, default = (Path(f"{name}.jpg").stat().st_size for name in ("40", "95", "default"))
+    assert small < 0.6 * large
+    assert large == default
+    for wrong in ("0", "101", "best"):
+        done = abair("restore", "in.png", "-o", "x.jpg", "--jpeg-quality", wrong)
+        assert (done.code, Path("x.jpg").exists()) == (2, False)

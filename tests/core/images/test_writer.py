@@ -198,3 +198,18 @@ def test_a_cmyk_jpeg_becomes_a_fine_one_of_rgb(tmp_path: Path) -> None:
     photo = images.read(save(tmp_path / "a.jpg", cmyk, quality=30))
     assert photo.jpeg is None
     images.write(tmp_path / "b.jpg", photo, photo.pixels)
+
+
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
+def test_a_quality_that_is_asked_for_is_used_with_the_sources_sampling(
+    tmp_path: Path, folder: Path, sampling: str
+) -> None:
+    photo = images.read(save(tmp_path / "a.jpg", smooth(), quality=60, subsampling=sampling))
+    for quality in (30, 98):
+        images.write(folder / "b.jpg", photo, 255 - photo.pixels, overwrite=True, jpeg_quality=quality)
+        save(tmp_path / "like.jpg", smooth(), quality=quality, subsampling=sampling)
+        with Image.open(folder / "b.jpg") as written, Image.open(tmp_path / "like.jpg") as like:
+            assert written.quantization == like.quantization  # type: ignore[attr-defined]
+            assert get_sampling(written) == get_sampling(like)
+    images.write(folder / "b.png", photo, photo.pixels, jpeg_quality=5)
+    assert np.array_equal(images.read(folder / "b.png").pixels, photo.pixels)

@@ -1,0 +1,114 @@
+"""Restore files one by one, with one loaded deployment: read, restore, write, report."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from abair.cli import inputs
+from abair.cli.console import Reporter, weight_bars
+from abair.text import one_line
+
+if TYPE_CHECKING:
+    from abair.cli.gallery import Gallery
+    from abair.inference.restorer import Policy, Quality, Restorer
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the options of a command say of every photo."""
+
+    policy: Policy
+    weights: Mapping[str, float] | None
+    strength: float
+    tile: int | None
+    quality: Quality
+    max_megapixels: float
+    overwrite: bool
+    keep_times: bool
+    jpeg_quality: int | None
+
+
+class FileRestorer:
+    """Restores the files of jobs; each failure is reported and ends nothing else."""
+
+    def __init__(
+        self, restorer: Restorer, choices: Choices, reporter: Reporter, pictures: Gallery | None = None
+    ) -> None:
+        self._restorer, self._choices, self._reporter, self._pictures = restorer, choices, reporter, pictures
+
+    def restore(self, job: inputs.Job) -> None:
+        """Restore a file and report the result."""
+        record: dict[str, Any] = {}
+        keeping = inputs.keeping_time(job) if self._choices.keep_times else contextlib.nullcontext()
+        with self._reporter.guard(str(job.source)), keeping:
+            record = self._restore(job)
+        for warning in record.get("warnings", ()):
+            self._reporter.log(f"warning: {job.source}: {warning}")
+        if record and self._reporter.json_lines:
+            self._reporter.result(record)
+
+    def print_plan(self, job: inputs.Job) -> None:
+        """Print a job's output and the estimate of its photo; write nothing."""
+        from abair import images
+
+        with self._reporter.guard(str(job.source)):
+            photo = images.read(job.source, max_megapixels=self._choices.max_megapixels)
+            weights = self._restorer.estimate(photo.visible)
+            if self._reporter.json_lines:
+                plan = {"input": str(job.source), "output": str(job.target), "weights": round_weights(weights)}
+                self._reporter.result(plan)
+            else:
+                source, target = (
+                    self._reporter.aliases.get(str(path), one_line(str(path))) for path in (job.source, job.target)
+                )
+                print(f"{source} -> {target}", *weight_bars(weights), sep="\n")
+
+    def _restore(self, job: inputs.Job) -> dict[str, Any]:
+        """Restore one file and return its JSON record.
+
+        A function of its own, so that no photo stays in memory while the next one is read.
+        """
+        from abair import images
+
+        choices = self._choices
+        photo = images.read(job.source, max_megapixels=choices.max_megapixels)
+        restored = self._restorer(
+            photo.visible,
+            policy=choices.policy,
+            weights=choices.weights,
+            strength=choices.strength,
+            tile=choices.tile,
+            quality=choices.quality,
+        )
+        written = images.write(
+            job.target,
+            photo,
+            restored.image,
+            overwrite=choices.overwrite,
+            keep_format=job.keep_format,
+            source=job.source,
+            jpeg_quality=choices.jpeg_quality,
+        )
+        if self._pictures is not None:
+            self._pictures.add(str(job.source), photo, restored.image, restored.weights)
+        return {
+            "input": str(job.source),
+            "output": str(job.target),
+            "weights": round_weights(restored.weights),
+            "policy": restored.policy,
+            "quality": restored.quality,
+            "strength": choices.strength,
+            "seconds": round(restored.seconds, 4),
+            "megapixels": restored.megapixels,
+            "deployment": restored.deployment,
+            "unchanged": written.unchanged,
+            "warnings": written.warnings,
+        }
+
+
+def round_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """Return weights as JSON records show them."""
+    return {label: round(float(weight), 6) for label, weight in weights.items()}
