@@ -32,6 +32,7 @@ from abair.images import (
     exif,
     further_formats,
     jpeg_stream,
+    libtiff,
     storage,
     tiff_layout,
     tiff_samples,
@@ -87,6 +88,7 @@ class _TiffImageFile(TiffImagePlugin.TiffImageFile):
             self.info["dpi"] = tuple(factor * float(value) for value in resolution)
 
     def load_prepare(self) -> None:
+        libtiff.silence()
         # Pillow checks its own pixel limit, a global, here again; ours has been checked already.
         if self._im is None:
             self.im = Image.core.new(self.mode, self._tile_size)  # type: ignore[attr-defined]
@@ -348,7 +350,8 @@ def _open_regular_file(path: Path) -> BinaryIO:
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(f"{name}: found no such file, {_EXPECTED}; check the path") from error
+        found = "no such file" if path.suffix else "no such file or folder"
+        raise ImageError(f"{name}: found {found}, {_EXPECTED}; check the path") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error_text(error)
         raise ImageError(f"{name}: cannot be opened ({reason}), {_EXPECTED}; check its permissions") from error

@@ -149,8 +149,10 @@ def _encode(
     photo, lost = reduce_to_format(kind, photo)
     if lost:
         warn(f"left out, because {kind} has no place for it: {'; '.join(lost)}")
-    # a grey profile says nothing about colours
-    icc = None if photo.grey and (kind == "WEBP" or samples.shape[2] >= 3) else photo.icc_profile
+    icc = photo.icc_profile
+    if icc and photo.grey and (kind == "WEBP" or samples.shape[2] >= 3):
+        warn(f"left out: its colour profile, which is for grey; {kind} stores it as colours here")
+        icc = None
     if kind == "TIFF":
         tags = exif.tiff_tags(photo.exif, photo.dpi, warn) | tiff_tags(photo.annotations)
         return codecs.encode_tiff(samples, tags, icc_profile=icc)

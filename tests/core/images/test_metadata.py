@@ -176,3 +176,12 @@ def test_exif_too_long_for_a_jpeg_costs_a_warning(tmp_path: Path) -> None:
     photo = same_again(save(tmp_path / "a.png", smooth(), exif=block), tmp_path / "b.jpg")
     assert photo.exif is None
     assert ["too long" in warning for warning in photo.warnings] == [True]
+
+
+@pytest.mark.parametrize(("suffix", "kept"), [(".png", True), (".tif", True), (".jpg", True), (".webp", False)])
+def test_the_profile_of_a_grey_photo_is_kept_or_named(tmp_path: Path, suffix: str, kept: bool) -> None:
+    icc = b"\0" * 36 + b"acsp" + b"grey" * 30  # nobody looks into it
+    again = same_again(save(tmp_path / "a.png", smooth()[..., 0], icc_profile=icc), tmp_path / f"b{suffix}")
+    assert (again.icc_profile == icc) == kept
+    said = "left out: its colour profile, which is for grey; WEBP stores it as colours here"
+    assert (said in again.warnings) != kept

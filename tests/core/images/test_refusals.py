@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support.image_files import noise, png_16, save, smooth
+from tests.support.image_files import noise, png_16, save, smooth, tiff_16
 
 from abair import images
 from abair.errors import ImageError
@@ -34,7 +34,8 @@ def refused(path: Path, *words: str, **options: float) -> None:
 
 
 def test_what_is_no_photo_is_refused_with_what_it_is(tmp_path: Path) -> None:
-    refused(tmp_path / "missing.jpg", "no such file")
+    refused(tmp_path / "missing.jpg", "found no such file,")
+    refused(tmp_path / "holiday", "found no such file or folder,")
     refused(tmp_path, "folder")
     for name, content, found in [
         ("empty.jpg", b"", "empty"),
@@ -150,6 +151,13 @@ def test_broken_files_put_nothing_on_stderr(tmp_path: Path) -> None:
     ):
         data = save(tmp_path / name, noise(64, 64), compression=compression).read_bytes()
         (tmp_path / name).write_bytes(data[:2000] + bytes(100) + data[2100:-40])
+    for number, planar in enumerate((False, True)):
+        data = tiff_16(
+            tmp_path / f"w{number}.tif", noise(64, 64, 3, np.uint16), planar=planar, predictor=2
+        ).read_bytes()
+        (tmp_path / f"w{number}.tif").write_bytes(data[:3000] + b"garbage" + data[3007:])
+    data = save(tmp_path / "x.tif", Image.fromarray(noise(64, 64)).convert("1"), compression="group4").read_bytes()
+    (tmp_path / "x.tif").write_bytes(data[:60] + b"garbage" + data[67:])
     for name in ("e.jpg", "f.png", "g.webp"):
         data = save(tmp_path / name, noise(64, 64)).read_bytes()
         (tmp_path / name).write_bytes(data[:1000] + b"garbage" + data[1100:-40])
