@@ -7,6 +7,7 @@ once.
 
 from __future__ import annotations
 
+import logging
 import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,8 @@ from abair.text import error_text
 # Pillow reports broken tags as Python warnings of two lines each. What matters of them becomes a
 # warning of the photo, of one line. A filter for the length of a call would not be safe in threads.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+# Without a handler, Python prints its errors to stderr.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _EXPECTED: Final = "expected a JPEG, PNG, WebP, TIFF or BMP photo"
 _HEAD_BYTES: Final = 64

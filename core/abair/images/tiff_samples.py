@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import BinaryIO, Final
 
 import numpy as np
@@ -9,6 +10,9 @@ from PIL import TiffImagePlugin
 
 from abair.errors import ImageError, MissingExtraError
 from abair.images.pixels import to_whole_numbers
+
+# Without a handler, Python prints what tifffile says of damaged files to stderr.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _WHITE_IS_ZERO: Final = 0
 _PREMULTIPLIED: Final = 1
