@@ -126,6 +126,19 @@ def tiff(path: Path, *pages: tuple[Tags, list[bytes]], children: tuple[Tags, ...
     return path
 
 
+def set_tag(path: Path, tag: int, value: int) -> None:
+    """Set a number in the first directory of a little-endian TIFF."""
+    data = bytearray(path.read_bytes())
+    start = int.from_bytes(data[4:8], "little")
+    for entry in range(start + 2, start + 2 + 12 * int.from_bytes(data[start : start + 2], "little"), 12):
+        if int.from_bytes(data[entry : entry + 2], "little") == tag:
+            size = {3: 2, 4: 4}[data[entry + 2]]
+            data[entry + 8 : entry + 8 + size] = value.to_bytes(size, "little")
+            path.write_bytes(data)
+            return
+    raise AssertionError(f"no tag {tag}")
+
+
 def same_again(source: Path, target: Path) -> images.Photo:
     """Write the photo with its pixels and read it back, with the warnings of both."""
     photo = images.read(source)

@@ -182,17 +182,22 @@ def restore(
         if page is not None:
             gallery.check_page(page, out, overwrite=overwrite)
         _check_labels(given_weights, deployment)
+
+        def plan(found: Sequence[inputs.Input]) -> list[inputs.Job]:
+            return inputs.plan_jobs(found, named, target, folder=folder is not None, name=name)
+
         if watch:
-            arriving = watching.wait_for_inputs(named, reporter, recursive=recursive, leave_out=folder)
+            arriving = watching.watched_jobs(
+                named, reporter, plan, recursive=recursive, leave_out=folder, max_megapixels=max_megapixels
+            )
             restorer = _load_restorer(reporter, named, deployment, device, precision)
             for one in arriving if restorer is not None else ():
-                jobs = inputs.plan_jobs([one], named, target, folder=folder is not None, name=name)
-                jobs = inputs.check_jobs(inputs.drop_done(jobs, reporter), folder, reporter, overwrite=overwrite)
-                for job in jobs:
+                for job in inputs.check_jobs([one], folder, reporter, overwrite=overwrite):
                     FileRestorer(cast("Restorer", restorer), choices, reporter).restore(job)
             return
         found = inputs.find_inputs(named, reporter, recursive=recursive, leave_out=folder)
-        jobs = inputs.plan_jobs(found, named, target, folder=folder is not None, name=name)
+        jobs = plan(found)
+        inputs.check_clashes(jobs)
         if found and not jobs:
             reporter.log("found nothing but results of earlier runs; name them to restore them again")
         if skip_existing:

@@ -49,6 +49,8 @@ class Reporter:
 
     def log(self, text: str) -> None:
         """Write one line to stderr, above the progress bar if there is one."""
+        if sys.stderr is None:  # closed; print would write to stdout instead
+            return
         line = f"{program.get()}: {self._with_aliases(one_line(text))}"
         with contextlib.suppress(OSError, ValueError):  # a closed stderr must not end the work
             if self._console is not None:
@@ -79,7 +81,8 @@ class Reporter:
 
     def result(self, record: Mapping[str, Any]) -> None:
         """Write one JSON object as one line to stdout, without buffering."""
-        print(self._with_aliases(json.dumps(record)), flush=True)
+        named = {key: self._with_aliases(value) if isinstance(value, str) else value for key, value in record.items()}
+        print(json.dumps(named), flush=True)
 
     def _with_aliases(self, text: str) -> str:
         for path, alias in self.aliases.items():
@@ -93,7 +96,7 @@ class Reporter:
         Set `beside_stdout` if the command writes to stdout while it works: then there is no bar on
         a terminal that shows both.
         """
-        if not sys.stderr.isatty() or (beside_stdout and sys.stdout.isatty()):
+        if sys.stderr is None or not sys.stderr.isatty() or (beside_stdout and sys.stdout.isatty()):
             yield lambda _done, _total, _name: None
             return
         from rich.console import Console

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
 from typing import Final
@@ -42,6 +43,8 @@ class Job:
     source: Path
     target: Path
     keep_format: bool
+    longer: Path | None = None
+    """Another target, where a changed suffix may make that of another photo."""
 
 
 def drop_duplicates(paths: Sequence[str]) -> list[str]:
@@ -82,6 +85,17 @@ def find_inputs(
                 raise ImageError(f"{given}: found no photos {where}, expected at least one{hint}")
             for photo in inside:
                 found.setdefault(os.path.abspath(photo), Input(photo, photo.relative_to(path)))
+    return list(found.values())
+
+
+def find_inputs_in(
+    folders: Sequence[str], reporter: Reporter, *, recursive: bool, leave_out: Path | None
+) -> list[Input]:
+    """Return the photos that are in folders now, which may be none."""
+    found: dict[str, Input] = {}
+    for folder in map(Path, drop_duplicates(folders)):
+        for photo in find_photos(folder, recursive, leave_out, reporter):
+            found.setdefault(os.path.realpath(photo), Input(photo, photo.relative_to(folder)))
     return list(found.values())
 
 
@@ -146,27 +160,34 @@ def plan_jobs(
     The output goes to the file `out`; into the folder `out`, as `name` or with its own name; or, if
     `out` is None, beside the input as `name` or `BESIDE`. Unless its suffix is another one, the
     format stays; a format that is not written becomes another one. What an earlier run put beside
-    photos is no input, unless it is named.
-
-    Raises:
-        typer.BadParameter: an output is that of another input, or another input itself.
+    photos is no input, unless it is named. Outputs may still clash: see `check_clashes`.
     """
-    from abair.images import OUTPUT_SUFFIXES
-
-    jobs = []
-    for one in inputs:
-        if out is not None and not folder:
-            jobs.append(Job(one.path, Path(out), keep_format=False))
-            continue
-        place = one.path if out is None else Path(out) / one.relative
-        pattern = name or (BESIDE if out is None else "{stem}{suffix}")
-        suffix = OUTPUT_SUFFIXES.get(place.suffix.lower(), place.suffix)
-        target = place.with_name(pattern.format(stem=place.stem, suffix=suffix))
-        jobs.append(Job(one.path, target, keep_format=target.suffix == place.suffix))
+    jobs = [_plan_job(one, out, folder, name) for one in inputs]
     if out is None:
         jobs = _leave_out_results(jobs, paths)
-    _check_targets(jobs)
-    return jobs
+    return _set_apart(jobs)
+
+
+def _plan_job(one: Input, out: str | None, folder: bool, name: str | None) -> Job:
+    from abair.images import OUTPUT_SUFFIXES
+
+    if out is not None and not folder:
+        return Job(one.path, Path(out), keep_format=False)
+    place = one.path if out is None else Path(out) / one.relative
+    pattern = name or (BESIDE if out is None else "{stem}{suffix}")
+    suffix = OUTPUT_SUFFIXES.get(place.suffix.lower(), place.suffix)
+    target = place.with_name(pattern.format(stem=place.stem, suffix=suffix))
+    longer = place.with_name(pattern.format(stem=place.name, suffix=suffix)) if suffix != place.suffix else None
+    return Job(one.path, target, keep_format=target.suffix == place.suffix, longer=longer)
+
+
+def _set_apart(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs; one whose target is another's gets its longer name: a.heic beside a.jpg."""
+    count = Counter(_key(job.target) for job in jobs)
+    return [
+        replace(job, target=job.longer) if job.longer is not None and count[_key(job.target)] > 1 else job
+        for job in jobs
+    ]
 
 
 def _leave_out_results(jobs: Sequence[Job], paths: Sequence[str]) -> list[Job]:
@@ -179,29 +200,34 @@ def _leave_out_results(jobs: Sequence[Job], paths: Sequence[str]) -> list[Job]:
     ]
 
 
-def _check_targets(jobs: Sequence[Job]) -> None:
+def check_clashes(jobs: Sequence[Job]) -> None:
     """Check that no output is another job's output or input.
 
     Raises:
         typer.BadParameter: one is.
     """
+    for clash in find_clashes(jobs).values():
+        raise typer.BadParameter(clash, param_hint="PATHS")
+
+
+def find_clashes(jobs: Sequence[Job]) -> dict[Path, str]:
+    """Return by source what is wrong with jobs whose output is another job's output or input."""
     sources = {_key(job.source): job for job in jobs}
     targets: dict[str, Job] = {}
+    clashes = {}
     for job in jobs:
         other = targets.setdefault(_key(job.target), job)
         if other is not job:
-            raise typer.BadParameter(
+            clashes[job.source] = (
                 f"{other.source} and {job.source} would both be written to {job.target}; restore them into different "
-                "folders or give other names",
-                param_hint="PATHS",
+                "folders or give other names"
             )
-        read = sources.get(_key(job.target), job)
-        if read is not job:
-            raise typer.BadParameter(
+        elif sources.get(_key(job.target), job) is not job:
+            clashes[job.source] = (
                 f"{job.source} would be written to {job.target}, which is to be restored itself; choose another folder "
-                "or name",
-                param_hint="PATHS",
+                "or name"
             )
+    return clashes
 
 
 def _key(path: Path) -> str:

@@ -93,7 +93,8 @@ class FileRestorer:
             jpeg_quality=choices.jpeg_quality,
         )
         if self._pictures is not None:
-            self._pictures.add(str(job.source), photo, restored.image, restored.weights)
+            name = self._reporter.aliases.get(str(job.source), str(job.source))
+            self._pictures.add(name, photo, restored.image, restored.weights)
         return {
             "input": str(job.source),
             "output": str(job.target),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +16,7 @@ import typer
 
 from abair.cli.console import Reporter
 from abair.cli.inputs import output_is_folder
-from abair.errors import AbairError
+from abair.errors import AbairError, ImageError
 
 MARK: Final = "-"
 
@@ -30,7 +32,7 @@ def check_streams(paths: Sequence[str], out: str | None, options: Sequence[str],
     """
     reads, writes = MARK in paths, out == MARK
     if (reads or writes) and (len(paths) != 1 or Path(paths[0]).is_dir()):
-        raise typer.BadParameter("found - beside several photos, expected a single photo", param_hint="PATHS")
+        raise typer.BadParameter("found several photos or a folder, expected one photo with -", param_hint="PATHS")
     if (reads or writes) and options:
         raise typer.BadParameter("cannot be used with -, which has no name", param_hint=options[0])
     if reads and out is None:
@@ -49,17 +51,21 @@ def named_streams(paths: Sequence[str], out: str | None, reporter: Reporter) -> 
 
     What was written to the output's file goes to stdout at the end, in the format of the photo, or
     in the one that takes its place.
+
+    Raises:
+        ImageError: stdin or stdout is closed, or there is no space for the photo.
     """
     if MARK not in paths and out != MARK:
         yield list(paths), out
         return
-    with TemporaryDirectory() as folder:
+    if out == MARK and sys.stdout is None:
+        raise ImageError(f"{MARK}: stdout is closed, expected a file or a pipe; name a file with -o")
+    with TemporaryDirectory() as folder, _ended_by_termination():
         source = Path(paths[0])
         if paths[0] == MARK:
             source = Path(folder, "stdin")
             reporter.aliases[str(source)] = MARK
-            with source.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
+            _keep_stdin(source)
         target = None
         if out == MARK:
             target = Path(folder, "stdout" + _output_suffix(source))
@@ -68,6 +74,36 @@ def named_streams(paths: Sequence[str], out: str | None, reporter: Reporter) -> 
         if target is not None and target.is_file():
             sys.stdout.buffer.write(target.read_bytes())
             sys.stdout.buffer.flush()
+
+
+def _keep_stdin(path: Path) -> None:
+    if sys.stdin is None:
+        raise ImageError(f"{MARK}: stdin is closed, expected a photo; name a file instead")
+    try:
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+    except OSError as error:
+        raise ImageError(
+            f"{MARK}: cannot be kept in {path.parent.parent} ({error.strerror or error}); set TMPDIR to a folder with "
+            "more space"
+        ) from error
+
+
+@contextmanager
+def _ended_by_termination() -> Iterator[None]:
+    """Let SIGTERM end the program as an exception does, so that no photo stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _output_suffix(source: Path) -> str:

@@ -6,7 +6,6 @@ A file that is still being written is not taken for damaged: it is read once it 
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,8 +16,8 @@ from typing import Final
 import typer
 
 from abair.cli.console import Reporter
-from abair.cli.inputs import Input, find_photos
-from abair.errors import AbairError, MissingExtraError
+from abair.cli.inputs import Input, Job, check_clashes, drop_done, find_clashes, find_inputs_in
+from abair.errors import AbairError, ImageError, MissingExtraError
 from abair.text import one_line
 
 SETTLE: Final = 1.0
@@ -27,11 +26,14 @@ POLL: Final = 0.25
 """Seconds between looks at the files that have not settled."""
 
 
+State = tuple[int, int, int]
+
+
 @dataclass
 class _Seen:
     """A file as it was last seen: size and time of modification, since when, and if it was read."""
 
-    state: tuple[int, int]
+    state: State
     since: float
     tried: bool = False
 
@@ -46,14 +48,14 @@ class Settling:
     def add(self, paths: Iterable[Path], now: float) -> None:
         """Take in files that are there or have changed; `now` is in seconds."""
         for path in paths:
-            if (state := _state(path)) is not None:
+            if (state := state_of(path)) is not None:
                 self._seen[path] = _Seen(state, now)
 
     def take(self, now: float) -> list[Path]:
         """Return the files that are complete, or have not changed for `GRACE`, and forget them."""
         done = []
         for path, seen in list(self._seen.items()):
-            state = _state(path)
+            state = state_of(path)
             if state is None:
                 del self._seen[path]
             elif state != seen.state:
@@ -69,7 +71,7 @@ class Settling:
 
 
 def check_folders(paths: Sequence[str], options: Sequence[str]) -> None:
-    """Check that there are only folders to watch; `options` are those given that need an end.
+    """Check that folders can be watched; `options` are those given that need an end.
 
     Raises:
         typer.BadParameter: a path is no folder, or there is such an option.
@@ -80,13 +82,23 @@ def check_folders(paths: Sequence[str], options: Sequence[str]) -> None:
         raise typer.BadParameter(f"found {one_line(others[0])}, expected folders to watch", param_hint="PATHS")
 
 
-def wait_for_inputs(
-    paths: Sequence[str], reporter: Reporter, *, recursive: bool, leave_out: Path | None
-) -> Iterator[Input]:
-    """Yield the photos in folders, and then for ever those that are put there or change.
+def watched_jobs(
+    paths: Sequence[str],
+    reporter: Reporter,
+    plan: Callable[[Sequence[Input]], list[Job]],
+    *,
+    recursive: bool,
+    leave_out: Path | None,
+    max_megapixels: float,
+) -> Iterator[Job]:
+    """Yield the jobs of the photos in folders, and then for ever of those that come or change.
+
+    `plan` makes the jobs of all photos that are there. Who takes a job does it at once: what it
+    writes is no arrival. A photo that is there at the beginning is skipped if its output is as new.
 
     Raises:
         MissingExtraError: watchfiles is not installed.
+        typer.BadParameter: photos that are there at the beginning have one output.
         KeyboardInterrupt: Ctrl-C was pressed.
     """
     try:
@@ -95,43 +107,57 @@ def wait_for_inputs(
         raise MissingExtraError(
             "--watch: watchfiles is missing; install it with: pip install 'abair[watch]'"
         ) from error
-    folders = {os.path.realpath(path): Path(path) for path in paths}
-    settling, started = Settling(_can_be_read), False
+
+    def scan() -> list[Input]:
+        return find_inputs_in(paths, reporter, recursive=recursive, leave_out=leave_out)
+
+    check_clashes(plan(scan()))
+    settling = Settling(lambda path: _can_be_read(path, max_megapixels))
+    seen, written = dict[Path, State | None](), dict[str, State | None]()
+    waiting: set[Path] | None = None
     poll = round(POLL * 1000)
-    for changes in watch(*folders, recursive=recursive, debounce=poll, rust_timeout=poll, yield_on_timeout=True):
-        if changes or not started:
-            there = {
-                photo for folder in folders.values() for photo in find_photos(folder, recursive, leave_out, reporter)
-            }
-            changed = {_as_named(path, folders) for _, path in changes}
-            settling.add(there & changed if started else there, time.monotonic())
-            started = True
-        for photo in settling.take(time.monotonic()):
-            root = next(folder for folder in folders.values() if photo.is_relative_to(folder))
-            yield Input(photo, photo.relative_to(root))
+    for changes in watch(*paths, recursive=recursive, debounce=poll, rust_timeout=poll, yield_on_timeout=True):
+        inputs: list[Input] | None = None
+        if changes or waiting is None:
+            inputs = scan()
+            new = [
+                one.path for one in inputs if state_of(one.path) not in {seen.get(one.path), written.get(_real(one))}
+            ]
+            seen |= {path: state_of(path) for path in new}
+            settling.add(new, time.monotonic())
+            waiting = set(new) if waiting is None else waiting
+        done = settling.take(time.monotonic())
+        if not done:
+            continue
+        jobs = plan(inputs or scan())
+        clashes, by_source = find_clashes(jobs), {job.source: job for job in jobs}
+        for path in done:
+            if path in clashes:
+                reporter.fail(ImageError(clashes[path]), str(path))
+            elif (job := by_source.get(path)) and (path not in waiting or drop_done([job], reporter)):
+                yield job
+                written[os.path.realpath(job.target)] = state_of(job.target)
+            waiting.discard(path)
 
 
-def _can_be_read(path: Path) -> bool:
+def _real(one: Input) -> str:
+    return os.path.realpath(one.path)
+
+
+def _can_be_read(path: Path, max_megapixels: float) -> bool:
     from abair import images
 
     try:
-        images.read(path, max_megapixels=math.inf)
+        images.read(path, max_megapixels=max_megapixels)
     except AbairError:
         return False
     return True
 
 
-def _as_named(path: str, named: dict[str, Path]) -> Path:
-    """Return a path below the folder as it was named, not below the one that it is."""
-    for real, folder in named.items():
-        if path.startswith(real + os.sep):
-            return folder / os.path.relpath(path, real)
-    return Path(path)
-
-
-def _state(path: Path) -> tuple[int, int] | None:
+def state_of(path: Path) -> State | None:
+    """Return what changes when a file does: size, time of modification, and which file it is."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ino

@@ -28,6 +28,9 @@ RAW_PROFILE: Final = "Raw profile type "
 """Begins the keywords of texts in which ImageMagick keeps a PNG's metadata, as hexadecimals."""
 _COLOUR_CHUNKS: Final = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP"})
 """W3C PNG, section 11.3.2; a profile is read by Pillow."""
+CICP: Final = b"cICP"
+_SRGB_NUMBERS: Final = (frozenset({1, 2}), frozenset({1, 2, 6, 13, 14, 15}))
+"""Primaries and transfers that are shown as sRGB, or not stated: ITU-T H.273, section 8."""
 _SRGB_CHUNKS: Final = {
     b"gAMA": struct.pack(">I", 45455),
     b"cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
@@ -57,6 +60,11 @@ class Annotations:
         return any(_SRGB_CHUNKS.get(name, data) != data for name, data in self.colour)
 
 
+def srgb_by_numbers(primaries: int, transfer: int) -> bool:
+    """Return whether colours that are declared by these numbers of H.273 are shown as sRGB."""
+    return primaries in _SRGB_NUMBERS[0] and transfer in _SRGB_NUMBERS[1]
+
+
 def read_annotations(
     image: ImageFile.ImageFile, file: BinaryIO, size: tuple[int, int], warn: Callable[[str], None]
 ) -> Annotations:
@@ -66,19 +74,25 @@ def read_annotations(
     """
     info = image.info
     if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        found = Annotations(xmp=_tag_bytes(tags, _XMP_TAG), iptc=_tag_bytes(tags, _IPTC_TAG))
-    elif image.format == "PNG":
+        return read_tiff(image.tag_v2, size)  # type: ignore[attr-defined]
+    if image.format == "PNG":
         found = _read_png(image, file)
     else:
         resources = info.get("photoshop")
         iptc = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
         comments = [data for name, data in getattr(image, "applist", ()) if name == "COM"]
-        found = Annotations(xmp=info.get("xmp"), iptc=iptc or None, comment=b"\n".join(comments) or None)
+        colour = ((CICP, info["cicp"]),) if "cicp" in info and "icc_profile" not in info else ()
+        found = Annotations(info.get("xmp"), iptc or None, b"\n".join(comments) or None, colour=colour)
     behind = behind_the_photo(found.xmp or b"") or ("its second image" if "mp" in info else "")
     if behind:
         warn(f"{behind} is left out; it would not fit the restored photo")
     return replace(found, xmp=adapt_xmp(found.xmp, *size)) if found.xmp else found
+
+
+def read_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, size: tuple[int, int]) -> Annotations:
+    """Return the annotations in a TIFF's directory, for an upright photo of (width, height)."""
+    xmp = _tag_bytes(tags, _XMP_TAG)
+    return Annotations(adapt_xmp(xmp, *size) if xmp else None, _tag_bytes(tags, _IPTC_TAG))
 
 
 def jpeg_options(annotations: Annotations) -> dict[str, Any]:

@@ -7,16 +7,18 @@ LibRaw's demosaicing and brightness, in sRGB with 16 bits a channel.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
-from PIL import JpegImagePlugin
+from PIL import JpegImagePlugin, TiffImagePlugin
 
 from abair.errors import ImageError
 from abair.images import exif
+from abair.images.annotations import Annotations, read_tiff
 from abair.images.photo import Photo, display_name
 from abair.text import error_text
 
@@ -51,23 +53,43 @@ class RawFile:
         """Develop the photo; call it once.
 
         Raises:
-            rawpy.LibRawError: the readings are damaged.
+            ImageError: the readings are damaged.
         """
+        import rawpy
+
         warnings: list[str] = []
-        pixels = self._raw.postprocess(use_camera_wb=True, output_bps=16)
-        height, width = pixels.shape[:2]
+        try:
+            with _quiet_stderr():
+                pixels = self._raw.postprocess(use_camera_wb=True, output_bps=16)
+        except rawpy.LibRawError as error:
+            raise ImageError(
+                f"{self.name}: found a damaged camera raw file ({_reason(error)}); copy it again from its source"
+            ) from error
+        height, width, channels = pixels.shape
         block = exif.exif_from_raw(self._file) or self._exif_of_preview()
         if block is None:
             warnings.append("its EXIF cannot be read and is left out")
         return Photo(
-            pixels=np.ascontiguousarray(pixels),
+            pixels=np.repeat(pixels, 3, axis=2) if channels == 1 else np.ascontiguousarray(pixels),
             alpha=None,
-            grey=False,
+            grey=channels == 1,
             format=self.format,
             exif=exif.adapt_exif(block, width, height, warnings.append),
             icc_profile=None,
+            annotations=self._annotations((width, height)),
             warnings=tuple(warnings),
         )
+
+    def _annotations(self, size: tuple[int, int]) -> Annotations:
+        """Return XMP and IPTC of a file that is a TIFF."""
+        self._file.seek(0)
+        try:
+            directory = TiffImagePlugin.ImageFileDirectory_v2(self._file.read(8))
+            self._file.seek(directory.next)
+            directory.load(self._file)
+            return read_tiff(directory, size)
+        except Exception:  # Pillow raises many kinds on what is no TIFF, or a broken one
+            return Annotations()
 
     def _exif_of_preview(self) -> bytes | None:
         """Return the EXIF block of the JPEG that cameras put into raw files, if there is one."""
@@ -90,18 +112,45 @@ def open_raw(path: Path, file: BinaryIO, maker: str = "") -> Iterator[RawFile]:
     found = f"a camera raw file{f' ({maker})' if maker else ''}"
     try:
         import rawpy
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # a library that it needs may be missing
         raise ImageError(
             f"{display_name(path)}: found {found}, which needs rawpy; install it with: pip install 'abair[formats]', "
             "or develop it first and export a TIFF or JPEG"
         ) from error
     file.seek(0)
     try:
-        raw = rawpy.imread(file)
+        with _quiet_stderr():
+            raw = rawpy.imread(file)
     except (rawpy.LibRawError, OSError) as error:
         raise ImageError(
-            f"{display_name(path)}: found {found} that cannot be read ({error_text(error)}), expected one that LibRaw "
+            f"{display_name(path)}: found {found} that cannot be read ({_reason(error)}), expected one that LibRaw "
             "knows; copy it again from its source, or develop it first and export a TIFF or JPEG"
         ) from error
     with raw:
         yield RawFile(path, file, raw)
+
+
+def _reason(error: Exception) -> str:
+    """Return the text of LibRaw's error, which rawpy hands out as bytes."""
+    text = error.args[0] if error.args else ""
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else error_text(error)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep LibRaw from writing to stderr, which it does beside its errors.
+
+    What other threads write there meanwhile is lost as well.
+    """
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # stderr is closed
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -6,14 +6,15 @@ imagecodecs, which decodes more than 8 bits a channel where Pillow does not.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
+from functools import lru_cache
 from typing import BinaryIO, Final
 
 import numpy as np
 from PIL import AvifImagePlugin, ImageFile, Jpeg2KImagePlugin
 
 from abair.errors import MissingExtraError
+from abair.images import boxes
 from abair.images.pixels import to_whole_numbers
 
 _AVIF: Final = frozenset({b"avif", b"avis"})
@@ -21,8 +22,8 @@ _HEIF: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 """Brands of ISO base media files: ISO/IEC 23008-12, annex B, and the AV1 Image File Format."""
 _JPEG_2000: Final = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _JPEG_XL: Final = (b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a")
-_HEADER: Final = 4096
-"""Bytes at the start of a file in which its depth is stated."""
+_SIZ: Final = 42
+"""Place of the depth in a JPEG 2000 codestream: ISO/IEC 15444-1, section A.5.1."""
 
 
 def find_reader(head: bytes) -> type[ImageFile.ImageFile] | None:
@@ -44,6 +45,17 @@ def find_reader(head: bytes) -> type[ImageFile.ImageFile] | None:
     return _import_heif() if brands & _HEIF else None
 
 
+def add_info(image: ImageFile.ImageFile, file: BinaryIO) -> None:
+    """Add to the `info` of an image that was opened on `file` what Pillow does not hand out."""
+    if image.format in {"AVIF", "HEIF", "JPEG2000"}:
+        boxes.add_info(image, file)
+    if image.format == "JPEG2000":
+        file.seek(0)
+        head = file.read(_SIZ + 1)
+        if head.startswith(_JPEG_2000[1]) and len(head) > _SIZ:
+            image.info["bits"] = (head[_SIZ] & 0x7F) + 1
+
+
 def decode_deep(name: str, image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray | None:
     """Return the samples of a file of more than 8 bits a channel, (H, W, C) uint16.
 
@@ -54,9 +66,12 @@ def decode_deep(name: str, image: ImageFile.ImageFile, file: BinaryIO) -> np.nda
         ImageError: floating-point samples are outside [0, 1].
         Exception: whatever a damaged file leads the decoders to.
     """
-    bits = stored_bits(image, file)
-    if bits <= 8 or (image.format != "HEIF" and not has_imagecodecs()):
+    bits = stored_bits(image)
+    is_float = image.format == "JXL" and bits == 32
+    if not (8 < bits <= 16 or is_float) or (image.format != "HEIF" and not has_imagecodecs()):
         return None
+    if image.format == "JXL":
+        image.load()  # for its metadata
     file.seek(0)
     if image.format == "HEIF":
         samples, bits = _decode_heif(image, file), 16
@@ -76,25 +91,25 @@ def decode_deep(name: str, image: ImageFile.ImageFile, file: BinaryIO) -> np.nda
     return samples << (16 - bits) | samples >> (2 * bits - 16)
 
 
-def stored_bits(image: ImageFile.ImageFile, file: BinaryIO) -> int:
+def stored_bits(image: ImageFile.ImageFile) -> int:
     """Return the bits a channel that a file states; 8 where Pillow decodes all there are."""
     if image.format in {"HEIF", "JPEG"}:
         return int(image.info.get("bit_depth", 8))
     if image.format == "JXL":
         return int(image.info.get("bits_per_sample", 8))
-    file.seek(0)
-    head = file.read(_HEADER)
-    if image.format == "AVIF" and (place := head.find(b"pixi")) > 0:  # channels, then the bits of each
-        return head[place + 9]
-    if image.format == "JPEG2000" and not image.mode.startswith("I"):
-        place = head.find(b"ihdr") + 14 if b"ihdr" in head else 42  # or the codestream's SIZ
-        return (head[place] & 0x7F) + 1
+    if image.format == "AVIF" or (image.format == "JPEG2000" and not image.mode.startswith("I")):
+        return int(image.info.get("bits", 8))
     return 8
 
 
+@lru_cache
 def has_imagecodecs() -> bool:
-    """Return whether imagecodecs is installed."""
-    return importlib.util.find_spec("imagecodecs") is not None
+    """Return whether imagecodecs is installed and can be used."""
+    try:
+        import imagecodecs  # noqa: F401
+    except (ImportError, OSError):  # a library that it needs may be missing
+        return False
+    return True
 
 
 def _decode_heif(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:

@@ -18,7 +18,11 @@ def silence() -> None:
     This holds for the whole process. Where libtiff is no file of its own, as on Windows, nothing
     changes.
     """
-    for library in _find_libraries():
+    try:
+        libraries = _find_libraries()
+    except OSError:  # no /proc
+        return
+    for library in libraries:
         try:
             loaded = ctypes.CDLL(library)  # the one that Pillow has loaded, not another copy
             for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):

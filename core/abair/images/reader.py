@@ -201,7 +201,7 @@ class PhotoFile:
         return turn_upright(samples, tags.get(_ORIENTATION, 1))
 
     def _decode_by_pillow(self) -> np.ndarray:
-        if (bits := further_formats.stored_bits(self._image, self._file)) > 8:
+        if (bits := further_formats.stored_bits(self._image)) > 8:
             self.warnings.append(f"its {bits} bits a channel cannot be read; going on with 8")
         reduced = codecs.is_reduced(self._image)
         if reduced and codecs.can_decode_16_bit(self._image):
@@ -251,6 +251,7 @@ def open_photo(path: Path) -> Iterator[PhotoFile | camera_raw.RawFile]:
         except Exception as error:  # readers raise whatever a damaged header leads them to
             image = _open_12_bit(path, file, error)
         with image:
+            further_formats.add_info(image, file)
             yield PhotoFile(path, file, image, warnings)
 
 
@@ -266,6 +267,11 @@ def _open_12_bit(path: Path, file: BinaryIO, error: Exception) -> ImageFile.Imag
             return jpeg_stream.open_12_bit(file)
         except Exception as damage:  # as for others
             raise _damaged(path, damage) from damage
+    if kind == jpeg_stream.TWELVE_BIT:
+        raise ImageError(
+            f"{display_name(path)}: found {kind}, which needs imagecodecs; install it with: pip install "
+            "'abair[formats]', or convert it first"
+        ) from error
     raise _damaged(path, error, kind) from error
 
 

@@ -124,9 +124,9 @@ def beyond_pillow(directory: Directory) -> str:
     if _number(directory, TiffImagePlugin.SAMPLEFORMAT, 1) == _FLOAT:
         return "floating-point samples"
     is_separate = _number(directory, TiffImagePlugin.PLANAR_CONFIGURATION, 1) == _SEPARATE
-    extra = list(_numbers(directory, TiffImagePlugin.EXTRASAMPLES))
+    is_unspecified = 0 in _numbers(directory, TiffImagePlugin.EXTRASAMPLES)
     bits = _number(directory, TiffImagePlugin.BITSPERSAMPLE, 1)
-    return "planes beside its colours" if is_separate and extra and bits == 8 else ""
+    return "planes beside its colours" if is_separate and is_unspecified and bits == 8 else ""
 
 
 def left_out_channels(directory: Directory, *, has_alpha: bool) -> int:

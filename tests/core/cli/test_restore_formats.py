@@ -37,12 +37,14 @@ def test_a_folder_gives_them_too(abair: Abair, restorer: FakeRestorer) -> None:
     assert files("fixed") == ["a.png", "b.jpg"]
 
 
-def test_two_that_would_have_one_output_are_told(abair: Abair, restorer: FakeRestorer) -> None:
-    photo("photos/a.jpg")
+def test_one_whose_output_would_be_anothers_gets_a_longer_name(abair: Abair, restorer: FakeRestorer) -> None:
+    for name in ("a.jpg", "b.avif"):
+        photo(f"photos/{name}")
     save(Image.fromarray(smooth()), "photos/a.avif")
-    done = abair("restore", "photos", "-o", "fixed")
-    assert done.code == 2
-    assert "would both be written to fixed/a.jpg" in done.err[-1]
+    assert abair("restore", "photos", "-o", "fixed").code == 0
+    assert files("fixed") == ["a.avif.jpg", "a.jpg", "b.jpg"]
+    assert abair("restore", "photos/a.avif", "photos/a.jpg").code == 0
+    assert files("photos") == ["a.avif", "a.avif.restored.jpg", "a.jpg", "a.restored.jpg", "b.avif"]
 
 
 def test_a_format_that_is_not_written_is_refused_as_the_output(abair: Abair, restorer: FakeRestorer) -> None:

@@ -85,9 +85,9 @@ def test_an_estimate_takes_a_photo_from_stdin(restorer: FakeRestorer, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["-", "b.png", "-o", "fixed"], "PATHS: found - beside several photos"),
-        (["a.png", "b.png", "-o", "-"], "PATHS: found - beside several photos"),
-        (["folder", "-o", "-"], "PATHS: found - beside several photos"),
+        (["-", "b.png", "-o", "fixed"], "PATHS: found several photos or a folder"),
+        (["a.png", "b.png", "-o", "-"], "PATHS: found several photos or a folder"),
+        (["folder", "-o", "-"], "PATHS: found several photos or a folder"),
         (["-"], "-o: found none for a photo from stdin"),
         (["a.png", "-o", "-", "--json"], "--json: cannot be used with -o -"),
         (["-", "-o", "-", "--keep-times"], "--keep-times: cannot be used with -"),
@@ -103,3 +103,37 @@ def test_what_streams_cannot_do_is_refused(
     assert done.code == 2
     assert said in done.err[0]
     assert files(".") == ["a.png", "b.png"]
+
+
+def test_closed_streams_are_told(
+    restorer: FakeRestorer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo("in.png")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert app.run(["restore", "-", "-o", "out.png"]) == 1
+    assert capsys.readouterr().err.startswith("abair: -: stdin is closed, expected a photo")
+    monkeypatch.setattr(sys, "stdout", None)
+    assert app.run(["restore", "in.png", "-o", "-"]) == 1
+
+
+def test_a_closed_stderr_puts_nothing_into_the_photo(restorer: FakeRestorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = photo("in.png")
+    monkeypatch.setattr(sys, "stderr", None)
+    code, out = call(monkeypatch, source.read_bytes(), "restore", "-", "-o", "-")
+    assert (code, out[:4]) == (0, b"\x89PNG")
+    assert call(monkeypatch, b"no photo", "restore", "-", "-o", "-") == (1, b"")
+
+
+def test_the_page_names_stdin_by_its_mark(restorer: FakeRestorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = photo("in.png").read_bytes()
+    assert call(monkeypatch, data, "restore", "-", "-o", "out.png", "--page", "look.html")[0] == 0
+    assert "/stdin" not in Path("look.html").read_text(encoding="utf-8")
+
+
+def test_marks_hold_where_the_temporary_folder_has_letters_of_its_own(
+    restorer: FakeRestorer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "t\u00e4").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t\u00e4"))
+    code, out = call(monkeypatch, photo("in.png").read_bytes(), "restore", "-", "-o", "out.png", "--json")
+    assert (code, json.loads(out)["input"]) == (0, "-")

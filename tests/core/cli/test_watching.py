@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.core.cli.conftest import Abair, FakeRestorer, files, photo
+from tests.core.cli.conftest import Abair, FakeRestorer, files, photo, pixels
 
 from abair.cli import watching
 from abair.cli.watching import GRACE, SETTLE, Settling
@@ -114,6 +114,70 @@ def test_a_damaged_photo_is_told_and_the_next_restored(
     done = abair("restore", "hot", "-o", "fixed", "--watch")
     assert files("fixed") == ["b.png"]
     assert "hot/a.png: found text" in done.err[0]
+
+
+def outputs(restorer: FakeRestorer) -> int:
+    return len(restorer.calls)
+
+
+@pytest.mark.parametrize("options", [["-o", "hot", "--overwrite"], ["--name", "{stem}_fixed{suffix}"]])
+def test_what_it_writes_is_no_arrival(
+    abair: Abair, restorer: FakeRestorer, arrivals: list[Any], options: list[str]
+) -> None:
+    photo("hot/a.png")
+    arrivals += [lambda: sorted(Path("hot").iterdir())] * 3
+    assert abair("restore", "hot", "--watch", *options).code == 130
+    assert outputs(restorer) == 1
+
+
+def test_folders_that_are_moved_in_bring_all_their_photos(
+    abair: Abair, restorer: FakeRestorer, arrivals: list[Any]
+) -> None:
+    photo("elsewhere/a.png")
+    photo("elsewhere/deep/b.png")
+    Path("hot").mkdir()
+    arrivals += [lambda: [Path("elsewhere").rename("hot/moved")]]
+    assert abair("restore", "hot", "-r", "-o", "fixed", "--watch").code == 130
+    assert files("fixed") == ["moved/a.png", "moved/deep/b.png"]
+
+
+def test_a_photo_that_changes_while_it_is_restored_is_restored_again(
+    abair: Abair, restorer: FakeRestorer, arrivals: list[Any]
+) -> None:
+    photo("hot/a.png")
+
+    def replaced(_: Any) -> None:
+        restorer.before = lambda _: None
+        os.utime(photo("hot/a.png", seed=5), (1, 1))  # older than the output
+
+    restorer.before = replaced
+    arrivals += [lambda: ["hot/a.png"]]
+    assert abair("restore", "hot", "-o", "fixed", "--watch", "--overwrite").code == 130
+    assert (pixels("fixed/a.png") == 255 - pixels("hot/a.png")).all()
+
+
+def test_arrivals_with_one_output_are_told_one_by_one(
+    abair: Abair, restorer: FakeRestorer, arrivals: list[Any]
+) -> None:
+    photo("hot/a.png")
+    Path("hot2").mkdir()
+    arrivals += [lambda: [photo("hot2/a.png")], lambda: [photo("hot2/b.png")]]
+    done = abair("restore", "hot", "hot2", "-o", "fixed", "--watch")
+    assert files("fixed") == ["a.png", "b.png"]
+    assert "hot/a.png and hot2/a.png would both be written to fixed/a.png" in done.err[0]
+    for folder in ("hot", "hot2"):
+        assert Path(folder, "a.png").exists()
+    assert abair("restore", "hot", "hot2", "-o", "fixed", "--watch").code == 2  # told at once where both are there
+
+
+def test_a_photo_that_is_too_large_is_not_decoded_to_find_out(
+    abair: Abair, restorer: FakeRestorer, arrivals: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "GRACE", 0.0)
+    photo("hot/a.png", size=(60, 50))
+    done = abair("restore", "hot", "-o", "fixed", "--watch", "--max-megapixels", "0.001")
+    assert "found 60 x 50 pixels" in done.err[0]
+    assert outputs(restorer) == 0
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import sys
 from pathlib import Path
 
@@ -10,11 +10,12 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from tests.support.image_files import exif_block, noise, profile, smooth
+from tests.support.image_files import exif_block, noise, profile, set_tag, smooth
 
 from abair import images
 from abair.errors import ImageError
 from abair.images import further_formats
+from abair.images.reader import open_photo
 
 
 def deep(bits: int, channels: int = 3) -> np.ndarray:
@@ -91,14 +92,92 @@ def test_without_imagecodecs_8_bits_come_with_a_warning(tmp_path: Path, monkeypa
     (tmp_path / "a.avif").write_bytes(imagecodecs.avif_encode(deep(10), level=100, bitspersample=10))
     (tmp_path / "a.jpg").write_bytes(imagecodecs.jpeg_encode(deep(12), bitspersample=12))
     monkeypatch.setattr(further_formats, "has_imagecodecs", lambda: False)
+    assert "a 12-bit JPEG, which needs imagecodecs; install it with: pip install 'abair[formats]'" in refusal(
+        tmp_path / "a.jpg"
+    )
     photo = images.read(tmp_path / "a.avif")
     assert photo.pixels.dtype == np.uint8
     assert photo.warnings == ("its 10 bits a channel cannot be read; going on with 8",)
-    assert "a 12-bit JPEG" in refusal(tmp_path / "a.jpg")
 
 
-def test_imagecodecs_is_found_without_importing_it() -> None:
-    assert further_formats.has_imagecodecs() == (importlib.util.find_spec("imagecodecs") is not None)
+def test_a_deep_jpeg_xl_file_keeps_what_it_says(tmp_path: Path) -> None:
+    pytest.importorskip("pylibjxl", reason="its wheels are not for every platform")
+    contents = bytes(4) + exif_block()[6:]  # behind the place where it begins
+    exif = (len(contents) + 8).to_bytes(4, "big") + b"Exif" + contents
+    whole = imagecodecs.jpegxl_encode(deep(16), lossless=True)
+    place = whole.index(b"jxlc") - 4
+    (tmp_path / "a.jxl").write_bytes(whole[:place] + exif + whole[place:])
+    photo = images.read(tmp_path / "a.jxl")
+    assert photo.pixels.dtype == np.uint16
+    assert photo.exif is not None
+    assert b"Maker" in photo.exif
+
+
+def test_the_depth_of_an_avif_file_is_found_wherever_it_is_stated(tmp_path: Path) -> None:
+    data = imagecodecs.avif_encode(deep(10), level=100, bitspersample=10)
+    first = int.from_bytes(data[:4], "big")
+    free = (70_000).to_bytes(4, "big") + b"free" + bytes(69_992)
+    (tmp_path / "a.avif").write_bytes(data[:first] + free + data[first:])
+    with contextlib.suppress(ImageError):  # places of pixels count from the start, so only the header is right
+        assert images.read(tmp_path / "a.avif").warnings == ()
+    with open_photo(tmp_path / "a.avif") as file:
+        assert file._image.info["bits"] == 10  # type: ignore[union-attr]
+
+
+def test_a_jpeg_2000_file_may_state_the_depth_of_each_channel(tmp_path: Path) -> None:
+    data = imagecodecs.jpeg2k_encode(noise(40, 56), level=0, codecformat="jp2")
+    place = data.index(b"ihdr")
+    header = data.index(b"jp2h") - 4
+    length = int.from_bytes(data[header : header + 4], "big")
+    each = b"\0\0\0\x0bbpcc\7\7\7"
+    changed = bytearray(data)
+    changed[place + 14] = 255
+    changed[header : header + 4] = (length + len(each)).to_bytes(4, "big")
+    changed[place + 18 : place + 18] = each
+    (tmp_path / "a.jp2").write_bytes(changed)
+    assert np.array_equal(images.read(tmp_path / "a.jp2").pixels, noise(40, 56))
+
+
+@pytest.mark.parametrize("photometric", ["separated", "cielab", "ycbcr"])
+@pytest.mark.parametrize("compression", ["lerc", "png"])
+def test_other_colours_are_not_taken_for_rgb(tmp_path: Path, photometric: str, compression: str) -> None:
+    samples = noise(40, 56, 4 if photometric == "separated" else 3)
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric=photometric, compression=compression)
+    assert "colours, expected grey or RGB" in refusal(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("compression", ["jpeg2000", "jpegxl", "lerc", "png"])
+def test_a_strip_that_holds_more_than_its_page_is_refused_before_it_is_decoded(
+    tmp_path: Path, compression: str
+) -> None:
+    samples = np.zeros((900, 1000, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", compression=compression, rowsperstrip=900)
+    for tag in (256, 257, 278):  # width, height, rows a strip
+        set_tag(tmp_path / "a.tif", tag, 16)
+    assert "found a part of 1000 x 900 pixels, expected at most 16 x 16" in refusal(tmp_path / "a.tif")
+
+
+def test_many_channels_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((20, 20, 100), np.float32), photometric="minisblack", planarconfig="contig"
+    )
+    assert "found 100 channels" in refusal(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+def test_planes_with_transparency_need_no_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str | None
+) -> None:
+    samples = noise(40, 56, 4)
+    tifffile.imwrite(
+        tmp_path / "a.tif", samples.transpose(2, 0, 1), photometric="rgb", planarconfig="separate",
+        extrasamples=["unassalpha"], compression=compression,
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    photo = images.read(tmp_path / "a.tif")
+    assert np.array_equal(photo.pixels, samples[..., :3])
+    assert photo.alpha is not None
+    assert np.array_equal(photo.alpha, samples[..., 3])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

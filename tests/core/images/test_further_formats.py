@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pillow_heif
 import pytest
 import tifffile
 from PIL import Image
-from tests.support.image_files import exif_block, noise, profile, save, smooth
+from tests.support.image_files import exif_block, noise, profile, save, set_tag, smooth
 
 from abair import images
 from abair.errors import ImageError
@@ -38,7 +39,7 @@ def jpeg_xl(path: Path, samples: np.ndarray, **options: Any) -> Path:
     return path
 
 
-def dng(path: Path, readings: np.ndarray, orientation: int = 1) -> Path:
+def dng(path: Path, readings: np.ndarray, orientation: int = 1, further: Sequence[tuple[Any, ...]] = ()) -> Path:
     """A camera raw file: readings (H, W) uint16 of 14 bits behind red, green, green and blue filters."""
 
     def rationals(*values: float) -> list[int]:
@@ -56,6 +57,7 @@ def dng(path: Path, readings: np.ndarray, orientation: int = 1) -> Path:
         (50721, 10, 9, rationals(*xyz_to_camera), True),
         (50728, 5, 3, rationals(1, 1, 1), True),
         (50778, "H", 1, 21, True),
+        *further,
     ]
     tifffile.imwrite(path, readings, photometric=32803, extratags=tags, metadata=None, software=False)
     return path
@@ -215,3 +217,79 @@ def test_what_has_to_be_installed_is_said(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImageError, match=rf"{name}: found {found}; install it with: pip install 'abair\[formats\]'"):
         images.read(path)
+
+
+def box(kind: bytes, contents: bytes) -> bytes:
+    return (len(contents) + 8).to_bytes(4, "big") + kind + contents
+
+
+def test_what_the_boxes_of_jpeg_2000_say_is_kept(tmp_path: Path) -> None:
+    path, icc = save(tmp_path / "a.jp2", smooth()), profile()
+    data = path.read_bytes()
+    place = data.index(b"jp2h") - 4
+    header = data[place + 8 : place + int.from_bytes(data[place : place + 4], "big")]
+    rest = data[place + 8 + len(header) :]
+    colour = header.index(b"colr") - 4
+    length = int.from_bytes(header[colour : colour + 4], "big")
+    header = header[:colour] + box(b"colr", b"\2\0\0" + icc) + header[colour + length :]
+    said = box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + XMP)
+    said += box(b"uuid", b"JpgTiffExif->JP2" + exif_block(TURNED)[6:])
+    path.write_bytes(data[:place] + box(b"jp2h", header) + said + rest)
+    photo = images.read(path)
+    assert np.array_equal(photo.pixels, np.rot90(smooth(), -1))
+    assert (photo.icc_profile, photo.annotations.xmp, photo.warnings) == (icc, XMP, ())
+    assert photo.exif is not None
+    assert b"Maker" in photo.exif
+
+
+@pytest.mark.parametrize(("primaries", "transfer", "kept"), [(1, 13, False), (12, 13, True), (9, 16, True)])
+def test_colours_that_are_declared_by_numbers_are_kept_or_named(
+    tmp_path: Path, primaries: int, transfer: int, kept: bool
+) -> None:
+    opened = pillow_heif.from_pillow(Image.fromarray(smooth()))
+    opened.save(
+        tmp_path / "a.heic", color_primaries=primaries, transfer_characteristics=transfer, save_nclx_profile=True
+    )
+    photo = images.read(tmp_path / "a.heic")
+    assert photo.annotations.colour == (((b"cICP", bytes((primaries, transfer, 0, 1))),) if kept else ())
+    images.write(tmp_path / "b.png", photo, photo.pixels)
+    assert images.read(tmp_path / "b.png").annotations.colour == photo.annotations.colour
+    warnings = images.write(tmp_path / "b.jpg", photo, photo.pixels).warnings
+    assert any("colour chunks" in text for text in warnings) == kept
+
+
+def test_a_monochrome_raw_file_is_grey(tmp_path: Path) -> None:
+    tags = [(50706, "B", 4, (1, 4, 0, 0), True), (50708, "s", 0, "Maker Mono", True), (50717, "H", 1, 16383, True)]
+    ramp = np.tile(np.linspace(0, 16000, 64).astype(np.uint16), (48, 1))
+    tifffile.imwrite(tmp_path / "a.dng", ramp, photometric="minisblack", extratags=tags, metadata=None, software=False)
+    set_tag(tmp_path / "a.dng", 262, 34892)  # linear raw
+    photo = images.read(tmp_path / "a.dng")
+    assert (photo.pixels.shape, photo.grey) == ((48, 64, 3), True)
+
+
+def test_a_raw_file_keeps_its_xmp(tmp_path: Path) -> None:
+    path = dng(tmp_path / "a.dng", sensor(), further=[(700, "B", len(XMP), XMP, True)])
+    assert images.read(path).annotations.xmp == XMP
+
+
+def test_libraw_says_nothing_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = dng(tmp_path / "a.dng", sensor())
+    data = path.read_bytes()
+    for part in (0.05, 0.4, 0.8):
+        path.write_bytes(data[: int(len(data) * part)])
+        with pytest.raises(ImageError) as caught:
+            images.read(path)
+        assert "b'" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_broken_installation_is_not_called_a_damaged_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "rawpy":
+                raise OSError("libraw.so: cannot open shared object file")
+
+    monkeypatch.delitem(sys.modules, "rawpy", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(ImageError, match="which needs rawpy"):
+        images.read(dng(tmp_path / "a.dng", sensor()))
