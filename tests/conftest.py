@@ -23,8 +23,8 @@ if sys.platform == "linux":
         libc.mallopt(mmap_threshold, 32 << 20)
         libc.mallopt(trim_threshold, 1 << 30)
 
-# What the machine that tests has deployed must not be what is tested.
-os.environ["ABAIR_HOME"] = os.path.join(os.path.dirname(__file__), "no-such-home")
+# What the machine that tests has deployed must not be what is tested: a folder where nothing is.
+os.environ["ABAIR_HOME"] = os.path.join(os.path.dirname(__file__), "support")
 os.environ |= FEW_SAMPLES
 
 import itertools

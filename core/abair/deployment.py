@@ -203,6 +203,24 @@ def live() -> Path:
     return home() if (home() / FILE_NAME).is_file() else factory_folder()
 
 
+def missing_live() -> str:
+    """Return why the factory serves where another deployment is expected, in one line, or nothing.
+
+    Nothing is expected of a home that was never used, unless its variable names it.
+    """
+    place = home()
+    if (place / FILE_NAME).is_file():
+        return ""
+    if os.environ.get(HOME) and not place.exists():
+        return f"{HOME} names {place}, which does not exist; restoring with the deployment that comes with ABAIR"
+    if (place / "registry.db").exists() or (place / "blobs").exists():
+        return (
+            f"{place} has no {FILE_NAME}; restoring with the deployment that comes with ABAIR; run: abair-registry "
+            "doctor"
+        )
+    return ""
+
+
 def read_deployment(path: Path | str | None = None) -> Deployment:
     """Read a bundle: a folder, its `deployment.json`, a `models:/...` name, or (None) the live one.
 

@@ -165,18 +165,19 @@ def restore(
         watching.check_folders(
             paths, [option for option, given in {"--dry-run": dry_run, "--page": page}.items() if given]
         )
-    choices = Choices(
-        policy=(policy or Policy.soft).value,
-        weights=given_weights,
-        strength=strength,
-        tile=tile,
-        quality=quality.value,
-        max_megapixels=max_megapixels,
-        overwrite=overwrite,
-        keep_times=keep_times,
-        jpeg_quality=jpeg_quality,
-    )
     with reporting(json_lines=json) as reporter, named_streams(paths, out, reporter) as (named, target):
+        choices = Choices(
+            policy=(policy or Policy.soft).value,
+            weights=given_weights,
+            strength=strength,
+            tile=tile,
+            quality=quality.value,
+            max_megapixels=max_megapixels,
+            overwrite=overwrite,
+            keep_times=keep_times,
+            jpeg_quality=jpeg_quality,
+            warning=loading.warn_of_missing(deployment, reporter),
+        )
         folder = Path(target) if target is not None and inputs.output_is_folder(target, named) else None
         inputs.check_name(name, for_file=target is not None and folder is None)
         if page is not None:
@@ -236,6 +237,7 @@ def estimate(
     if MARK in paths:
         check_streams(paths, MARK, (), json=False)
     with reporting(json_lines=json) as reporter, named_streams(paths, None, reporter) as (named, _):
+        loading.warn_of_missing(deployment, reporter)
         sources = []
         for found in inputs.find_inputs(named, reporter, recursive=recursive):
             with reporter.guard(str(found.path)):

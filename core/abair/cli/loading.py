@@ -25,6 +25,16 @@ def load_restorer(deployment: str | None, device: str = "cpu", precision: Precis
     return Restorer.load(deployment, device=device, precision=precision.value)
 
 
+def warn_of_missing(deployment: str | None, reporter: Reporter) -> str:
+    """Say why the factory serves where another deployment is expected, if it does; return that."""
+    from abair.deployment import missing_live
+
+    missing = missing_live() if deployment is None else ""
+    if missing:
+        reporter.log(f"warning: {missing}")
+    return missing
+
+
 def load_synthesizers(reporter: Reporter) -> dict[str, Synthesizer]:
     """Load the synthesiser of every usable plugin; log a warning for each of the others."""
     from abair.data.synthesizers import load_synthesizer

@@ -29,6 +29,8 @@ class Choices:
     overwrite: bool
     keep_times: bool
     jpeg_quality: int | None
+    warning: str = ""
+    """What is told of all photos in their records."""
 
 
 class FileRestorer:
@@ -45,7 +47,7 @@ class FileRestorer:
         keeping = inputs.keeping_time(job) if self._choices.keep_times else contextlib.nullcontext()
         with self._reporter.guard(str(job.source)), keeping:
             record = self._restore(job)
-        for warning in record.get("warnings", ()):
+        for warning in record.get("warnings", ())[1 if self._choices.warning else 0 :]:
             self._reporter.log(f"warning: {job.source}: {warning}")
         if record and self._reporter.json_lines:
             self._reporter.result(record)
@@ -106,7 +108,7 @@ class FileRestorer:
             "megapixels": restored.megapixels,
             "deployment": restored.deployment,
             "unchanged": written.unchanged,
-            "warnings": written.warnings,
+            "warnings": [*filter(None, [choices.warning]), *written.warnings],
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,12 +54,12 @@ def ask(question: str, *, yes: bool) -> None:
 
 
 @contextmanager
-def database() -> Iterator[Any]:
+def database(*, read_only: bool = False) -> Iterator[Any]:
     """Yield the database alone, whatever its schema is."""
     from abair_registry.db.engine import Database
     from abair_registry.settings import Settings
 
-    connected = Database(Settings())
+    connected = Database(Settings(), read_only=read_only)
     try:
         with connected.translate_errors():
             yield connected
@@ -79,6 +80,25 @@ def registry_for(reporter: Reporter, *, sync: bool = True) -> Iterator[Registry]
                 sync_live_file(registry)
             except RegistryError as error:
                 reporter.log(f"warning: {error}")
+        yield registry
+
+
+@contextmanager
+def registry_to_look_at(reporter: Reporter) -> Iterator[Registry]:
+    """Yield the registry, writing nothing; say on stderr what does not agree with it."""
+    from abair.deployment import HOME
+    from abair_registry.registry import live_file_is_stale, look
+    from abair_registry.settings import Settings
+
+    with look(Settings()) as registry:
+        home = registry.settings.home
+        if not registry.recorded and os.environ.get(HOME) and not home.exists():
+            reporter.log(f"note: {HOME} names {home}, which does not exist yet; shown is what comes with ABAIR")
+        elif registry.recorded and live_file_is_stale(registry):
+            reporter.log(
+                f"warning: {home / 'deployment.json'} is not the deployment that is live in the "
+                "registry; run: abair-registry doctor"
+            )
         yield registry
 
 

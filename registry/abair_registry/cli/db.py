@@ -49,11 +49,12 @@ def current() -> None:
 
     Example: abair-registry db current
     """
-    with reporting(), database() as found:
+    with reporting(), database(read_only=True) as found:
         from abair_migrations import HEAD
         from abair_registry.db import migrate
 
-        print(f"found {migrate.current(found.engine) or 'none'}, this program's is {HEAD}", flush=True)
+        revision = migrate.current(found.engine) if found.is_there else None
+        print(f"found {revision or 'none'}, this program's is {HEAD}", flush=True)
 
 
 @app.command()
@@ -64,7 +65,7 @@ def check() -> None:
 
     Example: abair-registry db check
     """
-    with reporting(), database() as found:
+    with reporting(), database(read_only=True) as found:
         from abair_migrations import HEAD
         from abair_registry.db import migrate
 

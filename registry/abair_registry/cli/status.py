@@ -1,4 +1,7 @@
-"""Commands that inspect, repair and copy: list, show, history, verify, doctor, push, pull."""
+"""Commands that inspect, repair and copy: list, show, history, verify, doctor, push, pull.
+
+The first four change nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Annotated
 import typer
 
 from abair.cli.console import reporting
-from abair_registry.cli.common import Json, Name, registry_for, table
+from abair_registry.cli.common import Json, Name, registry_for, registry_to_look_at, table
 
 app = typer.Typer()
 
@@ -29,7 +32,7 @@ def list_plugins(json: Json = False) -> None:
 
     Example: abair-registry list --json
     """
-    with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
+    with reporting(json_lines=json) as reporter, registry_to_look_at(reporter) as registry:
         from abair_registry.maintenance import status
 
         rows = status.plugin_statuses(registry)
@@ -59,7 +62,7 @@ def show(name: Name, json: Json = False) -> None:
 
     Example: abair-registry show noise
     """
-    with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
+    with reporting(json_lines=json) as reporter, registry_to_look_at(reporter) as registry:
         from abair_registry.maintenance import status
 
         shown = status.describe_plugin(registry, name)
@@ -91,7 +94,7 @@ def history(json: Json = False) -> None:
 
     Example: abair-registry history --json
     """
-    with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
+    with reporting(json_lines=json) as reporter, registry_to_look_at(reporter) as registry:
         from abair_registry.maintenance import status
 
         rows = status.deployment_history(registry)
@@ -123,7 +126,7 @@ def verify(json: Json = False) -> None:
 
     Example: abair-registry verify
     """
-    with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
+    with reporting(json_lines=json) as reporter, registry_to_look_at(reporter) as registry:
         from abair.errors import RegistryError
         from abair_registry.maintenance import integrity
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool, StaticPool
 
 from abair.errors import MissingExtraError, RegistryError
 from abair.text import error_text
@@ -33,16 +36,18 @@ class Database:
     A writer holds the database from its first statement to its commit.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, read_only: bool = False) -> None:
         """Connect to the database that the settings name, or to the one below the home.
+
+        With `read_only` nothing is made or changed, neither home nor file, whatever is asked for.
 
         Raises:
             RegistryError: the URL cannot be used, or the home cannot be made.
             MissingExtraError: the database's driver is not installed.
         """
-        self.url = _url(settings)
+        self.url = _url(settings, make_home=not read_only)
         try:
-            self.engine = _engine(self.url)
+            self.engine = _engine(self.url, read_only=read_only)
         except NoSuchModuleError:
             raise _unusable(self.url, f"no driver for {self.url.drivername}") from None
         except ImportError as error:
@@ -50,6 +55,20 @@ class Database:
                 f"registry: {error.name} is missing; install it with: pip install 'abair[registry]'"
             ) from None
         self._writing = self.engine.execution_options(write=True)
+
+    @classmethod
+    def in_memory(cls) -> Database:
+        """Return an empty database that ends with this process, without a schema."""
+        database = cls.__new__(cls)
+        database.url = URL.create("sqlite", database=":memory:")
+        database.engine = _sqlite_engine(create_engine(database.url, poolclass=StaticPool))
+        database._writing = database.engine.execution_options(write=True)
+        return database
+
+    @property
+    def is_there(self) -> bool:
+        """False if it is a SQLite file that does not exist."""
+        return self.url.get_backend_name() != "sqlite" or Path(str(self.url.database)).exists()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -85,10 +104,11 @@ class Database:
         self.engine.dispose()
 
 
-def _url(settings: Settings) -> URL:
+def _url(settings: Settings, *, make_home: bool) -> URL:
     if settings.registry_url is None:
         try:
-            settings.home.mkdir(parents=True, exist_ok=True)
+            if make_home or (settings.home.exists() and not settings.home.is_dir()):
+                settings.home.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RegistryError(
                 f"{settings.home}: cannot be made ({error.strerror or error}); expected a folder that can be written; "
@@ -116,12 +136,37 @@ def _url(settings: Settings) -> URL:
     return url
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, *, read_only: bool) -> Engine:
     if url.get_backend_name() == "postgresql":
-        engine = create_engine(url, connect_args={"connect_timeout": CONNECT_SECONDS}, pool_pre_ping=True)
+        arguments: dict[str, object] = {"connect_timeout": CONNECT_SECONDS}
+        if read_only:
+            arguments["options"] = "-c default_transaction_read_only=on"
+        engine = create_engine(url, connect_args=arguments, pool_pre_ping=True)
         event.listen(engine, "begin", _take_turn)
         return engine
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    if not read_only:
+        return _sqlite_engine(create_engine(url, connect_args={"timeout": BUSY_SECONDS}))
+    file = _read_only_uri(Path(str(url.database)))
+    return _sqlite_engine(
+        create_engine(
+            "sqlite://", creator=lambda: sqlite3.connect(file, uri=True, timeout=BUSY_SECONDS), poolclass=NullPool
+        )
+    )
+
+
+def _read_only_uri(path: Path) -> str:
+    """Return SQLite's URI for a file that is to be read alone.
+
+    In a folder that cannot be written SQLite reads a file whose journal is empty only if it is told
+    that nobody writes.
+    """
+    journal = path.with_name(f"{path.name}-wal")
+    settled = not journal.exists() or journal.stat().st_size == 0
+    alone = "&immutable=1" if settled and not os.access(path.parent, os.W_OK) else ""
+    return f"file:{quote(str(path.absolute()))}?mode=ro{alone}"
+
+
+def _sqlite_engine(engine: Engine) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -50,15 +50,23 @@ def ensure(engine: Engine, head: str = HEAD) -> None:
         raise _other_revision(found, head)
 
 
+def check_revision(engine: Engine) -> None:
+    """Check that the schema is this program's; changes nothing.
+
+    Raises:
+        RegistryError: it is older, newer or missing.
+    """
+    if (found := current(engine)) != HEAD:
+        raise _other_revision(found)
+
+
 def check(engine: Engine) -> None:
     """Compare the schema's revision and the tables with this program's.
 
     Raises:
         RegistryError: they differ; the text names the first three differences.
     """
-    found = current(engine)
-    if found != HEAD:
-        raise _other_revision(found)
+    check_revision(engine)
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 

@@ -45,7 +45,9 @@ def verify(registry: Registry) -> tuple[int, list[str]]:
             if (problem := registry.blobs.problem(file.sha256))
         ]
         home = registry.settings.home
-        if not problems and not publish.is_published(publish.make_bundle(deployment, registry.blobs), home):
+        if problems or not registry.recorded:
+            return len(files), problems
+        if not publish.is_published(publish.make_bundle(deployment, registry.blobs), home):
             problems.append(
                 f"{home / 'deployment.json'}: is not deployment {deployment.number}; expected the live one; "
                 "run: abair-registry doctor"

@@ -19,7 +19,7 @@ def follow(registry: Registry, runs: Runs, plugins: VerifiedPlugins | None, warn
     The commit stands whatever fails here: MLflow's and the plugins' failures are warnings.
 
     Raises:
-        RegistryError: The file that serves cannot be written; the next command writes it.
+        RegistryError: The file that serves cannot be written; the next writing command does.
     """
     sync_live_file(registry)
     try:

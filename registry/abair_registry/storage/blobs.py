@@ -106,3 +106,21 @@ class Blobs:
         for path in sorted((self.home / FOLDER).glob("??/*")):
             if len(path.name) == 64:
                 yield path.name
+
+
+class FactoryFiles(Blobs):
+    """The files that a home would begin with, where they are: nothing is copied."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self._places: dict[str, Path] = {}
+
+    def path(self, sha256: str) -> Path:
+        """Return where a file of the factory lies."""
+        return self._places.get(sha256, super().path(sha256))
+
+    def add(self, source: Path, expected: str | None = None) -> str:
+        """Note where a file lies and return its SHA-256, which is the `expected` one."""
+        sha256 = expected or file_sha256(source)
+        self._places[sha256] = source
+        return sha256

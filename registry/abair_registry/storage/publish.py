@@ -1,7 +1,7 @@
 """Publish the live deployment: `deployment.json` in the home, written after the commit.
 
 The registry's transaction is the one commit point. After a kill between commit and file, the older
-deployment still serves, complete; the next command writes the file (`write_live_file`).
+deployment still serves, complete; the next writing command writes the file (`write_live_file`).
 """
 
 from __future__ import annotations

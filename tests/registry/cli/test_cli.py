@@ -145,6 +145,8 @@ def test_an_unknown_name_is_one_line_with_near_misses(run: Run) -> None:
 
 def test_verify_and_doctor_find_and_mend(run: Run, settings: Settings) -> None:
     assert run("verify") == (0, "8 files, all as recorded\n", "")
+    assert run("doctor")[0] == 0  # which begins the registry
+    assert run("verify") == (0, "8 files, all as recorded\n", "")
     (settings.home / "deployment.json").write_text("{}")
     assert run("doctor")[0] == 0  # every command writes the file anew
     assert read_deployment(settings.home).name == "1"

@@ -104,7 +104,7 @@ def test_a_plugin_that_waits_for_review_is_a_candidate_and_nothing_served_change
 def test_a_refused_plugin_leaves_the_registry_exactly_as_it_was(
     name: str, run: Run, site: Path, settings: Settings, bundle: Path, made_for_it: Tiny
 ) -> None:
-    run("list")
+    run("doctor")  # which begins the registry
     FAMILY[name].make(site, made_for_it)
     before = everything(settings, bundle)
     code, told, err = run("add", "frost")
@@ -135,7 +135,7 @@ def test_an_upgraded_plugin_is_told_and_takes_the_place_of_the_old_one_when_it_i
 def test_a_live_plugin_that_is_upgraded_or_uninstalled_is_served_as_before(
     run: Run, site: Path, settings: Settings, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run("list")
+    run("doctor")  # which begins the registry
     weights = {"noise": 1.0}
     before = Restorer.load(settings.home)(photo, weights=weights).image
     (site / "abair_noise_new.py").write_text("raise SystemExit('never to be imported')")
