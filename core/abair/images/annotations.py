@@ -6,9 +6,9 @@ in chunks of their own, TIFF has tags.
 
 from __future__ import annotations
 
-import os
+import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final
 
@@ -26,6 +26,7 @@ _XMP_TAG, _IPTC_TAG = 700, 33723  # of TIFF
 _XMP_KEYWORD: Final = "XML:com.adobe.xmp"
 RAW_PROFILE: Final = "Raw profile type "
 """Begins the keywords of texts in which ImageMagick keeps a PNG's metadata, as hexadecimals."""
+_TEXT_CHUNKS: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _COLOUR_CHUNKS: Final = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP"})
 """W3C PNG, section 11.3.2; a profile is read by Pillow."""
 CICP: Final = b"cICP"
@@ -131,26 +132,43 @@ def tiff_tags(annotations: Annotations) -> dict[int, bytes]:
 
 
 def _read_png(image: ImageFile.ImageFile, file: BinaryIO) -> Annotations:
-    texts: dict[str, str] = dict(image.text)  # type: ignore[attr-defined]
-    xmp = texts.pop(_XMP_KEYWORD, None)
-    raw = {kind: texts.pop(RAW_PROFILE + kind, "") for kind in ("exif", "iptc", "xmp")}  # EXIF is read by others
+    texts: dict[str, str] = image.text  # type: ignore[attr-defined]
+    xmp = texts.get(_XMP_KEYWORD)
+    raw = {kind: texts.get(RAW_PROFILE + kind, "") for kind in ("exif", "iptc", "xmp")}  # EXIF is read by others
+    elsewhere = {_XMP_KEYWORD, *(RAW_PROFILE + kind for kind in raw)}
+    text = tuple(pair for pair in _read_texts(file) if pair[0] not in elsewhere)
     iptc = _iptc_from_resources(decode_raw_profile(raw["iptc"]))
     packet = xmp.encode() if xmp else decode_raw_profile(raw["xmp"])
-    return Annotations(xmp=packet or None, iptc=iptc or None, text=tuple(texts.items()), colour=_colour_chunks(file))
+    return Annotations(xmp=packet or None, iptc=iptc or None, text=text, colour=_colour_chunks(file))
+
+
+def _read_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """Yield keywords and texts in their order; a keyword may come twice, which Pillow forgets."""
+    for name, data in _read_chunks(file, _TEXT_CHUNKS):
+        stream = PngImagePlugin.PngStream(io.BytesIO(data))
+        getattr(stream, f"chunk_{name.decode()}")(0, len(data))
+        yield from stream.im_text.items()
 
 
 def _colour_chunks(file: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
     """Return the chunks before the pixels that state colours."""
-    file.seek(8)
     found: dict[bytes, bytes] = {}
-    while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
-        length = int.from_bytes(head[:4], "big")
-        if head[4:] in _COLOUR_CHUNKS and length <= 32:
-            found.setdefault(head[4:], file.read(length))
-            file.seek(4, os.SEEK_CUR)
-        else:
-            file.seek(length + 4, os.SEEK_CUR)
+    for name, data in _read_chunks(file, _COLOUR_CHUNKS | {b"IDAT"}):
+        if name == b"IDAT":
+            break
+        if len(data) <= 32:
+            found.setdefault(name, data)
     return tuple(found.items())
+
+
+def _read_chunks(file: BinaryIO, names: Collection[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield names and contents of a PNG's chunks of these names; those of IDAT are not read."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, following = int.from_bytes(head[:4], "big"), file.tell() + int.from_bytes(head[:4], "big") + 4
+        if head[4:] in names:
+            yield head[4:], file.read(length) if head[4:] != b"IDAT" else b""
+        file.seek(following)
 
 
 def _decode_comment(comment: bytes) -> str:

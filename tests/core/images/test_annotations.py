@@ -263,3 +263,14 @@ def test_a_tiff_keeps_titles_and_names_no_directory_that_is_not_there(tmp_path: 
         assert found[269] == "page 7"
         assert bytes(found[40091]) == "Titel".encode("utf-16-le")
         assert 0xA005 not in found.get_ifd(0x8769)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_keyword_may_come_twice(tmp_path: Path, bits: int) -> None:
+    chunks = PngImagePlugin.PngInfo()
+    texts = (("Author", "Ada"), ("Author", "Grace"), ("Title", "Am Meer \u2014"), ("Author", "Ada"))
+    for keyword, value in texts:
+        chunks.add_text(keyword, value, zip=value == "Grace")
+    picture = smooth() if bits == 8 else noise(20, 30, 1, np.uint16)
+    photo = same_again(save(tmp_path / "a.png", Image.fromarray(picture), pnginfo=chunks), tmp_path / "b.png")
+    assert photo.annotations.text == texts
