@@ -30,7 +30,7 @@ from abair.cli.options import (
     Recursive,
 )
 from abair.cli.restoring import Choices, FileRestorer, round_weights
-from abair.cli.run import run_app
+from abair.cli.run import heed_termination, run_app
 from abair.cli.streams import MARK, check_streams, named_streams
 from abair.errors import AbairError
 from abair.text import one_line
@@ -314,6 +314,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the console script."""
+    heed_termination()
     sys.exit(run(sys.argv[1:]))
 
 

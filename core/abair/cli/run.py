@@ -1,12 +1,13 @@
 """Run a command line: one call, one exit code.
 
 0: success. 1: something failed, each failure is one line on stderr. 2: wrong usage. 130: stopped by
-Ctrl-C. 141: the reader of stdout is gone.
+Ctrl-C. 141: the reader of stdout is gone. 143: stopped by SIGTERM.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,9 +20,24 @@ from abair.errors import AbairError
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
+TERMINATED: Final = 143
 _PYDANTIC_WORDS: Final = "Input should be "  # from newer versions of Typer
 # click's base of all usage errors; newer versions of Typer bring a click of their own
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM was received; the program ends as by Ctrl-C, with everything put in order."""
+
+
+def heed_termination() -> None:
+    """Let SIGTERM raise `Terminated` in this process."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is putting in order
+        raise Terminated("stopped by SIGTERM")
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
@@ -35,10 +51,11 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
         _invoke(app, name, arguments)
     except typer.Exit as done:
         return int(done.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if speaks:
-            reporter.log("stopped by Ctrl-C; finished files are kept, unfinished ones were removed")
-        return INTERRUPTED
+            how = str(stop) or "stopped by Ctrl-C"
+            reporter.log(f"{how}; finished files are kept, unfinished ones were removed")
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except BrokenPipeError:
         flush_stdout()
         return BROKEN_PIPE

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,7 +58,7 @@ def named_streams(paths: Sequence[str], out: str | None, reporter: Reporter) -> 
         return
     if out == MARK and sys.stdout is None:
         raise ImageError(f"{MARK}: stdout is closed, expected a file or a pipe; name a file with -o")
-    with TemporaryDirectory() as folder, _ended_by_termination():
+    with TemporaryDirectory() as folder:
         source = Path(paths[0])
         if paths[0] == MARK:
             source = Path(folder, "stdin")
@@ -87,23 +85,6 @@ def _keep_stdin(path: Path) -> None:
             f"{MARK}: cannot be kept in {path.parent.parent} ({error.strerror or error}); set TMPDIR to a folder with "
             "more space"
         ) from error
-
-
-@contextmanager
-def _ended_by_termination() -> Iterator[None]:
-    """Let SIGTERM end the program as an exception does, so that no photo stays behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _output_suffix(source: Path) -> str:

@@ -10,7 +10,7 @@ import typer
 
 import abair
 from abair.cli.options import PLAIN
-from abair.cli.run import run_app
+from abair.cli.run import heed_termination, run_app
 from abair_registry.cli import bench, changes, db, status, ui
 
 app = typer.Typer(name="abair-registry", pretty_exceptions_enable=False, **(PLAIN | {"add_completion": True}))
@@ -51,6 +51,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the console script."""
+    heed_termination()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -105,8 +105,8 @@ def working(
 ) -> Iterator[Work]:
     """Hold the lock for one operation and record how it ends.
 
-    It ends as `done`, as `failed` with the error, or as `undone` by Ctrl-C. `arguments` are what it
-    takes to run it again.
+    It ends as `done`, as `failed` with the error, or as `undone` by Ctrl-C or SIGTERM. `arguments`
+    are what it takes to run it again.
 
     Raises:
         RegistryError: another one is running, and `wait` is false.
@@ -116,8 +116,8 @@ def working(
         number = _begin(database, lock, kind, subject, actor, dict(arguments or {}), wait=wait, waiting=waiting)
         try:
             yield Work(database, number, lock)
-        except KeyboardInterrupt:
-            end(database, number, "undone", "stopped by Ctrl-C", lock=lock)
+        except KeyboardInterrupt as stop:
+            end(database, number, "undone", str(stop) or "stopped by Ctrl-C", lock=lock)
             raise
         except BaseException as error:
             end(database, number, "failed", str(error) if isinstance(error, AbairError) else repr(error), lock=lock)

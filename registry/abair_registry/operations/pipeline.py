@@ -271,7 +271,7 @@ class _Pipeline:
             yield run_id
         except BaseException as error:
             status: Literal["KILLED", "FAILED"] = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-            reason = "stopped by Ctrl-C" if status == "KILLED" else str(error) or type(error).__name__
+            reason = str(error) or ("stopped by Ctrl-C" if status == "KILLED" else type(error).__name__)
             with suppress(RegistryError):  # MLflow may be what failed: `doctor` ends it later
                 if not self._conclude_run(run_id):
                     self.runs.end(run_id, status, reason)

@@ -15,10 +15,14 @@ pytestmark = pytest.mark.slow
 
 PROGRAM = """
 import sys
+import time
 from unittest import mock
 from abair.cli import app, loading
 class Fake:
     def estimate(self, pixels):
+        if pixels.shape[0] > 50:  # a large photo takes its time
+            print("begun", file=sys.stderr, flush=True)
+            time.sleep(60)
         return {"noise": 1.0}
 
 assert "torch" not in sys.modules
@@ -28,10 +32,11 @@ with mock.patch.object(loading, "load_restorer", lambda *_: Fake()):
 """
 
 
-def _process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+def _process(*arguments: str, folder: Path | None = None, **options: Any) -> subprocess.Popen[str]:
     import abair
 
     environment = os.environ | {"PYTHONPATH": str(Path(abair.__file__).parents[1])}
+    environment |= {"TMPDIR": str(folder)} if folder else {}
     command = [sys.executable, "-c", PROGRAM, *arguments]
     return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, env=environment, **options)
 
@@ -63,3 +68,19 @@ def test_a_closed_stdout_costs_no_traceback() -> None:
     with _process("estimate", "a.png", "--json", preexec_fn=lambda: os.close(1)) as process:
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (0, "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal as POSIX systems do")
+def test_a_termination_ends_it_in_order(tmp_path: Path) -> None:
+    photo("a.png", size=(60, 60))
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    with _process("estimate", "-", stdin=Path("a.png").open("rb"), folder=kept) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "begun\n"
+        assert list(kept.iterdir())
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert said == "abair: stopped by SIGTERM; finished files are kept, unfinished ones were removed\n"
+    assert not list(kept.iterdir())

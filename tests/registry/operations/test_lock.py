@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import select, text
 
+from abair.cli.run import Terminated
 from abair.errors import RegistryError
 from abair_registry.db import audit, migrate
 from abair_registry.db.audit import Actor
@@ -70,6 +71,7 @@ def test_steps_are_recorded_as_they_begin_and_the_end_with_them(database: Databa
         (RegistryError("it failed"), "failed", "it failed"),
         (ZeroDivisionError("zero"), "failed", "ZeroDivisionError('zero')"),
         (KeyboardInterrupt(), "undone", "stopped by Ctrl-C"),
+        (Terminated("stopped by SIGTERM"), "undone", "stopped by SIGTERM"),
     ],
 )
 def test_what_stops_an_operation_is_recorded(database: Database, raised: BaseException, state: str, error: str) -> None:
