@@ -11,13 +11,16 @@ import hashlib
 import logging
 import os
 import re
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
+
+from filelock import FileLock
 
 from abair.errors import DeploymentError, MissingExtraError, RegistryError
 from abair_registry.settings import Settings
@@ -32,6 +35,8 @@ TRAINING: Final = "abair training"
 """The experiment of trainings."""
 MODEL: Final = "abair"
 """The registered model; each challenger is one version of it."""
+STORE: Final = "mlflow.db"
+"""The local store, below the home."""
 BUNDLE: Final = "bundle"
 """The artifact folder of a run that holds the challenger's complete bundle."""
 _MODEL_URI: Final = re.compile(r"models:/([^/@]+)(?:@([\w-]+)|/(\d+))")
@@ -39,6 +44,8 @@ _MODEL_URI: Final = re.compile(r"models:/([^/@]+)(?:@([\w-]+)|/(\d+))")
 Alias = Literal["champion", "challenger"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
+MAKING_SECONDS: Final = 300
+"""Seconds that a process waits for another one to make the store, which takes five."""
 LARGEST_BATCH: Final = 500
 """Metrics in one request; MLflow takes a thousand."""
 _NOTE: Final = "mlflow.note.content"
@@ -82,7 +89,7 @@ class Runs:
         self._experiment = experiment
         self._home = settings.home
         self._named = settings.tracking_uri is not None
-        self.uri = settings.tracking_uri or f"sqlite:///{settings.home / 'mlflow.db'}"
+        self.uri = settings.tracking_uri or f"sqlite:///{settings.home / STORE}"
         self._client: MlflowClient | None = None
         # reading a run from the store reads all its metrics, which takes longer with every label
         self._artifacts: dict[str, str] = {}
@@ -286,7 +293,11 @@ class Runs:
     @property
     def has_store(self) -> bool:
         """Whether there is a store: the settings name one, or a local file exists."""
-        return self._named or (self._home / "mlflow.db").is_file()
+        return self._named or self._store.is_file()
+
+    @property
+    def _store(self) -> Path:
+        return self._home / STORE
 
     @property
     def artifacts(self) -> str:
@@ -296,17 +307,25 @@ class Runs:
     @contextmanager
     def _connected(self) -> Iterator[MlflowClient]:
         """Yield the client; turn MLflow's errors into one line of ours."""
-        if self._client is None:
-            self._client = _connect(self.uri, patient=self._patient)
+        client_class = _import_client(patient=self._patient)
+        from alembic.util import CommandError
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
+            if self._client is None:
+                if not self.has_store:
+                    _make_store(self._home)
+                self._client = client_class(self.uri, self.uri)  # which opens a local store
             yield self._client
-        except (MlflowException, OSError) as error:
+        except (MlflowException, OSError, SQLAlchemyError, CommandError) as error:
             reason = " ".join(str(error).replace(self.uri, _display_uri(self.uri)).split())[:300]
+            advice = (
+                "check MLFLOW_TRACKING_URI" if self._named else f"to begin with an empty one, move {self._store} away"
+            )
             raise RegistryError(
                 f"MLflow at {_display_uri(self.uri)}: {reason}; expected a store that can be reached and written; "
-                "check MLFLOW_TRACKING_URI"
+                f"{advice}"
             ) from None
 
 
@@ -325,7 +344,7 @@ def fetch_bundle(model: str) -> Path:
         raise DeploymentError(str(error)) from None
 
 
-def _connect(uri: str, *, patient: bool) -> MlflowClient:
+def _import_client(*, patient: bool) -> type[MlflowClient]:
     for name, value in {**QUIET, **({} if patient else _IMPATIENT)}.items():
         os.environ.setdefault(name, value)
     try:
@@ -336,7 +355,28 @@ def _connect(uri: str, *, patient: bool) -> MlflowClient:
         ) from None
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(uri, uri)
+    return MlflowClient
+
+
+def _make_store(home: Path) -> None:
+    """Make the local store with MLflow's tables; of two processes at once, one makes it.
+
+    MLflow makes its tables in many transactions, and a store whose tables were made in part cannot
+    be opened. So they are made aside, and the finished store gets its name.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    store = home / STORE
+    with FileLock(f"{store}.lock", timeout=MAKING_SECONDS):
+        if store.exists():  # another process was faster
+            return
+        with tempfile.TemporaryDirectory(dir=home, prefix=".mlflow-", ignore_cleanup_errors=True) as folder:
+            made, copy = Path(folder, "made.db"), Path(folder, "copy.db")
+            uri = f"sqlite:///{made}"
+            _import_client(patient=True)(uri, uri).search_experiments(max_results=1)  # makes its tables
+            # MLflow keeps its file open, and Windows renames no such file
+            with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(copy)) as target:
+                source.backup(target)
+            copy.rename(store)
 
 
 def _display_uri(uri: str) -> str:

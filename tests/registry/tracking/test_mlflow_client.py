@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +172,53 @@ def test_nothing_is_sent_anywhere(tmp_path: Path) -> None:
         [sys.executable, "-c", OUTSIDE, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout.strip().splitlines()[-1:]) == (0, ["[]"]), done.stderr
+
+
+FIRST_USE = """
+import sys
+from pathlib import Path
+from abair_registry.settings import Settings
+from abair_registry.tracking.mlflow_client import Runs
+print(Runs(Settings(home=Path(sys.argv[1]), tracking_uri=None)).experiment())
+"""
+
+
+def test_two_first_uses_at_once_make_one_store(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    command = [sys.executable, "-c", FIRST_USE, str(home)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [one.communicate(timeout=300) for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    assert said[0][0] == said[1][0]
+    assert sorted(path.name for path in home.iterdir() if not path.name.endswith((".lock", "-wal", "-shm"))) == [
+        "mlflow.db"
+    ]
+
+
+def test_a_kill_while_the_store_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    settings = Settings(home=tmp_path / "home", tracking_uri=None)
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "search_experiments", stop)
+        with pytest.raises(KeyboardInterrupt):
+            Runs(settings).experiment()
+    assert not (settings.home / "mlflow.db").exists()
+    (settings.home / ".mlflow-killed").mkdir()  # what SIGKILL leaves
+    (settings.home / ".mlflow-killed" / "made.db").write_bytes(b"half of it")
+    assert Runs(settings).experiment()
+
+
+def test_a_store_whose_tables_are_incomplete_is_named_with_what_to_do(tmp_path: Path) -> None:
+    store = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(store)) as database:
+        database.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+        database.commit()
+    with pytest.raises(RegistryError, match=rf"MLflow at sqlite.*to begin with an empty one, move {store} away"):
+        Runs(Settings(home=tmp_path, tracking_uri=None)).experiment()
+    store.write_bytes(b"no database at all" * 100)
+    with pytest.raises(RegistryError, match=rf"move {store} away"):
+        Runs(Settings(home=tmp_path, tracking_uri=None)).experiment()
