@@ -30,7 +30,7 @@ while process.poll() is None and tables < 8:
 process.kill()
 process.communicate()
 again = subprocess.run([sys.executable, "-c", open_it], capture_output=True, text=True)
-reason = again.stderr.strip().splitlines()[-1][:160] if again.stderr.strip() else ""
+reason = next((line[:160] for line in reversed(again.stderr.splitlines()) if "Error: " in line), "")
 print(f"killed with {tables} tables; opened again: exit code {again.returncode}, {reason}")
 assert tables >= 8 and again.returncode != 0, "MLflow's behaviour has changed"
 PY

@@ -69,7 +69,7 @@ def decode_deep(name: str, image: ImageFile.ImageFile, file: BinaryIO) -> np.nda
     bits = stored_bits(image)
     is_float = image.format == "JXL" and bits == 32
     if not (8 < bits <= 16 or is_float) or (image.format != "HEIF" and not has_imagecodecs()):
-        return None
+        return None  # pylibjxl alone has 8 bits (findings/pylibjxl_16_bit.sh)
     if image.format == "JXL":
         image.load()  # for its metadata
     file.seek(0)

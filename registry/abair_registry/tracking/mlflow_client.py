@@ -362,7 +362,8 @@ def _make_store(home: Path) -> None:
     """Make the local store with MLflow's tables; of two processes at once, one makes it.
 
     MLflow makes its tables in many transactions, and a store whose tables were made in part cannot
-    be opened. So they are made aside, and the finished store gets its name.
+    be opened (findings/mlflow_half_made_store.sh). So they are made aside, and the finished store
+    gets its name.
     """
     home.mkdir(parents=True, exist_ok=True)
     store = home / STORE
