@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from abair.errors import DeploymentError
 from abair.files import file_sha256, write_text
 from abair.labels import CLEAN
+from abair.own_points import find_own
 
 FILE_NAME: Final = "deployment.json"
 BACKBONE_FILE: Final = "backbone.safetensors"
@@ -255,19 +256,17 @@ def _locate(path: Path | str) -> Path:
 
     That is a bundle that comes with ABAIR, or `scheme:/...`, fetched as installed for the scheme.
     """
-    from importlib.metadata import entry_points
-
     if isinstance(path, str) and (found := find_shipped(path)):
         return found
     scheme, colon, _ = str(path).partition(":/")
     if isinstance(path, Path) or not colon or len(scheme) < 2:  # C:/ is a drive
         return Path(path)
-    fetchers = entry_points(group=FETCHERS, name=scheme)
-    if not fetchers:
+    fetcher = find_own(FETCHERS, scheme)
+    if fetcher is None:
         raise DeploymentError(
             f"{path}: nothing that is installed fetches {scheme}:/; expected a bundle's folder, or models:/..."
         )
-    fetched: Path = next(iter(fetchers)).load()(path)
+    fetched: Path = fetcher.load()(path)
     return fetched
 
 

@@ -15,6 +15,7 @@ from abair.cli import inputs
 from abair.cli.console import Reporter, reporting
 from abair.cli.options import PLAIN, Json, MaxMegapixels
 from abair.errors import MissingExtraError, PluginError
+from abair.own_points import find_own
 from abair.plugin_kit.scaffold import LONGEST_AUTHOR, Licence, Package, check_author, make_package
 from abair.text import one_line
 
@@ -200,9 +201,7 @@ def check(
 
 def _checker() -> Checker:
     """Return the function that checks plugins, which the registry provides."""
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group=CHECKERS):
+    if (point := find_own(CHECKERS)) is not None:
         return cast("Checker", point.load())
     raise MissingExtraError("plugin check: found no checker; install it with: pip install 'abair[registry]'")
 

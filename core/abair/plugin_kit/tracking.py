@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final, Protocol
 
 from abair.errors import MissingExtraError
+from abair.own_points import find_own
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +52,7 @@ def tracker() -> Opener:
     Raises:
         MissingExtraError: none is installed.
     """
-    for point in entry_points(group=TRACKERS):
+    if (point := find_own(TRACKERS)) is not None:
         found: Opener = point.load()
         return found
     raise MissingExtraError("--track: found no tracker; install MLflow with: pip install 'abair[registry]'")

@@ -168,7 +168,7 @@ def test_a_tracker_hears_of_each_validation_and_of_the_end(
 def test_tracking_without_a_tracker_says_what_to_install_before_anything_is_trained(
     photos: Path, backbone: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("abair.plugin_kit.tracking.entry_points", lambda group: [])
+    monkeypatch.setattr("abair.plugin_kit.tracking.find_own", lambda group: None)
     with pytest.raises(MissingExtraError, match=r"abair\[registry\]"):
         train(photos, backbone, tmp_path, track=True)
     assert not (tmp_path / "run").exists()
