@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -47,5 +48,8 @@ def test_a_malformed_list_of_a_foreign_package_disturbs_nobody(foreign: Path) ->
 
 
 def test_without_an_installation_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("abair.own_points.DISTRIBUTION", "abair-that-is-not-installed")
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("abair.own_points.distribution", missing)
     assert find_own(FETCHERS) is None

@@ -41,8 +41,8 @@ class _Seen:
 class Settling:
     """Files that are changing, until they are complete; `is_complete` reads one."""
 
-    def __init__(self, is_complete: Callable[[Path], bool]) -> None:
-        self._is_complete = is_complete
+    def __init__(self, is_complete: Callable[[Path], bool], *, settle: float = SETTLE, grace: float = GRACE) -> None:
+        self._is_complete, self._settle, self._grace = is_complete, settle, grace
         self._seen: dict[Path, _Seen] = {}
 
     def add(self, paths: Iterable[Path], now: float) -> None:
@@ -60,12 +60,12 @@ class Settling:
                 del self._seen[path]
             elif state != seen.state:
                 self._seen[path] = _Seen(state, now)
-            elif now - seen.since >= GRACE or (
-                now - seen.since >= SETTLE and not seen.tried and self._is_complete(path)
+            elif now - seen.since >= self._grace or (
+                now - seen.since >= self._settle and not seen.tried and self._is_complete(path)
             ):
                 del self._seen[path]
                 done.append(path)
-            elif now - seen.since >= SETTLE:
+            elif now - seen.since >= self._settle:
                 seen.tried = True
         return done
 

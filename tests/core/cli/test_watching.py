@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def arrivals(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Replaces watchfiles: each step is a function that changes files; nothing has to settle."""
     import watchfiles
 
-    monkeypatch.setattr(watching, "SETTLE", 0.0)
+    monkeypatch.setattr(watching, "Settling", partial(Settling, settle=0.0))
     steps: list[Any] = []
 
     def watch(*folders: str, **_: Any) -> Iterator[set[tuple[int, str]]]:
@@ -107,7 +108,7 @@ def test_what_is_done_is_not_done_again(abair: Abair, restorer: FakeRestorer, ar
 def test_a_damaged_photo_is_told_and_the_next_restored(
     abair: Abair, restorer: FakeRestorer, arrivals: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "GRACE", 0.0)
+    monkeypatch.setattr(watching, "Settling", partial(Settling, settle=0.0, grace=0.0))
     Path("hot").mkdir()
     broken = Path("hot/a.png")
     arrivals += [lambda: broken.write_text("no photo") and [broken], lambda: [photo("hot/b.png")]]
@@ -173,7 +174,7 @@ def test_arrivals_with_one_output_are_told_one_by_one(
 def test_a_photo_that_is_too_large_is_not_decoded_to_find_out(
     abair: Abair, restorer: FakeRestorer, arrivals: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "GRACE", 0.0)
+    monkeypatch.setattr(watching, "Settling", partial(Settling, settle=0.0, grace=0.0))
     photo("hot/a.png", size=(60, 50))
     done = abair("restore", "hot", "-o", "fixed", "--watch", "--max-megapixels", "0.001")
     assert "found 60 x 50 pixels" in done.err[0]
