@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -140,6 +141,8 @@ def explain(error: BaseException, about: str = "") -> str:
         isinstance(error, RuntimeError) and any(words in text.lower() for words in _OUT_OF_MEMORY)
     ):
         message = "not enough memory; close other programs or use smaller tiles (--tile)"
+    elif isinstance(error, ModuleNotFoundError) and (extra := _extra_with(error.name or "")):
+        message = f"{error.name} is missing; install it with: pip install 'abair[{extra}]'"
     elif isinstance(error, OSError):
         # an error without a file name comes from a stream: nearly always stdout, on a full disk
         prefix = f"{error.filename}: " if error.filename else "writing: "
@@ -148,6 +151,20 @@ def explain(error: BaseException, about: str = "") -> str:
         detail = f" ({text})" if text else ""
         message = f"unexpected {type(error).__name__}{detail}; set ABAIR_DEBUG=1 to see the traceback"
     return message if about in message or repr(about) in message else f"{about}: {message}"
+
+
+def _extra_with(module: str) -> str:
+    """Return the first extra of ABAIR that brings a module, which has its distribution's name."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    with contextlib.suppress(PackageNotFoundError):
+        for requirement in requires("abair") or ():
+            name, _, condition = requirement.partition(";")
+            extra = re.search(r"extra == ['\"]([\w-]+)['\"]", condition)
+            distribution = re.match(r"[\w.-]+", name)
+            if extra and distribution and distribution[0].lower() == module.lower().replace("_", "-"):
+                return extra[1]
+    return ""
 
 
 def weight_bars(weights: Mapping[str, float], width: int = 24) -> Iterable[str]:

@@ -34,6 +34,19 @@ def test_a_failure_costs_one_line_and_one_photo(abair: Abair, restorer: FakeRest
     assert [("error" in record) for record in done.records] == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("sqlalchemy", "sqlalchemy is missing; install it with: pip install 'abair[registry]'"),
+        ("tomli_w", "tomli_w is missing; install it with: pip install 'abair[train]'"),
+        ("nowhere", "unexpected ModuleNotFoundError"),
+    ],
+)
+def test_a_module_that_an_extra_brings_is_named_with_the_extra(module: str, said: str) -> None:
+    error = ModuleNotFoundError(f"No module named '{module}'", name=module)
+    assert console.explain(error).startswith(said)
+
+
 def test_memory_that_torch_lacks_is_said_as_such() -> None:
     error = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory: you tried ...")
     assert "--tile" in console.explain(error, "a.png")
