@@ -79,7 +79,7 @@ def restore(
         str | None,
         typer.Option(
             metavar="{stem}_fixed{suffix}",
-            help="Name outputs so; another suffix chooses another format, as in {stem}.png.",
+            help="Pattern of the outputs' names; another suffix chooses another format, as in {stem}.png.",
         ),
     ] = None,
     recursive: Recursive = False,
@@ -99,7 +99,7 @@ def restore(
     ] = None,
     strength: Annotated[
         float,
-        typer.Option(min=0.0, max=1.0, metavar="0..1", help="Restore by this part: 0.5 goes half of the way."),
+        typer.Option(min=0.0, max=1.0, metavar="0..1", help="Strength of the restoration; 0.5 is halfway."),
     ] = 1.0,
     quality: QualityOption = Quality.standard,
     tile: Annotated[
@@ -117,7 +117,7 @@ def restore(
     skip_existing: Annotated[
         bool,
         typer.Option(
-            "--skip-existing", help="Skip photos whose output exists and is as new: goes on after an interruption."
+            "--skip-existing", help="Skip photos whose output exists and is not older: goes on after an interruption."
         ),
     ] = False,
     keep_times: Annotated[
@@ -138,7 +138,7 @@ def restore(
             min=1,
             max=100,
             metavar="1..100",
-            help="Compress JPEG outputs with this quality.  [default: as the photo was, at least 90; 95 for others]",
+            help="Quality of JPEG outputs.  [default: that of the photo, never below 90; 95 for other formats]",
         ),
     ] = None,
     page: Annotated[
@@ -162,9 +162,8 @@ def restore(
     with_files = {"--watch": watch, "--name": name, "--skip-existing": skip_existing, "--keep-times": keep_times}
     check_streams(paths, out, [option for option, given in with_files.items() if given], json=json)
     if watch:
-        watching.check_folders(
-            paths, [option for option, given in {"--dry-run": dry_run, "--page": page}.items() if given]
-        )
+        without_end = [option for option, given in {"--dry-run": dry_run, "--page": page}.items() if given]
+        watching.check_folders(paths, None if name else out, without_end, overwrite=overwrite)
     with reporting(json_lines=json) as reporter, named_streams(paths, out, reporter) as (named, target):
         choices = Choices(
             policy=(policy or Policy.soft).value,
@@ -181,7 +180,7 @@ def restore(
         folder = Path(target) if target is not None and inputs.output_is_folder(target, named) else None
         inputs.check_name(name, for_file=target is not None and folder is None)
         if page is not None:
-            gallery.check_page(page, out, overwrite=overwrite)
+            gallery.check_page(page, out, overwrite=overwrite, dry_run=dry_run)
         _check_labels(given_weights, deployment)
 
         def plan(found: Sequence[inputs.Input]) -> list[inputs.Job]:
@@ -206,6 +205,7 @@ def restore(
         jobs = inputs.check_jobs(jobs, folder, reporter, overwrite=overwrite, make_folders=not dry_run)
         restorer = _load_restorer(reporter, [str(job.source) for job in jobs], deployment, device, precision)
         if restorer is None:
+            gallery.say_that_none_is_written(page, reporter)
             return
         if dry_run:
             for job in jobs:

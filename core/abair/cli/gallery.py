@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
+from abair.cli.console import Reporter
 from abair.files import atomic_write
 from abair.text import one_line
 
@@ -72,15 +73,23 @@ def open_gallery(path: Path) -> Iterator[Gallery]:
         file.write(template.foot())
 
 
-def check_page(path: Path, out: str | None, *, overwrite: bool) -> None:
+def say_that_none_is_written(path: Path | None, reporter: Reporter) -> None:
+    """Say that there is nothing to show on the page that was asked for, if one was."""
+    if path is not None:
+        reporter.log(f"nothing is restored, so {path} is not written")
+
+
+def check_page(path: Path, out: str | None, *, overwrite: bool, dry_run: bool) -> None:
     """Check that the page can be written, before any photo is restored.
 
     Raises:
-        typer.BadParameter: the name does not end in .html, the file exists, or its folder is not
-            writable.
+        typer.BadParameter: the name does not end in .html, the file exists, its folder is not
+            writable, or it is a dry run.
     """
     problem = ""
-    if path.suffix.lower() not in {".html", ".htm"}:
+    if dry_run:
+        problem = "cannot be used with --dry-run, which restores nothing to show"
+    elif path.suffix.lower() not in {".html", ".htm"}:
         problem = f"found {path}, expected a name that ends in .html"
     elif out is not None and os.path.abspath(path) == os.path.abspath(out):
         problem = f"found {path}, which is also the output of the photos (-o); expected another name"

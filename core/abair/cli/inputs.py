@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 from typing import Final
@@ -43,8 +42,6 @@ class Job:
     source: Path
     target: Path
     keep_format: bool
-    longer: Path | None = None
-    """Another target, where a changed suffix may make that of another photo."""
 
 
 def drop_duplicates(paths: Sequence[str]) -> list[str]:
@@ -80,12 +77,18 @@ def find_inputs(
             inside = list(find_photos(path, recursive, leave_out, reporter))
             if not inside:
                 where, hint = (
-                    ("in it or its sub-folders", "") if recursive else ("directly in it", "; use -r for sub-folders")
+                    ("in it or its sub-folders", "")
+                    if recursive or not _has_folders(path)
+                    else ("directly in it", "; use -r for sub-folders")
                 )
                 raise ImageError(f"{given}: found no photos {where}, expected at least one{hint}")
             for photo in inside:
                 found.setdefault(os.path.abspath(photo), Input(photo, photo.relative_to(path)))
     return list(found.values())
+
+
+def _has_folders(folder: Path) -> bool:
+    return any(one.is_dir() for one in folder.iterdir())
 
 
 def find_inputs_in(
@@ -132,6 +135,8 @@ def check_name(name: str | None, *, for_file: bool) -> None:
         typer.BadParameter: it has other fields than stem and suffix, makes no file name, or has no
             output to name.
     """
+    from abair.images import SUFFIXES
+
     if name is None:
         return
     if for_file:
@@ -144,10 +149,10 @@ def check_name(name: str | None, *, for_file: bool) -> None:
         fields = [("", "", None)]
     plain = all(field in {"stem", "suffix"} and not form and not conversion for field, form, conversion in fields)
     made = name.format(stem="photo", suffix=".jpg") if plain else ""
-    if not made or os.path.basename(made) != made or made in {os.curdir, os.pardir}:
+    if not made or os.path.basename(made) != made or os.path.splitext(made)[1].lower() not in SUFFIXES:
         raise typer.BadParameter(
-            f"found {one_line(name)!r}, expected a file name with {{stem}} and {{suffix}}, as in "
-            "{stem}_fixed{suffix}",
+            f"found {one_line(name)!r}, expected a file name with {{stem}} and {{suffix}} or an ending of its own, as "
+            "in {stem}_fixed{suffix} or {stem}.png",
             param_hint="--name",
         )
 
@@ -159,13 +164,11 @@ def plan_jobs(
 
     The output goes to the file `out`; into the folder `out`, as `name` or with its own name; or, if
     `out` is None, beside the input as `name` or `BESIDE`. Unless its suffix is another one, the
-    format stays; a format that is not written becomes another one. What an earlier run put beside
-    photos is no input, unless it is named. Outputs may still clash: see `check_clashes`.
+    format stays; a.heic, whose format is not written, becomes a.heic.jpg. What an earlier run put
+    beside photos is no input, unless it is named. Outputs may still clash: see `check_clashes`.
     """
     jobs = [_plan_job(one, out, folder, name) for one in inputs]
-    if out is None:
-        jobs = _leave_out_results(jobs, paths)
-    return _set_apart(jobs)
+    return jobs if out is not None and not folder else _leave_out_results(jobs, paths, beside=out is None)
 
 
 def _plan_job(one: Input, out: str | None, folder: bool, name: str | None) -> Job:
@@ -175,24 +178,19 @@ def _plan_job(one: Input, out: str | None, folder: bool, name: str | None) -> Jo
         return Job(one.path, Path(out), keep_format=False)
     place = one.path if out is None else Path(out) / one.relative
     pattern = name or (BESIDE if out is None else "{stem}{suffix}")
-    suffix = OUTPUT_SUFFIXES.get(place.suffix.lower(), place.suffix)
-    target = place.with_name(pattern.format(stem=place.stem, suffix=suffix))
-    longer = place.with_name(pattern.format(stem=place.name, suffix=suffix)) if suffix != place.suffix else None
-    return Job(one.path, target, keep_format=target.suffix == place.suffix, longer=longer)
+    stem, suffix = place.stem, place.suffix
+    if changed := OUTPUT_SUFFIXES.get(suffix.lower()):  # the whole name, or the output could be that of a.jpg
+        stem, suffix = place.name, changed
+    target = place.with_name(pattern.format(stem=stem, suffix=suffix))
+    return Job(one.path, target, keep_format=target.suffix == place.suffix)
 
 
-def _set_apart(jobs: Sequence[Job]) -> list[Job]:
-    """Return the jobs; one whose target is another's gets its longer name: a.heic beside a.jpg."""
-    count = Counter(_key(job.target) for job in jobs)
-    return [
-        replace(job, target=job.longer) if job.longer is not None and count[_key(job.target)] > 1 else job
-        for job in jobs
-    ]
+def _leave_out_results(jobs: Sequence[Job], paths: Sequence[str], *, beside: bool) -> list[Job]:
+    """Return the jobs without those whose photo an earlier run made, unless it is named.
 
-
-def _leave_out_results(jobs: Sequence[Job], paths: Sequence[str]) -> list[Job]:
-    """Return the jobs without those whose photo is the result of another one."""
-    named, results = {_key(Path(path)) for path in paths}, {_key(job.target) for job in jobs}
+    Its name tells, or, where outputs lie `beside` photos, that it is the output of another job.
+    """
+    named, results = {_key(Path(path)) for path in paths}, {_key(job.target) for job in jobs if beside}
     return [
         job
         for job in jobs

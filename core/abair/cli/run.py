@@ -7,8 +7,10 @@ Ctrl-C. 141: the reader of stdout is gone. 143: stopped by SIGTERM.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import Final, cast
@@ -21,6 +23,7 @@ from abair.errors import AbairError
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 TERMINATED: Final = 143
+_NO_COMMAND: Final = re.compile("No such command '(.*)'")
 _PYDANTIC_WORDS: Final = "Input should be "  # from newer versions of Typer
 # click's base of all usage errors; newer versions of Typer bring a click of their own
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
@@ -30,11 +33,16 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM was received; the program ends as by Ctrl-C, with everything put in order."""
 
 
+_terminated = threading.Event()
+"""Set by SIGTERM: a library may raise a `KeyboardInterrupt` of its own in place of `Terminated`."""
+
+
 def heed_termination() -> None:
     """Let SIGTERM raise `Terminated` in this process."""
 
     def end(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is putting in order
+        _terminated.set()
         raise Terminated("stopped by SIGTERM")
 
     signal.signal(signal.SIGTERM, end)
@@ -52,10 +60,11 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     except typer.Exit as done:
         return int(done.exit_code)
     except KeyboardInterrupt as stop:
+        terminated = isinstance(stop, Terminated) or _terminated.is_set()
         if speaks:
-            how = str(stop) or "stopped by Ctrl-C"
-            reporter.log(f"{how}; finished files are kept, unfinished ones were removed")
-        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+            how = "SIGTERM" if terminated else "Ctrl-C"
+            reporter.log(f"stopped by {how}; finished files are kept, unfinished ones were removed")
+        return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:
         flush_stdout()
         return BROKEN_PIPE
@@ -88,7 +97,9 @@ def _report_usage_error(error: typer.BadParameter, reporter: Reporter, name: str
         print(text, file=sys.stderr)
     else:
         path = context.command_path if context is not None else name
-        text = text.replace(_PYDANTIC_WORDS, f"found {_given_value(error)}expected ")
+        text = text.replace(_PYDANTIC_WORDS, f"found {_given_value(error)}expected ").partition(", unable to parse")[0]
+        if (wrong := _NO_COMMAND.match(text)) and os.path.exists(wrong[1]):
+            text = f"{text.rstrip('.')}; to restore that photo: {name} restore {wrong[1]}"
         reporter.log(f"{text.rstrip('.')} (see {path} --help)")
     return 2
 

@@ -70,16 +70,22 @@ class Settling:
         return done
 
 
-def check_folders(paths: Sequence[str], options: Sequence[str]) -> None:
+def check_folders(paths: Sequence[str], out: str | None, options: Sequence[str], *, overwrite: bool) -> None:
     """Check that folders can be watched; `options` are those given that need an end.
 
     Raises:
-        typer.BadParameter: a path is no folder, or there is such an option.
+        typer.BadParameter: a path is no folder, there is such an option, or every photo would be
+            its own output, which is not to be overwritten.
     """
     if options:
         raise typer.BadParameter("cannot be used with --watch, which has no end", param_hint=options[0])
     if others := [path for path in paths if not Path(path).is_dir()]:
         raise typer.BadParameter(f"found {one_line(others[0])}, expected folders to watch", param_hint="PATHS")
+    if out is not None and not overwrite and os.path.realpath(out) in map(os.path.realpath, paths):
+        raise typer.BadParameter(
+            f"found {one_line(out)}, which is watched itself; expected another folder, or none, or --overwrite",
+            param_hint="-o",
+        )
 
 
 def watched_jobs(
@@ -112,6 +118,7 @@ def watched_jobs(
         return find_inputs_in(paths, reporter, recursive=recursive, leave_out=leave_out)
 
     check_clashes(plan(scan()))
+    reporter.log(f"watching {', '.join(paths)}; Ctrl-C ends it")
     settling = Settling(lambda path: _can_be_read(path, max_megapixels))
     seen, written = dict[Path, State | None](), dict[str, State | None]()
     waiting: set[Path] | None = None

@@ -21,30 +21,35 @@ def test_what_is_not_written_becomes_what_is(abair: Abair, restorer: FakeRestore
     save(Image.fromarray(smooth()), "a.avif")
     save(Image.fromarray(smooth()), "b.jp2")
     assert abair("restore", "a.avif", "b.jp2").code == 0
-    assert files(".") == ["a.avif", "a.restored.jpg", "b.jp2", "b.restored.png"]
-    assert Image.open("a.restored.jpg").format == "JPEG"
+    assert files(".") == ["a.avif", "a.avif.restored.jpg", "b.jp2", "b.jp2.restored.png"]
+    assert Image.open("a.avif.restored.jpg").format == "JPEG"
     assert abair("restore", "a.avif", "b.jp2", "-o", "fixed").code == 0
-    assert files("fixed") == ["a.jpg", "b.png"]
+    assert files("fixed") == ["a.avif.jpg", "b.jp2.png"]
     assert abair("restore", "a.avif", "-o", "kept.tif").code == 0
     assert abair("restore", "a.avif", "--name", "{stem}-fixed.webp").code == 0
-    assert {"kept.tif", "a-fixed.webp"} < set(files("."))
+    assert {"kept.tif", "a.avif-fixed.webp"} < set(files("."))
 
 
 def test_a_folder_gives_them_too(abair: Abair, restorer: FakeRestorer) -> None:
     photo("photos/a.png")
     save(Image.fromarray(smooth()), "photos/b.AVIF")
     assert abair("restore", "photos", "-o", "fixed").code == 0
-    assert files("fixed") == ["a.png", "b.jpg"]
+    assert files("fixed") == ["a.png", "b.AVIF.jpg"]
 
 
-def test_one_whose_output_would_be_anothers_gets_a_longer_name(abair: Abair, restorer: FakeRestorer) -> None:
-    for name in ("a.jpg", "b.avif"):
-        photo(f"photos/{name}")
+@pytest.mark.parametrize("options", [["-o", "fixed"], [], ["--name", "{stem}_fixed{suffix}"]])
+def test_names_do_not_depend_on_what_else_is_there(abair: Abair, restorer: FakeRestorer, options: list[str]) -> None:
+    photo("photos/b.jpg")
     save(Image.fromarray(smooth()), "photos/a.avif")
-    assert abair("restore", "photos", "-o", "fixed").code == 0
-    assert files("fixed") == ["a.avif.jpg", "a.jpg", "b.jpg"]
-    assert abair("restore", "photos/a.avif", "photos/a.jpg").code == 0
-    assert files("photos") == ["a.avif", "a.avif.restored.jpg", "a.jpg", "a.restored.jpg", "b.avif"]
+    assert abair("restore", "photos", *options).code == 0
+    photo("photos/a.jpg")
+    before = {path: path.read_bytes() for path in Path().rglob("*.*") if path.is_file()}
+    done = abair("restore", "photos", *options, "--skip-existing", "--json")
+    assert [record["input"] for record in done.records if not record.get("skipped")] == ["photos/a.jpg"]
+    assert (done.code, len(restorer.calls)) == (0, 3)
+    assert {path: path.read_bytes() for path in before} == before
+    again = abair("restore", "photos", *options, "--skip-existing", "--json")
+    assert (again.code, len(restorer.calls)) == (0, 3)
 
 
 def test_a_format_that_is_not_written_is_refused_as_the_output(abair: Abair, restorer: FakeRestorer) -> None:

@@ -88,7 +88,10 @@ def test_photos_that_are_there_and_that_arrive_are_restored(
     arrivals += [lambda: [photo("hot/b.png")], lambda: [photo("hot/notes.txt.png").rename("hot/notes.txt")]]
     done = abair("restore", "hot", "-o", "fixed", "--watch")
     assert (done.code, files("fixed")) == (130, ["a.png", "b.png"])
-    assert done.err == ["abair: stopped by Ctrl-C; finished files are kept, unfinished ones were removed"]
+    assert done.err == [
+        "abair: watching hot; Ctrl-C ends it",
+        "abair: stopped by Ctrl-C; finished files are kept, unfinished ones were removed",
+    ]
 
 
 def test_results_beside_photos_are_no_arrivals(abair: Abair, restorer: FakeRestorer, arrivals: list[Any]) -> None:
@@ -114,7 +117,7 @@ def test_a_damaged_photo_is_told_and_the_next_restored(
     arrivals += [lambda: broken.write_text("no photo") and [broken], lambda: [photo("hot/b.png")]]
     done = abair("restore", "hot", "-o", "fixed", "--watch")
     assert files("fixed") == ["b.png"]
-    assert "hot/a.png: found text" in done.err[0]
+    assert "hot/a.png: found text" in done.err[1]
 
 
 def outputs(restorer: FakeRestorer) -> int:
@@ -165,7 +168,7 @@ def test_arrivals_with_one_output_are_told_one_by_one(
     arrivals += [lambda: [photo("hot2/a.png")], lambda: [photo("hot2/b.png")]]
     done = abair("restore", "hot", "hot2", "-o", "fixed", "--watch")
     assert files("fixed") == ["a.png", "b.png"]
-    assert "hot/a.png and hot2/a.png would both be written to fixed/a.png" in done.err[0]
+    assert "hot/a.png and hot2/a.png would both be written to fixed/a.png" in done.err[1]
     for folder in ("hot", "hot2"):
         assert Path(folder, "a.png").exists()
     assert abair("restore", "hot", "hot2", "-o", "fixed", "--watch").code == 2  # told at once where both are there
@@ -177,7 +180,7 @@ def test_a_photo_that_is_too_large_is_not_decoded_to_find_out(
     monkeypatch.setattr(watching, "Settling", partial(Settling, settle=0.0, grace=0.0))
     photo("hot/a.png", size=(60, 50))
     done = abair("restore", "hot", "-o", "fixed", "--watch", "--max-megapixels", "0.001")
-    assert "found 60 x 50 pixels" in done.err[0]
+    assert "found 60 x 50 pixels" in done.err[1]
     assert outputs(restorer) == 0
 
 
@@ -186,6 +189,7 @@ def test_a_photo_that_is_too_large_is_not_decoded_to_find_out(
     [
         (["a.png"], "PATHS: found a.png, expected folders to watch"),
         (["hot", "nowhere"], "PATHS: found nowhere, expected folders to watch"),
+        (["hot", "-o", "./hot"], "-o: found ./hot, which is watched itself"),
         (["hot", "--dry-run"], "--dry-run: cannot be used with --watch"),
         (["hot", "--page", "look.html"], "--page: cannot be used with --watch"),
     ],
