@@ -15,7 +15,7 @@ from PIL import AvifImagePlugin, ImageFile, Jpeg2KImagePlugin
 
 from abair.errors import MissingExtraError
 from abair.images import boxes
-from abair.images.pixels import to_whole_numbers
+from abair.images.pixels import divide_by_alpha, to_whole_numbers
 
 _AVIF: Final = frozenset({b"avif", b"avis"})
 _HEIF: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
@@ -119,11 +119,7 @@ def _decode_heif(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
     opened = pi_heif.open_heif(file, convert_hdr_to_8bit=False, remove_stride=True)
     samples = np.asarray(opened[image.tell()])
     samples = samples | samples >> image.info["bit_depth"]  # white shall be 65535
-    if opened.mode.startswith("RGBa"):  # premultiplied
-        alpha = np.maximum(samples[..., 3:].astype(np.float64), 1.0)
-        straight = np.minimum(samples[..., :3] * (65535.0 / alpha), 65535.0)
-        samples = np.concatenate([np.rint(straight).astype(np.uint16), samples[..., 3:]], axis=2)
-    return samples
+    return divide_by_alpha(samples) if opened.mode.startswith("RGBa") else samples
 
 
 def left_out(image: ImageFile.ImageFile) -> list[str]:

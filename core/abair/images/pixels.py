@@ -125,6 +125,14 @@ def to_whole_numbers(name: str, samples: np.ndarray) -> np.ndarray:
     return whole
 
 
+def divide_by_alpha(samples: np.ndarray) -> np.ndarray:
+    """Undo the multiplication of samples (H, W, C) by the alpha in their last channel."""
+    full = np.iinfo(samples.dtype).max
+    alpha = np.maximum(samples[..., -1:].astype(np.float64), 1.0)
+    straight = np.minimum(samples[..., :-1] * (full / alpha), full)
+    return np.concatenate([np.rint(straight).astype(samples.dtype), samples[..., -1:]], axis=2)
+
+
 def to_numpy(image: Image.Image) -> np.ndarray:
     """Copy an 8-bit image to (H, W, C) uint8, strip by strip."""
     width, height = image.size

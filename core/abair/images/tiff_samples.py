@@ -12,7 +12,7 @@ from PIL import PngImagePlugin, TiffImagePlugin
 
 from abair.errors import ImageError, MissingExtraError
 from abair.images import further_formats
-from abair.images.pixels import to_whole_numbers
+from abair.images.pixels import divide_by_alpha, to_whole_numbers
 
 if TYPE_CHECKING:
     import tifffile
@@ -75,7 +75,7 @@ def decode(name: str, file: BinaryIO, page: int, directory: TiffImagePlugin.Imag
     samples = to_whole_numbers(name, samples[..., :channels])
     if found.photometric == _WHITE_IS_ZERO:
         samples[..., 0] = ~samples[..., 0]
-    return _divide_by_alpha(samples) if kind == (_PREMULTIPLIED,) else samples
+    return divide_by_alpha(samples) if kind == (_PREMULTIPLIED,) else samples
 
 
 def _check_parts(name: str, file: BinaryIO, page: tifffile.TiffPage) -> None:
@@ -107,10 +107,3 @@ def _stated_size(head: bytes) -> tuple[int, int] | None:
         return PngImagePlugin.PngImageFile(io.BytesIO(head)).size
     reader = further_formats.find_reader(head)
     return reader(io.BytesIO(head)).size if reader is not None else None
-
-
-def _divide_by_alpha(samples: np.ndarray) -> np.ndarray:
-    full = np.iinfo(samples.dtype).max
-    alpha = np.maximum(samples[..., -1:].astype(np.float64), 1.0)
-    straight = np.minimum(samples[..., :-1] * (full / alpha), full)
-    return np.concatenate([np.rint(straight).astype(samples.dtype), samples[..., -1:]], axis=2)
