@@ -20,6 +20,10 @@ _PHOTOSHOP_NAME: Final = b"Photoshop 3.0\0"
 _RESOURCE: Final = b"8BIM"
 _IPTC_RESOURCE: Final = 0x0404
 """Adobe Photoshop file formats specification: image resource of the IPTC-NAA record."""
+_RIGHTS: Final = (0x040A, 0x040B)
+"""And of the flag that a photo is copyrighted, and of the URL beside it."""
+_PATHS: Final = range(2000, 2999)
+"""And of clipping paths, whose places in a photo change when it is turned."""
 _IPTC_MARK: Final = b"\x1c"
 """The first byte of each IPTC record."""
 _XMP_TAG, _IPTC_TAG = 700, 33723  # of TIFF
@@ -54,6 +58,8 @@ class Annotations:
     """Keywords and texts of a PNG."""
     colour: tuple[tuple[bytes, bytes], ...] = ()
     """Names and contents of the chunks in which a PNG states its colours."""
+    rights: tuple[tuple[int, bytes], ...] = ()
+    """Photoshop's resources on rights in a JPEG: numbers and contents."""
 
     @property
     def tells_colours(self) -> bool:
@@ -79,11 +85,14 @@ def read_annotations(
     if image.format == "PNG":
         found = _read_png(image, file)
     else:
-        resources = info.get("photoshop")
-        iptc = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
+        resources = info["photoshop"] if isinstance(info.get("photoshop"), dict) else {}
+        iptc = resources.get(_IPTC_RESOURCE)
+        if any(number in _PATHS for number in resources):
+            warn("its clipping paths are left out")
         comments = [data for name, data in getattr(image, "applist", ()) if name == "COM"]
         colour = ((CICP, info["cicp"]),) if "cicp" in info and "icc_profile" not in info else ()
-        found = Annotations(info.get("xmp"), iptc or None, b"\n".join(comments) or None, colour=colour)
+        rights = tuple((number, resources[number]) for number in _RIGHTS if number in resources)
+        found = Annotations(info.get("xmp"), iptc or None, b"\n".join(comments) or None, colour=colour, rights=rights)
     behind = behind_the_photo(found.xmp or b"") or ("its second image" if "mp" in info else "")
     if behind:
         warn(f"{behind} is left out; it would not fit the restored photo")
@@ -101,8 +110,11 @@ def jpeg_options(annotations: Annotations) -> dict[str, Any]:
     options: dict[str, Any] = {"comment": annotations.comment or b""}  # or it takes that of the image
     if annotations.xmp:
         options["xmp"] = annotations.xmp
+    resources = list(annotations.rights)
     if annotations.iptc:
-        content = _PHOTOSHOP_NAME + _iptc_resource(annotations.iptc)
+        resources.append((_IPTC_RESOURCE, annotations.iptc))
+    if resources:
+        content = _PHOTOSHOP_NAME + b"".join(_resource(number, data) for number, data in resources)
         options["extra"] = b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
     return options
 
@@ -119,7 +131,7 @@ def png_chunks(annotations: Annotations) -> PngImagePlugin.PngInfo:
     if annotations.xmp:
         chunks.add_itxt(_XMP_KEYWORD, annotations.xmp.decode("utf-8", "replace").replace("\0", ""))
     if annotations.iptc:
-        content = _iptc_resource(annotations.iptc).hex()
+        content = _resource(_IPTC_RESOURCE, annotations.iptc).hex()
         lines = [content[start : start + 72] for start in range(0, len(content), 72)]
         chunks.add_text(f"{RAW_PROFILE}iptc", "\n".join(["", "iptc", f"{len(content) // 2:8}", *lines, ""]), zip=True)
     return chunks
@@ -205,10 +217,9 @@ def _iptc_from_resources(data: bytes) -> bytes:
     return b""
 
 
-def _iptc_resource(iptc: bytes) -> bytes:
-    """Return IPTC records as one of Photoshop's image resources, without a name."""
-    head = _RESOURCE + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc))
-    return head + iptc + bytes(len(iptc) % 2)
+def _resource(number: int, data: bytes) -> bytes:
+    """Return one of Photoshop's image resources, without a name."""
+    return _RESOURCE + struct.pack(">HHI", number, 0, len(data)) + data + bytes(len(data) % 2)
 
 
 def _tag_bytes(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> bytes | None:

@@ -9,7 +9,7 @@ from abair.images.photo import Photo
 from abair.text import one_line
 
 KEPT: Final[dict[str, frozenset[str]]] = {
-    "JPEG": frozenset({"EXIF", "colour profile", "resolution", "XMP", "IPTC", "comment"}),
+    "JPEG": frozenset({"EXIF", "colour profile", "resolution", "XMP", "IPTC", "comment", "rights"}),
     "PNG": frozenset({"EXIF", "colour profile", "resolution", "XMP", "IPTC", "comment", "texts", "colour chunks"}),
     "WEBP": frozenset({"EXIF", "colour profile", "XMP"}),
     "TIFF": frozenset({"EXIF", "colour profile", "resolution", "XMP", "IPTC"}),
@@ -33,6 +33,7 @@ def reduce_to_format(kind: str, photo: Photo) -> tuple[Photo, list[str]]:
         "comment": photo.annotations.comment,
         "texts": photo.annotations.text,
         "colour chunks": photo.annotations.colour,
+        "rights": photo.annotations.rights,
     }
     lost = {}
     for name, value in held.items():
@@ -49,6 +50,7 @@ def reduce_to_format(kind: str, photo: Photo) -> tuple[Photo, list[str]]:
         comment=None if "comment" in lost else photo.annotations.comment,
         text=() if "texts" in lost else photo.annotations.text,
         colour=() if "colour chunks" in lost else photo.annotations.colour,
+        rights=() if "rights" in lost else photo.annotations.rights,
     )
     reduced = replace(
         photo,

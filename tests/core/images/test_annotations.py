@@ -274,3 +274,20 @@ def test_a_keyword_may_come_twice(tmp_path: Path, bits: int) -> None:
     picture = smooth() if bits == 8 else noise(20, 30, 1, np.uint16)
     photo = same_again(save(tmp_path / "a.png", Image.fromarray(picture), pnginfo=chunks), tmp_path / "b.png")
     assert photo.annotations.text == texts
+
+
+def test_rights_stay_in_a_jpeg_and_clipping_paths_are_named(tmp_path: Path) -> None:
+    def resource(number: int, data: bytes) -> bytes:
+        return b"8BIM" + struct.pack(">HHI", number, 0, len(data)) + data + bytes(len(data) % 2)
+
+    url = b"https://example.org/x"
+    content = b"Photoshop 3.0\0" + resource(0x040A, b"\1") + resource(0x040B, url) + resource(2000, bytes(26))
+    content += resource(0x0404, IPTC) + resource(1036, bytes(100))
+    segment = b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
+    path = save(tmp_path / "a.jpg", smooth(), extra=segment)
+    again = same_again(path, tmp_path / "b.jpg")
+    assert again.annotations == Annotations(iptc=IPTC, rights=((0x040A, b"\1"), (0x040B, url)))
+    assert again.warnings == ("its clipping paths are left out",)
+    with Image.open(tmp_path / "b.jpg") as written:
+        assert written.info["photoshop"].keys() == {0x040A, 0x040B, 0x0404}
+    assert "left out, because PNG has no place for it: rights" in same_again(path, tmp_path / "b.png").warnings
