@@ -18,7 +18,7 @@ from abair_registry.cli import app
 from abair_registry.registry import open_registry, sync_live_file
 from abair_registry.settings import Settings
 
-LOOKS = (("list",), ("history",), ("show", "noise"), ("verify",), ("db", "current"))
+LOOKS = (("list",), ("history",), ("show", "noise"), ("verify",), ("doctor", "--dry-run"), ("db", "current"))
 WRITES = (("disable", "rain", "--yes"), ("doctor",))
 
 Call = Callable[..., SimpleNamespace]
@@ -139,7 +139,9 @@ def test_a_stale_file_is_told_and_written_by_who_may_write(call: Call, used: Pat
         assert found.code == 0
         assert "is not the deployment that is live in the registry; run: abair-registry doctor" in found.err
         assert served.read_text() == "{}"
-    assert call("verify").code == 1
+    for command in (("verify",), ("doctor", "--dry-run")):
+        assert call(*command).code == 1
+    assert served.read_text() == "{}"
     assert call("doctor").code == 0
     assert read_deployment(used).name == "1"
 

@@ -140,14 +140,20 @@ def verify(json: Json = False) -> None:
 
 
 @app.command()
-def doctor(json: Json = False) -> None:
+def doctor(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is wrong; repair and write nothing.")] = False,
+    json: Json = False,
+) -> None:
     """Find and repair killed operations, changed files, a stale deployment.json, and MLflow.
 
     Use it after a crash, or when another command names it. Exit code 1 means that a problem is
-    left.
+    left. A dry run finds changed files and a stale deployment.json.
 
     Example: abair-registry doctor
     """
+    if dry_run:
+        _print_findings(json)
+        return
     with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
         from abair.errors import RegistryError
         from abair_registry.maintenance import integrity
@@ -178,6 +184,25 @@ def doctor(json: Json = False) -> None:
             print(line, flush=True)
         if not problems:
             print("nothing is wrong" if not repaired else "nothing else is wrong", flush=True)
+
+
+def _print_findings(json: bool) -> None:
+    """Print what is wrong with the files of the live deployment, and change nothing."""
+    with reporting(json_lines=json) as reporter, registry_to_look_at(reporter) as registry:
+        from abair.errors import RegistryError
+        from abair_registry.maintenance import integrity
+
+        _, problems = integrity.verify(registry)
+        notes = integrity.installed_changes(registry)
+        for problem in problems:
+            reporter.fail(RegistryError(problem))
+        if json:
+            reporter.result({"mended": [], "problems": problems, "notes": notes})
+            return
+        for text in notes:
+            print(f"note: {text}", flush=True)
+        if not problems:
+            print("nothing is wrong", flush=True)
 
 
 @app.command()
