@@ -1,6 +1,6 @@
 # The commands of the README. Every target sets up what it needs: a virtual environment in VENV, with the checkout in it.
 #   make demo      restore damaged sample photos: a table and a contact sheet in demo/
-#   make test      the tests; with ALL=1 the exhaustive ones, too, as in CI
+#   make test      the tests; with ALL=1 the exhaustive ones, too, as in CI; with ALL=2 those of half a minute
 #   make test-fast those that take no time
 #   make lint      format, lint, types, imports
 #   make docs      the documentation site in docs/_build/html, warnings as errors
@@ -41,7 +41,7 @@ demo: install
 	"$(VENV)/bin/abair" demo --out demo
 
 test: install
-	$(RUN) pytest -n $(WORKERS) --dist loadgroup $(if $(ALL),,-m "not exhaustive")
+	$(RUN) pytest -n $(WORKERS) --dist loadgroup $(if $(filter 2,$(ALL)),,-m "not $(if $(ALL),rare,exhaustive)")
 
 test-fast: install
 	$(RUN) pytest -n $(WORKERS) --dist loadgroup -m "not slow and not exhaustive"

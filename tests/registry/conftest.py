@@ -32,6 +32,8 @@ from abair_registry.tracking.mlflow_client import Runs
 
 ABOVE_THE_DATABASE = ("operations", "cli")
 """Packages whose tests ask little of the database: on PostgreSQL they are exhaustive, but for the lock's."""
+OFTEN_ON_BOTH = ("test_lifecycle", "test_cli", "test_pipeline")
+"""Those that CI asks on PostgreSQL; the others only `make test ALL=2`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,6 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         above = item.path.parent.name in ABOVE_THE_DATABASE and item.path.stem != "test_lock"
         if above and params.get("settings") == "postgresql":
             item.add_marker(pytest.mark.exhaustive)
+            if item.path.stem not in OFTEN_ON_BOTH:
+                item.add_marker(pytest.mark.rare)
 
 
 FROST = """

@@ -37,6 +37,7 @@ def small(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list
             "0.01", "--labels", "noise,rain", "--adapters", "noise", "--deployment", str(bundle)]  # fmt: skip
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 def test_every_variant_is_trained_for_its_time_and_judged_on_held_out_photos(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -72,6 +72,7 @@ def test_a_plugin_that_waits_for_review_is_a_candidate_and_nothing_served_change
     run: Run, team: Path, settings: Settings, trained: Tiny
 ) -> None:
     assert row(run, "frost")["state"] == "available"
+    run("doctor")  # which begins the registry
     served = (settings.home / "deployment.json").read_bytes()
     code, (told,), err = run("add", "abair-frost", "--review", "--actor", "ada", "--reason", "asked for by the archive")
     assert (code, told["outcome"]) == (0, "challenger")

@@ -14,6 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "support" / "kill.py"
 TIMES = {"sqlite": int(os.environ.get("ABAIR_KILLS", "3")), "postgresql": int(os.environ.get("ABAIR_KILLS", "4")) // 4}
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills what it forks, which POSIX systems can")
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

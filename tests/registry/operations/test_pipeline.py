@@ -155,6 +155,7 @@ def test_a_challenger_waits_for_review_and_is_promoted_only_against_its_champion
     assert (code, result["deployment"], state(run, "frost"), aliases(settings)) == (0, 2, "live", {"champion": "2"})
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 @sqlite
 @pytest.mark.new_replays

@@ -226,6 +226,7 @@ class Operations(RuleBasedStateMachine):
             self.opened.close()
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 def test_operations_in_any_order_keep_to_the_model_of_what_is_live(
     site: Path, bundle: Path, spare_adapter: Path, clean_dir: Path, empty_store: Path, tmp_path: Path
