@@ -154,6 +154,8 @@ def turn_upright(image: Image.Image, warn: Callable[[str], None] = ignore) -> Im
             return upright
         if block := raw_exif(image):
             _ExifBlock(block)
+        if image.format in _TURNED_BY_READERS:
+            return image
         return ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow raises many kinds on broken EXIF
         warn(f"its EXIF is broken ({error_text(error)}) and is left out")
