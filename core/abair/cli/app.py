@@ -153,8 +153,9 @@ def restore(
     """Restore photos; the damage is estimated for each photo.
 
     Without -o, photo.jpg is restored as photo.restored.jpg beside it. In an output folder, every
-    photo keeps its name and format, and with -r its sub-folder. The suffix of an output file
-    chooses its format: JPEG, PNG, WebP, TIFF or BMP.
+    photo keeps its name and format, and with -r its sub-folder; photo.heic, a format that is not
+    written, becomes photo.heic.jpg. The suffix of an output file chooses its format: JPEG, PNG,
+    WebP, TIFF or BMP.
     """
     given_weights = inputs.parse_weights(weights) if weights is not None else None
     if given_weights is not None and policy is not None:

@@ -34,7 +34,7 @@ def check_streams(paths: Sequence[str], out: str | None, options: Sequence[str],
     if (reads or writes) and options:
         raise typer.BadParameter("cannot be used with -, which has no name", param_hint=options[0])
     if reads and out is None:
-        raise typer.BadParameter("found none for a photo from stdin, expected a file, or - for stdout", param_hint="-o")
+        raise typer.BadParameter("missing for a photo from stdin, expected a file, or - for stdout", param_hint="-o")
     if reads and out != MARK and output_is_folder(out or "", ["photo"]):
         raise typer.BadParameter(
             f"found the folder {out} for a photo from stdin, which has no name; expected a file", param_hint="-o"

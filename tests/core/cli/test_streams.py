@@ -88,7 +88,7 @@ def test_an_estimate_takes_a_photo_from_stdin(restorer: FakeRestorer, monkeypatc
         (["-", "b.png", "-o", "fixed"], "PATHS: found several photos or a folder"),
         (["a.png", "b.png", "-o", "-"], "PATHS: found several photos or a folder"),
         (["folder", "-o", "-"], "PATHS: found several photos or a folder"),
-        (["-"], "-o: found none for a photo from stdin"),
+        (["-"], "-o: missing for a photo from stdin"),
         (["a.png", "-o", "-", "--json"], "--json: cannot be used with -o -"),
         (["-", "-o", "-", "--keep-times"], "--keep-times: cannot be used with -"),
         (["-", "-o", "fixed/"], "-o: found the folder fixed/ for a photo from stdin"),
