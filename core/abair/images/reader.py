@@ -22,7 +22,6 @@ from PIL import (
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
@@ -33,7 +32,6 @@ from abair.images import (
     exif,
     further_formats,
     jpeg_stream,
-    libtiff,
     storage,
     tiff_layout,
     tiff_samples,
@@ -41,6 +39,7 @@ from abair.images import (
 from abair.images.annotations import read_annotations
 from abair.images.photo import Photo, display_name
 from abair.images.pixels import add_colour_key, to_samples, turn_upright
+from abair.images.tiff_image import TiffImageFile
 from abair.text import error_text
 
 # Pillow reports broken tags as Python warnings of two lines each. What matters of them becomes a
@@ -71,34 +70,6 @@ _RAW_BRAND: Final = b"ftypcrx "
 _TIFF: Final = frozenset({b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"})
 
 
-class _TiffImageFile(TiffImagePlugin.TiffImageFile):
-    def _setup(self) -> None:
-        try:
-            super()._setup()
-        except Exception:  # Pillow raises many kinds for what it cannot decode
-            if not tiff_layout.beyond_pillow(self.tag_v2):
-                raise
-            # enough for those who decode it: without tiles nothing is loaded
-            self._mode, self.tile = "RGB", []
-            width, height = (self.tag_v2[tag] for tag in (TiffImagePlugin.IMAGEWIDTH, TiffImagePlugin.IMAGELENGTH))
-            self._size = (height, width) if self.tag_v2.get(_ORIENTATION) in {5, 6, 7, 8} else (width, height)
-            if profile := self.tag_v2.get(TiffImagePlugin.ICCPROFILE):
-                self.info["icc_profile"] = profile
-            factor = {2: 1.0, 3: 2.54}.get(self.tag_v2.get(TiffImagePlugin.RESOLUTION_UNIT, 2), 0.0)
-            resolution = [
-                self.tag_v2.get(tag, 0) for tag in (TiffImagePlugin.X_RESOLUTION, TiffImagePlugin.Y_RESOLUTION)
-            ]
-            self.info["dpi"] = tuple(factor * float(value) for value in resolution)
-
-    def load_prepare(self) -> None:
-        libtiff.silence()
-        # Pillow checks its own pixel limit, a global, here again; ours has been checked already.
-        if self._im is None:
-            self.im = Image.core.new(self.mode, self._tile_size)  # type: ignore[attr-defined]
-        self.tile = codecs.without_extra_planes(self)
-        super().load_prepare()
-
-
 # The allow-list. These classes are called directly, because `Image.open` applies Pillow's global
 # pixel limit (a warning from 89 megapixels on, an error from 179) in place of ours. A phone's MPO
 # is a JPEG with previews behind it.
@@ -106,7 +77,7 @@ _PILLOW_READERS: Final[tuple[tuple[Callable[[bytes], bool], type[ImageFile.Image
     (lambda head: head.startswith(b"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
     (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
     (lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", WebPImagePlugin.WebPImageFile),
-    (lambda head: head[:4] in _TIFF, _TiffImageFile),
+    (lambda head: head[:4] in _TIFF, TiffImageFile),
     (lambda head: head.startswith(b"BM"), BmpImagePlugin.BmpImageFile),
 )
 
@@ -242,7 +213,7 @@ def open_photo(path: Path) -> Iterator[PhotoFile | camera_raw.RawFile]:
             return
         reader = _find_reader(path, head)
         warnings: list[str] = []
-        page = tiff_layout.find_page(display_name(path), file, warnings.append) if reader is _TiffImageFile else 0
+        page = tiff_layout.find_page(display_name(path), file, warnings.append) if reader is TiffImageFile else 0
         file.seek(0)
         try:
             image = reader(file)
