@@ -8,29 +8,33 @@ doubles in silence; here every plugin is loaded, checked and asked in a `try` of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from importlib.metadata import EntryPoint, distributions, entry_points
+from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any
 
 import pluggy
 
 from abair.contract import GROUP, Degradation, Hooks
+from abair.distributions import installed_distributions, metadata_text, read_entry_points
 from abair.errors import PluginError
-from abair.text import describe_error
+from abair.text import describe_error, quote_foreign
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A plugin that could not be used, and why; `str()` is the line that a user sees."""
+    """A plugin that could not be used, and why; `str()` is the line that a user sees.
+
+    Without a name it is a distribution whose entry points cannot be read.
+    """
 
     name: str
     distribution: str
     reason: str
 
     def __str__(self) -> str:
+        if not self.name:
+            return f"distribution {self.distribution}: {self.reason}"
         return f"plugin {self.name} (distribution {self.distribution}): {self.reason}"
 
 
@@ -119,25 +123,25 @@ class _Loaded:
 def installed_points(problems: list[Problem]) -> list[EntryPoint]:
     """Return the entry points of the group.
 
-    A distribution whose list of them cannot be parsed is added to `problems` and left out.
+    A distribution whose list of them cannot be read is added to `problems` and left out. So is a
+    plugin's distribution whose metadata have no name.
     """
-    try:
-        return list(entry_points(group=GROUP))
-    except Exception:
-        # One malformed entry_points.txt ends the quick way for everybody, so ask each distribution
-        # by itself.
-        found: dict[str, list[EntryPoint]] = {}
-        for distribution in distributions():
-            name = _text(partial(getattr, distribution, "name")) or "unknown"
-            if name not in found:  # the first on the path is the one that Python imports
-                try:
-                    found[name] = list(distribution.entry_points.select(group=GROUP))
-                except Exception as error:
-                    found[name] = []
-                    problems.append(
-                        Problem(name, name, f"its entry_points.txt cannot be read ({describe_error(error)})")
-                    )
-        return [point for listed in found.values() for point in listed]
+    found: list[EntryPoint] = []
+    for folder, distribution in installed_distributions():
+        name = metadata_text(distribution, "Name")
+        try:
+            points = read_entry_points(distribution).select(group=GROUP)
+        except Exception as error:
+            why = quote_foreign(describe_error(error), 200)
+            reason = f"its entry_points.txt cannot be read ({why}), so no plugin of it is used; install it again"
+            problems.append(Problem("", quote_foreign(name or folder, 100), reason))
+            continue
+        if points and not name:
+            reason = "its METADATA has no name, so no plugin of it is used; install it again"
+            problems.append(Problem("", folder, reason))
+            continue
+        found += points
+    return found
 
 
 def _report(plugins: Plugins, name: str, distribution: str, reason: str) -> None:
@@ -213,10 +217,7 @@ def _order(point: EntryPoint) -> tuple[str, str, str]:
 
 def distribution_of(point: EntryPoint) -> tuple[str, str]:
     """Return name and version of an entry point's distribution; its metadata may lack either."""
-    metadata: Any = {}
-    with suppress(Exception):
-        metadata = point.dist.metadata  # type: ignore[union-attr]  # parsed anew each time it is asked for
-    return _text(lambda: metadata["Name"]) or "unknown", _text(lambda: metadata["Version"]) or "0"
+    return metadata_text(point.dist, "Name") or "unknown", metadata_text(point.dist, "Version") or "0"
 
 
 def _text(read: Callable[[], Any]) -> str:

@@ -17,14 +17,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from abair.contract import GROUP, Degradation
 from abair.data.synthesizers import load_synthesizer
-from abair.discovery import discover
+from abair.discovery import discover, installed_points
 from abair.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -133,8 +133,9 @@ class DegradationContract:
         assert self.plugin, (
             f"{type(self).__name__}: found neither attribute; set plugin = 'name' or module = your_module"
         )
-        points = sorted(entry_points(group=GROUP, name=self.plugin), key=lambda point: point.value)
-        there = ", ".join(sorted({point.name for point in entry_points(group=GROUP)})) or "none"
+        installed = installed_points([])
+        points = sorted((point for point in installed if point.name == self.plugin), key=lambda point: point.value)
+        there = ", ".join(sorted({point.name for point in installed})) or "none"
         assert points, (
             f"found no entry point {self.plugin!r} in the group {GROUP!r} (there: {there}); expected the plugin to be "
             "installed: pip install -e . in its folder"

@@ -196,11 +196,16 @@ def test_an_unreadable_list_of_entry_points_costs_only_its_distribution(install:
     assert len(lines) == 1
 
 
-def test_metadata_without_a_name_does_not_end_discovery(install: Install, tmp_path: Path) -> None:
+def test_metadata_without_a_name_costs_only_their_distribution(install: Install, tmp_path: Path) -> None:
     install("zz-good")
     install("frost")
     (tmp_path / "abair_frost-1.5.dist-info" / "METADATA").write_text("", encoding="utf-8")
-    assert {"zz-good", "frost"} <= discover().found.keys()
+    plugins = discover()
+    assert "zz-good" in plugins.found
+    assert "frost" not in plugins.found
+    assert problems(plugins, "") == [
+        "distribution abair-frost: its METADATA has no name, so no plugin of it is used; install it again"
+    ]
 
 
 def test_a_plugin_that_only_listens_declares_nothing_and_is_no_problem(install: Install) -> None:

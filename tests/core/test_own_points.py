@@ -43,7 +43,7 @@ def test_a_foreign_package_answers_for_nothing(foreign: Path, group: str) -> Non
 
 
 def test_a_malformed_list_of_a_foreign_package_disturbs_nobody(foreign: Path) -> None:
-    (foreign / "evil-1.0.dist-info" / "entry_points.txt").write_text("no section\n[")
+    (foreign / "evil-1.0.dist-info" / "entry_points.txt").write_text("[console_scripts]\nno entry point\n")
     assert find_own(FETCHERS, "models") is not None
 
 

@@ -64,7 +64,8 @@ Checker = Callable[[str, Callable[[str], None]], CheckReport]
 def list_plugins() -> None:
     """List the degradations of the installed plugins.
 
-    A plugin that cannot be used is one line on stderr.
+    A plugin that cannot be used is one line on stderr, and so is a distribution whose entry points
+    cannot be read.
     """
     with reporting() as reporter:
         from abair.discovery import discover
@@ -83,8 +84,8 @@ def list_plugins() -> None:
         if not plugins.found:
             reporter.log("found no usable plugin; install one, for example: pip install abair-noise")
         for problem in plugins.problems:
-            reporter.failures += 1
-            reporter.log(str(problem))
+            reporter.failures += bool(problem.name)
+            reporter.log(str(problem) if problem.name else f"warning: {problem}")
 
 
 def _author(author: str | None) -> str | None:

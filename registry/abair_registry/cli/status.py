@@ -34,8 +34,11 @@ def list_plugins(json: Json = False) -> None:
     """
     with reporting(json_lines=json) as reporter, registry_to_look_at(reporter) as registry:
         from abair_registry.maintenance import status
+        from abair_registry.plugins.installed import unreadable_distributions
 
         rows = status.plugin_statuses(registry)
+        for problem in unreadable_distributions():
+            reporter.log(f"warning: {problem}")
         if json:
             for row in rows:
                 reporter.result(asdict(row))

@@ -58,9 +58,10 @@ def verify(registry: Registry) -> tuple[int, list[str]]:
 def installed_changes(registry: Registry) -> list[str]:
     """Return a line for each live plugin that is not installed as it is recorded.
 
-    Serving does not depend on it.
+    Before them is a line for each distribution whose entry points cannot be read. Serving depends
+    on none of this.
     """
-    notes = []
+    notes = installed.unreadable_distributions()
     plugins = installed.installed_plugins()
     with registry.database.read() as session:
         deployment = queries.live(session)

@@ -18,7 +18,7 @@ from typing import Final
 
 from packaging.utils import canonicalize_name
 
-from abair.discovery import distribution_of, installed_points
+from abair.discovery import Problem, distribution_of, installed_points
 from abair.errors import AdmissionError
 from abair.files import file_sha256
 from abair.text import describe_error, near_misses, quote_foreign
@@ -59,7 +59,14 @@ def installed_plugins() -> list[InstalledPlugin]:
     A distribution with unreadable metadata is left out. A name may occur twice, from two
     distributions.
     """
-    return [plugin for plugin, _ in _list_plugins()]
+    return [plugin for plugin, _ in _list_plugins([])]
+
+
+def unreadable_distributions() -> list[str]:
+    """Return a line for each distribution that is left out because its metadata cannot be read."""
+    problems: list[Problem] = []
+    installed_points(problems)
+    return [str(problem) for problem in problems]
 
 
 def find(name: str) -> Candidate:
@@ -72,7 +79,8 @@ def find(name: str) -> Candidate:
             changed after the installation; its module is not where the distribution put it.
     """
     importlib.invalidate_caches()
-    listed = _list_plugins()
+    unreadable: list[Problem] = []
+    listed = _list_plugins(unreadable)
     found = [entry for entry in listed if entry[0].name == name]
     if not found:
         own = [plugin for plugin, _ in listed if canonicalize_name(plugin.distribution) == canonicalize_name(name)]
@@ -84,7 +92,7 @@ def find(name: str) -> Candidate:
             )
         found = [entry for entry in listed if own and entry[0].name == own[0].name]
     if not found:
-        raise _not_found(name, [plugin for plugin, _ in listed])
+        raise _not_found(name, [plugin for plugin, _ in listed], unreadable)
     plugin, distribution = found[0]
     if len(found) > 1:
         owners = [f"{quote_foreign(p.distribution)} {quote_foreign(p.version)}" for p, _ in found]
@@ -109,15 +117,15 @@ def admission_error(
     return kind(quote_foreign(f"plugin {plugin.name} (distribution {plugin.distribution}): {reason}"))
 
 
-def _list_plugins() -> list[tuple[InstalledPlugin, Distribution]]:
+def _list_plugins(problems: list[Problem]) -> list[tuple[InstalledPlugin, Distribution]]:
     found = []
-    for point in installed_points([]):
+    for point in installed_points(problems):
         if point.dist is not None:
             found.append((InstalledPlugin(point.name, point.value, *distribution_of(point)), point.dist))
     return sorted(found, key=lambda entry: (entry[0].name, entry[0].distribution))
 
 
-def _not_found(name: str, plugins: Sequence[InstalledPlugin]) -> AdmissionError:
+def _not_found(name: str, plugins: Sequence[InstalledPlugin], unreadable: Sequence[Problem]) -> AdmissionError:
     names = sorted({plugin.name for plugin in plugins} | {canonicalize_name(plugin.distribution) for plugin in plugins})
     near = near_misses(name.lower(), names)
     there = ", ".join(sorted({quote_foreign(plugin.name, 40) for plugin in plugins})[:20])
@@ -129,6 +137,7 @@ def _not_found(name: str, plugins: Sequence[InstalledPlugin]) -> AdmissionError:
             else f"; found {there or 'none'}"
         )
         + "; install it with pip, or correct the name"
+        + "".join(f"; {problem}" for problem in unreadable)
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from importlib.metadata import EntryPoints
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import pytest
@@ -69,14 +69,14 @@ def test_the_installed_metadata_is_scanned_once_to_find_a_plugin_and_once_to_ver
     run: Run, team: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans = []
-    real = abair.discovery.entry_points
+    real = abair.discovery.installed_distributions
 
-    def counted(**given: str) -> EntryPoints:
-        scans.append(given)
-        return real(**given)
+    def counted() -> Iterator[tuple[str, Distribution]]:
+        scans.append(1)
+        return real()
 
     run("list")
-    monkeypatch.setattr(abair.discovery, "entry_points", counted)
+    monkeypatch.setattr(abair.discovery, "installed_distributions", counted)
     code, (result,), err = run("add", "frost")
     assert (code, result["outcome"]) == (0, "live"), err
     assert len(scans) == 2
