@@ -1,6 +1,7 @@
 """ABAIR: adaptive blind all-in-one image restoration, as a platform of plugins.
 
-`import abair` is light: names that need torch are imported when they are first used.
+`import abair` is light: names that need torch are imported when they are first used. No import
+makes a library load plugins of its own (`abair.foreign_points`).
 """
 
 from __future__ import annotations
@@ -8,9 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from abair.contract import GROUP, Card, Degradation, hookimpl, recorded_figures
-from abair.errors import AbairError
-from abair.labels import CLEAN
+from abair.foreign_points import foreign_kept_out
+
+with foreign_kept_out():
+    from abair.contract import GROUP, Card, Degradation, hookimpl, recorded_figures
+    from abair.errors import AbairError
+    from abair.labels import CLEAN
+    from abair.report import Report, Verdict
 
 if TYPE_CHECKING:
     from abair.inference.restorer import Restored, Restorer
@@ -23,7 +28,6 @@ if TYPE_CHECKING:
         smooth_field,
         uniform,
     )
-    from abair.report import Report, Verdict
 
 __version__ = "0.1.0"
 
@@ -60,7 +64,6 @@ _LAZY = {
             "smooth_field",
             "uniform",
         ),
-        "abair.report": ("Report", "Verdict"),
         "abair.inference.restorer": ("Restored", "Restorer"),
     }.items()
     for name in names
@@ -69,7 +72,8 @@ _LAZY = {
 
 def __getattr__(name: str) -> object:
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        with foreign_kept_out():
+            return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'abair' has no attribute {name!r}")
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from abair.errors import DeploymentError
 from abair.files import file_sha256, write_text
+from abair.foreign_points import foreign_kept_out
 from abair.labels import CLEAN
 from abair.own_points import find_own
 
@@ -266,7 +267,8 @@ def _locate(path: Path | str) -> Path:
         raise DeploymentError(
             f"{path}: nothing that is installed fetches {scheme}:/; expected a bundle's folder, or models:/..."
         )
-    fetched: Path = fetcher.load()(path)
+    with foreign_kept_out():
+        fetched: Path = fetcher.load()(path)
     return fetched
 
 

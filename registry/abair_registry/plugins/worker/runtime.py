@@ -19,6 +19,7 @@ from typing import Final, NoReturn
 from pydantic import TypeAdapter
 
 from abair.errors import DeploymentError
+from abair.foreign_points import keep_foreign_out
 from abair.text import describe_error
 from abair_registry.plugins.worker.protocol import Refusal, Request, Send, WorkerRequest
 
@@ -91,6 +92,7 @@ def serve_request(kind: TypeAdapter[Request], work: Callable[[Request, Send], tu
 
     The exit is immediate, so no thread or exit handler of a plugin runs after it.
     """
+    keep_foreign_out()
     request = kind.validate_json(sys.stdin.buffer.read())
     channel = Channel(request.token)
     if hasattr(signal, "alarm"):

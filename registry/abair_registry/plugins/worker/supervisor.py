@@ -17,6 +17,7 @@ from typing import IO, Final
 
 import psutil  # type: ignore[import-untyped]
 
+from abair.foreign_points import ALLOWED, SWITCHES
 from abair_registry.plugins.worker.protocol import Message, Refusal, WorkerRequest
 
 LARGEST_ANSWER: Final = 1024**2
@@ -25,6 +26,8 @@ GRACE: Final = 1.0
 """Seconds that a worker has to end after its last message, and the processes that it started."""
 INHERITED: Final = (
     *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV", "CONDA_PREFIX", "SYSTEMROOT"),
+    *SWITCHES,
+    ALLOWED,
     *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),  # where some installations of torch find their libraries
 )
 """The variables of the caller's environment that a plugin sees."""
@@ -120,7 +123,7 @@ def worker_environment(home: str, mark: str) -> dict[str, str]:
     }
     if site.ENABLE_USER_SITE:
         set_here["PYTHONUSERBASE"] = site.getuserbase()  # it would follow HOME
-    return inherited | set_here
+    return SWITCHES | inherited | set_here
 
 
 class _Stream:
