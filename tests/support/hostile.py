@@ -186,6 +186,14 @@ FAMILY: dict[str, Plugin] = {
     "leaves a child that holds the pipes and dies": Plugin(
         "ended the process with code 0", GOOD + ORPHAN.format(new=True) + "\nos._exit(0)"
     ),
+    # --- it asks to be run where nobody asked for it
+    "answers for models:/": Plugin("found entry points in abair.fetchers, which", groups=("abair.fetchers",)),
+    "is a plugin of ABAIR's libraries": Plugin(
+        "found entry points in fsspec.specs, mlflow.tracking_store, pydantic, torch.backends, which libraries load",
+        groups=("pydantic", "torch.backends", "mlflow.tracking_store", "fsspec.specs", "console_scripts"),
+    ),
+    "is run at every start of Python": Plugin("found frost.pth, which Python runs", beside="frost.pth"),
+    "changes every start of Python": Plugin("found sitecustomize.py, which", beside="sitecustomize.py"),
     # --- its hooks and what they return
     "does not import": Plugin("ModuleNotFoundError: No module named 'no_such_module'", "import no_such_module"),
     "returns None": Plugin("returned None; expected a list of abair.Degradation", hook("return None")),

@@ -108,6 +108,10 @@ class Plugin:
     """Called with the package's folder before the RECORD is written."""
     taken: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    groups: tuple[str, ...] = ()
+    """Further groups of entry points that its distribution is in."""
+    beside: str = ""
+    """Name of a further file, next to the package's folder."""
 
     def make(self, root: Path, tiny: Tiny, name: str = "frost", distribution: str = "abair-frost") -> Path:
         """Write the package and its metadata into `root`, as an installer does; returns the package's folder."""
@@ -119,19 +123,24 @@ class Plugin:
         (adapter / CONFIG_FILE).write_text(json.dumps(tiny.config))
         (adapter / WEIGHTS_FILE).write_bytes(tiny.adapter.read_bytes())
         self.change(folder)
-        write_metadata(root, distribution, {name: f"abair_{name}"}, [folder])
+        if self.beside:
+            (root / self.beside).touch()
+        files = [folder, *filter(Path.is_file, [root / self.beside])]
+        write_metadata(root, distribution, {name: f"abair_{name}"}, files, self.groups)
         return folder
 
 
-def write_metadata(root: Path, distribution: str, points: Mapping[str, str], folders: list[Path]) -> Path:
-    """Write a `.dist-info` folder whose RECORD lists all files of `folders`."""
+def write_metadata(
+    root: Path, distribution: str, points: Mapping[str, str], parts: list[Path], groups: tuple[str, ...] = ()
+) -> Path:
+    """Write a `.dist-info` folder whose RECORD lists the files in `parts` and in the folders there."""
     info = root / f"{distribution.replace('-', '_')}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
     lines = "".join(f"{name} = {value}\n" for name, value in points.items())
-    (info / "entry_points.txt").write_text(f"[abair]\n{lines}")
+    (info / "entry_points.txt").write_text("\n".join(f"[{group}]\n{lines}" for group in ("abair", *groups)))
     (info / "INSTALLER").write_text("test\n")
-    files = [path for folder in [*folders, info] for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for part in [*parts, info] for path in [part, *sorted(part.rglob("*"))] if path.is_file()]
     rows = []
     for path in files:
         digest = urlsafe_b64encode(sha256(path.read_bytes()).digest()).decode().rstrip("=")

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from typing_extensions import override
 
 from abair.errors import RegistryError
-from abair.text import near_misses
+from abair.text import near_misses, quote_foreign
 from abair_registry.db import audit, queries
 from abair_registry.db.audit import Actor
 from abair_registry.db.models import AdapterRow, DeploymentRow, PluginRow
@@ -94,7 +94,9 @@ class Add(ChallengerOperation):
         with registry.database.read() as session:
             self._champion = live_snapshot(session)
             taken = queries.degradation_owners(session, besides=self.subject)
-        steps.begin(f"probe {self.subject} {self._candidate.version}")
+        others = ", ".join(self._candidate.groups)
+        told = f", which also has entry points in {quote_foreign(others, 200)}" if others else ""
+        steps.begin(f"probe {self.subject} {self._candidate.version}{told}")
         backbone = registry.blobs.path(self._champion.backbone_sha256)
         self._probed = admission.probe(self._candidate, backbone, taken, self._limits)
 

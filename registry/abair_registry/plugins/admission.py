@@ -8,6 +8,8 @@ The probe guarantees:
 - None of its processes is left behind.
 - Its adapters are checked in a process in which none of its code has run. They lie in the plugin's
   own folder and are the files that were hashed when the plugin was found.
+- Its distribution asks for nothing that would run its code in other processes of ABAIR: entry
+  points that libraries load, or files that Python runs at its start.
 
 The probe is no sandbox. The plugin runs as the caller's user, with the network and all files of
 that user (on Linux also `/proc/<parent>/environ`), so it can harm the machine. Code that reads the
@@ -20,6 +22,7 @@ authors, as with any `pip install`.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +35,7 @@ from pydantic import PositiveFloat, TypeAdapter, ValidationError
 
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Degradation
 from abair.errors import AdmissionError, DeploymentError, RegistryError
+from abair.foreign_points import run_here
 from abair.model.safetensors_io import read_header
 from abair.text import describe_error, quote_foreign
 from abair_registry.plugins.installed import PLAIN_NAME, Candidate, admission_error, hash_file
@@ -46,6 +50,7 @@ LARGEST_WEIGHTS: Final = 256 * 1024**2
 Rank 64 for the largest backbone takes less than a fifth of them.
 """
 LONGEST_TITLE: Final = 100
+_AT_START: Final = frozenset({"sitecustomize.py", "usercustomize.py"})
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def probe(candidate: Candidate, backbone: Path, owners: Mapping[str, str], limit
         RegistryError: the machine cannot start the probe.
     """
     size = _backbone_size(backbone)
+    _refuse_code_outside(candidate)
     deadline = time.monotonic() + limits.seconds
     messages = _run(candidate, "declare", backbone, limits, deadline)
     declared = _parse_degradations(candidate, messages[-1].body, owners)
@@ -157,6 +163,23 @@ def probe(candidate: Candidate, backbone: Path, owners: Mapping[str, str], limit
             )
         )
     return ProbedPlugin(candidate, tuple(probed))
+
+
+def _refuse_code_outside(candidate: Candidate) -> None:
+    """Refuse a distribution whose code would run where nobody asked for the plugin.
+
+    Groups that only other programs ask for, such as `console_scripts` and `pytest11`, are allowed.
+    """
+    if groups := [group for group in candidate.groups if run_here(group)]:
+        raise admission_error(
+            candidate,
+            f"found entry points in {', '.join(groups)}, which libraries load wherever they are used; expected the "
+            "group abair alone, or groups of other programs; move them into a distribution of their own",
+        )
+    if started := [path for path in candidate.files if path in _AT_START or re.fullmatch(r"[^/]+\.pth", path)]:
+        raise admission_error(
+            candidate, f"found {', '.join(started)}, which Python runs at every start; expected the package alone"
+        )
 
 
 def _backbone_size(backbone: Path) -> str:

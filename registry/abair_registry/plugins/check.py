@@ -27,6 +27,7 @@ import abair
 from abair.deployment import factory_folder, read_deployment
 from abair.discovery import discover
 from abair.errors import AbairError, AdmissionError
+from abair.foreign_points import run_here
 from abair.text import describe_error, quote_foreign
 from abair_registry.plugins.admission import MissingAdapterError, ProbedPlugin, probe
 from abair_registry.plugins.installed import Candidate, find
@@ -89,7 +90,7 @@ def check(target: str, on_progress: Callable[[str], object] = str) -> PluginRepo
         report.plugin, report.distribution, report.version = (
             candidate.name, candidate.distribution, candidate.version
         )  # fmt: skip
-        report.checks += _contents(candidate, names)
+        report.checks += [*_contents(candidate, names), _entry_points(candidate)]
         on_progress("probing it in a process of its own")
         probed = _probe(candidate, report)
         if probed is not None:
@@ -225,6 +226,16 @@ def _contents(candidate: Candidate, names: list[str]) -> list[Check]:
             "" if derived else f"derive them from the name: {named}, {named.replace('-', '_')}, {candidate.name}",
         ),
     ]  # fmt: skip
+
+
+def _entry_points(candidate: Candidate) -> Check:
+    """Check that no entry point makes a library run the plugin's code, and tell of all others."""
+    wrong = [group for group in candidate.groups if run_here(group)]
+    if wrong:
+        found = f"{', '.join(map(quote_foreign, wrong))}: libraries load these wherever they are used"
+        return Check("entry points", False, found, "move them into a distribution of their own; add refuses them")
+    others = ", ".join(map(quote_foreign, candidate.groups))
+    return Check("entry points", True, f"abair; for other programs: {others}" if others else "abair alone")
 
 
 def _requirements(candidate: Candidate) -> Check:

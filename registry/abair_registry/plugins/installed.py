@@ -18,7 +18,9 @@ from typing import Final
 
 from packaging.utils import canonicalize_name
 
+from abair.contract import GROUP
 from abair.discovery import Problem, distribution_of, installed_points
+from abair.distributions import read_entry_points
 from abair.errors import AdmissionError
 from abair.files import file_sha256
 from abair.text import describe_error, near_misses, quote_foreign
@@ -46,11 +48,13 @@ class Candidate(InstalledPlugin):
 
     `files` are those in the distribution's RECORD, without what the installer adds. The RECORD of
     an editable install lists no code, so `files` are then those of the package's folder, `folder`.
+    `groups` are the distribution's groups of entry points besides `abair`.
     """
 
     files: dict[str, str]
     root: Path
     folder: Path
+    groups: tuple[str, ...] = ()
 
 
 def installed_plugins() -> list[InstalledPlugin]:
@@ -164,7 +168,8 @@ def _hash_files(plugin: InstalledPlugin, distribution: Distribution) -> Candidat
             raise admission_error(
                 plugin, f"{root / path} was changed since it was installed; install the distribution again"
             )
-    return Candidate(plugin.name, plugin.module, plugin.distribution, plugin.version, files, root, folder)
+    groups = tuple(sorted({point.group for point in read_entry_points(distribution)} - {GROUP}))
+    return Candidate(plugin.name, plugin.module, plugin.distribution, plugin.version, files, root, folder, groups)
 
 
 def _read_record(plugin: InstalledPlugin, distribution: Distribution) -> dict[str, str]:

@@ -15,14 +15,18 @@ import pytest
 from sqlalchemy import text
 from tests.registry.conftest import Run, complaints
 from tests.support.hostile import FAMILY
-from tests.support.plugin_package import Tiny, write_metadata
+from tests.support.outcomes import sqlite
+from tests.support.plugin_package import Plugin, Tiny, write_metadata
 
 import abair_registry.db.models
 from abair import Restorer
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import read_deployment
+from abair_registry.db.audit import Actor
+from abair_registry.operations.lifecycle import Add
+from abair_registry.operations.progress import Steps
 from abair_registry.plugins import installed
-from abair_registry.registry import open_registry
+from abair_registry.registry import Registry, open_registry
 from abair_registry.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -53,6 +57,25 @@ def row(run: Run, name: str) -> dict[str, Any]:
     code, rows, err = run("list")
     assert (code, err) == (0, "")
     return next(row for row in rows if row["name"] == name)
+
+
+class ToldSteps(Steps):
+    """Keeps the steps that are shown."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.told: list[str] = []
+
+    def begin(self, step: str, total: int | None = None) -> None:
+        self.told.append(step)
+
+
+@sqlite
+def test_entry_points_for_other_programs_are_told(registry: Registry, site: Path, made_for_it: Tiny) -> None:
+    Plugin(groups=("console_scripts", "pytest11")).make(site, made_for_it)
+    steps = ToldSteps()
+    Add("frost", Actor("Ada", "")).prepare(registry, steps)
+    assert steps.told == ["probe frost 1.0, which also has entry points in console_scripts, pytest11"]
 
 
 def reinstalled(site: Path, version: str) -> None:

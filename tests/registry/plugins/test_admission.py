@@ -105,6 +105,11 @@ def test_a_good_plugin_passes_and_nothing_of_it_is_written_or_imported_here(site
     assert adapter.config_sha256 == sha256(adapter.config.read_bytes()).hexdigest()
 
 
+def test_entry_points_for_other_programs_are_allowed(site: Path, tiny: Tiny) -> None:
+    Plugin(groups=("console_scripts", "pytest11")).make(site, tiny)
+    assert probe(find("frost"), tiny.path, {}).candidate.groups == ("console_scripts", "pytest11")
+
+
 def test_a_plugin_with_two_degradations_is_probed_for_both(site: Path, tiny: Tiny) -> None:
     both = declaring("name='rime', title='Rime'), declare(")
     Plugin(module=both).make(site, tiny)
@@ -157,6 +162,13 @@ def test_finding_needs_neither_torch_nor_sqlalchemy() -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_plugin_whose_metadata_cannot_be_read_is_told_when_it_is_asked_for(site: Path, tiny: Tiny) -> None:
+    Plugin().make(site, tiny)
+    (site / "abair_frost-1.0.dist-info" / "entry_points.txt").write_text("[abair]\nfrost\n")
+    with pytest.raises(AdmissionError, match=r"distribution abair-frost: its entry_points\.txt cannot be read"):
+        find("frost")
 
 
 def test_a_plugins_files_are_hashed(site: Path, tiny: Tiny) -> None:

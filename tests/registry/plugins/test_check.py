@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.registry.conftest import FROST
-from tests.support.plugin_package import Tiny
+from tests.support.plugin_package import Plugin, Tiny
 
 from abair.cli import app
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
@@ -68,7 +68,8 @@ def test_a_good_plugin_passes_every_check_and_nothing_is_installed(check: Check,
     assert (code, refused(told), told["passed"]) == (0, [], True), told
     assert (told["plugin"], told["distribution"], told["version"]) == ("frost", "abair-frost", "0.1.0")
     names = [one["name"] for one in told["checks"]]
-    assert names == ["wheel", "contents", "requirements", "names", "probe", "card", "efficacy", "against the others"]
+    package = ["wheel", "contents", "requirements", "names", "entry points"]
+    assert names == [*package, "probe", "card", "efficacy", "against the others"]
     assert sys.path == path
     assert not list(project.glob("*.whl"))
 
@@ -102,6 +103,22 @@ def test_two_entry_points_are_one_line(check: Check, project: Path) -> None:
     code, told, said = check(project)
     assert (code, told) == (1, {})
     assert "found 2 entry points in the group abair (frost, sleet); expected one" in said
+
+
+@pytest.mark.parametrize(
+    ("group", "refusals", "found"),
+    [
+        ("console_scripts", [], "abair; for other programs: console_scripts"),
+        ("mlflow.run_context_provider", ["entry points", "probe"], "mlflow.run_context_provider: libraries load these"),
+    ],
+)
+def test_entry_points_in_other_groups_are_told_or_refused(
+    check: Check, site: Path, trained: Tiny, group: str, refusals: list[str], found: str
+) -> None:
+    Plugin(synthesis=FROST, groups=(group,)).make(site, trained)
+    told = check("frost")[1]
+    assert [name for name in refused(told) if name in {"entry points", "probe"}] == refusals
+    assert next(one["found"] for one in told["checks"] if one["name"] == "entry points").startswith(found)
 
 
 def test_without_an_adapter_it_says_how_to_train_one(check: Check, project: Path) -> None:
@@ -166,4 +183,4 @@ def test_people_get_a_line_a_check_and_what_to_do(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("passed   wheel")
     assert any(line.startswith("REFUSED  probe") for line in lines)
-    assert lines[-1] == "abair-frost 0.1.0: 5 checks, 1 refused"
+    assert lines[-1] == "abair-frost 0.1.0: 6 checks, 1 refused"
