@@ -12,10 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.support.foreign_package import what_ran, write_damaged, write_trap
 from tests.support.hostile import FAMILY
 from tests.support.plugin_package import GOOD, HEAD, SYNTHESIS, Plugin, Tiny, declaring, write_metadata
 
 from abair.errors import AdmissionError, DeploymentError
+from abair.foreign_points import SWITCHES
 from abair.model import lora
 from abair_registry.plugins.admission import Limits, MissingAdapterError, probe
 from abair_registry.plugins.installed import Candidate, find, installed_plugins
@@ -103,6 +105,18 @@ def test_a_good_plugin_passes_and_nothing_of_it_is_written_or_imported_here(site
     assert adapter.config == folder / "adapters" / "tiny" / lora.CONFIG_FILE
     assert adapter.weights_sha256 == sha256(adapter.weights.read_bytes()).hexdigest()
     assert adapter.config_sha256 == sha256(adapter.config.read_bytes()).hexdigest()
+
+
+def test_a_worker_loads_no_entry_point_of_a_foreign_package(
+    site: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SWITCHES:  # which commands of this process may have set
+        monkeypatch.delenv(name, raising=False)
+    write_trap(site)
+    write_damaged(site)
+    Plugin().make(site, tiny)
+    probe(find("frost"), tiny.path, {})
+    assert what_ran(site) == []
 
 
 def test_entry_points_for_other_programs_are_allowed(site: Path, tiny: Tiny) -> None:
