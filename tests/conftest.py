@@ -66,9 +66,10 @@ LABELS = ("noise", "rain", "low-light")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Pages and pictures that outputs are compared with are rewritten only when that is asked for."""
+    """What outputs are compared with is rewritten only when that is asked for."""
     parser.addoption("--update-docs", action="store_true", help="write the outputs on the pages in docs/ anew")
     parser.addoption("--update-golden", action="store_true", help="write the pictures in tests/golden/ anew")
+    parser.addoption("--update-schema", action="store_true", help="write what the migrations make anew")
 
 
 def write_adapter(folder: Path, backbone: Backbone, seed: int, rank: int = 4) -> None:

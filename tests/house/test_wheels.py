@@ -62,7 +62,9 @@ REGISTRY = """
 import os
 os.environ |= ENVIRONMENT
 from abair_registry.cli.app import run
-for command in ("db upgrade", "list --json", "db downgrade base --yes", "db current", "db upgrade 0001", "db check"):
+for command in (
+    "db upgrade", "list --json", "db downgrade base --yes", "db current", "db upgrade 0001", "db upgrade", "db check"
+):
     code = run(command.split())
     assert code == 0, (command, code)
 """
@@ -212,9 +214,10 @@ def test_the_schema_goes_up_and_down_from_the_platforms_wheel_alone(
     rows = [json.loads(line) for line in said if line.startswith("{")]
     assert [row["name"] for row in rows] == PLUGINS
     assert [line for line in said if not line.startswith("{")] == [
-        "the schema's revision is 0001",
+        "the schema's revision is 0002",
         "the schema's revision is none",
-        "found none, this program's is 0001",
+        "found none, this program's is 0002",
         "the schema's revision is 0001",
-        "revision 0001, all tables as expected",
+        "the schema's revision is 0002",
+        "revision 0002, all tables as expected",
     ]

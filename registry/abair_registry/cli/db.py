@@ -59,18 +59,26 @@ def current() -> None:
 
 @app.command()
 def check() -> None:
-    """Compare the database's tables with those that this program expects.
+    """Compare the database's schema with the one that this program expects; changes nothing.
 
-    Exit code 1 means that they differ.
+    Compared are tables, columns, constraints, indexes and triggers. Exit code 1 means that they
+    differ.
 
     Example: abair-registry db check
     """
-    with reporting(), database(read_only=True) as found:
+    with reporting() as reporter, database(read_only=True) as found:
+        from abair.errors import RegistryError
         from abair_migrations import HEAD
         from abair_registry.db import migrate
+        from abair_registry.db.definitions import differences
 
-        migrate.check(found.engine)
-        print(f"revision {HEAD}, all tables as expected", flush=True)
+        migrate.check_revision(found.engine)
+        with found.engine.connect() as connection:
+            problems = differences(connection)
+        for problem in problems:
+            reporter.fail(RegistryError(str(problem)))
+        if not problems:
+            print(f"revision {HEAD}, all tables as expected", flush=True)
 
 
 def _migrate(revision: str, *, up: bool) -> None:

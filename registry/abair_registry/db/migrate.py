@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from abair.errors import RegistryError
 from abair.text import error_text
-from abair_migrations import HEAD, VERSION_TABLE
+from abair_migrations import HEAD, VERSION_TABLE, MigrationError
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -60,35 +61,14 @@ def check_revision(engine: Engine) -> None:
         raise _other_revision(found)
 
 
-def check(engine: Engine) -> None:
-    """Compare the schema's revision and the tables with this program's.
-
-    Raises:
-        RegistryError: they differ; the text names the first three differences.
-    """
-    check_revision(engine)
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
-    from abair_registry.db.models import Base
-
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
-        differences = [_describe(d) for d in compare_metadata(context, Base.metadata) if not _foreign(d)]
-    if differences:
-        raise RegistryError(
-            f"registry's tables: found {len(differences)} differences from revision {HEAD} "
-            f"({'; '.join(differences[:3])}); expected none; restore the database from a backup"
-        )
-
-
 def upgrade(engine: Engine, revision: str = "head") -> Path | None:
     """Upgrade the schema to `revision` in one transaction.
 
     Returns the backup of a SQLite file that held a schema.
 
     Raises:
-        RegistryError: no such revision, or the backup cannot be written.
+        RegistryError: no such revision, the backup cannot be written, or the rows do not fit; then
+            nothing is changed.
     """
     with _lock(engine):
         return _migrate(engine, revision, up=True)
@@ -120,7 +100,7 @@ def _migrate(engine: Engine, revision: str, *, up: bool) -> Path | None:
     backup = _back_up(engine, found) if found is not None and found != revision else None
     config = _config()
     try:
-        with engine.execution_options(write=True).begin() as connection:
+        with engine.execution_options(write=True).connect() as connection:
             config.attributes["connection"] = connection
             (command.upgrade if up else command.downgrade)(config, revision)
     except CommandError as error:
@@ -128,6 +108,11 @@ def _migrate(engine: Engine, revision: str, *, up: bool) -> Path | None:
         reason = error_text(error)
         raise RegistryError(
             f"schema revision {revision}: {reason}; found {found or 'none'}, expected {wanted} one"
+        ) from None
+    except (MigrationError, IntegrityError) as error:
+        reason = error_text(error.orig if isinstance(error, IntegrityError) and error.orig else error)
+        raise RegistryError(
+            f"schema revision {revision}: {reason}; found {found or 'none'}, which is left as it was"
         ) from None
     return backup
 
@@ -202,19 +187,3 @@ def _back_up(engine: Engine, revision: str) -> Path | None:
             f"{target}: the backup cannot be written ({error}); expected space beside {source}; nothing was changed"
         ) from None
     return target
-
-
-def _foreign(difference: object) -> bool:
-    """Return whether a difference is another program's table, or our own version table."""
-    if not isinstance(difference, tuple) or difference[0] not in {"remove_table", "remove_index"}:
-        return False
-    from abair_registry.db.models import Base
-
-    subject = difference[1]
-    table = subject if difference[0] == "remove_table" else subject.table
-    return table.name not in Base.metadata.tables
-
-
-def _describe(difference: tuple[object, ...] | list[tuple[object, ...]]) -> str:
-    first = difference[0] if isinstance(difference, list) else difference
-    return " ".join(str(getattr(part, "name", part)) for part in first if part is not None)

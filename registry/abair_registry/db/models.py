@@ -27,7 +27,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 PLUGIN_STATES: Final = ("candidate", "live", "disabled", "rejected", "removed")
 OPERATION_STATES: Final = ("running", "done", "failed", "undone")
-OPERATION_KINDS: Final = ("import", "add", "disable", "enable", "remove", "promote", "rollback", "retrain")
+OPERATION_KINDS: Final = (
+    "import", "add", "disable", "enable", "remove", "promote", "rollback", "retrain", "upgrade", "init"
+)  # fmt: skip
 APPEND_ONLY: Final = ("release", "adapter", "replay", "estimator", "deployment", "member", "event")
 
 

@@ -159,9 +159,9 @@ def test_verify_and_doctor_find_and_mend(run: Run, settings: Settings) -> None:
 
 
 def test_the_schemas_commands(run: Run) -> None:
-    assert run("db", "current")[1] == "found none, this program's is 0001\n"
-    assert run("db", "upgrade")[1] == "the schema's revision is 0001\n"
-    assert run("db", "check")[1] == "revision 0001, all tables as expected\n"
+    assert run("db", "current")[1] == "found none, this program's is 0002\n"
+    assert run("db", "upgrade")[1] == "the schema's revision is 0002\n"
+    assert run("db", "check")[1] == "revision 0002, all tables as expected\n"
     code, out, _ = run("db", "downgrade", "base", "--yes")
     assert (code, out) == (0, "the schema's revision is none\n")
     assert run("db", "upgrade", "77")[0] == 1
@@ -190,7 +190,7 @@ def test_another_schema_stops_every_command_with_what_to_do(run: Run, settings: 
     for command in (("list",), ("history",), ("show", "rain"), ("verify",), ("doctor",), ("disable", "rain", "--yes")):
         code, out, err = run(*command)
         assert (code, out) == (1, ""), command
-        assert "found schema revision 9999, expected 0001" in err
+        assert "found schema revision 9999, expected 0002" in err
 
 
 @pytest.mark.parametrize(
