@@ -8,7 +8,7 @@ import typer
 
 from abair.cli.console import reporting
 from abair.cli.options import PLAIN
-from abair_registry.cli.common import Yes, ask, database
+from abair_registry.cli.common import Yes, acting_user, ask, database
 
 app = typer.Typer(
     help="Inspect and change the database's schema: after an update of ABAIR, or before going back to an older one.",
@@ -22,7 +22,8 @@ def upgrade(
 ) -> None:
     """Upgrade the schema to this program's revision; a SQLite file is backed up first.
 
-    Other commands ask for it when the database was made by an older ABAIR.
+    Triggers and indexes that somebody dropped or changed are made again. Other commands ask for
+    it when the database was made by an older ABAIR.
 
     Example: abair-registry db upgrade
     """
@@ -62,7 +63,7 @@ def check() -> None:
     """Compare the database's schema with the one that this program expects; changes nothing.
 
     Compared are tables, columns, constraints, indexes and triggers. Exit code 1 means that they
-    differ.
+    differ; `db upgrade` makes triggers and indexes again.
 
     Example: abair-registry db check
     """
@@ -83,9 +84,18 @@ def check() -> None:
 
 def _migrate(revision: str, *, up: bool) -> None:
     with reporting() as reporter, database() as found:
+        from abair_migrations import HEAD
         from abair_registry.db import migrate
 
         backup = (migrate.upgrade if up else migrate.downgrade)(found.engine, revision)
         if backup is not None:
             reporter.log(f"the database was backed up to {backup}")
+        if up and migrate.current(found.engine) == HEAD:
+            from abair_registry.db.mending import mend
+
+            mended, errors = mend(found.engine, acting_user(None, "db upgrade"))
+            for name in mended:
+                reporter.log(f"{name}: made again; rows may have been changed meanwhile")
+            for error in errors:
+                reporter.fail(error)
         print(f"the schema's revision is {migrate.current(found.engine) or 'none'}", flush=True)
