@@ -1,7 +1,8 @@
 """ABAIR: adaptive blind all-in-one image restoration, as a platform of plugins.
 
-`import abair` is light: names that need torch are imported when they are first used. No import
-makes a library load plugins of its own (`abair.foreign_points`).
+`import abair` imports nothing: each name is imported when it is first used. A program's first
+import is of this package, and Ctrl-C is answered only after it. No import makes a library load
+plugins of its own (`abair.foreign_points`).
 """
 
 from __future__ import annotations
@@ -9,16 +10,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from abair.foreign_points import foreign_kept_out
-
-with foreign_kept_out():
+if TYPE_CHECKING:
     from abair.contract import GROUP, Card, Degradation, hookimpl, recorded_figures
     from abair.errors import AbairError
-    from abair.labels import CLEAN
-    from abair.report import Report, Verdict
-
-if TYPE_CHECKING:
     from abair.inference.restorer import Restored, Restorer
+    from abair.labels import CLEAN
     from abair.physics import (
         chance,
         compress_jpeg,
@@ -28,6 +24,7 @@ if TYPE_CHECKING:
         smooth_field,
         uniform,
     )
+    from abair.report import Report, Verdict
 
 __version__ = "0.1.0"
 
@@ -55,6 +52,9 @@ __all__ = [
 _LAZY = {
     name: module
     for module, names in {
+        "abair.contract": ("GROUP", "Card", "Degradation", "hookimpl", "recorded_figures"),
+        "abair.errors": ("AbairError",),
+        "abair.labels": ("CLEAN",),
         "abair.physics": (
             "chance",
             "compress_jpeg",
@@ -64,6 +64,7 @@ _LAZY = {
             "smooth_field",
             "uniform",
         ),
+        "abair.report": ("Report", "Verdict"),
         "abair.inference.restorer": ("Restored", "Restorer"),
     }.items()
     for name in names
@@ -72,6 +73,8 @@ _LAZY = {
 
 def __getattr__(name: str) -> object:
     if name in _LAZY:
+        from abair.foreign_points import foreign_kept_out
+
         with foreign_kept_out():
             return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'abair' has no attribute {name!r}")

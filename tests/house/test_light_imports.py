@@ -24,7 +24,7 @@ print(json.dumps(sorted(name for name in names if name not in ("__mp_main__", "_
 """
 
 HELP = """
-from abair.cli.app import main
+from abair.__main__ import main
 sys.argv = ["abair", "--help"]
 with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
     main()

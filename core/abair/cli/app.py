@@ -6,7 +6,6 @@ Heavy modules are imported only by the commands that need them, so that `--help`
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, cast
@@ -30,7 +29,7 @@ from abair.cli.options import (
     Recursive,
 )
 from abair.cli.restoring import Choices, FileRestorer, round_weights
-from abair.cli.run import heed_termination, run_app
+from abair.cli.run import run_app
 from abair.cli.streams import MARK, check_streams, named_streams
 from abair.errors import AbairError
 from abair.text import one_line
@@ -311,13 +310,3 @@ def _load_restorer(
 def run(arguments: Sequence[str]) -> int:
     """Call the command line and return its exit code; raises nothing but `SystemExit`."""
     return run_app(app, "abair", arguments)
-
-
-def main() -> None:
-    """Run the console script."""
-    heed_termination()
-    sys.exit(run(sys.argv[1:]))
-
-
-if __name__ == "__main__":  # torchrun -m abair train ...
-    main()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from abair import signals
 from abair.errors import AbairError
 from abair.text import one_line
 
@@ -63,7 +64,11 @@ class Reporter:
         """Count a failure and log it in one line that names `about`.
 
         With `json_lines`, also write one JSON object for each input in `sources`.
+
+        Raises:
+            KeyboardInterrupt: the program was told to stop, and a library made an error of that.
         """
+        signals.raise_if_received()
         self.failures += 1
         text = one_line(explain(error, about))
         if debug_enabled():

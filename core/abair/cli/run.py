@@ -1,51 +1,30 @@
 """Run a command line: one call, one exit code.
 
-0: success. 1: something failed, each failure is one line on stderr. 2: wrong usage. 130: stopped by
-Ctrl-C. 141: the reader of stdout is gone. 143: stopped by SIGTERM.
+0: success. 1: something failed, each failure is one line on stderr. 2: wrong usage. 129: stopped by
+SIGHUP, a closed terminal. 130: stopped by Ctrl-C. 141: the reader of stdout is gone. 143: stopped
+by SIGTERM.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Sequence
 from typing import Final, cast
 
 import typer
 
+from abair import signals
 from abair.cli.console import Reporter, command_line, debug_enabled, flush_stdout, program
 from abair.errors import AbairError
 
-INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
-TERMINATED: Final = 143
 _NO_COMMAND: Final = re.compile("No such command '(.*)'")
 _PYDANTIC_WORDS: Final = "Input should be "  # from newer versions of Typer
 # click's base of all usage errors; newer versions of Typer bring a click of their own
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM was received; the program ends as by Ctrl-C, with everything put in order."""
-
-
-_terminated = threading.Event()
-"""Set by SIGTERM: a library may raise a `KeyboardInterrupt` of its own in place of `Terminated`."""
-
-
-def heed_termination() -> None:
-    """Let SIGTERM raise `Terminated` in this process."""
-
-    def end(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is putting in order
-        _terminated.set()
-        raise Terminated("stopped by SIGTERM")
-
-    signal.signal(signal.SIGTERM, end)
 
 
 def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
@@ -53,29 +32,45 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     program.set(name)
     command_line.set(tuple(arguments))
     reporter = Reporter()
-    # of processes that train together, all meet the same error of the user's, and the first speaks
-    speaks = os.environ.get("RANK", "0") == "0"
     try:
-        _invoke(app, name, arguments)
-    except typer.Exit as done:
-        return int(done.exit_code)
-    except KeyboardInterrupt as stop:
-        terminated = isinstance(stop, Terminated) or _terminated.is_set()
-        if speaks:
-            how = "SIGTERM" if terminated else "Ctrl-C"
+        with signals.raising():
+            _invoke(app, name, arguments)
+        code = 0
+    except BaseException as error:
+        code = _end(error, reporter, name)
+    return signals.finish(code)
+
+
+def _end(error: BaseException, reporter: Reporter, name: str) -> int:
+    """Say how the command ended, in one line, and return its exit code.
+
+    Raises:
+        SystemExit: a library ended the program.
+    """
+    if isinstance(error, Exception):
+        try:
+            signals.raise_if_received()
+        except KeyboardInterrupt as stop:
+            error = stop
+    if isinstance(error, typer.Exit):
+        return int(error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        how, code = signals.stopped_by(error)
+        if signals.speaks():
             reporter.log(f"stopped by {how}; finished files are kept, unfinished ones were removed")
-        return TERMINATED if terminated else INTERRUPTED
-    except BrokenPipeError:
+        return code
+    if isinstance(error, BrokenPipeError):
         flush_stdout()
         return BROKEN_PIPE
-    except _UsageError as error:
+    if isinstance(error, _UsageError):
         return _report_usage_error(error, reporter, name)
-    except Exception as error:
-        if speaks or not isinstance(error, AbairError):
-            reporter.fail(error)
-        flush_stdout()  # it may be stdout that failed
-        return 1
-    return 0
+    if not isinstance(error, Exception):
+        raise error
+    # of processes that train together, all meet the same error of the user's, and the first speaks
+    if os.environ.get("RANK", "0") == "0" or not isinstance(error, AbairError):
+        reporter.fail(error)
+    flush_stdout()  # it may be stdout that failed
+    return 1
 
 
 def _invoke(app: typer.Typer, name: str, arguments: Sequence[str]) -> None:

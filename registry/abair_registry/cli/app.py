@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 import abair
 from abair.cli.options import PLAIN
-from abair.cli.run import heed_termination, run_app
+from abair.cli.run import run_app
 from abair_registry.cli import bench, changes, db, status, ui
 
 app = typer.Typer(name="abair-registry", pretty_exceptions_enable=False, **(PLAIN | {"add_completion": True}))
@@ -47,13 +46,3 @@ def run(arguments: Sequence[str]) -> int:
     Raises nothing but `SystemExit`.
     """
     return run_app(app, "abair-registry", arguments)
-
-
-def main() -> None:
-    """Run the console script."""
-    heed_termination()
-    sys.exit(run(sys.argv[1:]))
-
-
-if __name__ == "__main__":
-    main()

@@ -17,7 +17,8 @@ PROGRAM = """
 import sys
 import time
 from unittest import mock
-from abair.cli import app, loading
+from abair.__main__ import main
+from abair.cli import loading
 class Fake:
     def estimate(self, pixels):
         if pixels.shape[0] > 50:  # a large photo takes its time
@@ -28,7 +29,7 @@ class Fake:
 assert "torch" not in sys.modules
 sys.argv[0] = "abair"
 with mock.patch.object(loading, "load_restorer", lambda *_: Fake()):
-    app.main()
+    main()
 """
 
 

@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import select, text
 
-from abair.cli.run import Terminated
 from abair.errors import RegistryError
+from abair.signals import Terminated
 from abair_registry.db import audit, migrate
 from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
