@@ -34,7 +34,7 @@ RETRY_SECONDS: Final = 0.02
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP was received; the program ends as by Ctrl-C, and puts everything in order."""
+    """SIGTERM or SIGHUP was received; the program ends as by Ctrl-C, with everything in order."""
 
 
 class _Program:
@@ -45,12 +45,14 @@ class _Program:
         received: the signal that stops it, if any.
         timer: calls the handler again, if an exception would be lost now.
         due: that call is being made.
+        works: whether a signal is to raise an exception.
     """
 
     name = ""
     received: int | None = None
     timer: threading.Timer | None = None
     due = False
+    works = False
 
 
 def exit_at_once(program: str) -> None:
@@ -61,6 +63,7 @@ def exit_at_once(program: str) -> None:
     """
     _Program.name = program
     _handle(_exit)
+    sys.unraisablehook = _hear_unraisable
     atexit.register(_handle, signal.SIG_IGN)  # called last; then the interpreter takes its handlers away
 
 
@@ -74,21 +77,13 @@ def raising() -> Iterator[None]:
     if not _Program.name:
         yield
         return
-    hook = sys.unraisablehook
-
-    def raise_again(unraisable: sys.UnraisableHookArgs, /) -> None:
-        if _Program.received is not None and isinstance(unraisable.exc_value, KeyboardInterrupt):
-            _raise_later(_Program.received)  # Python drops what is raised in `__del__` and in callbacks
-        else:
-            hook(unraisable)
-
-    sys.unraisablehook = raise_again
+    _Program.works = True
     _handle(_raise)
     try:
         yield
     finally:
+        _Program.works = False
         _handle(_ignore)  # until `finish`: what is left is to say how it ended
-        sys.unraisablehook = hook
 
 
 def finish(code: int) -> int:
@@ -135,6 +130,15 @@ def _handle(handler: Handler) -> None:
             signal.signal(number, handler)
 
 
+def _hear_unraisable(unraisable: sys.UnraisableHookArgs, /) -> None:
+    """Take what Python can raise nowhere: in `__del__` and in weak references' callbacks."""
+    if _Program.received is None:
+        sys.__unraisablehook__(unraisable)
+    elif isinstance(unraisable.exc_value, KeyboardInterrupt) and _Program.works:
+        _raise_later(_Program.received)
+    # else a library stumbles over processes that were stopped, too: no news
+
+
 def _exit(number: int, _frame: FrameType | None) -> NoReturn:
     if speaks():
         with suppress(OSError):  # stderr is closed
@@ -177,8 +181,9 @@ def _raise_later(number: int) -> None:
     """Let the handler be called again in a moment, from where an exception is not lost."""
 
     def again() -> None:
-        _Program.due = True
-        _thread.interrupt_main(number)
+        if _Program.works:
+            _Program.due = True
+            _thread.interrupt_main(number)
 
     signal.signal(number, _raise)
     _Program.timer = threading.Timer(RETRY_SECONDS, again)

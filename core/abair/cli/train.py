@@ -297,7 +297,11 @@ def estimator(
 
 def _start_processes(count: int) -> None:
     """Repeat this command in so many processes, and end with their exit code; 1 is this process."""
-    if count > 1 and "WORLD_SIZE" not in os.environ:
+    if "WORLD_SIZE" in os.environ:  # this is one of them
+        from abair.training.parent import end_with_launcher
+
+        end_with_launcher()
+    elif count > 1:
         from abair.training.launch import run_in_processes
 
         raise typer.Exit(run_in_processes(count, command_line.get()))

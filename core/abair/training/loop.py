@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from abair.errors import TrainingError
 from abair.inference.hardware import fast_bf16_on_cpu, keep_freed_memory
+from abair.signals import HOW
 from abair.training import distributed
 from abair.training.checkpoint import CHECKPOINT, Checkpoint
 from abair.training.optimizer import make_optimizer
@@ -189,7 +190,9 @@ def _mirror(batch: Batch, use: int) -> Batch:
 
 def _set_up_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the training process ends its workers
+    for number in HOW:  # a terminal sends them to all processes; the training process ends its workers
+        if number != signal.SIGTERM:  # which is how it does that
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _autocast(precision: str, device: str) -> Callable[[], AbstractContextManager[object]]:

@@ -7,9 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -40,35 +42,60 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_ends_all_of_them_in_one_line(photos: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "abair",
-        *BACKBONE,
-        "--processes",
-        "2",
-        "--data",
-        str(photos),
-        "--out",
-        str(tmp_path / "out"),
-    ]
+@contextmanager
+def training(photos: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Two processes in the midst of a training without an end, in a group of their own."""
+    settings = folder / "settings.toml"
+    settings.write_text("[settings]\nvalidate_every = 5\nworkers = 1\n")
+    command = [sys.executable, "-m", "abair", *BACKBONE, "--processes", "2", "--data", str(photos)]
+    command += ["--out", str(folder / "out"), "--settings", str(settings)]
     command[command.index("--steps") + 1] = "1000000"
-    settings = tmp_path / "settings.toml"
-    settings.write_text("[settings]\nvalidate_every = 5\n")
     process = subprocess.Popen(
-        [*command, "--settings", str(settings)], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stderr is not None
     try:
         assert process.stderr.readline().startswith("step=5 ")
-        time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGINT)
-        rest = [line for line in process.communicate(timeout=60)[1].splitlines() if not line.startswith("step=")]
+        yield process
     finally:
         process.kill()
-    assert rest == ["abair: stopped by Ctrl-C; finished files are kept, unfinished ones were removed"]
-    assert process.returncode == 130
+
+
+def ended(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    return [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.parametrize(("number", "how", "code"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)])
+def test_a_signal_ends_all_of_them_in_one_line(photos: Path, tmp_path: Path, number: int, how: str, code: int) -> None:
+    with training(photos, tmp_path) as process:
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) >= 4  # two that train, each with one that makes samples
+        os.killpg(process.pid, number)
+        rest = [line for line in process.communicate(timeout=60)[1].splitlines() if not line.startswith("step=")]
+    assert rest == [f"abair: stopped by {how}; finished files are kept, unfinished ones were removed"]
+    assert process.returncode == code
+    assert ended(started)
+
+
+def test_all_of_them_end_with_a_launcher_that_was_killed(photos: Path, tmp_path: Path) -> None:
+    with training(photos, tmp_path) as process:
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        assert ended(started)
+
+
+def test_one_that_was_killed_is_named_in_one_line_and_ends_the_others(photos: Path, tmp_path: Path) -> None:
+    with training(photos, tmp_path) as process:
+        started = psutil.Process(process.pid).children(recursive=True)
+        second = next(one for one in started if one.environ().get("RANK") == "1" and one.ppid() == process.pid)
+        second.kill()
+        rest = [line for line in process.communicate(timeout=60)[1].splitlines() if not line.startswith("step=")]
+    assert len(rest) == 1
+    assert rest[0].startswith("abair: training process 1 of 2: was ended by SIGKILL; expected it to go on")
+    assert process.returncode == 1
+    assert ended(started)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: install g++")

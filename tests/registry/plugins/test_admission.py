@@ -370,22 +370,44 @@ def test_a_probe_that_is_interrupted_leaves_nothing_running(
     assert processes(site) == []
 
 
-def test_a_probe_whose_caller_was_killed_ends_by_itself(site: Path, tiny: Tiny) -> None:
-    runs = site / "it-runs"
-    Plugin(module=HEAD + f"Path({str(runs)!r}).touch()\ntime.sleep(600)").make(site, tiny)
+DEAF = """
+for number in (1, 2, 14, 15):
+    signal.signal(number, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        (HERE.parent / "daemon").touch()
+        time.sleep(600)
+    os._exit(0)
+(HERE.parent / "worker").touch()
+import ctypes
+ctypes.PyDLL(None).sleep(600)  # and holds the interpreter's lock
+"""
+
+
+def test_a_plugins_process_ends_with_a_caller_that_was_killed_and_so_does_what_it_started(
+    site: Path, tiny: Tiny
+) -> None:
+    Plugin(module=HEAD + DEAF).make(site, tiny)
     program = (
         "from pathlib import Path; from abair_registry.plugins.admission import *; "
         "from abair_registry.plugins.installed import *; "
-        f"probe(find('frost'), Path({str(tiny.path)!r}), {{}}, Limits(seconds=1))"
+        f"probe(find('frost'), Path({str(tiny.path)!r}), {{}}, Limits(seconds=600))"
     )
-    # what a killed caller cannot clean up lies in its temporary folder
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(site.parent)}
+    kept = site.parent / "temporary"
+    kept.mkdir()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(kept)}
     with subprocess.Popen([sys.executable, "-c", program], env=environment) as caller:
-        until = time.monotonic() + 20
-        while not runs.exists() and time.monotonic() < until:
-            time.sleep(0.02)
+        wait_until(lambda: (site / "worker").exists() and (site / "daemon").exists())
+        assert len(processes(site)) == 4  # the caller, its guardian, the plugin's process, its daemon
+        assert list(kept.iterdir())
         caller.kill()
-    assert len(processes(site)) == 1
-    while processes(site) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert processes(site) == []
+    wait_until(lambda: processes(site) == [])
+    assert list(kept.iterdir()) == []
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

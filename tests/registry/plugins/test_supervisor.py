@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from abair_registry.plugins.worker import supervisor
+from abair_registry.processes.marked import MARK, find_marked
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -30,7 +31,7 @@ def pids(tmp_path: Path) -> Iterator[Path]:
 
 
 def start(program: str, mark: str) -> subprocess.Popen[bytes]:
-    environment = os.environ | {supervisor.MARK: mark}
+    environment = os.environ | {MARK: mark}
     return subprocess.Popen([sys.executable, "-c", program], env=environment, start_new_session=True)
 
 
@@ -59,10 +60,10 @@ def test_a_grandchild_that_daemonised_is_found_by_its_mark_after_the_worker_ende
     worker = start(daemon, mark)
     assert worker.wait(60) == 0
     (pid,) = wait_for(pids, 1)
-    assert [process.pid for process in supervisor._find_marked(mark)] == [pid]
+    assert [process.pid for process in find_marked(mark)] == [pid]
     supervisor._end(worker, mark)
     assert not running(pid)
-    assert supervisor._find_marked(mark) == []
+    assert find_marked(mark) == []
 
 
 def test_a_child_that_cleared_its_environment_is_found_as_a_descendant(pids: Path) -> None:
@@ -74,7 +75,7 @@ def test_a_child_that_cleared_its_environment_is_found_as_a_descendant(pids: Pat
         mark,
     )
     (pid,) = wait_for(pids, 1)
-    assert [process.pid for process in supervisor._find_marked(mark)] == [worker.pid]
+    assert [process.pid for process in find_marked(mark)] == [worker.pid]
     supervisor._end(worker, mark)
     assert not running(pid)
     assert worker.returncode is not None

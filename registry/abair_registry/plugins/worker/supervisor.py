@@ -13,12 +13,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Final
 
 import psutil  # type: ignore[import-untyped]
 
 from abair.foreign_points import ALLOWED, SWITCHES
 from abair_registry.plugins.worker.protocol import Message, Refusal, WorkerRequest
+from abair_registry.processes.guardian import guarded
+from abair_registry.processes.marked import MARK, end_marked, find_marked, with_descendants
 
 LARGEST_ANSWER: Final = 1024**2
 """Most bytes of an answer; five degradations with their cards take three thousand."""
@@ -31,8 +34,6 @@ INHERITED: Final = (
     *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),  # where some installations of torch find their libraries
 )
 """The variables of the caller's environment that a plugin sees."""
-MARK: Final = "ABAIR_PROBE"
-"""The variable that marks a worker and all processes that it starts, orphans too."""
 
 
 def run_worker(
@@ -40,7 +41,7 @@ def run_worker(
 ) -> list[Message]:
     """Run a module of ours in a worker process and return its messages, the last one included.
 
-    No process that a plugin started is left when this returns or raises.
+    No process that a plugin started is left when this returns or raises, nor if this process dies.
 
     Args:
         module: started with `python -m`; it gets the request on stdin.
@@ -59,15 +60,18 @@ def run_worker(
     ):
         question.write(request.model_dump_json().encode())
         question.seek(0)
-        with subprocess.Popen(
-            [sys.executable, "-P", "-m", module],
-            stdin=question,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=home,
-            env=worker_environment(home, mark),
-            start_new_session=True,
-        ) as process:
+        with (
+            guarded(mark, Path(home)),
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", module],
+                stdin=question,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=home,
+                env=worker_environment(home, mark),
+                start_new_session=True,
+            ) as process,
+        ):
             ended = threading.Event()
             try:
                 answer = _Stream(process.stdout, LARGEST_ANSWER, ended, _AnswerWatcher(request.token, on_progress))
@@ -198,62 +202,24 @@ class _AnswerWatcher:
 
 def _remain(mark: str, deadline: float) -> bool:
     """Return whether marked processes are left at the deadline; some only need a moment to end."""
-    while _find_marked(mark):
+    while find_marked(mark):
         if time.monotonic() > deadline:
             return True
         time.sleep(0.02)
     return False
 
 
-def _find_marked(mark: str) -> list[psutil.Process]:
-    """Return the processes with the mark in their environment.
-
-    One that daemonised is no descendant of the worker any more, but its environment is still ours.
-    """
-    marked = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(MARK) == mark:
-                marked.append(process)
-    return marked
-
-
-def _descendants(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Return the worker and its descendants, also those that cleared their environment."""
-    with contextlib.suppress(psutil.Error, OSError):
-        if worker.poll() is None:  # else its number may be another process's by now
-            root = psutil.Process(worker.pid)
-            return [root, *root.children(recursive=True)]
-    return []
-
-
 def _end(worker: subprocess.Popen[bytes], mark: str) -> None:
     """Kill the worker, its group, its descendants, and what left all of these, and see them end."""
-    descendants = _descendants(worker)
-    _kill(descendants)
+    descendants = []
+    with contextlib.suppress(psutil.Error):
+        if worker.poll() is None:  # else its number may be another process's by now
+            descendants = with_descendants(psutil.Process(worker.pid))
     worker.kill()
     with contextlib.suppress(OSError, AttributeError):
         os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
-    for _ in range(50):  # a process that is being forked at this moment is found the next time
-        left = [*_find_marked(mark), *filter(_is_alive, descendants)]
-        if not left:
-            return
-        _kill(left)
-        time.sleep(0.01)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except (psutil.Error, OSError):
-        return False
-
-
-def _kill(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.Error, OSError):
-            process.kill()
+    end_marked(mark, descendants)
 
 
 def _signal_name(number: int) -> str:

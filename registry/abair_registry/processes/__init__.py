@@ -1,0 +1,1 @@
+"""Processes that others started: which are alive, which end together, and what ends them."""
