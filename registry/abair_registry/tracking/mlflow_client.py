@@ -230,10 +230,10 @@ class Runs:
             for key, value in tags.items():
                 client.set_model_version_tag(MODEL, number, key, value)
 
-    def running(self) -> list[tuple[str, dict[str, str]]]:
+    def running(self, experiment_name: str | None = None) -> list[tuple[str, dict[str, str]]]:
         """Return the runs that have not ended, with their tags. Raises RegistryError."""
         with self._connected() as client:
-            experiment = client.get_experiment_by_name(self._experiment)
+            experiment = client.get_experiment_by_name(experiment_name or self._experiment)
             if experiment is None:
                 return []
             listed = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'", max_results=1000)

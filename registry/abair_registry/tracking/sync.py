@@ -23,6 +23,7 @@ from abair_registry.registry import Registry
 from abair_registry.storage import publish
 from abair_registry.storage.blobs import Blobs
 from abair_registry.tracking.mlflow_client import Alias, Runs, Status, Version
+from abair_registry.tracking.training import close_trainings
 
 RETIRED: Final = "retired"
 _IMPORT: Final = "import"
@@ -32,7 +33,7 @@ _STATUS: Final[dict[str, Status]] = {"done": "FINISHED", "undone": "KILLED", "fa
 
 
 def reconcile(registry: Registry, runs: Runs) -> list[str]:
-    """Bring versions, tags, aliases and runs to the registry's state.
+    """Bring versions, tags, aliases and runs to the registry's state; close killed trainings' runs.
 
     Returns a line for each change.
 
@@ -75,7 +76,7 @@ def reconcile(registry: Registry, runs: Runs) -> list[str]:
         else:
             runs.end(run_id, status, reason)
         done.append(f"run {run_id} ended as {status}")
-    return done
+    return done + close_trainings(runs)
 
 
 def bundle_digest(bundle: Bundle) -> str:

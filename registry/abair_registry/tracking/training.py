@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from abair.errors import RegistryError
+from abair_registry.processes.identity import ProcessIdentity
 from abair_registry.settings import Settings
 from abair_registry.tracking.mlflow_client import TRAINING, Runs
 
@@ -42,9 +43,29 @@ class TrackedRun:
         self.runs.describe(self.run_id, markdown)
 
 
+def close_trainings(runs: Runs) -> list[str]:
+    """Close the runs of trainings on this host whose process is gone; return a line for each.
+
+    A run of another host, or of a process that is alive, stays as it is.
+
+    Raises:
+        RegistryError: the store cannot be reached or written.
+    """
+    closed = []
+    for run_id, tags in runs.running(TRAINING):
+        process = ProcessIdentity.from_tags(tags)
+        if process is not None and process.is_gone():
+            runs.end(run_id, "KILLED", f"{process} was gone before the training ended")
+            closed.append(f"run {run_id} ended as KILLED")
+    return closed
+
+
 @contextmanager
 def track_training(name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[TrackedRun]:
     """Open a run that ends as the block ends: finished, failed, or killed by Ctrl-C.
+
+    Its tags name this process. If that is killed, the next one that connects to the store from this
+    host closes the run.
 
     Raises:
         RegistryError: the store cannot be reached or written.
@@ -52,7 +73,8 @@ def track_training(name: str, *, params: Mapping[str, object], tags: Mapping[str
     settings = Settings()
     settings.home.mkdir(parents=True, exist_ok=True)
     runs = Runs(settings, experiment=TRAINING)
-    run_id = runs.begin(name, tags=tags, params=params)
+    close_trainings(runs)
+    run_id = runs.begin(name, tags={**tags, **ProcessIdentity.of_this_process().as_tags()}, params=params)
     try:
         yield TrackedRun(runs, run_id)
     except BaseException as error:

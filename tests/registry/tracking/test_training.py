@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
 from abair.plugin_kit.tracking import tracker
+from abair_registry.processes.identity import ProcessIdentity
 from abair_registry.settings import Settings
 from abair_registry.tracking.mlflow_client import TRAINING, Runs
+from abair_registry.tracking.training import close_trainings
 
 
 @pytest.fixture
@@ -50,3 +56,49 @@ def test_a_training_that_is_stopped_ends_its_run_with_the_reason(home: Path, err
     with pytest.raises(type(error)), tracker()("train adapter snow", params={}, tags={}) as run:
         raise error
     assert status(home, run.run_id) == (ended, str(error) or "KeyboardInterrupt")
+
+
+TRAINING_WITHOUT_END = """
+import time
+from abair.plugin_kit.tracking import tracker
+with tracker()("train adapter snow", params={}, tags={"abair.kind": "train adapter"}) as run:
+    print(run.run_id, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def training(home: Path) -> Iterator[subprocess.Popen[str]]:
+    """A tracked training in a process of its own, whose run has begun."""
+    command = [sys.executable, "-c", TRAINING_WITHOUT_END]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.slow
+def test_the_next_to_connect_closes_the_run_of_a_training_that_was_killed(
+    home: Path, training: subprocess.Popen[str]
+) -> None:
+    assert training.stdout is not None
+    run_id = training.stdout.readline().strip()
+    runs = Runs(Settings())
+    assert close_trainings(runs) == []  # it is alive
+    training.kill()
+    training.wait()
+    with tracker()("train adapter snow", params={}, tags={}):
+        state, reason = status(home, run_id)
+        assert (state, reason.partition(" on ")[0]) == ("KILLED", f"process {training.pid}")
+        assert len(runs.running(TRAINING)) == 1  # its own
+
+
+def test_the_run_of_another_hosts_training_stays_open(home: Path) -> None:
+    this = ProcessIdentity.of_this_process()
+    runs = Runs(Settings(), experiment=TRAINING)
+    others = [replace(this, host="elsewhere/0", number=2**22 + 1), replace(this, host=this.host.partition("/")[0])]
+    kept = [runs.begin("train adapter snow", tags=other.as_tags(), params={}) for other in others]
+    kept.append(runs.begin("by an older version", tags={}, params={}))
+    gone = runs.begin("train adapter snow", tags=replace(this, number=2**22 + 1).as_tags(), params={})
+    reused = runs.begin("train adapter snow", tags=replace(this, started="another-boot 5").as_tags(), params={})
+    assert close_trainings(runs) == [f"run {run} ended as KILLED" for run in (reused, gone)]
+    assert {run_id for run_id, _ in runs.running()} == set(kept)
