@@ -22,7 +22,7 @@ def ui(
 ) -> None:
     """Open MLflow's page on the runs of all operations: metrics, gates, figures, bundles.
 
-    Ctrl-C ends it.
+    Ctrl-C or SIGTERM ends it, and its server.
 
     If MLFLOW_TRACKING_URI names a server, that server's page is opened instead.
 

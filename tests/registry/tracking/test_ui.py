@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -46,15 +44,38 @@ def server(environment: dict[str, str], port: int) -> Iterator[subprocess.Popen[
     process.wait(30)
 
 
-def children_of(process: int) -> list[int]:
-    """Of a server's group, found by its leader's parent."""
-    groups = {os.getpgid(child.pid) for child in psutil.Process(process).children()}
-    members = []
-    for found in psutil.process_iter():
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            if os.getpgid(found.pid) in groups:
-                members.append(found.pid)
-    return members
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def ended(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    return [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_server_ends_with_the_command_that_a_script_started_in_the_background(
+    number: int, environment: dict[str, str], port: int
+) -> None:
+    script = f'"$0" -m abair_registry ui --no-browser --port {port} & echo $!; wait $!'
+    with subprocess.Popen(
+        ["sh", "-c", script, sys.executable], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as shell:
+        assert shell.stdout is not None
+        assert shell.stderr is not None
+        command = psutil.Process(int(shell.stdout.readline()))
+        assert "the runs are at http://127.0.0.1" in shell.stderr.readline()
+        left = [command, *command.children(recursive=True)]
+        assert len(left) >= 3  # its guardian and the server
+        command.send_signal(number)
+        assert ended(left)
+        _, said = shell.communicate(timeout=30)
+    if number == signal.SIGKILL:
+        assert shell.returncode == 128 + number
+    else:
+        assert (shell.returncode, said) == (0, "")
 
 
 @pytest.mark.exhaustive
@@ -73,13 +94,11 @@ def test_the_page_opens_operations_are_told_to_it_and_nothing_is_left_behind(
     assert there.exists(told["run_id"])
     assert [version.tags["abair.deployment"] for version in there.versions()] == ["2"]
 
-    left = children_of(server.pid)
+    left = descendants(server)
     assert left
     server.send_signal(signal.SIGINT)
     assert server.wait(30) == 0
-    for process in left:
-        with pytest.raises(ProcessLookupError):
-            os.kill(process, 0)
+    assert ended(left)
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     code, _, err = run("disable", "rain", "--yes")
