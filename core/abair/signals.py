@@ -183,7 +183,7 @@ def _raise_later(number: int) -> None:
     def again() -> None:
         if _Program.works:
             _Program.due = True
-            _thread.interrupt_main(number)
+            _thread.interrupt_main(signal.Signals(number))
 
     signal.signal(number, _raise)
     _Program.timer = threading.Timer(RETRY_SECONDS, again)

@@ -234,7 +234,7 @@ def resume(actor: ActorOption = None, reason: Reason = "", json: Json = False) -
 
     Example: abair-registry resume
     """
-    with _session(json) as (reporter, registry, terminal):
+    with _session(json, undo=False) as (reporter, registry, terminal):
         from abair_registry.operations.requests import PointerMove
         from abair_registry.operations.resume import resume
 
@@ -305,8 +305,8 @@ def _require_reason(force: bool, reason: str) -> None:
 
 
 @contextmanager
-def _session(json: bool) -> Iterator[tuple[Reporter, Registry, Terminal]]:
-    with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
+def _session(json: bool, *, undo: bool = True) -> Iterator[tuple[Reporter, Registry, Terminal]]:
+    with reporting(json_lines=json) as reporter, registry_for(reporter, undo=undo) as registry:
         from abair_registry.operations.progress import Steps, Terminal
 
         def waiting(other: Running) -> None:

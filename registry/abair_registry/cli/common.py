@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -68,9 +68,16 @@ def database(*, read_only: bool = False) -> Iterator[Any]:
 
 
 @contextmanager
-def registry_for(reporter: Reporter, *, sync: bool = True) -> Iterator[Registry]:
-    """Yield the open registry; write a stale live file first, and only warn if that fails."""
+def registry_for(reporter: Reporter, *, sync: bool = True, undo: bool = True) -> Iterator[Registry]:
+    """Yield the open registry, in order: what can be said of that is told on stderr.
+
+    Args:
+        reporter: of the command.
+        sync: write a stale live file first, and only warn if that fails.
+        undo: undo an operation whose process is gone, and tell how to run it again.
+    """
     from abair.errors import RegistryError
+    from abair_registry.operations import lock
     from abair_registry.registry import live_file_is_stale, open_registry, sync_live_file
     from abair_registry.settings import Settings
 
@@ -80,7 +87,24 @@ def registry_for(reporter: Reporter, *, sync: bool = True) -> Iterator[Registry]
                 sync_live_file(registry)
             except RegistryError as error:
                 reporter.log(f"warning: {error}")
+        if undo:
+            with suppress(RegistryError):  # an operation tells what is wrong with the lock
+                lock.recover(registry.database)
+            tell_cut_short(reporter, registry)
         yield registry
+
+
+def tell_cut_short(reporter: Reporter, registry: Registry) -> None:
+    """Say in one line which operation was cut short and can run again, if any; writes nothing."""
+    from abair_registry.operations import lock
+
+    with registry.database.read() as session:
+        left = lock.cut_short(session)
+    if left is not None:
+        reporter.log(
+            f"operation {left.id}, {left.kind} {left.subject} by {left.actor}, was cut short at step {left.step}: "
+            f"process {left.process} on {left.host} is gone; to run it again: abair-registry resume"
+        )
 
 
 @contextmanager
@@ -99,6 +123,7 @@ def registry_to_look_at(reporter: Reporter) -> Iterator[Registry]:
                 f"warning: {home / 'deployment.json'} is not the deployment that is live in the "
                 "registry; run: abair-registry doctor"
             )
+        tell_cut_short(reporter, registry)
         yield registry
 
 

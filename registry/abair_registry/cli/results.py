@@ -27,8 +27,8 @@ def show_result(reporter: Reporter, result: OperationResult, json: bool) -> None
     ]
     if rows:
         table(("verdict", "gate", "measured", "interval", "threshold"), rows, result=False)
-    if result.run_id is None:
-        reporter.log("nothing was to be done")
+    if result.unchanged is not None:
+        reporter.log(f"{result.unchanged}; nothing was to be done")
     else:
         reporter.log(f"run {result.run_id}, {result.seconds:.0f} s; to look at it: abair-registry ui")
     if json:
@@ -52,7 +52,11 @@ def show_result(reporter: Reporter, result: OperationResult, json: bool) -> None
 
 def show_move(reporter: Reporter, move: PointerMove, json: bool) -> None:
     """Print which deployment is live now."""
+    if move.unchanged is not None:
+        reporter.log(f"{move.unchanged}; nothing was to be done")
     if json:
         reporter.result(asdict(move))
+    elif move.unchanged is not None:
+        print(f"deployment {move.deployment} is live", flush=True)
     else:
         print(f"deployment {move.deployment} is live, in the place of {move.before}", flush=True)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from abair.cli.console import reporting
-from abair_registry.cli.common import Json, Name, registry_for, registry_to_look_at, table
+from abair_registry.cli.common import Json, Name, registry_for, registry_to_look_at, table, tell_cut_short
 
 app = typer.Typer()
 
@@ -157,7 +157,7 @@ def doctor(
     if dry_run:
         _print_findings(json)
         return
-    with reporting(json_lines=json) as reporter, registry_for(reporter) as registry:
+    with reporting(json_lines=json) as reporter, registry_for(reporter, undo=False) as registry:
         from abair.errors import RegistryError
         from abair_registry.maintenance import integrity
         from abair_registry.operations import lock
@@ -167,6 +167,7 @@ def doctor(
 
         repaired = [f"operation {left.id}, {left.kind} {left.subject}: ended, its process is gone"
                   for left in lock.recover(registry.database)]  # fmt: skip
+        tell_cut_short(reporter, registry)
         repaired += integrity.repair(registry)
         with suppress(RegistryError):  # a file is missing or cannot be written, which is told next
             if sync_live_file(registry):

@@ -21,7 +21,7 @@ from abair_registry.operations import lock
 from abair_registry.operations.lock import Work
 from abair_registry.operations.pipeline import ChallengerOperation
 from abair_registry.operations.progress import Steps
-from abair_registry.operations.requests import OperationOptions, Proposal
+from abair_registry.operations.requests import OperationOptions, Proposal, Unchanged
 from abair_registry.plugins import admission, installed
 from abair_registry.plugins.admission import LIMITS, Limits
 from abair_registry.registry import Registry
@@ -47,21 +47,44 @@ class Add(ChallengerOperation):
         self._limits = limits
 
     @override
-    def prepare(self, registry: Registry, steps: Steps) -> None:
-        """Find and probe the plugin.
+    def find(self, session: Session) -> None:
+        """Find the plugin among those that are installed.
 
         Raises:
-            AdmissionError: It is not installed, or the probe refuses it.
-            RegistryError: Another operation is running, and this one was not asked to wait.
+            AdmissionError: It is not installed.
         """
         self._candidate = installed.find(self.subject)
         self.subject = self._candidate.name
+
+    @override
+    def unchanged(self, session: Session) -> Unchanged | None:
+        """Tell whether the version that is installed is live, with the same files."""
+        found, champion = queries.plugin(session, self.subject), live_snapshot(session)
+        live = {member.adapter_id for member in champion.members if member.plugin == self.subject}
+        for release in found.releases if found and found.distribution == self._candidate.distribution else ():
+            adapters = {adapter.id for adapter in release.adapters if adapter.backbone_id == champion.backbone_id}
+            same = (release.version, release.files) == (self._candidate.version, self._candidate.files)
+            if live and same and adapters == live:
+                return self._live_already()
+        return None
+
+    def _live_already(self) -> Unchanged:
+        return Unchanged(f"plugin {self.subject}: version {self._candidate.version} is live already")
+
+    @override
+    def prepare(self, registry: Registry, steps: Steps) -> None:
+        """Probe the plugin.
+
+        Raises:
+            AdmissionError: The probe refuses it.
+            RegistryError: Another operation is running, and this one was not asked to wait.
+        """
         if not self.options.wait:
             lock.expect_nobody(registry.database)
         self._probe(registry, steps)
 
     @override
-    def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal | None:
+    def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal | Unchanged:
         """Record the plugin's release and propose its adapters, unless they are live."""
         with registry.database.read() as session:
             champion = live_snapshot(session)
@@ -79,7 +102,7 @@ class Add(ChallengerOperation):
             members = _with_replays(session, adapters, champion)
         live = {member.adapter_id for member in champion.members if member.plugin == self.subject}
         if live == {member.adapter_id for member in members}:
-            return None
+            return self._live_already()
         deployment = champion.with_members(self.subject, members)
         return Proposal(self.subject, deployment, tuple(member.label for member in members))
 
@@ -134,28 +157,41 @@ class Enable(ChallengerOperation):
     """Make a disabled plugin live again, with the adapters with which it was live last.
 
     Raises:
-        RegistryError: It is not disabled, or was never live.
+        RegistryError: It is neither live nor disabled, or was never live.
         TrainingError: It has no replay that an estimator could be fitted to.
     """
 
     kind: ClassVar[str] = "enable"
 
     @override
-    def prepare(self, registry: Registry, steps: Steps) -> None:
+    def find(self, session: Session) -> None:
         """Look the plugin up by its name or its distribution."""
-        with registry.database.read() as session:
-            self.subject = recorded(session, self.subject).name
+        self.subject = recorded(session, self.subject).name
 
     @override
-    def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal:
+    def unchanged(self, session: Session) -> Unchanged | None:
+        """Tell whether the plugin is live.
+
+        Raises:
+            RegistryError: It is neither that nor disabled.
+        """
+        found = recorded(session, self.subject)
+        if found.state == "live":
+            return Unchanged(f"plugin {found.name}: is live already")
+        if found.state != "disabled":
+            raise RegistryError(
+                f"plugin {found.name}: found state {found.state}, expected disabled; "
+                f"see: abair-registry show {found.name}"
+            )
+        return None
+
+    @override
+    def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal | Unchanged:
         """Propose the plugin's last adapters; an estimator that knew them all needs no training."""
         with registry.database.read() as session:
+            if unchanged := self.unchanged(session):  # by an operation that ended meanwhile
+                return unchanged
             found = recorded(session, self.subject)
-            if found.state != "disabled":
-                raise RegistryError(
-                    f"plugin {found.name}: found state {found.state}, expected disabled; "
-                    f"see: abair-registry show {found.name}"
-                )
             champion = live_snapshot(session)
             adapters = _last_live_adapters(session, found)
             owners = {member.label: member.plugin for member in champion.members if member.plugin != found.name}
@@ -176,7 +212,7 @@ class Disable(ChallengerOperation):
     """Take a plugin out of what is live; it stays recorded.
 
     Raises:
-        RegistryError: It was never added, is disabled already, or nothing would stay live.
+        RegistryError: It was never added, was removed, or nothing would stay live.
     """
 
     kind: ClassVar[str] = "disable"
@@ -184,20 +220,28 @@ class Disable(ChallengerOperation):
     """The plugin's state afterwards."""
 
     @override
-    def prepare(self, registry: Registry, steps: Steps) -> None:
+    def find(self, session: Session) -> None:
         """Look the plugin up by its name or its distribution."""
-        with registry.database.read() as session:
-            self.subject = recorded(session, self.subject).name
+        self.subject = recorded(session, self.subject).name
 
     @override
-    def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal | None:
+    def unchanged(self, session: Session) -> Unchanged | None:
+        """Tell whether the plugin has the state that is asked for. Raises RegistryError."""
+        found = recorded(session, self.subject)
+        if found.state == self.state:
+            return Unchanged(f"plugin {found.name}: is {self.state} already")
+        if found.state == "removed":
+            raise RegistryError(
+                f"plugin {found.name}: is removed; expected one that is live or disabled; see: abair-registry list"
+            )
+        return None
+
+    @override
+    def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal | Unchanged:
         """Propose what is live without the plugin; if it is not live, only write its state."""
         with registry.database.read() as session:
-            found = recorded(session, self.subject)
-            if found.state in {self.state, "removed"}:
-                raise RegistryError(
-                    f"plugin {found.name}: is {found.state} already; expected another state; see: abair-registry list"
-                )
+            if unchanged := self.unchanged(session):  # by an operation that ended meanwhile
+                return unchanged
             champion = live_snapshot(session)
         deployment = champion.without(self.subject)
         if not deployment.members:
@@ -208,7 +252,7 @@ class Disable(ChallengerOperation):
             with work.session() as (session, row):
                 self.on_publish(session)
                 audit.record_event(session, self.actor, self.kind, self.subject, operation_id=row.id)
-            return None
+            return Unchanged(f"plugin {self.subject}: is {self.state} now, and was not live")
         return Proposal(self.subject, deployment)
 
     @override
@@ -222,7 +266,7 @@ class Remove(Disable):
     """Take a plugin out of what is live and off the list; its history and older deployments stay.
 
     Raises:
-        RegistryError: It was never added, is removed already, or nothing would stay live.
+        RegistryError: It was never added, or nothing would stay live.
     """
 
     kind: ClassVar[str] = "remove"

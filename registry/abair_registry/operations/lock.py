@@ -27,7 +27,12 @@ from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
 from abair_registry.db.models import PUBLISHED, OperationRow, now
 from abair_registry.db.operation_lock import OperationLock, operation_lock
+from abair_registry.processes.identity import ProcessIdentity
 
+GONE: Final = "gone"
+"""Key in an operation's detail: it was undone because its process was gone."""
+PROCESS: Final = "process"
+"""Key in an operation's detail: the tags of its process's identity."""
 POLL: Final = 0.5
 """Seconds between two tries of one who waits for the lock."""
 
@@ -154,9 +159,36 @@ def expect_nobody(database: Database) -> None:
 
 def interrupted(session: Session) -> OperationRow | None:
     """Return the newest operation that had begun a step, if it ended early and can run again."""
-    begun = select(OperationRow).where(OperationRow.step != "").order_by(OperationRow.id.desc())
-    newest = session.scalar(begun.limit(1))
+    newest = _newest_begun(session)
     return newest if newest is not None and newest.state in ("undone", "failed") else None
+
+
+def _newest_begun(session: Session) -> OperationRow | None:
+    begun = select(OperationRow).where(OperationRow.step != "").order_by(OperationRow.id.desc())
+    return session.scalar(begun.limit(1))
+
+
+def cut_short(session: Session) -> Running | None:
+    """Return the operation that can run again and whose process is gone, if any; writes nothing.
+
+    The lock cannot be tried without taking it. So of one that is recorded as running this only
+    tells what is certain: that its process on this host has ended.
+    """
+    newest = _newest_begun(session)
+    if newest is None or newest.step == PUBLISHED:
+        return None
+    if newest.state == "running":
+        process = ProcessIdentity.from_tags(newest.detail.get(PROCESS, {}))
+        return _seen(newest) if process is not None and process.is_gone() else None
+    return _seen(newest) if newest.state == "undone" and newest.detail.get(GONE) else None
+
+
+def settle(database: Database, number: int) -> None:
+    """Close an operation that ended early as done: what it was to do is done."""
+    with database.write() as session:
+        operation = session.get_one(OperationRow, number)
+        if operation.state in ("undone", "failed"):
+            _close(session, operation, "done", None)
 
 
 def running(session: Session) -> Running | None:
@@ -188,6 +220,7 @@ def _undo_dead(session: Session) -> list[Running]:
     dead = []
     for operation in session.scalars(select(OperationRow).where(OperationRow.state == "running")).all():
         dead.append(_seen(operation))
+        operation.detail = {**operation.detail, GONE: True}
         where = f"process {operation.process} on {operation.host}"
         _close(session, operation, "undone", f"{where} was gone at step {operation.step or 'start'}")
     session.flush()
@@ -215,7 +248,7 @@ def _begin(
                 operation = OperationRow(
                     kind=kind, subject=subject, state="running", actor=actor.name, reason=actor.reason,
                     host=socket.gethostname(), process=os.getpid(), started=moment, heartbeat=moment,
-                    detail={"arguments": arguments},
+                    detail={"arguments": arguments, PROCESS: ProcessIdentity.of_this_process().as_tags()},
                 )  # fmt: skip
                 session.add(operation)
                 session.flush()

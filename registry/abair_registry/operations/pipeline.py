@@ -32,7 +32,14 @@ from abair_registry.operations.challenger import Trainer
 from abair_registry.operations.lock import Work
 from abair_registry.operations.progress import OperationLog, Steps, Terminal, quiet
 from abair_registry.operations.replays import Photos, add_replays
-from abair_registry.operations.requests import Operation, OperationOptions, OperationResult, Outcome, Proposal
+from abair_registry.operations.requests import (
+    Operation,
+    OperationOptions,
+    OperationResult,
+    Outcome,
+    Proposal,
+    Unchanged,
+)
 from abair_registry.operations.routes import Challenger, ChallengerChoice
 from abair_registry.plugins import calls
 from abair_registry.registry import Registry
@@ -58,16 +65,30 @@ class ChallengerOperation(Operation):
         """Return the operation that was recorded with these arguments."""
         return cls(subject, actor, OperationOptions.from_json(arguments))
 
+    def find(self, session: Session) -> None:
+        """Find what the operation is about, and correct `subject` to its name.
+
+        Raises:
+            AbairError: There is no such thing.
+        """
+
+    def unchanged(self, session: Session) -> Unchanged | None:
+        """Return why nothing has to be done, if that is plain from what is recorded.
+
+        Raises:
+            AbairError: The operation cannot be done.
+        """
+
     def prepare(self, registry: Registry, steps: Steps) -> None:
-        """Check what can be checked before the operation is recorded and leaves a trace.
+        """Check what takes time before the operation is recorded and leaves a trace.
 
         Raises:
             AbairError: The operation cannot be done.
         """
 
     @abstractmethod
-    def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal | None:
-        """Return what is proposed, or None if nothing has to be made.
+    def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal | Unchanged:
+        """Return what is proposed, or why nothing has to be made.
 
         Raises:
             AbairError: The operation cannot be done.
@@ -88,6 +109,16 @@ class ChallengerOperation(Operation):
             RegistryError: Another operation is running, and this one was not asked to wait.
         """
         terminal = terminal or quiet()
+        with registry.database.read() as session:
+            self.find(session)
+            # what somebody does at this moment may change the answer
+            unchanged = self.unchanged(session) if lock.running(session) is None else None
+            left = lock.interrupted(session) if unchanged else None
+            live = live_snapshot(session).number
+        if unchanged is not None:
+            if left is not None and (left.kind, left.subject) == (self.kind, self.subject):
+                lock.settle(registry.database, left.id)
+            return OperationResult(None, "live", live, None, None, (), 0.0, unchanged.why)
         self.prepare(registry, terminal.steps)
         began = time.monotonic()
         working = lock.working(
@@ -96,9 +127,9 @@ class ChallengerOperation(Operation):
         )  # fmt: skip
         with working as work, terminal.steps as steps:
             proposal = self.plan(registry, work, steps)
-            if proposal is None:
+            if isinstance(proposal, Unchanged):
                 with registry.database.read() as session:
-                    ended = _Ended("live", live_snapshot(session).number)
+                    ended = _Ended("live", live_snapshot(session).number, unchanged=proposal.why)
             else:
                 ended = _Pipeline(self, registry, work, proposal, terminal).run()
         challenger = ended.challenger
@@ -110,6 +141,7 @@ class ChallengerOperation(Operation):
             route=challenger.route if challenger else None,
             verdicts=tuple(challenger.verdicts) if challenger else (),
             seconds=round(time.monotonic() - began, 1),
+            unchanged=ended.unchanged,
         )
 
 
@@ -121,6 +153,7 @@ class _Ended:
     deployment: int
     run_id: str | None = None
     challenger: Challenger | None = None
+    unchanged: str | None = None
 
 
 class _Pipeline:

@@ -59,13 +59,15 @@ class _PointerOperation(Operation):
         terminal = terminal or quiet()
         if not self.wait:  # what cannot be done leaves no operation behind
             lock.expect_nobody(registry.database)
-            with registry.database.read() as session:
-                self._checked_target(session, registry)
+            if (unchanged := self._unchanged(registry)) is not None:
+                return unchanged
         working = lock.working(
             registry.database, self.kind, self.subject, self.actor,
             arguments=self.arguments(), wait=self.wait, waiting=terminal.waiting,
         )  # fmt: skip
         with working as work:
+            if (unchanged := self._unchanged(registry, work.id)) is not None:
+                return unchanged
             work.step("publish")
             with work.session() as (session, operation):
                 champion, deployment = self._checked_target(session, registry)
@@ -81,14 +83,22 @@ class _PointerOperation(Operation):
             follow(registry, runs, calls.verify_plugins(members), terminal.warn)
             return PointerMove(work.id, "live", number, champion)
 
+    def _unchanged(self, registry: Registry, operation: int | None = None) -> PointerMove | None:
+        """Return how the operation ends if its target is live already.
+
+        Raises:
+            RegistryError: The target cannot be made live.
+        """
+        with registry.database.read() as session:
+            champion, deployment = self._checked_target(session, registry)
+            if deployment.number != champion:
+                return None
+        return PointerMove(operation, "live", champion, champion, f"deployment {champion}: is live already")
+
     def _checked_target(self, session: Session, registry: Registry) -> tuple[int, DeploymentRow]:
-        """Return the champion's number, and the target, if that is whole and not live."""
+        """Return the champion's number, and the target, if that is whole."""
         champion = live_snapshot(session).number
         deployment = self.target(session, champion)
-        if deployment.number == champion:
-            raise RegistryError(
-                f"deployment {champion}: is live already; expected another; see: abair-registry history"
-            )
         for file in integrity.deployment_files(deployment):
             if problem := registry.blobs.problem(file.sha256):
                 raise RegistryError(

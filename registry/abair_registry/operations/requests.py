@@ -57,32 +57,49 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class OperationResult:
-    """How an operation ended that makes a challenger."""
+class Unchanged:
+    """Why an operation has nothing to do: what it asks for is so already."""
 
-    operation: int
+    why: str
+
+
+@dataclass(frozen=True)
+class OperationResult:
+    """How an operation ended that makes a challenger.
+
+    If nothing was to be done, `unchanged` says why. If that was plain at once, nothing was recorded
+    and `operation` is None.
+    """
+
+    operation: int | None
     outcome: Outcome
     deployment: int
     run_id: str | None
     route: str | None
     verdicts: tuple[Verdict, ...]
     seconds: float
+    unchanged: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values, with the fields of each verdict that a program needs."""
         gates = [verdict.model_dump(include={"name", "passed", "measured", "threshold"}) for verdict in self.verdicts]
-        fields = {key: value for key, value in vars(self).items() if key not in {"verdicts", "seconds"}}
-        return fields | {"gates": gates, "seconds": self.seconds}
+        last = ("seconds", "unchanged")
+        fields = {key: value for key, value in vars(self).items() if key not in {"verdicts", *last}}
+        return fields | {"gates": gates} | {key: getattr(self, key) for key in last}
 
 
 @dataclass(frozen=True)
 class PointerMove:
-    """How an operation ended that made a recorded deployment live; also its JSON's fields."""
+    """How an operation ended that made a recorded deployment live; also its JSON's fields.
 
-    operation: int
+    `operation` and `unchanged` are as those of `OperationResult`.
+    """
+
+    operation: int | None
     outcome: str
     deployment: int
     before: int
+    unchanged: str | None = None
 
 
 class Operation(ABC):

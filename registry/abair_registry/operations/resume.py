@@ -39,6 +39,10 @@ def resume(registry: Registry, actor: Actor, terminal: Terminal | None = None) -
         row = lock.interrupted(session)
         if row is None:
             return None
+        number = row.id
         kind, subject, arguments = row.kind, row.subject, dict(row.detail.get("arguments", {}))
         actor = Actor(actor.name, actor.reason or row.reason)
-    return OPERATIONS[kind].from_record(subject, arguments, actor).run(registry, terminal)
+    result = OPERATIONS[kind].from_record(subject, arguments, actor).run(registry, terminal)
+    if result.operation is None:
+        lock.settle(registry.database, number)
+    return result

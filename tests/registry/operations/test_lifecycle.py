@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import select
 
 from abair import Restorer
 from abair.deployment import read_deployment
 from abair.errors import RegistryError
 from abair_registry.db import audit, queries
 from abair_registry.db.audit import Actor
+from abair_registry.db.models import OperationRow
 from abair_registry.db.queries import NewAdapter, NewRelease
 from abair_registry.maintenance import integrity, remote, status
 from abair_registry.operations import lock
@@ -83,8 +85,8 @@ def test_a_removed_plugin_leaves_the_list_but_not_the_history(registry: Registry
         assert [event.action for event in audit.events(session, "rain")] == [
             "record", "propose", "remove", "remove done",
         ]  # fmt: skip
-    with pytest.raises(RegistryError, match="plugin rain: is removed already"):
-        Remove("rain", ME).run(registry)
+    with pytest.raises(RegistryError, match="plugin rain: is removed; expected"):
+        Disable("rain", ME).run(registry)
 
 
 def test_the_last_plugin_stays(registry: Registry) -> None:
@@ -170,9 +172,18 @@ def test_a_name_that_was_never_added_is_told_with_near_misses(
     assert labels(registry)[0] == 1
 
 
-def test_enabling_what_is_live_is_refused(registry: Registry) -> None:
-    with pytest.raises(RegistryError, match="plugin rain: found state live, expected disabled"):
+def test_enabling_what_was_removed_is_refused_and_leaves_no_operation(registry: Registry) -> None:
+    Remove("rain", ME).run(registry)
+    with pytest.raises(RegistryError, match="plugin rain: found state removed, expected disabled"):
         Enable("rain", ME).run(registry)
+    with registry.database.read() as session:
+        assert [row.kind for row in session.scalars(select(OperationRow))] == ["remove"]
+
+
+def test_enabling_what_is_live_changes_nothing(registry: Registry) -> None:
+    result = Enable("rain", ME).run(registry)
+    assert (result.operation, result.outcome, result.unchanged) == (None, "live", "plugin rain: is live already")
+    assert labels(registry)[0] == 1
 
 
 def test_a_file_that_a_kill_left_stale_is_written_by_the_next_opening(open_registry: Open) -> None:

@@ -1,0 +1,99 @@
+"""An operation whose process is gone: every command says so and names what to do; looking writes nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from tests.registry.conftest import Run, complaints
+from tests.support.outcomes import live
+
+from abair_registry.db import queries
+from abair_registry.db.engine import Database
+from abair_registry.db.models import OperationRow
+from abair_registry.settings import Settings
+
+pytestmark = pytest.mark.slow
+
+BUSY = """
+import time
+from abair_registry.db.audit import Actor
+from abair_registry.operations import lock
+from abair_registry.operations.requests import OperationOptions
+from abair_registry.registry import open_registry, sync_live_file
+from abair_registry.settings import Settings
+options = OperationOptions(force=True).as_json()
+with open_registry(Settings()) as registry:
+    sync_live_file(registry)
+    with lock.working(registry.database, "disable", "rain", Actor("ada", "a test"), arguments=options) as work:
+        work.step("train")
+        print("training", flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.fixture
+def process(run: Run) -> Iterator[subprocess.Popen[str]]:
+    """An operation at its step `train`, in a process of its own."""
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "training\n"
+        yield process
+        process.kill()
+
+
+def state(settings: Settings) -> str:
+    database = Database(settings, read_only=True)
+    with database.read() as session:
+        found = session.get_one(OperationRow, 1).state
+    database.close()
+    return found
+
+
+def test_every_command_names_resume_until_the_operation_is_done(
+    process: subprocess.Popen[str], run: Run, settings: Settings
+) -> None:
+    assert complaints(run("list")[2]) == []  # it is at work
+    process.kill()
+    process.wait()
+    for command in (("list",), ("show", "rain"), ("history",), ("verify",), ("doctor", "--dry-run")):
+        (told,) = complaints(run(*command)[2])
+        assert told.startswith("abair-registry: operation 1, disable rain by ada, was cut short at step train: process")
+        assert told.endswith(" is gone; to run it again: abair-registry resume")
+    assert state(settings) == "running"  # who looks writes nothing
+    code, (mended,), err = run("doctor")
+    assert (code, complaints(err), state(settings)) == (0, [told], "undone")
+    assert mended["mended"][0] == "operation 1, disable rain: ended, its process is gone"
+    assert complaints(run("list")[2]) == [told]
+    code, (result,), err = run("resume")
+    assert (code, result["outcome"], live(run)) == (0, "live", 2), err
+    assert complaints(run("list")[2]) == []
+
+
+def test_a_command_that_may_write_undoes_it_and_says_so(
+    process: subprocess.Popen[str], run: Run, settings: Settings
+) -> None:
+    process.kill()
+    process.wait()
+    (settings.home / "shared").mkdir()
+    code, _, err = run("push", "--to", (settings.home / "shared").as_uri())
+    assert (code, state(settings)) == (0, "undone")
+    assert [line.endswith("abair-registry resume") for line in complaints(err)] == [True]
+
+
+def test_what_was_done_by_hand_meanwhile_is_not_named_any_more(
+    process: subprocess.Popen[str], run: Run, settings: Settings
+) -> None:
+    process.kill()
+    process.wait()
+    database = Database(settings)
+    with database.write() as session:  # as an operation before it did
+        found = queries.plugin(session, "rain")
+        assert found is not None
+        found.state = "disabled"
+    database.close()
+    code, (told,), _ = run("resume")
+    assert (code, told["unchanged"], state(settings)) == (0, "plugin rain: is disabled already", "done")
+    assert complaints(run("list")[2]) == []
