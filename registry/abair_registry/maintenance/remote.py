@@ -7,7 +7,8 @@ from abair.files import file_sha256
 from abair_registry.maintenance.integrity import live_files
 from abair_registry.registry import Registry, sync_live_file
 from abair_registry.storage.shared import SharedBlobs
-from abair_registry.tracking.mlflow_client import MODEL, Runs
+from abair_registry.tracking.mlflow_client import Runs
+from abair_registry.tracking.model_versions import MODEL
 
 
 def pull(registry: Registry, url: str | None = None) -> tuple[int, int]:

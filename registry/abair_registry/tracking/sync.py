@@ -22,7 +22,8 @@ from abair_registry.db.models import CONCLUSION, DeploymentRow, OperationRow
 from abair_registry.registry import Registry
 from abair_registry.storage import publish
 from abair_registry.storage.blobs import Blobs
-from abair_registry.tracking.mlflow_client import Alias, Runs, Status, Version
+from abair_registry.tracking.mlflow_client import Runs, Status
+from abair_registry.tracking.model_versions import Alias, Version
 from abair_registry.tracking.training import close_trainings
 
 RETIRED: Final = "retired"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from abair.errors import RegistryError
 from abair_registry.processes.identity import ProcessIdentity
 from abair_registry.settings import Settings
-from abair_registry.tracking.mlflow_client import TRAINING, Runs
+from abair_registry.tracking.mlflow_client import Runs
+from abair_registry.tracking.store import TRAINING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,8 @@ from abair.errors import RegistryError
 from abair_registry.processes.guardian import guarded
 from abair_registry.processes.marked import MARK, end_marked
 from abair_registry.settings import Settings
-from abair_registry.tracking.mlflow_client import QUIET, Runs
+from abair_registry.tracking.connection import QUIET
+from abair_registry.tracking.mlflow_client import Runs
 from abair_registry.tracking.training import close_trainings
 
 STARTING: Final = 90.0

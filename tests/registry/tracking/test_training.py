@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from abair.plugin_kit.tracking import tracker
 from abair_registry.processes.identity import ProcessIdentity
 from abair_registry.settings import Settings
-from abair_registry.tracking.mlflow_client import TRAINING, Runs
+from abair_registry.tracking.mlflow_client import Runs
+from abair_registry.tracking.store import TRAINING
 from abair_registry.tracking.training import close_trainings
 
 
