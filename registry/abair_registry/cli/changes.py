@@ -315,4 +315,7 @@ def _session(json: bool, *, undo: bool = True) -> Iterator[tuple[Reporter, Regis
         def warn(text: str) -> None:
             reporter.log(f"warning: {text}")
 
-        yield reporter, registry, Terminal(Steps(), waiting, warn)
+        def note(text: str) -> None:
+            reporter.log(f"note: {text}")
+
+        yield reporter, registry, Terminal(Steps(), waiting, warn, note)

@@ -29,7 +29,7 @@ def show_result(reporter: Reporter, result: OperationResult, json: bool) -> None
         table(("verdict", "gate", "measured", "interval", "threshold"), rows, result=False)
     if result.unchanged is not None:
         reporter.log(f"{result.unchanged}; nothing was to be done")
-    else:
+    elif result.run_id is not None:
         reporter.log(f"run {result.run_id}, {result.seconds:.0f} s; to look at it: abair-registry ui")
     if json:
         reporter.result(result.as_json())

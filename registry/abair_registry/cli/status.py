@@ -175,7 +175,7 @@ def doctor(
         _, problems = integrity.verify(registry)
         runs = Runs(registry.settings)
         try:
-            repaired += sync.reconcile(registry, runs) if runs.has_store else []
+            repaired += sync.reconcile(registry, runs) if sync.is_expected(registry, runs) else []
         except RegistryError as error:
             problems.append(str(error))
         notes = integrity.installed_changes(registry)

@@ -44,6 +44,7 @@ from abair_registry.operations.routes import Challenger, ChallengerChoice
 from abair_registry.plugins import calls
 from abair_registry.registry import Registry
 from abair_registry.tracking.mlflow_client import Runs
+from abair_registry.tracking.outbox import OperationRun
 
 
 class ChallengerOperation(Operation):
@@ -180,27 +181,26 @@ class _Pipeline:
 
     def run(self) -> _Ended:
         """Train, evaluate, gate and publish; then update the file, MLflow and the plugins."""
-        with self._tracked() as run_id:
+        with self._tracked() as run:
             for name, why in self.plugins.left_out.items():
                 if name not in self.plugins.absent:
                     self.terminal.warn(f"plugin {name}: {why}; its own gate and notice are left out")
             frozen = self._frozen()
-            log = OperationLog(self.work, self.terminal.steps, self.runs, run_id)
+            log = OperationLog(self.work, self.terminal.steps, run)
             challenger = ChallengerChoice(self.trainer, self.operation.options, self.plugins, log).choose()
             if self._frozen() != frozen:
                 raise TrainingError("backbone or adapters changed during the training; run: abair-registry doctor")
-            self.runs.tags(
-                run_id, {"abair.route": challenger.route, "abair.route.why": challenger.why, "abair.frozen": frozen}
-            )
+            run.tags({"abair.route": challenger.route, "abair.route.why": challenger.why, "abair.frozen": frozen})
             outcome = self._outcome(challenger)
             run_report.evidence(
-                self.runs, run_id, self.proposal, challenger.evaluation, challenger.verdicts,
+                run, self.proposal, challenger.evaluation, challenger.verdicts,
                 self.trainer.contender(challenger.estimator),
                 champion=self.champion, route=challenger.route, why=challenger.why,
             )  # fmt: skip
-            number = self._conclude(outcome, challenger, run_id)
-        follow(self.registry, self.runs, self.plugins if outcome == "live" else None, self.terminal.warn)
-        return _Ended(outcome, number, run_id, challenger)
+            number = self._conclude(outcome, challenger, run.run_id)
+        notified = self.plugins if outcome == "live" else None
+        follow(self.registry, self.runs, notified, self.terminal, self.work.id)
+        return _Ended(outcome, number, run.run_id, challenger)
 
     def _sampled(self, proposal: Proposal) -> Proposal:
         """Return the proposal with its new labels' replays, where the operation makes them."""
@@ -216,7 +216,7 @@ class _Pipeline:
             return "rejected"
         return "challenger" if self.operation.options.review else "live"
 
-    def _conclude(self, outcome: Outcome, challenger: Challenger, run_id: str) -> int:
+    def _conclude(self, outcome: Outcome, challenger: Challenger, run_id: str | None) -> int:
         """Record the deployment or the refusal in one transaction; return what is live or waits."""
         operation, subject = self.operation, self.proposal.subject
         refused = [result.name for result in challenger.refused]
@@ -253,7 +253,7 @@ class _Pipeline:
             return deployment.number
 
     def _propose(
-        self, session: Session, row: OperationRow, sha256: str, run_id: str, detail: dict[str, Any]
+        self, session: Session, row: OperationRow, sha256: str, run_id: str | None, detail: dict[str, Any]
     ) -> DeploymentRow:
         """Add the proposal as a deployment with the estimator of this hash."""
         proposed = self.proposal.deployment
@@ -289,37 +289,34 @@ class _Pipeline:
         return digest.hexdigest()
 
     @contextmanager
-    def _tracked(self) -> Iterator[str]:
+    def _tracked(self) -> Iterator[OperationRun]:
         """Start the operation's MLflow run, and end it as the operation ends."""
         self.work.step("track")
         with self.work.session() as (_, row):
             started = row.started.isoformat()
         photos = Photos(self.registry.settings.clean_dir).digests() if self.proposal.new_labels else {}
-        run_id = run_report.begin(
-            self.runs, self.operation, self.work.id, started,
+        run = OperationRun(self.runs, self.registry.settings.home, self.terminal.warn)
+        run_report.begin(
+            run, self.operation, self.work.id, started,
             options=self.operation.options, proposal=self.proposal, champion=self.champion, photos=photos,
         )  # fmt: skip
-        self.work.step("track", run_id=run_id)
+        if run.run_id is not None:
+            self.work.step("track", run_id=run.run_id)
         try:
-            yield run_id
+            yield run
         except BaseException as error:
             status: Literal["KILLED", "FAILED"] = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             reason = str(error) or ("stopped by Ctrl-C" if status == "KILLED" else type(error).__name__)
-            with suppress(RegistryError):  # MLflow may be what failed: `doctor` ends it later
-                if not self._conclude_run(run_id):
-                    self.runs.end(run_id, status, reason)
+            with suppress(RegistryError):  # the database may be what failed: `doctor` ends it later
+                if not self._conclude_run(run):
+                    run.end(status, reason)
             raise
-        try:
-            self._conclude_run(run_id)
-        except RegistryError as error:
-            self.terminal.warn(
-                f"{error}; what is live is live, but the run does not say it; run: abair-registry doctor"
-            )
+        self._conclude_run(run)
 
-    def _conclude_run(self, run_id: str) -> bool:
+    def _conclude_run(self, run: OperationRun) -> bool:
         """End the run with the operation's recorded conclusion; return whether there is one."""
         with self.registry.database.read() as session:
             conclusion = session.get_one(OperationRow, self.work.id).detail.get(CONCLUSION)
         if conclusion is not None:
-            self.runs.conclude(run_id, **conclusion)
+            run.conclude(**conclusion)
         return conclusion is not None

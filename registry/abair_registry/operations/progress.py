@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from abair_registry.operations.lock import Running, Work
-from abair_registry.tracking.mlflow_client import Runs
+from abair_registry.tracking.outbox import OperationRun
 
 
 class _Console(Console):
@@ -66,11 +66,12 @@ class Steps:
 
 @dataclass(frozen=True)
 class Terminal:
-    """How a person follows an operation: its steps, whom it waits for, and its warnings."""
+    """How a person follows an operation: its steps, whom it waits for, its warnings and notes."""
 
     steps: Steps
     waiting: Callable[[Running], None] = lambda _: None
     warn: Callable[[str], None] = lambda _: None
+    note: Callable[[str], None] = lambda _: None
 
 
 def quiet() -> Terminal:
@@ -84,8 +85,7 @@ class OperationLog:
 
     lease: Work
     steps: Steps
-    runs: Runs
-    run_id: str
+    run: OperationRun
 
     def begin(self, step: str, shown: str, **detail: object) -> None:
         """Record the step that begins, and show it.
@@ -98,4 +98,4 @@ class OperationLog:
 
     def training_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of a training step."""
-        self.runs.metrics(self.run_id, {f"train/{name}": value for name, value in metrics.items()}, step)
+        self.run.metrics({f"train/{name}": value for name, value in metrics.items()}, step)

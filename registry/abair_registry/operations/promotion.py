@@ -80,7 +80,7 @@ class _PointerOperation(Operation):
                 operation.step = PUBLISHED
                 operation.detail = {**operation.detail, "deployment": number}
             runs = Runs(registry.settings, patient=False)
-            follow(registry, runs, calls.verify_plugins(members), terminal.warn)
+            follow(registry, runs, calls.verify_plugins(members), terminal, work.id)
             return PointerMove(work.id, "live", number, champion)
 
     def _unchanged(self, registry: Registry, operation: int | None = None) -> PointerMove | None:

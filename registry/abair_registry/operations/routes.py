@@ -88,7 +88,7 @@ class ChallengerChoice:
             if not attempt.refused or not new or _adapter_is_useless(attempt.refused):
                 break
             table = run_report.verdict_table(attempt.verdicts) + "\n"
-            self.log.runs.text(self.log.run_id, table, f"refused/features, {fit}.md")
+            self.log.run.text(table, f"refused/features, {fit}.md")
             if fit is not Fit.WITH_MIXTURES and _cannot_help(attempt.refused):
                 break
         best = min(attempts, key=lambda fit: len(attempts[fit].refused))  # of equals the first

@@ -17,7 +17,9 @@ from abair.text import markdown_table
 from abair_registry.db.snapshot import DeploymentSnapshot
 from abair_registry.operations import charts
 from abair_registry.operations.requests import Operation, OperationOptions, Outcome, Proposal
-from abair_registry.tracking.mlflow_client import Runs
+from abair_registry.tracking import limits
+from abair_registry.tracking.mlflow_client import DESCRIPTION
+from abair_registry.tracking.outbox import OperationRun
 
 _OUTCOMES = {
     "live": "Deployment {number} is live.",
@@ -27,7 +29,7 @@ _OUTCOMES = {
 
 
 def begin(
-    runs: Runs,
+    run: OperationRun,
     operation: Operation,
     number: int,
     started: str,
@@ -36,12 +38,8 @@ def begin(
     proposal: Proposal,
     champion: DeploymentSnapshot,
     photos: Mapping[str, str],
-) -> str:
-    """Start the run of an operation with its parameters and lineage; return the run's id.
-
-    Raises:
-        RegistryError: The store cannot be reached or written.
-    """
+) -> None:
+    """Start the run of an operation with its parameters and lineage."""
     actor, title = operation.actor, f"{operation.kind} {proposal.subject}"
     tags = {
         "mlflow.user": actor.name,
@@ -71,7 +69,7 @@ def begin(
         **{f"gate {name}": value for name, value in options.thresholds.model_dump().items()},
         **{f"SHA-256 of {name}": value for name, value in photos.items()},
     }
-    return runs.begin(title, tags=tags, params=params)
+    run.begin(title, tags=tags, params=params)
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,7 @@ def conclusion(title: str, outcome: Outcome, number: int, verdicts: Sequence[Ver
 
 
 def evidence(
-    runs: Runs,
-    run_id: str,
+    run: OperationRun,
     proposal: Proposal,
     evaluation: Evaluation | None,
     verdicts: Sequence[Verdict],
@@ -106,13 +103,9 @@ def evidence(
     route: str,
     why: str,
 ) -> None:
-    """Record description, metrics, report and figures, before anything is published.
-
-    Raises:
-        RegistryError: The store cannot be reached or written.
-    """
-    runs.describe(run_id, _description(champion, proposal, route, why, evaluation, verdicts))
-    runs.metrics(run_id, {f"gates/{_metric_name(verdict.name)}": verdict.measured for verdict in verdicts})
+    """Record description, metrics, report and figures, before anything is published."""
+    run.describe(*_descriptions(champion, proposal, route, why, evaluation, verdicts))
+    run.metrics({f"gates/{_metric_name(verdict.name)}": verdict.measured for verdict in verdicts})
     if evaluation is None:
         return
     report = evaluation.report
@@ -122,13 +115,13 @@ def evidence(
             for way, samples in ways.items():
                 metrics[f"{measure}/{_metric_name(group.name)}/{way}"] = sum(samples) / len(samples)
         metrics[f"recall/{_metric_name(group.name)}"] = group.recall
-    runs.metrics(run_id, metrics)
-    runs.text(run_id, report.model_dump_json(indent=2) + "\n", "report.json")
-    runs.text(run_id, json.dumps(asdict(proposal.deployment), indent=2) + "\n", "lineage.json")
-    runs.figure(run_id, charts.bars(report), "figures/1 champion and challenger.png")
-    runs.figure(run_id, charts.sheet(evaluation, contender, proposal.new_labels), "figures/2 before and after.png")
-    runs.figure(run_id, charts.confusion(report), "figures/3 confusion matrix.png")
-    runs.figure(run_id, charts.histograms(evaluation), "figures/4 weights.png")
+    run.metrics(metrics)
+    run.text(report.model_dump_json(indent=2) + "\n", "report.json")
+    run.text(json.dumps(asdict(proposal.deployment), indent=2) + "\n", "lineage.json")
+    run.figure(charts.bars(report), "figures/1 champion and challenger.png")
+    run.figure(charts.sheet(evaluation, contender, proposal.new_labels), "figures/2 before and after.png")
+    run.figure(charts.confusion(report), "figures/3 confusion matrix.png")
+    run.figure(charts.histograms(evaluation), "figures/4 weights.png")
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> str:
@@ -147,38 +140,61 @@ def _headline(outcome: str, verdicts: Sequence[Verdict], *, forced: bool = False
     return f"## {outcome} {passed}" + (" **Forced.**" if forced else "")
 
 
-def _description(
+def _descriptions(
     champion: DeploymentSnapshot,
     proposal: Proposal,
     route: str,
     why: str,
     evaluation: Evaluation | None,
     verdicts: Sequence[Verdict],
-) -> str:
-    """Return the text of a run's page; its first line is replaced when the operation has ended."""
-    parts = [_headline("Judged; not published yet.", verdicts)]
-    if refused := [verdict.name for verdict in verdicts if not verdict.passed]:
-        parts.append(f"**Refused by** {', '.join(refused)}.")  # the page folds what is below
+) -> tuple[str, str]:
+    """Return the text of a run's page, and the whole text if the page has no room for it.
+
+    The first line is replaced when the operation has ended; the whole text comes without it.
+    """
+    headline = _headline("Judged; not published yet.", verdicts)
+    refused = [verdict for verdict in verdicts if not verdict.passed]
+    parts = []
+    if refused:
+        parts.append(
+            f"**Refused by** {', '.join(verdict.name for verdict in refused)}."
+        )  # the page folds what is below
     parts.append(
         f"Labels: {', '.join(proposal.deployment.labels)}"
         + (f"; new: **{', '.join(proposal.new_labels)}**" if proposal.new_labels else "")
         + f". Compared with deployment {champion.number}. Route: {route} ({why}). "
         "Only the estimator was trained; backbone and adapters are as they were (tag `abair.frozen`)."
     )
-    if verdicts:
-        parts.append(verdict_table(verdicts))
-    if evaluation is not None:
-        parts.append("Mean PSNR in dB on held-out samples, the same ones for all:\n\n" + _psnr_table(evaluation))
-        parts.append("Figures and the whole report lie under *Artifacts*.")
-    return "\n\n".join(parts)
+    tail = ["Figures and the whole report lie under *Artifacts*."] if evaluation is not None else []
+    whole = "\n\n".join([*parts, *_tables(verdicts, evaluation, evaluation.report.groups if evaluation else ()), *tail])
+    if len(headline) + 2 + len(whole) <= limits.NOTE:
+        return f"{headline}\n\n{whole}", ""
+    notable = [group for group in evaluation.report.groups if _is_notable(group, evaluation)] if evaluation else []
+    left_out = f"Gates that passed and labels that were live before are left out: the artifact `{DESCRIPTION}` has all."
+    shown = [headline, *parts, left_out, *_tables(refused, evaluation, notable), *tail]
+    return "\n\n".join(shown), whole
 
 
-def _psnr_table(evaluation: Evaluation) -> str:
-    """Return the mean PSNR of each group as a Markdown table, new labels first."""
+def _tables(verdicts: Sequence[Verdict], evaluation: Evaluation | None, groups: Sequence[Group]) -> list[str]:
+    """Return the tables of verdicts and of mean PSNR, each with its heading, if there is one."""
+    tables = [verdict_table(verdicts)] if verdicts else []
+    if evaluation is not None and groups:
+        heading = "Mean PSNR in dB on held-out samples, the same ones for all:"
+        tables.append(f"{heading}\n\n{_psnr_table(evaluation, groups)}")
+    return tables
+
+
+def _is_notable(group: Group, evaluation: Evaluation) -> bool:
+    """Return whether a group is shown where there is no room for all: a new label, clean photos."""
+    return group.labels == (CLEAN,) or (len(group.labels) == 1 and _is_new(group, evaluation.report.new))
+
+
+def _psnr_table(evaluation: Evaluation, groups: Sequence[Group]) -> str:
+    """Return the mean PSNR of each of the groups as a Markdown table, new labels first."""
     rows = []
     new = evaluation.report.new
     ways: tuple[Way, ...] = ("input", "backbone", "OH", "SW", "Oracle")
-    for group in sorted(evaluation.report.groups, key=lambda g: (not _is_new(g, new), len(g.labels))):
+    for group in sorted(groups, key=lambda g: (not _is_new(g, new), len(g.labels))):
         cells = [f"{group.mean(way):.2f}" for way in ways]
         cells.append(f"{group.mean('champion'):.2f}" if "champion" in group.psnr else "")
         name = f"**{group.name}**" if _is_new(group, new) else group.name

@@ -9,19 +9,23 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import BACKBONE_FILE, ESTIMATOR_FILE, FileRef, write_deployment
 from abair.deployment import Deployment as Bundle
+from abair.errors import RegistryError
 from abair_registry.db import queries
 from abair_registry.db.models import CONCLUSION, DeploymentRow, OperationRow
 from abair_registry.registry import Registry
 from abair_registry.storage import publish
 from abair_registry.storage.blobs import Blobs
+from abair_registry.tracking import outbox
 from abair_registry.tracking.mlflow_client import Runs, Status
 from abair_registry.tracking.model_versions import Alias, Version
 from abair_registry.tracking.training import close_trainings
@@ -33,50 +37,67 @@ Row = TypeVar("Row", DeploymentRow, OperationRow)
 _STATUS: Final[dict[str, Status]] = {"done": "FINISHED", "undone": "KILLED", "failed": "FAILED"}
 
 
-def reconcile(registry: Registry, runs: Runs) -> list[str]:
+def is_expected(registry: Registry, runs: Runs) -> bool:
+    """Return whether MLflow should know of this registry: there is a store, or there was one."""
+    if runs.has_store or outbox.is_pending(registry.settings.home):
+        return True
+    with registry.database.read() as session:
+        tracked = select(DeploymentRow.number).where(DeploymentRow.run_id.is_not(None)).limit(1)
+        return session.scalar(tracked) is not None
+
+
+def reconcile(registry: Registry, runs: Runs, operation: int | None = None) -> list[str]:
     """Bring versions, tags, aliases and runs to the registry's state; close killed trainings' runs.
+
+    First the runs that were kept meanwhile are told, also the one of the `operation` that calls.
+    A version whose run or files are gone is registered again, from the blobs.
 
     Returns a line for each change.
 
     Raises:
-        RegistryError: MLflow cannot be reached or written.
+        RegistryError: MLflow cannot be reached or written, or refuses a run.
     """
-    done = []
+    done, refused = outbox.drain(registry, runs, operation)
     with registry.database.read() as session:
         wanted: dict[Alias, DeploymentRow | None] = {
             "champion": queries.live(session),
             "challenger": queries.challenger(session),
         }
         bundles = {
-            alias: (deployment, publish.make_bundle(deployment, registry.blobs))
+            alias: (deployment, publish.make_bundle(deployment, registry.blobs), _run_ids(session, deployment))
             for alias, deployment in wanted.items()
             if deployment is not None
         }
         to_close = _runs_to_close(session, runs)
     versions = runs.versions()
     places: dict[Alias, str | None] = {"champion": None, "challenger": None}
-    for alias, (deployment, bundle) in bundles.items():
+    for alias, (deployment, bundle, run_ids) in bundles.items():
         digest = bundle_digest(bundle)
-        found = next((version for version in versions if _matches(version, deployment.number, digest)), None)
+        found, lost = _whole_version(runs, versions, deployment.number, bundle, digest)
         if found is None:
-            found = _register(runs, registry.blobs, deployment, bundle, digest)
+            found = _register(runs, registry.blobs, deployment, bundle, digest, run_ids)
             versions.append(found)
-            done.append(f"deployment {deployment.number} is version {found.number} of the model")
+            done.append(f"deployment {deployment.number} is version {found.number} of the model{lost}")
         places[alias] = found.number
     for version in versions:
         state = next((alias for alias, number in places.items() if number == version.number), RETIRED)
         if version.tags.get("abair.state") != state:
             runs.tag_version(version.number, {"abair.state": state})
     for alias, number in places.items():
-        if runs.version(alias) != number:
+        before = runs.version(alias)
+        if before != number:
             runs.point(alias, number)
-            done.append(f"{alias} is version {number}" if number else f"there is no {alias}")
+            done.append((f"{alias} is version {number}" if number else f"there is no {alias}")
+                        + (f", was {before}" if before else ""))  # fmt: skip
     for run_id, status, reason, conclusion in to_close:
         if conclusion:
             runs.conclude(run_id, **conclusion)
         else:
             runs.end(run_id, status, reason)
         done.append(f"run {run_id} ended as {status}")
+    if refused:
+        raise RegistryError("; ".join(refused))
+    outbox.settle(registry.settings.home)
     return done + close_trainings(runs)
 
 
@@ -95,37 +116,70 @@ def export_bundle(bundle: Bundle, blobs: Blobs, folder: Path) -> Bundle:
 
     Returns it with these names.
     """
+    whole = _named_plainly(bundle)
+    for blob, file in zip(bundle.files(), whole.files(), strict=True):
+        (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(blobs.path(blob.sha256), folder / file.path)
+    write_deployment(whole, folder)
+    return whole
 
-    def copied(ref: FileRef, path: str) -> FileRef:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(blobs.path(ref.sha256), folder / path)
+
+def _named_plainly(bundle: Bundle) -> Bundle:
+    """Return the bundle with its files under plain names instead of the blobs'."""
+
+    def named(ref: FileRef, path: str) -> FileRef:
         return ref.model_copy(update={"path": path})
 
     adapters = tuple(
         ref.model_copy(
             update={
-                "config": copied(ref.config, f"adapters/{ref.degradation}/{CONFIG_FILE}"),
-                "weights": copied(ref.weights, f"adapters/{ref.degradation}/{WEIGHTS_FILE}"),
+                "config": named(ref.config, f"adapters/{ref.degradation}/{CONFIG_FILE}"),
+                "weights": named(ref.weights, f"adapters/{ref.degradation}/{WEIGHTS_FILE}"),
             }
         )
         for ref in bundle.adapters
     )
-    backbone = bundle.backbone.model_copy(update={"file": copied(bundle.backbone.file, BACKBONE_FILE)})
-    whole = bundle.model_copy(
-        update={"backbone": backbone, "adapters": adapters, "estimator": copied(bundle.estimator, ESTIMATOR_FILE)}
+    backbone = bundle.backbone.model_copy(update={"file": named(bundle.backbone.file, BACKBONE_FILE)})
+    return bundle.model_copy(
+        update={"backbone": backbone, "adapters": adapters, "estimator": named(bundle.estimator, ESTIMATOR_FILE)}
     )
-    write_deployment(whole, folder)
-    return whole
 
 
-def _register(runs: Runs, blobs: Blobs, deployment: DeploymentRow, bundle: Bundle, digest: str) -> Version:
+def _whole_version(
+    runs: Runs, versions: Sequence[Version], number: int, bundle: Bundle, digest: str
+) -> tuple[Version | None, str]:
+    """Return the newest whole version of a deployment, or None and what the newest one has lost."""
+    files = {file.path: file.size for file in _named_plainly(bundle).files()}
+    lost = ""
+    for version in versions:
+        if _matches(version, number, digest):
+            problem = runs.problem(version, files)
+            if problem is None:
+                return version, ""
+            lost = lost or f", registered again: of version {version.number} {problem}"
+    return None, lost
+
+
+def _run_ids(session: Session, deployment: DeploymentRow) -> list[str]:
+    """Return the runs that may be the one of a deployment's operation.
+
+    A run that was kept meanwhile was begun after the deployment was recorded.
+    """
+    operation = session.get(OperationRow, deployment.operation_id) if deployment.operation_id else None
+    later = operation.detail.get("run_id") if operation is not None else None
+    return [run_id for run_id in (later, deployment.run_id) if run_id]
+
+
+def _register(
+    runs: Runs, blobs: Blobs, deployment: DeploymentRow, bundle: Bundle, digest: str, run_ids: Sequence[str]
+) -> Version:
     """Register a model version for a deployment.
 
-    One that no run made gets a short run to hold it.
+    One without a run gets a short run to hold it.
     """
-    run_id = deployment.run_id
-    own = run_id is None or not runs.exists(run_id)
-    if run_id is None or own:
+    run_id = next((known for known in run_ids if runs.exists(known)), None)
+    own = run_id is None
+    if run_id is None:
         run_id = runs.begin(
             f"deployment {deployment.number}",
             tags={
@@ -134,9 +188,12 @@ def _register(runs: Runs, blobs: Blobs, deployment: DeploymentRow, bundle: Bundl
             },
             params={"labels": ", ".join(bundle.labels)},
         )  # fmt: skip
-        runs.describe(
-            run_id, f"**Deployment {deployment.number}**, which no operation made: {deployment.reason or 'imported'}."
+        why = (
+            f"whose run is not here; operation {deployment.operation_id} made it"
+            if deployment.operation_id
+            else "which no operation made"
         )
+        runs.describe(run_id, f"**Deployment {deployment.number}**, {why}: {deployment.reason or 'imported'}.")
     with tempfile.TemporaryDirectory() as folder:
         export_bundle(bundle, blobs, Path(folder))
         tags = {"abair.deployment": str(deployment.number), "abair.bundle": digest}

@@ -1,0 +1,208 @@
+"""The run of an operation, told to MLflow as it goes; what it could not be told is kept for later.
+
+MLflow observes, so an operation does not wait for it. A run that cannot be told is written below
+the home, in a folder of `outbox`: `entries.jsonl` holds the calls in order, and the files lie
+beside it. A later command replays it. To replay a part that MLflow has already changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from filelock import FileLock, Timeout
+
+from abair.errors import RegistryError
+from abair_registry.db.models import OperationRow
+from abair_registry.registry import Registry
+from abair_registry.tracking.mlflow_client import Runs, Status, image_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FOLDER: Final = "outbox"
+"""The folder below the home; while it exists, MLflow has not been told everything."""
+_ENTRIES: Final = "entries.jsonl"
+
+Entry = tuple[str, dict[str, Any]]
+"""A method of `Runs`, and its arguments but for the run's id."""
+
+
+class OperationRun:
+    """The MLflow run of an operation. No method fails because of MLflow.
+
+    The first failure is told by `warn`, in one line. From then on the run is kept in the outbox.
+    """
+
+    def __init__(self, runs: Runs, home: Path, warn: Callable[[str], None]) -> None:
+        self.run_id: str | None = None
+        """MLflow's id; None while MLflow is away."""
+        self._runs, self._home, self._warn = runs, home, warn
+        self._folder = home / FOLDER
+        self._entries: list[Entry] = []
+        self._kept: int | None = None
+        self._lost = False
+
+    def begin(self, name: str, *, tags: Mapping[str, str], params: Mapping[str, object]) -> None:
+        """Start the run; `tags` name the operation as `abair.operation` and `abair.started`."""
+        started = "".join(filter(str.isalnum, tags["abair.started"]))
+        self._folder = self._home / FOLDER / f"{tags['abair.operation']}-{started}"
+        shown = {key: str(value) for key, value in params.items()}
+        self._do("begin", name=name, tags=dict(tags), params=shown, at=_now())
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics at a step."""
+        self._do("metrics", values={name: float(value) for name, value in values.items()}, step=step, at=_now())
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags."""
+        self._do("tags", values=dict(values))
+
+    def describe(self, markdown: str, whole: str = "") -> None:
+        """Set the text at the top of the run's page; store the `whole` one, if there is more."""
+        self._do("describe", markdown=markdown, whole=whole)
+
+    def figure(self, figure: Figure, path: str) -> None:
+        """Store a figure as an image."""
+        self._do("file", content=image_of(figure, path), path=path)
+
+    def text(self, text: str, path: str) -> None:
+        """Store a text as a file."""
+        self._do("file", content=text.encode(), path=path)
+
+    def conclude(self, headline: str, tags: Mapping[str, str]) -> None:
+        """Close the run as finished, replace its text's first line, and set tags."""
+        self._do("conclude", headline=headline, tags=dict(tags), at=_now())
+
+    def end(self, status: Status, reason: str = "") -> None:
+        """Close the run unless it is closed already."""
+        self._do("end", status=status, reason=reason, at=_now())
+
+    def _do(self, call: str, **arguments: Any) -> None:
+        self._entries.append((call, arguments))
+        if self._kept is None:
+            try:
+                if call == "begin":
+                    self.run_id = self._runs.begin(**arguments)
+                else:
+                    getattr(self._runs, call)(self.run_id, **arguments)
+                return
+            except RegistryError as error:
+                self._kept = 0
+                self._warn(
+                    f"{error}; the operation goes on; the next command that reaches MLflow mirrors its run, which is "
+                    f"kept in {self._folder}"
+                )
+        self._keep()
+
+    def _keep(self) -> None:
+        """Write what is not in the outbox yet; nothing more once that failed."""
+        if self._lost:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with (self._folder / _ENTRIES).open("a", encoding="utf-8") as entries:
+                while self._kept is not None and self._kept < len(self._entries):
+                    call, arguments = self._entries[self._kept]
+                    if call == "file":
+                        name = f"{self._kept:05}"
+                        (self._folder / name).write_bytes(arguments["content"])
+                        arguments = {"path": arguments["path"], "stored": name}
+                    entries.write(json.dumps([call, arguments]) + "\n")
+                    self._kept += 1
+        except OSError as error:
+            self._warn(f"{self._folder}: cannot be written ({error.strerror or error}); MLflow's run will lack a part")
+            self._lost = True
+
+
+def is_pending(home: Path) -> bool:
+    """Return whether there is something that MLflow could not be told."""
+    return (home / FOLDER).is_dir()
+
+
+def put_off(home: Path) -> None:
+    """Note that MLflow could not be told what is live."""
+    with suppress(OSError):  # the warning was given; `doctor` looks all the same
+        (home / FOLDER).mkdir(exist_ok=True)
+
+
+def settle(home: Path) -> None:
+    """Note that MLflow was told everything but the runs of operations that go on."""
+    with suppress(OSError):  # such a run lies there
+        (home / FOLDER).rmdir()
+
+
+def drain(registry: Registry, runs: Runs, operation: int | None = None) -> tuple[list[str], list[str]]:
+    """Replay the kept runs of all operations that have ended, and of the one that calls.
+
+    Returns:
+        A line for each run that is mirrored now, and one for each that MLflow refuses.
+
+    Raises:
+        RegistryError: MLflow cannot be reached or written.
+    """
+    home = registry.settings.home
+    done: list[str] = []
+    refused: list[str] = []
+    if not is_pending(home):
+        return done, refused
+    with suppress(Timeout), FileLock(home / f"{FOLDER}.lock", blocking=False):  # else another process does it
+        for folder in sorted(path for path in (home / FOLDER).iterdir() if path.is_dir()):
+            entries = _read(folder)
+            if not entries or entries[0][0] != "begin":  # killed at the first one
+                shutil.rmtree(folder)
+                continue
+            tags = entries[0][1]["tags"]
+            with registry.database.read() as session:
+                row = session.get(OperationRow, int(tags["abair.operation"]))
+                ours = row is not None and row.started.isoformat() == tags["abair.started"]
+                if row is not None and ours and row.state == "running" and row.id != operation:
+                    continue
+            try:
+                run_id = _replay(runs, entries, folder)
+            except RegistryError as error:
+                if runs.away is not None:
+                    raise
+                refused.append(f"{error}; the run is kept in {folder}; to give it up, delete that folder")
+                continue
+            if ours:
+                with registry.database.write() as session:
+                    found = session.get_one(OperationRow, int(tags["abair.operation"]))
+                    found.detail = {**found.detail, "run_id": run_id}
+            shutil.rmtree(folder)
+            done.append(f"run {run_id} holds {entries[0][1]['name']}, which was kept meanwhile")
+    return done, refused
+
+
+def _replay(runs: Runs, entries: list[Entry], folder: Path) -> str:
+    """Tell MLflow all entries; the run is the one that was begun, if there is still one."""
+    begin = entries[0][1]
+    run_id = runs.find({key: begin["tags"][key] for key in ("abair.operation", "abair.started")})
+    if run_id is None:
+        run_id = runs.begin(**begin)
+    for call, arguments in entries[1:]:
+        if call == "file":
+            runs.file(run_id, (folder / arguments["stored"]).read_bytes(), arguments["path"])
+        else:
+            getattr(runs, call)(run_id, **arguments)
+    return run_id
+
+
+def _read(folder: Path) -> list[Entry]:
+    """Return the entries of a folder; a last one that was written in part does not count."""
+    entries: list[Entry] = []
+    with suppress(FileNotFoundError, ValueError):
+        for line in (folder / _ENTRIES).read_text(encoding="utf-8").splitlines():
+            call, arguments = json.loads(line)
+            entries.append((call, arguments))
+    return entries
+
+
+def _now() -> int:
+    """Return the time in ms since 1970."""
+    return int(time.time() * 1000)
