@@ -5,6 +5,7 @@ The defaults need no server.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,11 @@ from abair.errors import RegistryError
 from abair.text import describe_fields
 
 DATABASE: Final = "registry.db"
+_NOT_IN_URI: Final = re.compile(r"\?|%[0-9A-Fa-f]{2}")
+"""What MLflow reads as the end of a SQLite file's path, or as another character.
+
+If it is quoted, MLflow makes a second folder (findings/mlflow_quoted_sqlite_path.sh).
+"""
 
 
 class Thresholds(BaseModel):
@@ -71,12 +77,18 @@ class Settings(BaseSettings):
         """Read the environment; `given` values come first.
 
         Raises:
-            RegistryError: a variable has an invalid value.
+            RegistryError: a variable has an invalid value, or the home's path a sign of URIs.
         """
         try:
             super().__init__(**given)
         except ValidationError as error:
             raise RegistryError(f"{describe_fields(error, _variable)}; correct or unset it") from None
+        if self.tracking_uri is None and (found := _NOT_IN_URI.search(str(self.home.absolute()))):
+            raise RegistryError(
+                f"ABAIR_HOME: found {found[0]!r} in {self.home}; expected a path without ? and without % before two "
+                "hexadecimal digits, which mean something else in the address of MLflow's store; name another folder, "
+                "or MLflow's server with MLFLOW_TRACKING_URI"
+            )
 
     home: Path = Field(default_factory=home, description="folder of the database, blobs and runs")
     registry_url: SecretStr | None = Field(
