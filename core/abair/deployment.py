@@ -6,11 +6,12 @@ Everything that serves reads a deployment, never plugins. No torch is needed to 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
@@ -22,6 +23,8 @@ from abair.labels import CLEAN
 from abair.own_points import find_own
 
 FILE_NAME: Final = "deployment.json"
+CHECKSUM: Final = "checksum"
+"""The key in `deployment.json` of the SHA-256 over all that it says otherwise; it may be absent."""
 BACKBONE_FILE: Final = "backbone.safetensors"
 ESTIMATOR_FILE: Final = "estimator.safetensors"
 REPLAY_FILE: Final = "replay.safetensors"
@@ -123,22 +126,29 @@ class Deployment(_Part):
         if not path.is_file():
             raise DeploymentError(
                 f"deployment {self.name}: {path} is missing; expected a file with SHA-256 {file.sha256}; "
-                "restore the bundle from its source (for the factory deployment: pip install --force-reinstall abair)"
+                f"{self._way_back()}"
             )
         try:
             found = file_ref(path, self.folder)
         except OSError as error:
             raise DeploymentError(
                 f"deployment {self.name}: {path} cannot be read ({error.strerror or error}); expected a file with "
-                f"SHA-256 {file.sha256}; make it readable"
+                f"SHA-256 {file.sha256}; make it readable, or {self._way_back()}"
             ) from None
         if (found.size, found.sha256) != (file.size, file.sha256):
             raise DeploymentError(
                 f"deployment {self.name}: {path} was changed: found SHA-256 {found.sha256} ({found.size} bytes), "
-                f"expected {file.sha256} ({file.size} bytes); restore the bundle from its source "
-                "(for the factory deployment: pip install --force-reinstall abair)"
+                f"expected {file.sha256} ({file.size} bytes); {self._way_back()}"
             )
         return path
+
+    def _way_back(self) -> str:
+        """Return what brings a file of this bundle back, to end an error with."""
+        if self.folder == home():
+            return "run: abair-registry doctor"
+        if self.folder.parent == SHIPPED:
+            return "run: pip install --force-reinstall abair"
+        return "restore the bundle from its source"
 
     def files(self) -> list[FileRef]:
         """Every file of the bundle."""
@@ -229,12 +239,25 @@ def read_deployment(path: Path | str | None = None) -> Deployment:
     A name such as `paper` is a bundle that comes with ABAIR.
 
     Raises:
-        DeploymentError: it cannot be found, is not JSON, or does not have the form of a deployment.
+        DeploymentError: it cannot be found, is not JSON, does not have the form of a deployment, or
+            was edited.
     """
-    given = live() if path is None else _locate(path)
+    if path is not None:
+        return _read_file(_locate(path))
+    try:
+        return _read_file(live())
+    except DeploymentError as error:
+        if live() != home():
+            raise
+        raise DeploymentError(f"{error}; run: abair-registry doctor") from None
+
+
+def _read_file(given: Path) -> Deployment:
     file = given / FILE_NAME if given.is_dir() else given
     try:
-        deployment = Deployment.model_validate_json(file.read_text(encoding="utf-8"))
+        deployment = _parse(file.read_text(encoding="utf-8"))
+    except DeploymentError as error:
+        raise DeploymentError(f"{file}: {error}") from None
     except OSError as error:
         raise DeploymentError(
             f"{file}: no deployment can be read there ({error.strerror or error}); "
@@ -250,6 +273,30 @@ def read_deployment(path: Path | str | None = None) -> Deployment:
         ) from None
     deployment._folder = file.parent
     return deployment
+
+
+def _parse(text: str) -> Deployment:
+    """Return the deployment that a document describes, after comparing the document's checksum.
+
+    Raises:
+        ValidationError: it does not have the form of a deployment.
+        DeploymentError: it was changed since it was written.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None  # the validation tells why
+    if not isinstance(document, dict) or CHECKSUM not in document:
+        return Deployment.model_validate_json(text)
+    written = document.pop(CHECKSUM)
+    deployment = Deployment.model_validate_json(json.dumps(document))
+    if written != _checksum(document):
+        raise DeploymentError("was edited: its checksum is another; expected it as it was written")
+    return deployment
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _locate(path: Path | str) -> Path:
@@ -273,14 +320,17 @@ def _locate(path: Path | str) -> Path:
 
 
 def write_deployment(deployment: Deployment, folder: Path) -> Path:
-    """Write `deployment.json` into the bundle's folder, atomically; return its path.
+    """Write `deployment.json` with its checksum into the bundle's folder, atomically.
+
+    Returns its path.
 
     Raises:
         OSError: the file cannot be written.
     """
     deployment._folder = folder
     path = folder / FILE_NAME
-    write_text(path, json.dumps(deployment.model_dump(mode="json"), indent=2) + "\n")
+    document = deployment.model_dump(mode="json")
+    write_text(path, json.dumps(document | {CHECKSUM: _checksum(document)}, indent=2) + "\n")
     return path
 
 
