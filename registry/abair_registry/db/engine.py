@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from abair.errors import MissingExtraError, RegistryError
 from abair.text import error_text
+from abair_registry.db import backup
 from abair_registry.db.migrate import LOCK_KEY
 from abair_registry.settings import DATABASE, Settings
 
@@ -28,6 +29,11 @@ READ_ONLY: Final = "25006"
 
 SQLite raises an `OperationalError` instead.
 """
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class DamagedDatabaseError(RegistryError):
+    """The database is there, and what it holds cannot be read or contradicts itself."""
 
 
 class Database:
@@ -70,6 +76,36 @@ class Database:
         """False if it is a SQLite file that does not exist."""
         return self.url.get_backend_name() != "sqlite" or Path(str(self.url.database)).exists()
 
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file, or None for one in memory and for PostgreSQL."""
+        own = self.url.get_backend_name() == "sqlite" and self.url.database != ":memory:"
+        return Path(str(self.url.database)) if own else None
+
+    def check_sound(self) -> None:
+        """Check the pages and the references of a SQLite file, which takes milliseconds.
+
+        Raises:
+            RegistryError: it is damaged; the text says what brings it back.
+        """
+        if self.file is None:
+            return
+        with self.translate_errors():
+            raw = self.engine.raw_connection()
+            try:
+                found = backup.damage(cast("sqlite3.Connection", raw.driver_connection))
+            finally:
+                raw.close()
+        if found is not None:
+            raise self.damaged(found)
+
+    def damaged(self, reason: str) -> DamagedDatabaseError:
+        """Return the error that tells a damage, with what brings the database back."""
+        return DamagedDatabaseError(
+            f"registry {_display_url(self.url)}: is damaged ({reason}); nothing was changed; "
+            f"{backup.way_back(self.file)}"
+        )
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Yield a session on one consistent state."""
@@ -91,9 +127,18 @@ class Database:
         """
         try:
             yield
+        except sqlite3.Error as error:  # before SQLAlchemy has the connection
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                raise self.damaged(error_text(error)) from None
+            raise _unusable(self.url, error_text(error)) from None
         except OperationalError as error:
-            raise _unusable(self.url, error_text(error.orig or error)) from None
+            reason = error_text(error.orig or error)
+            if reason.startswith("no such table"):
+                raise self.damaged(reason) from None
+            raise _unusable(self.url, reason) from None
         except DBAPIError as error:
+            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                raise self.damaged(error_text(error.orig or error)) from None
             # a file that is no database, a text too long for its column, a read-only database
             if type(error) in {DatabaseError, DataError} or getattr(error.orig, "sqlstate", None) == READ_ONLY:
                 raise _unusable(self.url, error_text(error.orig or error)) from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from abair.errors import RegistryError
 from abair.text import error_text
 from abair_migrations import HEAD, VERSION_TABLE, MigrationError
+from abair_registry.db import backup
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -97,7 +97,7 @@ def _migrate(engine: Engine, revision: str, *, up: bool) -> Path | None:
     revision = HEAD if revision == "head" else revision
     if revision not in {"base", *known}:
         raise RegistryError(f"schema revision {revision}: unknown; expected one of base, {', '.join(known)}")
-    backup = _back_up(engine, found) if found is not None and found != revision else None
+    copy = _back_up(engine, found) if found is not None and found != revision else None
     config = _config()
     try:
         with engine.execution_options(write=True).connect() as connection:
@@ -114,7 +114,7 @@ def _migrate(engine: Engine, revision: str, *, up: bool) -> Path | None:
         raise RegistryError(
             f"schema revision {revision}: {reason}; found {found or 'none'}, which is left as it was"
         ) from None
-    return backup
+    return copy
 
 
 def _revision(connection: Connection) -> str | None:
@@ -172,15 +172,9 @@ def _back_up(engine: Engine, revision: str) -> Path | None:
     if engine.dialect.name != "sqlite" or not engine.url.database:
         return None
     source = Path(engine.url.database)
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    target = source.with_name(f"{source.name}.{revision}.{moment}.backup")
+    target = source.with_name(f"{source.name}.{revision}.{backup.timestamp()}.backup")
     try:
-        reader, writer = sqlite3.connect(source), sqlite3.connect(target)
-        try:
-            reader.backup(writer)
-        finally:
-            writer.close()
-            reader.close()
+        backup.copy_database(source, target)
     except sqlite3.Error as error:
         target.unlink(missing_ok=True)
         raise RegistryError(
