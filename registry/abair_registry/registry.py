@@ -5,22 +5,31 @@ Looking never writes: `look` opens a registry for that. An empty one is shown as
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+from sqlalchemy import select
 
 from abair.deployment import FILE_NAME, factory_folder, read_deployment
 from abair.errors import RegistryError
 from abair_migrations import HEAD
-from abair_registry.db import migrate, queries
+from abair_registry.db import backup, migrate, queries
 from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
-from abair_registry.db.models import Base
+from abair_registry.db.models import Base, OperationRow
 from abair_registry.settings import Settings
 from abair_registry.storage import publish
 from abair_registry.storage.blobs import Blobs, FactoryFiles
 from abair_registry.storage.factory import import_factory
+
+LOOKS: Final = 1
+LOOKS_WHILE_RUNNING: Final = 20
+"""How often a file that differs from what is live is looked at again, `PAUSE` seconds apart."""
+PAUSE: Final = 0.1
 
 SYSTEM = Actor("abair", "first use: the deployment that comes with the package")
 
@@ -29,13 +38,15 @@ SYSTEM = Actor("abair", "first use: the deployment that comes with the package")
 class Registry:
     """An open registry whose schema is this program's.
 
-    It is not `recorded` if there is none yet: then it is in memory, as it would begin.
+    It is not `recorded` if there is none yet: then it is in memory, as it would begin. It has
+    `begun` if this call recorded the factory's deployment.
     """
 
     settings: Settings
     database: Database
     blobs: Blobs
     recorded: bool = True
+    begun: bool = False
 
 
 @contextmanager
@@ -43,12 +54,12 @@ def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[R
     """Open the registry; an empty home gets the schema and the factory's deployment 1.
 
     Raises:
-        RegistryError: The home or the database cannot be used, the schema is another revision, or
-            the database is empty and the home is not.
+        RegistryError: The home or the database cannot be used or is damaged, the schema is another
+            revision, or the database is empty and the home is not.
         DeploymentError: `ABAIR_FACTORY` names no bundle.
     """
     factory = factory or factory_folder()  # before anything is written
-    if _is_empty(settings):
+    if is_empty(settings):
         _check_home_is_new(settings, factory)
     database = Database(settings)
     try:
@@ -62,7 +73,7 @@ def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[R
                 # another process may have been faster
                 if queries.live_number(session) is None:
                     import_factory(session, blobs, SYSTEM, factory)
-        yield Registry(settings, database, blobs)
+        yield Registry(settings, database, blobs, begun=number is None)
     finally:
         database.close()
 
@@ -77,7 +88,7 @@ def look(settings: Settings) -> Iterator[Registry]:
         RegistryError: as `open_registry`.
         DeploymentError: `ABAIR_FACTORY` names no bundle.
     """
-    if _is_empty(settings):
+    if is_empty(settings):
         factory = factory_folder()
         _check_home_is_new(settings, factory)
         database, recorded = Database.in_memory(), False
@@ -95,18 +106,28 @@ def look(settings: Settings) -> Iterator[Registry]:
         database.close()
 
 
-def _is_empty(settings: Settings) -> bool:
-    """Return whether the database records nothing yet: no file, no tables, no deployment."""
+def is_empty(settings: Settings) -> bool:
+    """Return whether the database records nothing yet: no file, no tables, no deployment.
+
+    Raises:
+        RegistryError: it is damaged, or cannot be used; the text says what brings it back.
+    """
     database = Database(settings, read_only=True)
     try:
         if not database.is_there:
             return True
+        database.check_sound()
         with database.translate_errors():
             found = migrate.current(database.engine)
         if found != HEAD:  # another revision is not empty; who opens it is told what to do
             return found is None
         with database.read() as session:
-            return queries.live_number(session) is None
+            if queries.live_number(session) is not None:
+                return False
+            recorded = len(queries.history(session))
+        if recorded:
+            raise database.damaged(f"it records {recorded} deployments and not which of them is live")
+        return True
     finally:
         database.close()
 
@@ -121,10 +142,11 @@ def _check_home_is_new(settings: Settings, factory: Path) -> None:
     served = settings.home / FILE_NAME
     if served.exists() or any(sha256 not in shipped for sha256 in Blobs(settings.home)):
         what = f"{served} serves" if served.exists() else f"{settings.home / 'blobs'} holds files"
+        advice = backup.way_back(Database(settings, read_only=True).file)
         raise RegistryError(
             f"registry: found an empty database, but {what}; expected the database that belongs to this home: correct "
-            "ABAIR_REGISTRY_URL or ABAIR_HOME, or put registry.db back from a backup; to begin anew in this home, "
-            f"move {FILE_NAME} and blobs away"
+            f"ABAIR_REGISTRY_URL or ABAIR_HOME if they are wrong; {advice}; to begin anew in this home, move "
+            f"{FILE_NAME} and blobs away"
         )
 
 
@@ -134,9 +156,29 @@ def sync_live_file(registry: Registry) -> bool:
         return publish.write_live_file(session, registry.blobs)
 
 
-def live_file_is_stale(registry: Registry) -> bool:
-    """Return whether the live file names another deployment than the registry."""
-    with registry.database.read() as session:
-        deployment = queries.live(session)
-    served = publish.read_published(registry.settings.home)
-    return deployment is not None and (served is None or served.name != str(deployment.number))
+def live_file_problem(registry: Registry) -> str | None:
+    """Return how the file that serves differs from what is live, in words, or None.
+
+    The file follows the commit, so while another process makes something live the two may differ
+    for a moment: they are looked at again, and longer while an operation is running.
+    """
+    tries = 0
+    while True:
+        with registry.database.read() as session:
+            deployment = queries.live(session)
+            problem = None if deployment is None else publish.difference(deployment, registry.blobs)
+            running = session.scalar(select(OperationRow.id).where(OperationRow.state == "running"))
+        tries += 1
+        if problem is None or tries > (LOOKS_WHILE_RUNNING if running is not None else LOOKS):
+            return problem
+        time.sleep(PAUSE)
+
+
+def keep_backup(registry: Registry) -> None:
+    """Keep a copy of a SQLite database that changed; PostgreSQL's is its administrator's.
+
+    Raises:
+        RegistryError: the database is damaged, or the copy cannot be written.
+    """
+    if registry.database.file is not None:
+        backup.keep(registry.database.file)

@@ -137,7 +137,8 @@ def test_a_stale_file_is_told_and_written_by_who_may_write(call: Call, used: Pat
     for command in LOOKS[:3]:
         found = call(*command)
         assert found.code == 0
-        assert "is not the deployment that is live in the registry; run: abair-registry doctor" in found.err
+        assert "is not the deployment that is live in the registry: it " in found.err
+        assert "; run: abair-registry verify" in found.err
         assert served.read_text() == "{}"
     for command in (("verify",), ("doctor", "--dry-run")):
         assert call(*command).code == 1

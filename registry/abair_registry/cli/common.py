@@ -71,27 +71,40 @@ def database(*, read_only: bool = False) -> Iterator[Any]:
 def registry_for(reporter: Reporter, *, sync: bool = True, undo: bool = True) -> Iterator[Registry]:
     """Yield the open registry, in order: what can be said of that is told on stderr.
 
+    At the end a copy of a SQLite database is kept if it changed, however the command ended.
+
     Args:
         reporter: of the command.
         sync: write a stale live file first, and only warn if that fails.
         undo: undo an operation whose process is gone, and tell how to run it again.
     """
+    from abair.deployment import FILE_NAME
     from abair.errors import RegistryError
+    from abair_registry.maintenance.repair import record_mended
     from abair_registry.operations import lock
-    from abair_registry.registry import live_file_is_stale, open_registry, sync_live_file
+    from abair_registry.registry import keep_backup, live_file_problem, open_registry, sync_live_file
     from abair_registry.settings import Settings
 
     with open_registry(Settings()) as registry:
-        if sync and live_file_is_stale(registry):
+        try:
+            if sync and (problem := live_file_problem(registry)):
+                try:
+                    if sync_live_file(registry) and not registry.begun:
+                        told = f"{FILE_NAME}: written again, because it {problem}"
+                        record_mended(registry, [told], acting_user(None, ""))
+                        reporter.log(f"mended: {told}")
+                except RegistryError as error:
+                    reporter.log(f"warning: {error}")
+            if undo:
+                with suppress(RegistryError):  # an operation tells what is wrong with the lock
+                    lock.recover(registry.database)
+                tell_cut_short(reporter, registry)
+            yield registry
+        finally:
             try:
-                sync_live_file(registry)
+                keep_backup(registry)
             except RegistryError as error:
                 reporter.log(f"warning: {error}")
-        if undo:
-            with suppress(RegistryError):  # an operation tells what is wrong with the lock
-                lock.recover(registry.database)
-            tell_cut_short(reporter, registry)
-        yield registry
 
 
 def tell_cut_short(reporter: Reporter, registry: Registry) -> None:
@@ -108,20 +121,23 @@ def tell_cut_short(reporter: Reporter, registry: Registry) -> None:
 
 
 @contextmanager
-def registry_to_look_at(reporter: Reporter) -> Iterator[Registry]:
-    """Yield the registry, writing nothing; say on stderr what does not agree with it."""
-    from abair.deployment import HOME
-    from abair_registry.registry import live_file_is_stale, look
+def registry_to_look_at(reporter: Reporter, *, warn: bool = True) -> Iterator[Registry]:
+    """Yield the registry, writing nothing; say on stderr what does not agree with it.
+
+    Without `warn` the command itself says what is wrong with the file that serves.
+    """
+    from abair.deployment import FILE_NAME, HOME
+    from abair_registry.registry import live_file_problem, look
     from abair_registry.settings import Settings
 
     with look(Settings()) as registry:
         home = registry.settings.home
         if not registry.recorded and os.environ.get(HOME) and not home.exists():
             reporter.log(f"note: {HOME} names {home}, which does not exist yet; shown is what comes with ABAIR")
-        elif registry.recorded and live_file_is_stale(registry):
+        elif warn and registry.recorded and (problem := live_file_problem(registry)):
             reporter.log(
-                f"warning: {home / 'deployment.json'} is not the deployment that is live in the "
-                "registry; run: abair-registry doctor"
+                f"warning: {home / FILE_NAME} is not the deployment that is live in the registry: it {problem}; run: "
+                "abair-registry verify, which says what helps"
             )
         tell_cut_short(reporter, registry)
         yield registry

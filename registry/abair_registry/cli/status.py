@@ -5,14 +5,22 @@ The first four change nothing.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from abair.cli.console import reporting
-from abair_registry.cli.common import Json, Name, registry_for, registry_to_look_at, table, tell_cut_short
+from abair.cli.console import Reporter, reporting
+from abair_registry.cli.common import (
+    Json,
+    Name,
+    acting_user,
+    registry_for,
+    registry_to_look_at,
+    table,
+    tell_cut_short,
+)
 
 app = typer.Typer()
 
@@ -123,13 +131,14 @@ def history(json: Json = False) -> None:
 
 @app.command()
 def verify(json: Json = False) -> None:
-    """Check every file of the live deployment against its recorded SHA-256; changes nothing.
+    """Check every file that deployments need against its recorded SHA-256; changes nothing.
 
-    Exit code 1 means that a file is missing or was changed; `doctor` repairs what it can.
+    The live deployment's come first, then those of deployments that one can go back to. Exit code 1
+    means that a file is missing or was changed; each line says what helps.
 
     Example: abair-registry verify
     """
-    with reporting(json_lines=json) as reporter, registry_to_look_at(reporter) as registry:
+    with reporting(json_lines=json) as reporter, registry_to_look_at(reporter, warn=False) as registry:
         from abair.errors import RegistryError
         from abair_registry.maintenance import integrity
 
@@ -147,66 +156,63 @@ def doctor(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is wrong; repair and write nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Find and repair killed operations, changed files, a stale deployment.json, and MLflow.
+    """Find and repair killed operations, changed files, a wrong deployment.json, and MLflow.
 
-    Use it after a crash, or when another command names it. Exit code 1 means that a problem is
-    left. A dry run finds changed files and a stale deployment.json.
+    Use it after a crash, or when another command names it. Files are put back from the package, an
+    installed plugin, MLflow's bundles or the shared folder. Exit code 1 means that a problem is
+    left. A dry run finds changed files and a wrong deployment.json.
 
     Example: abair-registry doctor
     """
     if dry_run:
         _print_findings(json)
         return
-    with reporting(json_lines=json) as reporter, registry_for(reporter, undo=False) as registry:
+    with reporting(json_lines=json) as reporter, registry_for(reporter, sync=False, undo=False) as registry:
         from abair.errors import RegistryError
-        from abair_registry.maintenance import integrity
+        from abair_registry.maintenance import integrity, repair
         from abair_registry.operations import lock
-        from abair_registry.registry import sync_live_file
         from abair_registry.tracking import sync
         from abair_registry.tracking.mlflow_client import Runs
 
-        repaired = [f"operation {left.id}, {left.kind} {left.subject}: ended, its process is gone"
+        mended = [f"operation {left.id}, {left.kind} {left.subject}: ended, its process is gone"
                   for left in lock.recover(registry.database)]  # fmt: skip
         tell_cut_short(reporter, registry)
-        repaired += integrity.repair(registry)
-        with suppress(RegistryError):  # a file is missing or cannot be written, which is told next
-            if sync_live_file(registry):
-                repaired.append("deployment.json: written anew")
-        _, problems = integrity.verify(registry)
         runs = Runs(registry.settings)
-        try:
-            repaired += sync.reconcile(registry, runs) if sync.is_expected(registry, runs) else []
-        except RegistryError as error:
-            problems.append(str(error))
-        notes = integrity.installed_changes(registry)
-        for problem in problems:
-            reporter.fail(RegistryError(problem))
-        if json:
-            reporter.result({"mended": repaired, "problems": problems, "notes": notes})
-            return
-        for line in (*(f"mended: {text}" for text in repaired), *(f"note: {text}" for text in notes)):
-            print(line, flush=True)
-        if not problems:
-            print("nothing is wrong" if not repaired else "nothing else is wrong", flush=True)
+        done, problems = repair.repair(registry, runs)
+        mended += [line for line in done if not registry.begun]
+        if not problems:  # MLflow is told what serves, which is whole
+            try:
+                mended += sync.reconcile(registry, runs) if sync.is_expected(registry, runs) else []
+            except RegistryError as error:
+                problems.append(str(error))
+        repair.record_mended(registry, mended, acting_user(None, ""))
+        _print_health(reporter, json, mended, problems, integrity.installed_changes(registry))
 
 
 def _print_findings(json: bool) -> None:
-    """Print what is wrong with the files of the live deployment, and change nothing."""
-    with reporting(json_lines=json) as reporter, registry_to_look_at(reporter) as registry:
-        from abair.errors import RegistryError
+    """Print what is wrong with the files that deployments need, and change nothing."""
+    with reporting(json_lines=json) as reporter, registry_to_look_at(reporter, warn=False) as registry:
         from abair_registry.maintenance import integrity
 
         _, problems = integrity.verify(registry)
-        notes = integrity.installed_changes(registry)
-        for problem in problems:
-            reporter.fail(RegistryError(problem))
-        if json:
-            reporter.result({"mended": [], "problems": problems, "notes": notes})
-            return
-        for text in notes:
-            print(f"note: {text}", flush=True)
-        if not problems:
-            print("nothing is wrong", flush=True)
+        _print_health(reporter, json, [], problems, integrity.installed_changes(registry))
+
+
+def _print_health(
+    reporter: Reporter, json: bool, mended: Sequence[str], problems: Sequence[str], notes: Sequence[str]
+) -> None:
+    """Print what was mended, what is wrong, each a failure, and notes."""
+    from abair.errors import RegistryError
+
+    for problem in problems:
+        reporter.fail(RegistryError(problem))
+    if json:
+        reporter.result({"mended": list(mended), "problems": list(problems), "notes": list(notes)})
+        return
+    for line in (*(f"mended: {text}" for text in mended), *(f"note: {text}" for text in notes)):
+        print(line, flush=True)
+    if not problems:
+        print("nothing else is wrong" if mended else "nothing is wrong", flush=True)
 
 
 @app.command()

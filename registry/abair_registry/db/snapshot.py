@@ -111,5 +111,5 @@ def live_snapshot(session: Session) -> DeploymentSnapshot:
     """
     deployment = queries.live(session)
     if deployment is None:
-        raise RegistryError("registry: found no live deployment, expected one; run: abair-registry doctor")
+        raise RegistryError("registry: found no live deployment, expected one; see: abair-registry history")
     return take_snapshot(session, deployment)

@@ -1,19 +1,20 @@
-"""Verify and repair the files of the live deployment. Imports no plugin."""
+"""What the deployments need, what of it is wrong, and what would help. Writes nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
+from sqlalchemy import select
+from sqlalchemy.orm import Session, selectinload
 
-from abair.deployment import factory_folder, read_deployment
+from abair.deployment import FILE_NAME
 from abair.errors import AdmissionError, RegistryError
-from abair.files import file_sha256
 from abair_registry.db import queries
-from abair_registry.db.models import DeploymentRow, PluginRow
+from abair_registry.db.models import AdapterRow, DeploymentRow, MemberRow, PluginRow
+from abair_registry.maintenance.sources import Sources
 from abair_registry.plugins import installed
-from abair_registry.registry import Registry
-from abair_registry.storage import publish
+from abair_registry.registry import Registry, live_file_problem
 
 
 @dataclass(frozen=True)
@@ -21,38 +22,153 @@ class StoredFile:
     """A file that a deployment names.
 
     `description` says for people what it is. `serves` is false for replays, which only operations
-    need.
+    need. `deployment` is the number of one that is not live and needs the file, or None if the live
+    one does. `adds` is for a replay the plugin that makes it anew when it is added again.
     """
 
     description: str
     sha256: str
     serves: bool = True
+    deployment: int | None = None
+    adds: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A needed file that is missing, changed or unreadable, and how."""
+
+    file: StoredFile
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.file.description}: {self.problem}; expected SHA-256 {self.file.sha256}"
 
 
 def verify(registry: Registry) -> tuple[int, list[str]]:
-    """Hash all files of the live deployment again.
+    """Hash again all files that the live deployment needs, and those that one can go back to.
 
-    Returns their count and a line for each problem.
+    Returns their count and a line for each problem, which ends with what helps.
+    """
+    count, findings = find_damage(registry)
+    sources = Sources(registry.settings)
+    problems = []
+    for finding in findings:
+        source = sources.find(finding.file.sha256)
+        if source is not None:
+            advice = f"{source.name} holds it; run: abair-registry doctor"
+        elif finding.file.serves and registry.settings.tracking_uri is not None:
+            advice = "MLflow's server may hold it, which is asked by: abair-registry doctor"
+        else:
+            advice = what_helps(registry, finding, findings)
+        problems.append(f"{finding}; {advice}")
+    if registry.recorded and (problem := live_file_problem(registry)):
+        lost = [finding.file for finding in findings if finding.file.serves and finding.file.deployment is None]
+        when = " once its files are back" if lost else ""
+        problems.append(
+            f"{registry.settings.home / FILE_NAME}: {problem}; expected the live one as it is recorded; to write it "
+            f"again{when}, run: abair-registry doctor"
+        )
+    return count, problems + sources.remarks
+
+
+def find_damage(registry: Registry) -> tuple[int, list[Finding]]:
+    """Hash all needed files; return their count and what is wrong, of the live deployment first."""
+    with registry.database.read() as session:
+        files = needed_files(session)
+    problems = {sha256: registry.blobs.problem(sha256) for sha256 in dict.fromkeys(file.sha256 for file in files)}
+    return len(files), [Finding(file, problem) for file in files if (problem := problems[file.sha256])]
+
+
+def what_helps(registry: Registry, finding: Finding, findings: Sequence[Finding]) -> str:
+    """Return what brings a file back that none of this host's sources holds."""
+    file, home = finding.file, registry.settings.home
+    ways = [f"put it back from a backup of {home}"]
+    if file.deployment is not None:
+        return f"nothing here holds it, so {ways[0]} if that deployment is to serve again"
+    if file.serves or file.adds is None:
+        ways.append("fetch it from a shared folder that has it: abair-registry pull --from URL")
+    if file.adds is not None:
+        ways.append(f"let the plugin make it again: abair-registry add {file.adds}")
+    if file.serves and (number := _whole_earlier(registry, findings)) is not None:
+        ways.append(f"let an earlier deployment serve: abair-registry rollback --to {number}")
+    return f"nothing here holds it; {', or '.join(ways)}"
+
+
+def _whole_earlier(registry: Registry, findings: Sequence[Finding]) -> int | None:
+    """Return the number of the newest deployment that served and whose files are all there."""
+    broken = {finding.file.sha256 for finding in findings}
+    with registry.database.read() as session:
+        for deployment, live in queries.history(session):
+            needed = {file.sha256 for file in deployment_files(deployment)}
+            if not live and not needed & broken and queries.was_live(session, deployment.number):
+                return deployment.number
+    return None
+
+
+def needed_files(session: Session) -> list[StoredFile]:
+    """Return what the live deployment needs, then what only others need, each of these once."""
+    live = queries.live(session)
+    files = [] if live is None else _with_replays(session, live)
+    known = {file.sha256 for file in files}
+    for deployment in _others(session, live):
+        for file in _with_replays(session, deployment):
+            if file.sha256 not in known:
+                known.add(file.sha256)
+                description = f"deployment {deployment.number}, which could not be gone back to: {file.description}"
+                files.append(StoredFile(description, file.sha256, file.serves, deployment.number, file.adds))
+    return files
+
+
+def deployment_files(deployment: DeploymentRow) -> list[StoredFile]:
+    """Return the files that a deployment serves with: backbone, estimator, two of each adapter."""
+    files = [
+        StoredFile("backbone", deployment.backbone.sha256), StoredFile("estimator", deployment.estimator.sha256)
+    ]  # fmt: skip
+    for member in deployment.members:
+        files.append(StoredFile(f"adapter {member.label}, config", member.adapter.config_sha256))
+        files.append(StoredFile(f"adapter {member.label}, weights", member.adapter.weights_sha256))
+    return files
+
+
+def live_files(registry: Registry) -> tuple[int, list[StoredFile]]:
+    """Return the live deployment's number, and its files with the replays of its labels.
+
+    Raises:
+        RegistryError: nothing is live.
     """
     with registry.database.read() as session:
         deployment = queries.live(session)
         if deployment is None:
-            return 0, ["registry: found no live deployment, expected one; run: abair-registry doctor"]
-        files = deployment_files(deployment)
-        problems = [
-            f"{file.description}: {problem}; expected SHA-256 {file.sha256}; run: abair-registry doctor (or pull)"
-            for file in files
-            if (problem := registry.blobs.problem(file.sha256))
-        ]
-        home = registry.settings.home
-        if problems or not registry.recorded:
-            return len(files), problems
-        if not publish.is_published(publish.make_bundle(deployment, registry.blobs), home):
-            problems.append(
-                f"{home / 'deployment.json'}: is not deployment {deployment.number}; expected the live one; "
-                "run: abair-registry doctor"
-            )
-    return len(files), problems
+            raise RegistryError("registry: found no live deployment, expected one; see: abair-registry history")
+        return deployment.number, _with_replays(session, deployment)
+
+
+def _with_replays(session: Session, deployment: DeploymentRow) -> list[StoredFile]:
+    """Return a deployment's files with the replays of its labels; one of several labels once."""
+    plugins = {m.adapter_id: m.adapter.release.plugin.name for m in deployment.members}
+    labels = {m.adapter_id: m.label for m in deployment.members}
+    kept = queries.newest_replays(session, deployment.backbone_id, [None, *plugins])
+    replays = []
+    for sha256 in dict.fromkeys(kept.values()):
+        of = [adapter_id for adapter_id in kept if kept[adapter_id] == sha256]
+        alone = of[0] if len(of) == 1 else None
+        description = f"replay of {'clean' if alone is None else labels[alone]}"
+        if len(of) > 1:
+            description = f"replay of {len(of)} labels"
+        adds = None if alone is None else plugins[alone]
+        replays.append(StoredFile(description, sha256, serves=False, adds=adds))
+    return [*deployment_files(deployment), *replays]
+
+
+def _others(session: Session, live: DeploymentRow | None) -> list[DeploymentRow]:
+    """Return all deployments but the live one, newest first, with what their files are named by."""
+    members = selectinload(DeploymentRow.members).selectinload(MemberRow.adapter).selectinload(AdapterRow.release)
+    query = select(DeploymentRow).options(
+        members, selectinload(DeploymentRow.backbone), selectinload(DeploymentRow.estimator)
+    )
+    if live is not None:
+        query = query.where(DeploymentRow.number != live.number)
+    return list(session.scalars(query.order_by(DeploymentRow.number.desc())))
 
 
 def installed_changes(registry: Registry) -> list[str]:
@@ -91,55 +207,6 @@ def _changed_files(recorded: dict[str, str], plugin: installed.InstalledPlugin) 
     return sorted(name for name in recorded.keys() | now.keys() if recorded.get(name) != now.get(name))
 
 
-def _live_plugins(session: Session, deployment: DeploymentRow | None) -> list[PluginRow]:
+def _live_plugins(session: Session, deployment: DeploymentRow | None) -> Iterator[PluginRow]:
     serving = {m.adapter.release.plugin_id for m in deployment.members} if deployment else set()
-    return [found for found in queries.plugins(session) if found.id in serving]
-
-
-def deployment_files(deployment: DeploymentRow) -> list[StoredFile]:
-    """Return the files that a deployment serves with: backbone, estimator, two of each adapter."""
-    files = [
-        StoredFile("backbone", deployment.backbone.sha256), StoredFile("estimator", deployment.estimator.sha256)
-    ]  # fmt: skip
-    for member in deployment.members:
-        files.append(StoredFile(f"adapter {member.label}, config", member.adapter.config_sha256))
-        files.append(StoredFile(f"adapter {member.label}, weights", member.adapter.weights_sha256))
-    return files
-
-
-def repair(registry: Registry) -> list[str]:
-    """Restore missing or changed live blobs that the package ships too.
-
-    Returns one line for each.
-    """
-    done = []
-    with registry.database.read() as session:
-        deployment = queries.live(session)
-        files = deployment_files(deployment) if deployment else []
-    broken = [file for file in files if registry.blobs.problem(file.sha256)]
-    if broken:
-        factory = read_deployment(factory_folder())
-        shipped = {file.sha256: factory.folder / file.path for file in factory.files()}
-        for file in broken:
-            path = shipped.get(file.sha256)
-            if path is not None and file_sha256(path) == file.sha256:
-                registry.blobs.add(path, file.sha256)
-                done.append(f"{file.description}: put back from the package")
-    return done
-
-
-def live_files(registry: Registry) -> tuple[int, list[StoredFile]]:
-    """Return the live deployment's number, and its files with the replays of its labels.
-
-    Raises:
-        RegistryError: nothing is live.
-    """
-    with registry.database.read() as session:
-        deployment = queries.live(session)
-        if deployment is None:
-            raise RegistryError("registry: found no live deployment, expected one; run: abair-registry doctor")
-        kept = queries.newest_replays(
-            session, deployment.backbone_id, [None, *(m.adapter_id for m in deployment.members)]
-        )
-        replays = [StoredFile("replay", sha256, serves=False) for sha256 in dict.fromkeys(kept.values())]
-        return deployment.number, [*deployment_files(deployment), *replays]
+    return (found for found in queries.plugins(session) if found.id in serving)

@@ -75,7 +75,10 @@ def push(registry: Registry, url: str | None = None) -> tuple[int, int]:
     new = [file.sha256 for file in files if shared.problem(file.sha256)]
     for sha256 in dict.fromkeys(new):  # adapters may have equal configurations
         if problem := registry.blobs.problem(sha256):
-            raise RegistryError(f"deployment {number}: {problem}; expected the blob here; run: abair-registry doctor")
+            raise RegistryError(
+                f"deployment {number}: {problem}; expected the blob here; run: abair-registry verify, which says what "
+                "helps"
+            )
         shared.store(registry.blobs.path(sha256), sha256)
     return len(new), number
 
@@ -84,7 +87,8 @@ def _shared_blobs(registry: Registry, url: str | None) -> SharedBlobs:
     given = url or registry.settings.shared_url
     if not given:
         raise RegistryError(
-            "shared folder: found none named, expected file:///path/to/folder; set ABAIR_SHARED_URL, "
-            "or MLFLOW_TRACKING_URI to a server that has the bundle"
+            "shared folder: found none named, expected file:///path/to/folder; set ABAIR_SHARED_URL or give the URL "
+            "to this command (pull --from, push --to); pull also takes MLFLOW_TRACKING_URI, of a server that has the "
+            "bundle"
         )
     return SharedBlobs(given)

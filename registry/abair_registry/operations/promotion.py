@@ -103,7 +103,7 @@ class _PointerOperation(Operation):
             if problem := registry.blobs.problem(file.sha256):
                 raise RegistryError(
                     f"deployment {deployment.number}: {file.description}: {problem}; expected a whole deployment; "
-                    "nothing was changed; bring it back from where it is whole: abair-registry pull"
+                    "nothing was changed; run: abair-registry verify, which says what helps"
                 )
         return champion, deployment
 

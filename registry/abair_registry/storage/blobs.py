@@ -98,7 +98,7 @@ class Blobs:
         except OSError as error:
             raise RegistryError(
                 f"blob {sha256}: {self.path(sha256)} cannot be read ({error.strerror or error}); "
-                "run: abair-registry doctor (or pull, on a host that shares a registry)"
+                "run: abair-registry verify, which says what helps"
             ) from None
 
     def __iter__(self) -> Iterator[str]:

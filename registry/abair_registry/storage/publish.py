@@ -6,11 +6,14 @@ deployment still serves, complete; the next writing command writes the file (`wr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from abair.deployment import (
+    FILE_NAME,
     AdapterRef,
     BackboneRef,
     FileRef,
@@ -30,9 +33,12 @@ def make_bundle(deployment: DeploymentRow, blobs: Blobs) -> Bundle:
     Raises:
         RegistryError: a blob is missing.
     """
+    return _make_bundle(deployment, blobs.size)
 
+
+def _make_bundle(deployment: DeploymentRow, size: Callable[[str], int]) -> Bundle:
     def ref(sha256: str) -> FileRef:
-        return FileRef(path=str(blob_path(sha256)), size=blobs.size(sha256), sha256=sha256)
+        return FileRef(path=str(blob_path(sha256)), size=size(sha256), sha256=sha256)
 
     return Bundle(
         name=str(deployment.number),
@@ -61,34 +67,73 @@ def make_bundle(deployment: DeploymentRow, blobs: Blobs) -> Bundle:
 def read_published(home: Path) -> Bundle | None:
     """Return the deployment that the home serves, None without one that can be read."""
     try:
-        return read_deployment(home) if (home / "deployment.json").exists() else None
+        return read_deployment(home) if (home / FILE_NAME).exists() else None
     except DeploymentError:
         return None
 
 
-def is_published(wanted: Bundle, home: Path) -> bool:
-    """Return whether the home serves exactly this bundle."""
-    found = read_published(home)
-    return found is not None and found.model_dump() == wanted.model_dump()  # without the folder, which both know
+def difference(deployment: DeploymentRow, blobs: Blobs) -> str | None:
+    """Return how the home's file differs from a deployment as it is recorded, in words, or None.
+
+    Sizes are compared with those of the blobs that are there.
+    """
+    path = blobs.home / FILE_NAME
+    if not path.exists():
+        return "is missing"
+    try:
+        found = read_deployment(path)
+    except DeploymentError as error:
+        return str(error).removeprefix(f"{path}: ")
+    if found.name != str(deployment.number):
+        return f"is deployment {found.name}, and {deployment.number} is live"
+    named = {file.sha256: file.size for file in found.files()}
+
+    def size(sha256: str) -> int:
+        try:
+            return blobs.size(sha256)
+        except RegistryError:
+            return named.get(sha256, 0)
+
+    return _first_difference(found.model_dump(mode="json"), _make_bundle(deployment, size).model_dump(mode="json"))
+
+
+def _first_difference(found: object, recorded: object, where: str = "") -> str | None:
+    """Return the first place in two JSON documents at which they differ, in words, or None."""
+    pairs: list[tuple[object, object, object]] = []
+    if isinstance(found, dict) and isinstance(recorded, dict):
+        pairs = [(key, found.get(key), recorded[key]) for key in recorded]
+    elif isinstance(found, list) and isinstance(recorded, list) and len(found) == len(recorded):
+        pairs = [(place, *pair) for place, pair in enumerate(zip(found, recorded, strict=True))]
+    elif found != recorded:
+        return f"was edited: {where} is {found}, recorded is {recorded}"
+    texts = (_first_difference(one, other, f"{where}.{key}".lstrip(".")) for key, one, other in pairs)
+    return next(filter(None, texts), None)
 
 
 def write_live_file(session: Session, blobs: Blobs) -> bool:
     """Write the live deployment's file if it is missing or stale; returns whether it was written.
 
     Raises:
-        RegistryError: a blob is missing, or the file cannot be written.
+        RegistryError: a blob is missing, the file cannot be written, or the home serves a
+            deployment that is newer than all that are recorded.
     """
     deployment = queries.live(session)
-    if deployment is None:
+    if deployment is None or difference(deployment, blobs) is None:
         return False
     wanted = make_bundle(deployment, blobs)
-    if is_published(wanted, blobs.home):
-        return False
+    served, newest = read_published(blobs.home), session.scalar(select(func.max(DeploymentRow.number)))
+    if served is not None and served.name.isdigit() and int(served.name) > (newest or 0):
+        raise RegistryError(
+            f"{blobs.home / FILE_NAME}: is deployment {served.name}, and the registry's newest is {newest}; expected "
+            "the database that it was recorded in, of which this is an older copy, or another one; correct "
+            f"ABAIR_REGISTRY_URL or ABAIR_HOME; to let deployment {deployment.number} serve, move {FILE_NAME} away"
+        )
     try:
         write_deployment(wanted, blobs.home)
     except OSError as error:
         raise RegistryError(
             f"{blobs.home}: deployment {deployment.number} is live in the registry, but its file cannot be written "
-            f"({error.strerror or error}); what served before still serves; mend it, then run: abair-registry doctor"
+            f"({error.strerror or error}); what served before still serves; make {blobs.home / FILE_NAME} writable, "
+            "then run the command again"
         ) from None
     return True

@@ -144,9 +144,9 @@ def test_an_unknown_name_is_one_line_with_near_misses(run: Run) -> None:
 
 
 def test_verify_and_doctor_find_and_mend(run: Run, settings: Settings) -> None:
-    assert run("verify") == (0, "8 files, all as recorded\n", "")
+    assert run("verify") == (0, "9 files, all as recorded\n", "")
     assert run("doctor")[0] == 0  # which begins the registry
-    assert run("verify") == (0, "8 files, all as recorded\n", "")
+    assert run("verify") == (0, "9 files, all as recorded\n", "")
     (settings.home / "deployment.json").write_text("{}")
     assert run("doctor")[0] == 0  # every command writes the file anew
     assert read_deployment(settings.home).name == "1"
@@ -232,7 +232,7 @@ def test_a_setting_that_cannot_be_and_a_file_that_is_no_database_are_one_line(
     (settings.home / "registry.db").write_text("no database, whatever it is called")
     code, out, err = run("list")
     assert (code, out, len(err.splitlines())) == (1, "", 1)
-    assert "cannot be used (file is not a database)" in err
+    assert "is damaged (file is not a database); nothing was changed; there is no backup" in err
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
