@@ -21,8 +21,9 @@ from abair_registry.operations import lock
 from abair_registry.operations.lock import Work
 from abair_registry.operations.pipeline import ChallengerOperation
 from abair_registry.operations.progress import Steps
+from abair_registry.operations.replays import add_replays
 from abair_registry.operations.requests import OperationOptions, Proposal, Unchanged
-from abair_registry.plugins import admission, installed
+from abair_registry.plugins import admission, calls, installed
 from abair_registry.plugins.admission import LIMITS, Limits
 from abair_registry.registry import Registry
 
@@ -57,14 +58,15 @@ class Add(ChallengerOperation):
         self.subject = self._candidate.name
 
     @override
-    def unchanged(self, session: Session) -> Unchanged | None:
+    def unchanged(self, session: Session, registry: Registry) -> Unchanged | None:
         """Tell whether the version that is installed is live, with the same files."""
         found, champion = queries.plugin(session, self.subject), live_snapshot(session)
         live = {member.adapter_id for member in champion.members if member.plugin == self.subject}
         for release in found.releases if found and found.distribution == self._candidate.distribution else ():
             adapters = {adapter.id for adapter in release.adapters if adapter.backbone_id == champion.backbone_id}
             same = (release.version, release.files) == (self._candidate.version, self._candidate.files)
-            if live and same and adapters == live:
+            lost = any(member.replay is None for member in _without_lost(champion.members, registry))
+            if live and same and adapters == live and not lost:
                 return self._live_already()
         return None
 
@@ -99,12 +101,28 @@ class Add(ChallengerOperation):
         with work.session() as (session, _):
             recorded = queries.record_release(session, release, self.actor)
             adapters = [a for a in recorded.adapters if a.backbone_id == champion.backbone_id]
-            members = _with_replays(session, adapters, champion)
+            members = _without_lost(_with_replays(session, adapters, champion), registry)
         live = {member.adapter_id for member in champion.members if member.plugin == self.subject}
         if live == {member.adapter_id for member in members}:
+            self._make_lost_replays(registry, work, champion, members, steps)
             return self._live_already()
         deployment = champion.with_members(self.subject, members)
         return Proposal(self.subject, deployment, tuple(member.label for member in members))
+
+    def _make_lost_replays(
+        self, registry: Registry, work: Work, champion: DeploymentSnapshot, members: Sequence[Member], steps: Steps
+    ) -> None:
+        """Make lost replays of live labels again: later estimators need them."""
+        lost = tuple(member.label for member in members if member.replay is None)
+        if not lost:
+            return
+        work.step("train")
+        whole = champion.with_members(self.subject, members)
+        whole = replace(whole, members=_without_lost(whole.members, registry))
+        plugins = calls.verify_plugins(whole.members)
+        add_replays(registry, whole, Proposal(self.subject, whole, lost), plugins, self.options.seed, steps)
+        with work.session() as (session, row):
+            audit.record_event(session, self.actor, "mend", self.subject, {"replays": list(lost)}, operation_id=row.id)
 
     @override
     def on_refusal(self, session: Session, reason: str) -> None:
@@ -169,7 +187,7 @@ class Enable(ChallengerOperation):
         self.subject = recorded(session, self.subject).name
 
     @override
-    def unchanged(self, session: Session) -> Unchanged | None:
+    def unchanged(self, session: Session, registry: Registry) -> Unchanged | None:
         """Tell whether the plugin is live.
 
         Raises:
@@ -189,7 +207,7 @@ class Enable(ChallengerOperation):
     def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal | Unchanged:
         """Propose the plugin's last adapters; an estimator that knew them all needs no training."""
         with registry.database.read() as session:
-            if unchanged := self.unchanged(session):  # by an operation that ended meanwhile
+            if unchanged := self.unchanged(session, registry):  # by an operation that ended meanwhile
                 return unchanged
             found = recorded(session, self.subject)
             champion = live_snapshot(session)
@@ -225,7 +243,7 @@ class Disable(ChallengerOperation):
         self.subject = recorded(session, self.subject).name
 
     @override
-    def unchanged(self, session: Session) -> Unchanged | None:
+    def unchanged(self, session: Session, registry: Registry) -> Unchanged | None:
         """Tell whether the plugin has the state that is asked for. Raises RegistryError."""
         found = recorded(session, self.subject)
         if found.state == self.state:
@@ -240,7 +258,7 @@ class Disable(ChallengerOperation):
     def plan(self, registry: Registry, work: Work, steps: Steps) -> Proposal | Unchanged:
         """Propose what is live without the plugin; if it is not live, only write its state."""
         with registry.database.read() as session:
-            if unchanged := self.unchanged(session):  # by an operation that ended meanwhile
+            if unchanged := self.unchanged(session, registry):  # by an operation that ended meanwhile
                 return unchanged
             champion = live_snapshot(session)
         deployment = champion.without(self.subject)
@@ -320,6 +338,12 @@ def _with_replays(session: Session, adapters: Sequence[AdapterRow], champion: De
     """Return recorded adapters as members, each with its replay if it has one."""
     kept = queries.newest_replays(session, champion.backbone_id, [adapter.id for adapter in adapters])
     return members_of(adapters, kept)
+
+
+def _without_lost(members: Sequence[Member], registry: Registry) -> tuple[Member, ...]:
+    """Return the members; one whose replay's file is lost or changed is without."""
+    problem = registry.blobs.problem
+    return tuple(replace(m, replay=None) if m.replay is not None and problem(m.replay) else m for m in members)
 
 
 def _with_earlier_estimator(session: Session, proposed: DeploymentSnapshot) -> DeploymentSnapshot | None:

@@ -73,7 +73,7 @@ class ChallengerOperation(Operation):
             AbairError: There is no such thing.
         """
 
-    def unchanged(self, session: Session) -> Unchanged | None:
+    def unchanged(self, session: Session, registry: Registry) -> Unchanged | None:
         """Return why nothing has to be done, if that is plain from what is recorded.
 
         Raises:
@@ -113,7 +113,7 @@ class ChallengerOperation(Operation):
         with registry.database.read() as session:
             self.find(session)
             # what somebody does at this moment may change the answer
-            unchanged = self.unchanged(session) if lock.running(session) is None else None
+            unchanged = self.unchanged(session, registry) if lock.running(session) is None else None
             left = lock.interrupted(session) if unchanged else None
             live = live_snapshot(session).number
         if unchanged is not None:
