@@ -10,7 +10,7 @@ import typer
 import abair
 from abair.cli.options import PLAIN
 from abair.cli.run import run_app
-from abair_registry.cli import bench, changes, db, status, ui
+from abair_registry.cli import bench, changes, db, init, status, ui
 
 app = typer.Typer(name="abair-registry", pretty_exceptions_enable=False, **(PLAIN | {"add_completion": True}))
 
@@ -35,7 +35,7 @@ def _start(
     """
 
 
-for group in (changes, status, ui, bench):
+for group in (init, changes, status, ui, bench):
     app.add_typer(group.app)
 app.add_typer(db.app, name="db")
 

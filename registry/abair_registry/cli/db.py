@@ -1,7 +1,8 @@
-"""The commands `abair-registry db`: the database's schema."""
+"""The commands `abair-registry db`: the database's schema and its backups."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from abair.cli.options import PLAIN
 from abair_registry.cli.common import Yes, acting_user, ask, database
 
 app = typer.Typer(
-    help="Inspect and change the database's schema: after an update of ABAIR, or before going back to an older one.",
+    help="Inspect and change the database's schema, for an update of ABAIR or back; put back a backup of the database.",
     **PLAIN,
 )
 
@@ -80,6 +81,39 @@ def check() -> None:
             reporter.fail(RegistryError(str(problem)))
         if not problems:
             print(f"revision {HEAD}, all tables as expected", flush=True)
+
+
+@app.command()
+def restore(
+    copy: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="Copy to put back.  [default: the newest one that is not damaged]"),
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Put a backup of a SQLite database back; the database that was there is moved aside.
+
+    Every command that writes keeps a copy in the folder `backups` beside the database, the newest
+    five. If the home serves a newer deployment than the copy knows, that is recorded in it.
+
+    Example: abair-registry db restore --yes
+    """
+    with reporting() as reporter:
+        from abair_registry.maintenance import restore
+        from abair_registry.settings import Settings
+
+        settings = Settings()
+        chosen = restore.choose(settings, copy)
+        if restore.is_usable(settings):
+            ask(f"Replace the database, in which nothing is wrong, by {chosen}?", yes=yes)
+        done = restore.put_back(settings, chosen, acting_user(None, f"the database was restored from {chosen.name}"))
+        if done.replaced is not None:
+            reporter.log(f"the database that was there is now {done.replaced}")
+        if done.adopted is not None:
+            reporter.log(f"deployment {done.adopted}, which serves and is newer than this copy, was recorded in it")
+        for warning in done.warnings:
+            reporter.log(f"warning: {warning}")
+        print(f"the database is that of {chosen}; deployment {done.live} is live", flush=True)
 
 
 def _migrate(revision: str, *, up: bool) -> None:

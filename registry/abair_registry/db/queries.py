@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
@@ -189,8 +190,12 @@ def propose(
     operation_id: int | None = None,
     run_id: str | None = None,
     detail: Mapping[str, Any] | None = None,
+    number: int | None = None,
+    created: datetime | None = None,
 ) -> DeploymentRow:
     """Record a new deployment, not live yet; `adapters` are in the order of the estimator's labels.
+
+    It gets the next number and this moment, unless it had others in a registry that was lost.
 
     Raises:
         RegistryError: labels and adapters differ, or the adapters are for several backbones.
@@ -202,10 +207,10 @@ def propose(
             f"deployment: found adapters for {labels} on {len(backbones)} backbones and an estimator for "
             f"{list(outputs.labels)}; expected equal labels and one backbone"
         )
-    number = (session.scalar(select(func.max(DeploymentRow.number))) or 0) + 1
+    number = number or (session.scalar(select(func.max(DeploymentRow.number))) or 0) + 1
     deployment = DeploymentRow(
-        number=number, backbone_id=backbones.pop(), estimator=outputs, operation_id=operation_id, created=now(),
-        actor=actor.name, reason=actor.reason, run_id=run_id,
+        number=number, backbone_id=backbones.pop(), estimator=outputs, operation_id=operation_id,
+        created=created or now(), actor=actor.name, reason=actor.reason, run_id=run_id,
     )  # fmt: skip
     session.add(deployment)
     session.flush()
