@@ -14,7 +14,8 @@ from abair_registry.db.audit import Actor
 from abair_registry.maintenance.integrity import Finding, find_damage, what_helps
 from abair_registry.maintenance.sources import Sources
 from abair_registry.registry import Registry, live_file_problem, sync_live_file
-from abair_registry.tracking.mlflow_client import MODEL, Runs
+from abair_registry.tracking.mlflow_client import Runs
+from abair_registry.tracking.model_versions import MODEL
 
 
 def repair(registry: Registry, runs: Runs) -> tuple[list[str], list[str]]:
