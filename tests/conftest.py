@@ -30,8 +30,9 @@ os.environ |= FEW_SAMPLES
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -120,27 +121,39 @@ def low_light(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return clean * (0.15 + 0.15 * torch.rand((), generator=generator))
 
 
+def haze(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Pale."""
+    return clean + (0.9 - clean) * (0.4 + 0.3 * torch.rand((), generator=generator))
+
+
 SYNTHESIZERS = {"noise": noise, "rain": rain, "low-light": low_light}
 
 
-def make_bundle(root: Path) -> Path:
-    """Make it below `root`; returns its folder."""
-    torch.manual_seed(0)
-    backbone = Backbone(SIZES["tiny"])
+def make_bundle(root: Path, size: str = "tiny", labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
+    """Make it below `root`, around a tiny backbone whose size is called `size`; returns its folder."""
+    torch.manual_seed(seed)
+    backbone = Backbone(replace(SIZES["tiny"], name=size))
     torch.nn.init.normal_(backbone.output.weight, std=0.05)
     save_backbone(backbone, root / "parts" / "backbone.safetensors")
     backbone = load_backbone(root / "parts" / "backbone.safetensors")
     found = []
-    for seed, name in enumerate(LABELS):
-        write_adapter(root / "parts" / name / "tiny", backbone, seed)
+    for place, name in enumerate(labels):
+        write_adapter(root / "parts" / name / size, backbone, place)
         card = Card(authors=("test",), licence="Apache-2.0", training_data="none")
         degradation = Degradation(
             name=name, title=name, synthesizer="nowhere.at_all:degrade", adapters=root / "parts" / name, card=card
         )
         found.append(Found(degradation, f"abair-{name}", "0.1.0"))
     counts = ReplayCounts(features=40, held_out=4, held_out_mixtures=4)
-    replay = build_replay(backbone, Degrader(SYNTHESIZERS), [pictures(range(8))], pictures(range(40, 46)), counts, 0)
-    untrained = Estimator((*LABELS, "clean"), feature_count(backbone.size))
+    replay = build_replay(
+        backbone,
+        Degrader({name: (SYNTHESIZERS | {"haze": haze})[name] for name in labels}),
+        [pictures(range(8))],
+        pictures(range(40, 46)),
+        counts,
+        0,
+    )
+    untrained = Estimator((*labels, "clean"), feature_count(backbone.size))
     estimator = refit(
         untrained,
         fingerprint(backbone),
@@ -154,7 +167,7 @@ def make_bundle(root: Path) -> Path:
     save_estimator(estimator, root / "parts" / "estimator.safetensors")
     assemble(
         root / "bundle",
-        name="tiny-bundle",
+        name=f"{size}-bundle",
         created=datetime(2026, 1, 1, tzinfo=UTC),
         backbone=root / "parts" / "backbone.safetensors",
         estimator=root / "parts" / "estimator.safetensors",
@@ -183,6 +196,13 @@ def make_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the bundle; its labels are noise, rain, low-light, clean. Do not change it: copy it."""
     return make_once(tmp_path_factory, "bundle", make_bundle) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def next_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a later factory: another backbone, called tiny-2, and one label more, haze."""
+    labels = (*LABELS, "haze")
+    return make_once(tmp_path_factory, "next-bundle", lambda root: make_bundle(root, "tiny-2", labels, 1)) / "bundle"
 
 
 @pytest.fixture(scope="session")

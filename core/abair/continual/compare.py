@@ -27,7 +27,7 @@ from abair.data.degrade import to_8_bit
 from abair.labels import CLEAN
 from abair.metrics import psnr, ssim
 from abair.model.backbone import Backbone
-from abair.model.estimator import Estimator
+from abair.model.estimator import Estimator, extract_image_features
 from abair.model.lora import Adapter, Blender
 from abair.report import Group, Report, Way
 
@@ -46,7 +46,8 @@ class Contender:
     """An estimator and the adapters of its labels, in the labels' order.
 
     `digests` identify the adapters by label, and the backbone by `clean`. Scores are looked up in
-    the `cache` and added to it.
+    the `cache` and added to it. The weights follow from the samples' features, which one backbone
+    computed; contenders with two backbones each look at the sample's part (`looks`).
     """
 
     def __init__(
@@ -56,8 +57,11 @@ class Contender:
         adapters: Mapping[str, Adapter],
         digests: Mapping[str, str],
         cache: ScoreCache,
+        *,
+        looks: bool = False,
     ) -> None:
         self.estimator, self._digests, self._cache = estimator, digests, cache
+        self._backbone, self._looks = backbone, looks
         self._names = (*adapters, CLEAN)
         blender = Blender(backbone, list(adapters.values()))
         # many samples share their weights: those of the bare backbone, those of the Oracle
@@ -68,8 +72,14 @@ class Contender:
         if not samples:
             return []
         with torch.inference_mode():
-            rows = self.estimator.predict_weights(torch.stack([sample.features for sample in samples])).tolist()
+            features = torch.stack([self._features(sample) for sample in samples])
+            rows = self.estimator.predict_weights(features).tolist()
         return [dict(zip(self.estimator.labels, row, strict=True)) for row in rows]
+
+    def _features(self, sample: HeldOut) -> torch.Tensor:
+        if not self._looks:
+            return sample.features
+        return extract_image_features(self._backbone, sample.degraded).float().mean(0)
 
     def restore(self, sample: HeldOut, weights: Weights) -> Picture:
         """Restore the sample's part with these weights: (S, S, 3) in [0, 1], rounded to 8 bits."""

@@ -175,6 +175,45 @@ def retrain(
 
 
 @app.command()
+def upgrade(
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--without",
+            metavar="NAME",
+            help="Leave this live plugin behind, which has no adapter for the new backbone. Needs --reason. May be "
+            "given several times.",
+        ),
+    ] = None,
+    review: Review = False,
+    force: Force = False,
+    route: Route = "auto",
+    gate: Gate = None,
+    seed: Seed = 0,
+    wait: Wait = False,
+    actor: ActorOption = None,
+    reason: Reason = "",
+    json: Json = False,
+) -> None:
+    """Move what is live to the backbone that the installed ABAIR brings, all labels together.
+
+    Labels of ABAIR's own plugins get the adapters that come along; other plugins must have adapters
+    for the new backbone. The gates compare the result with what is live, and `rollback` goes back.
+
+    Example: abair-registry upgrade --review
+    """
+    _require_reason(force, reason)
+    if without and not reason.strip():
+        raise typer.BadParameter("needs a --reason, which the audit keeps", param_hint="--without")
+    with _session(json) as (reporter, registry, terminal):
+        from abair_registry.operations.upgrade import Upgrade
+
+        options = _options(registry.settings, gate, review=review, force=force, route=route, seed=seed, wait=wait)
+        operation = Upgrade(acting_user(actor, reason), options, without or ())
+        show_result(reporter, operation.run(registry, terminal), json)
+
+
+@app.command()
 def promote(
     number: Annotated[
         int | None, typer.Argument(help="Number of the deployment to make live.  [default: the newest challenger]")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from abair_registry.cli.common import (
     table,
     tell_cut_short,
 )
+
+if TYPE_CHECKING:
+    from abair_registry.registry import Registry
 
 app = typer.Typer()
 
@@ -42,11 +45,14 @@ def list_plugins(json: Json = False) -> None:
     """
     with reporting(json_lines=json) as reporter, registry_to_look_at(reporter) as registry:
         from abair_registry.maintenance import status
+        from abair_registry.maintenance.offer import offered_factory
         from abair_registry.plugins.installed import unreadable_distributions
 
         rows = status.plugin_statuses(registry)
         for problem in unreadable_distributions():
             reporter.log(f"warning: {problem}")
+        if offer := offered_factory(registry):
+            reporter.log(f"note: {offer}")
         if json:
             for row in rows:
                 reporter.result(asdict(row))
@@ -169,7 +175,7 @@ def doctor(
         return
     with reporting(json_lines=json) as reporter, registry_for(reporter, sync=False, undo=False) as registry:
         from abair.errors import RegistryError
-        from abair_registry.maintenance import integrity, repair
+        from abair_registry.maintenance import repair
         from abair_registry.operations import lock
         from abair_registry.tracking import sync
         from abair_registry.tracking.mlflow_client import Runs
@@ -186,7 +192,7 @@ def doctor(
             except RegistryError as error:
                 problems.append(str(error))
         repair.record_mended(registry, mended, acting_user(None, ""))
-        _print_health(reporter, json, mended, problems, integrity.installed_changes(registry))
+        _print_health(reporter, json, mended, problems, _notes(registry))
 
 
 def _print_findings(json: bool) -> None:
@@ -195,7 +201,16 @@ def _print_findings(json: bool) -> None:
         from abair_registry.maintenance import integrity
 
         _, problems = integrity.verify(registry)
-        _print_health(reporter, json, [], problems, integrity.installed_changes(registry))
+        _print_health(reporter, json, [], problems, _notes(registry))
+
+
+def _notes(registry: Registry) -> list[str]:
+    """Return what is no problem, but good to know: of plugins, and of what the package offers."""
+    from abair_registry.maintenance import integrity
+    from abair_registry.maintenance.offer import offered_factory
+
+    offer = offered_factory(registry)
+    return [*integrity.installed_changes(registry), *([str(offer)] if offer else [])]
 
 
 def _print_health(

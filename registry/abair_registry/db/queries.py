@@ -113,6 +113,8 @@ def degradation_owners(session: Session, besides: str) -> dict[str, str]:
 def record_release(session: Session, new: NewRelease, actor: Actor) -> ReleaseRow:
     """Record a release as a candidate; return the recorded one if it has the same files.
 
+    Adapters for a backbone that the recorded one has none for are added to it.
+
     Raises:
         RegistryError: the version was recorded with other files, or the name belongs to another
             distribution.
@@ -130,14 +132,19 @@ def record_release(session: Session, new: NewRelease, actor: Actor) -> ReleaseRo
     found.distribution = new.distribution
     same = session.scalar(select(ReleaseRow).where(ReleaseRow.plugin_id == found.id, ReleaseRow.version == new.version))
     if same is not None:
-        recorded = {(a.degradation, a.backbone_id, a.config_sha256, a.weights_sha256) for a in same.adapters}
-        given = {(a.degradation, a.backbone_id, a.config_sha256, a.weights_sha256) for a in new.adapters}
-        if recorded != given or (same.files and new.files and same.files != new.files):
+        backbones = {adapter.backbone_id for adapter in new.adapters}
+        recorded = {_identify(adapter) for adapter in same.adapters if adapter.backbone_id in backbones}
+        given = {_identify(adapter) for adapter in new.adapters}
+        if (recorded and recorded != given) or (same.files and new.files and same.files != new.files):
             raise RegistryError(
                 f"plugin {new.name}: version {new.version} was recorded with other files; expected a release to stay "
                 "as it is; raise the version of the distribution and install it again"
             )
         release = same
+        if not recorded:  # known by its adapters for another backbone
+            session.add_all(AdapterRow(release_id=same.id, **vars(adapter)) for adapter in new.adapters)
+            session.flush()
+            session.refresh(same)
     else:
         release = ReleaseRow(
             plugin=found,
@@ -155,6 +162,10 @@ def record_release(session: Session, new: NewRelease, actor: Actor) -> ReleaseRo
         found.state, found.reason = "candidate", ""
     record_event(session, actor, "record", new.name, {"version": new.version, "distribution": new.distribution})
     return release
+
+
+def _identify(adapter: AdapterRow | NewAdapter) -> tuple[str, int, str, str]:
+    return adapter.degradation, adapter.backbone_id, adapter.config_sha256, adapter.weights_sha256
 
 
 def live(session: Session) -> DeploymentRow | None:

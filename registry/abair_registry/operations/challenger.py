@@ -13,7 +13,7 @@ from functools import cached_property
 
 import torch
 
-from abair.continual.compare import Contender, Evaluation, evaluate
+from abair.continual.compare import BUDGET, Contender, Evaluation, evaluate
 from abair.continual.refit import RefitConfig, refit
 from abair.continual.replay import Features, HeldOut, Replay
 from abair.continual.score_cache import ScoreCache, open_score_cache
@@ -47,11 +47,16 @@ class Fit(StrEnum):
 
 @dataclass
 class Trainer:
-    """Trains the estimator of one proposal, and evaluates it against the champion."""
+    """Trains the estimator of one proposal, and evaluates it against the champion.
+
+    The training starts from `base`, which has the proposal's backbone. It is the champion itself,
+    unless the proposal brings another backbone.
+    """
 
     blobs: Blobs
     settings: Settings
     champion: DeploymentSnapshot
+    base: DeploymentSnapshot
     proposal: DeploymentSnapshot
     new_labels: tuple[str, ...]
     seed: int
@@ -60,22 +65,31 @@ class Trainer:
 
     @cached_property
     def backbone(self) -> Backbone:
-        """The frozen network."""
-        return load_backbone(self.blobs.path(self.champion.backbone_sha256))
+        """The proposal's frozen network."""
+        return load_backbone(self.blobs.path(self.base.backbone_sha256))
 
     @cached_property
-    def champion_estimator(self) -> Estimator:
-        """The champion's estimator."""
-        path = self.blobs.path(self.champion.estimator_sha256)
-        return load_estimator(path, self.champion.labels, self.backbone.size)
+    def base_estimator(self) -> Estimator:
+        """The estimator of `base`."""
+        path = self.blobs.path(self.base.estimator_sha256)
+        return load_estimator(path, self.base.labels, self.backbone.size)
 
     @cached_property
     def start(self) -> Estimator:
-        """The estimator to start from: the champion's, or an earlier one that knows the labels."""
-        if self.proposal.estimator_sha256 == self.champion.estimator_sha256:
-            return self.champion_estimator
+        """The estimator to start from: that of `base`, or an earlier one that knows the labels."""
+        if self.proposal.estimator_sha256 == self.base.estimator_sha256:
+            return self.base_estimator
         path = self.blobs.path(self.proposal.estimator_sha256)
         return load_estimator(path, self.proposal.labels, self.backbone.size)
+
+    @property
+    def judged_as_new(self) -> tuple[str, ...]:
+        """The labels that were not live before, or whose outputs are fitted."""
+        return tuple(
+            member.label
+            for member in self.proposal.members
+            if member.label in self.new_labels or member.label not in self.champion.labels
+        )
 
     def missing_replays(self) -> list[str]:
         """Return the labels without a replay, which nothing can be fitted to or evaluated on."""
@@ -92,7 +106,7 @@ class Trainer:
         return (Fit.ALONE, Fit.WHOLE)
 
     def fit_features(self, on_step: OnStep, *, fit: Fit = Fit.ALONE) -> Estimator:
-        """Fit the champion's estimator to the features of all labels.
+        """Fit the estimator of `base` to the features of all labels.
 
         Without new labels, its outputs are only rearranged.
 
@@ -113,8 +127,8 @@ class Trainer:
         new = [self._replay(member.replay) for member in self.proposal.members if member.label in self.new_labels]
         steps = self.settings.challenger.refit_steps
         return refit(
-            self.champion_estimator,
-            self.champion.fingerprint,
+            self.base_estimator,
+            self.base.fingerprint,
             self.proposal.labels,
             known,
             [replay.features for replay in new],
@@ -143,7 +157,7 @@ class Trainer:
             plugins=plugins.require(self.proposal.plugins),
             threads=torch.get_num_threads(),
             labels=self.proposal.labels,
-            backbone=self.blobs.path(self.champion.backbone_sha256),
+            backbone=self.blobs.path(self.base.backbone_sha256),
             adapters=tuple(adapter_files(self.blobs, member) for member in self.proposal.members),
             photos=self.settings.clean_dir,
             seed=self.seed,
@@ -168,24 +182,43 @@ class Trainer:
         if missing := self.missing_replays():
             raise TrainingError(f"label {missing[0]}: found no held-out samples; expected some; add its plugin again")
         with open_score_cache(self.settings.home / "cache" / "measured.json") as cache:
-            champion = self._contender(self.champion, self.champion_estimator, cache)
-            return evaluate(self.contender(estimator, cache), champion, self._held_out(), self.new_labels)
+            samples = self._held_out()
+            champion = self._champion(cache)
+            # with another backbone every sample is restored in another way
+            budget = len(samples) if self._replaces_backbone else BUDGET
+            return evaluate(self.contender(estimator, cache), champion, samples, self.judged_as_new, budget=budget)
 
     def contender(self, estimator: Estimator, cache: ScoreCache | None = None) -> Contender:
         """Return the proposal with an estimator, ready to restore."""
-        return self._contender(self.proposal, estimator, cache or ScoreCache())
+        return self._contender(self.proposal, self.backbone, estimator, cache or ScoreCache())
 
-    def _contender(self, deployment: DeploymentSnapshot, estimator: Estimator, cache: ScoreCache) -> Contender:
+    @property
+    def _replaces_backbone(self) -> bool:
+        return self.champion.fingerprint != self.base.fingerprint
+
+    def _champion(self, cache: ScoreCache) -> Contender:
+        """Return what is live, ready to restore."""
+        backbone = self.backbone
+        if self._replaces_backbone:
+            backbone = load_backbone(self.blobs.path(self.champion.backbone_sha256))
+        path = self.blobs.path(self.champion.estimator_sha256)
+        estimator = load_estimator(path, self.champion.labels, backbone.size)
+        return self._contender(self.champion, backbone, estimator, cache)
+
+    def _contender(
+        self, deployment: DeploymentSnapshot, backbone: Backbone, estimator: Estimator, cache: ScoreCache
+    ) -> Contender:
         marks = {member.label: member.weights_sha256 for member in deployment.members}
         marks[CLEAN] = deployment.fingerprint
-        return Contender(self.backbone, estimator, self._adapters_of(deployment), marks, cache)
+        adapters = self._adapters_of(deployment, backbone)
+        return Contender(backbone, estimator, adapters, marks, cache, looks=self._replaces_backbone)
 
-    def _adapters_of(self, deployment: DeploymentSnapshot) -> dict[str, Adapter]:
+    def _adapters_of(self, deployment: DeploymentSnapshot, backbone: Backbone) -> dict[str, Adapter]:
         """Return a deployment's adapters, of which challenger and champion share most."""
         for member in deployment.members:
             if member not in self._adapters:
                 self._adapters[member] = read_adapter_files(
-                    *adapter_files(self.blobs, member), self.backbone, deployment.fingerprint, member.label
+                    *adapter_files(self.blobs, member), backbone, deployment.fingerprint, member.label
                 )
         return {member.label: self._adapters[member] for member in deployment.members}
 
@@ -195,7 +228,7 @@ class Trainer:
         samples: list[HeldOut] = []
         for member in self.proposal.members:
             own = held_out_of(self._replay(member.replay), member.label)
-            samples += own if member.label in self.new_labels else own[: config.held_out_later]
+            samples += own if member.label in self.judged_as_new else own[: config.held_out_later]
         samples += held_out_of(self._replay(self.proposal.replay), CLEAN)[: config.held_out_later]
         for member in self.proposal.members:
             if member.label in self.new_labels:

@@ -15,16 +15,17 @@ from abair.text import near_misses, quote_foreign
 from abair_registry.db import audit, queries
 from abair_registry.db.audit import Actor
 from abair_registry.db.models import AdapterRow, DeploymentRow, PluginRow
-from abair_registry.db.queries import NewAdapter, NewRelease
-from abair_registry.db.snapshot import DeploymentSnapshot, Member, live_snapshot, members_of
+from abair_registry.db.snapshot import DeploymentSnapshot, Member, live_snapshot
+from abair_registry.maintenance.offer import offered_factory
 from abair_registry.operations import lock
 from abair_registry.operations.lock import Work
 from abair_registry.operations.pipeline import ChallengerOperation
 from abair_registry.operations.progress import Steps
+from abair_registry.operations.releases import keep_release, with_replays
 from abair_registry.operations.replays import add_replays
 from abair_registry.operations.requests import OperationOptions, Proposal, Unchanged
 from abair_registry.plugins import admission, calls, installed
-from abair_registry.plugins.admission import LIMITS, Limits
+from abair_registry.plugins.admission import LIMITS, Limits, MissingAdapterError
 from abair_registry.registry import Registry
 
 
@@ -90,18 +91,17 @@ class Add(ChallengerOperation):
         """Record the plugin's release and propose its adapters, unless they are live."""
         with registry.database.read() as session:
             champion = live_snapshot(session)
-            size = queries.backbone_size(session, champion.backbone_id)
             known = queries.plugin(session, self.subject)
             before = {"before": [known.state, known.reason]} if known else {}
         work.step("probe")
         if champion != self._champion:  # another operation ended after `prepare`
             self._probe(registry, steps)
         work.step("record", **before)
-        release = self._release(registry, champion.backbone_id, size)
+        release = keep_release(registry.blobs, self._probed, champion.backbone_id)
         with work.session() as (session, _):
             recorded = queries.record_release(session, release, self.actor)
             adapters = [a for a in recorded.adapters if a.backbone_id == champion.backbone_id]
-            members = _without_lost(_with_replays(session, adapters, champion), registry)
+            members = _without_lost(with_replays(session, adapters, champion.backbone_id), registry)
         live = {member.adapter_id for member in champion.members if member.plugin == self.subject}
         if live == {member.adapter_id for member in members}:
             self._make_lost_replays(registry, work, champion, members, steps)
@@ -139,36 +139,15 @@ class Add(ChallengerOperation):
         told = f", which also has entry points in {quote_foreign(others, 200)}" if others else ""
         steps.begin(f"probe {self.subject} {self._candidate.version}{told}")
         backbone = registry.blobs.path(self._champion.backbone_sha256)
-        self._probed = admission.probe(self._candidate, backbone, taken, self._limits)
-
-    def _release(self, registry: Registry, backbone_id: int, size: str) -> NewRelease:
-        """Keep the probed adapters as blobs, and return the release."""
-        adapters = []
-        for degradation in self._probed.degradations:
-            for adapter in degradation.adapters:
-                if adapter.backbone == size:
-                    registry.blobs.add(adapter.config, adapter.config_sha256)
-                    registry.blobs.add(adapter.weights, adapter.weights_sha256)
-                    adapters.append(
-                        NewAdapter(
-                            degradation=degradation.name,
-                            title=degradation.title,
-                            backbone_id=backbone_id,
-                            rank=adapter.rank,
-                            parameters=adapter.parameters,
-                            config_sha256=adapter.config_sha256,
-                            weights_sha256=adapter.weights_sha256,
-                        )
-                    )
-        candidate = self._candidate
-        return NewRelease(
-            name=candidate.name, distribution=candidate.distribution, version=candidate.version,
-            module=candidate.module, adapters=adapters, files=candidate.files,
-            declared={
-                found.name: {"title": found.title, "synthesizer": found.synthesizer, "card": found.card}
-                for found in self._probed.degradations
-            },
-        )  # fmt: skip
+        try:
+            self._probed = admission.probe(self._candidate, backbone, taken, self._limits)
+        except MissingAdapterError as error:
+            offer = offered_factory(registry)
+            if offer is None or not installed.has_adapter(self._candidate, offer.backbone):
+                raise
+            raise MissingAdapterError(
+                f"{error}; it has one for {offer.backbone}, which the package brings: abair-registry upgrade"
+            ) from None
 
 
 class Enable(ChallengerOperation):
@@ -211,14 +190,14 @@ class Enable(ChallengerOperation):
                 return unchanged
             found = recorded(session, self.subject)
             champion = live_snapshot(session)
-            adapters = _last_live_adapters(session, found)
+            adapters = _last_live_adapters(session, found, champion.backbone_id)
             owners = {member.label: member.plugin for member in champion.members if member.plugin != found.name}
             if other := next((a.degradation for a in adapters if a.degradation in owners), None):
                 raise RegistryError(
                     f"plugin {found.name}: its degradation {other} is served by plugin {owners[other]}; expected the "
                     f"name to be free; run: abair-registry disable {owners[other]}"
                 )
-            members = _with_replays(session, adapters, champion)
+            members = with_replays(session, adapters, champion.backbone_id)
             deployment = champion.with_members(found.name, members)
             earlier = _with_earlier_estimator(session, deployment)
         if earlier is not None:
@@ -334,12 +313,6 @@ def recorded(session: Session, name: str) -> PluginRow:
     )
 
 
-def _with_replays(session: Session, adapters: Sequence[AdapterRow], champion: DeploymentSnapshot) -> tuple[Member, ...]:
-    """Return recorded adapters as members, each with its replay if it has one."""
-    kept = queries.newest_replays(session, champion.backbone_id, [adapter.id for adapter in adapters])
-    return members_of(adapters, kept)
-
-
 def _without_lost(members: Sequence[Member], registry: Registry) -> tuple[Member, ...]:
     """Return the members; one whose replay's file is lost or changed is without."""
     problem = registry.blobs.problem
@@ -357,15 +330,16 @@ def _with_earlier_estimator(session: Session, proposed: DeploymentSnapshot) -> D
     return None
 
 
-def _last_live_adapters(session: Session, plugin: PluginRow) -> list[AdapterRow]:
-    """Return the adapters with which a plugin was live last."""
+def _last_live_adapters(session: Session, plugin: PluginRow, backbone_id: int) -> list[AdapterRow]:
+    """Return the adapters for this backbone with which a plugin was live last."""
     ids = {release.id for release in plugin.releases}
     for deployment in _newest_first(session):
         adapters = [m.adapter for m in deployment.members if m.adapter.release_id in ids]
-        if adapters and queries.was_live(session, deployment.number):
+        if adapters and deployment.backbone_id == backbone_id and queries.was_live(session, deployment.number):
             return adapters
     raise RegistryError(
-        f"plugin {plugin.name}: was never live; expected one that served before; run: abair-registry add {plugin.name}"
+        f"plugin {plugin.name}: was never live with the backbone {queries.backbone_size(session, backbone_id)}; "
+        f"expected adapters that served before; run: abair-registry add {plugin.name}"
     )
 
 

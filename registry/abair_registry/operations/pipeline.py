@@ -66,6 +66,10 @@ class ChallengerOperation(Operation):
         """Return the operation that was recorded with these arguments."""
         return cls(subject, actor, OperationOptions.from_json(arguments))
 
+    def arguments(self) -> dict[str, Any]:
+        """Return what is recorded, from which `from_record` makes the same operation."""
+        return self.options.as_json()
+
     def find(self, session: Session) -> None:
         """Find what the operation is about, and correct `subject` to its name.
 
@@ -124,7 +128,7 @@ class ChallengerOperation(Operation):
         began = time.monotonic()
         working = lock.working(
             registry.database, self.kind, self.subject, self.actor,
-            arguments=self.options.as_json(), wait=self.options.wait, waiting=terminal.waiting,
+            arguments=self.arguments(), wait=self.options.wait, waiting=terminal.waiting,
         )  # fmt: skip
         with working as work, terminal.steps as steps:
             proposal = self.plan(registry, work, steps)
@@ -174,6 +178,7 @@ class _Pipeline:
             blobs=registry.blobs,
             settings=registry.settings,
             champion=self.champion,
+            base=self.proposal.base or self.champion,
             proposal=self.proposal.deployment,
             new_labels=self.proposal.new_labels,
             seed=operation.options.seed,
@@ -208,7 +213,12 @@ class _Pipeline:
             return proposal
         self.work.step("train")
         return add_replays(
-            self.registry, self.champion, proposal, self.plugins, self.operation.options.seed, self.terminal.steps
+            self.registry,
+            proposal.base or self.champion,
+            proposal,
+            self.plugins,
+            self.operation.options.seed,
+            self.terminal.steps,
         )
 
     def _outcome(self, challenger: Challenger) -> Outcome:

@@ -48,13 +48,15 @@ class Photos:
 
 def add_replays(
     registry: Registry,
-    champion: DeploymentSnapshot,
+    base: DeploymentSnapshot,
     proposal: Proposal,
     plugins: VerifiedPlugins,
     seed: int,
     steps: Steps,
 ) -> Proposal:
     """Make and keep the replay of each new label without one; return the proposal with them.
+
+    The labels are added to `base`, whose backbone the proposal has.
 
     Raises:
         TrainingError: A synthesiser failed, or its plugin is not installed as it is recorded.
@@ -65,23 +67,23 @@ def add_replays(
         if member.label not in proposal.new_labels or member.replay is not None:
             members.append(member)
             continue
-        mixed_with = labels_to_mix(champion, member, plugins, config.mixtures_labels)
+        mixed_with = labels_to_mix(base, member, plugins, config.mixtures_labels)
         steps.begin(f"{member.label}: damage clean photos and look at them", sample_count(config, mixed_with))
-        sha256 = make_replay(registry.blobs, champion, member, mixed_with, plugins, photos, config, seed, steps.advance)
+        sha256 = make_replay(registry.blobs, base, member, mixed_with, plugins, photos, config, seed, steps.advance)
         with registry.database.write() as session:
-            queries.record_replay(session, champion.backbone_id, member.adapter_id, sha256)
+            queries.record_replay(session, base.backbone_id, member.adapter_id, sha256)
         members.append(replace(member, replay=sha256))
     return replace(proposal, deployment=replace(proposal.deployment, members=tuple(members)))
 
 
-def labels_to_mix(champion: DeploymentSnapshot, new: Member, plugins: VerifiedPlugins, most: int) -> tuple[Member, ...]:
-    """Return the live members whose damage can be made again, to put the new one over it.
+def labels_to_mix(base: DeploymentSnapshot, new: Member, plugins: VerifiedPlugins, most: int) -> tuple[Member, ...]:
+    """Return the members of `base` whose damage can be made again, to put the new one over it.
 
     Their plugins are installed as they are recorded. Mixtures with the others are not learnt, nor
     those of two labels that come together.
     """
     installed = {point.name for point in plugins.refs}
-    others = [member for member in champion.members if member.plugin != new.plugin and member.plugin in installed]
+    others = [member for member in base.members if member.plugin != new.plugin and member.plugin in installed]
     return tuple(_spread(others, most))
 
 
@@ -92,7 +94,7 @@ def sample_count(config: ChallengerConfig, mixed_with: Sequence[Member]) -> int:
 
 def make_replay(
     blobs: Blobs,
-    champion: DeploymentSnapshot,
+    base: DeploymentSnapshot,
     member: Member,
     mixed_with: Sequence[Member],
     plugins: VerifiedPlugins,
@@ -107,7 +109,7 @@ def make_replay(
         TrainingError: The synthesiser failed, or what it left is no replay of the label.
     """
     label = member.label
-    others = [other for other in champion.members if other.label != label and other.replay]
+    others = [other for other in base.members if other.label != label and other.replay]
     damaged_further = _spread(others, config.held_out_mixtures)
     with blobs.writing() as path:
         calls.run_job(
@@ -119,7 +121,7 @@ def make_replay(
             label=label,
             adapter=adapter_files(blobs, member),
             known=tuple(TrainedAdapter(label=other.label, files=adapter_files(blobs, other)) for other in mixed_with),
-            backbone=blobs.path(champion.backbone_sha256),
+            backbone=blobs.path(base.backbone_sha256),
             photos=photos,
             others=tuple(
                 LabelReplay(label=other.label, replay=blobs.path(str(other.replay))) for other in damaged_further
@@ -132,7 +134,7 @@ def make_replay(
             out=path,
         )
         made = Replay.load(path)
-        _check(made, label, [other.label for other in mixed_with], champion, config)
+        _check(made, label, [other.label for other in mixed_with], base, config)
         return blobs.add(path)
 
 
@@ -158,12 +160,12 @@ def adapter_files(blobs: Blobs, member: Member) -> tuple[Path, Path]:
 
 
 def _check(
-    made: Replay, label: str, mixed_with: Sequence[str], champion: DeploymentSnapshot, config: ChallengerConfig
+    made: Replay, label: str, mixed_with: Sequence[str], base: DeploymentSnapshot, config: ChallengerConfig
 ) -> None:
-    """Raise TrainingError unless this is a replay of the label by the champion's backbone."""
+    """Raise TrainingError unless this is a replay of the label by the backbone of `base`."""
     features = made.features
     mixed = made.mixtures.features.labels if made.mixtures else (label, CLEAN)
-    expected = (champion.fingerprint, (label, CLEAN), (label, CLEAN))
+    expected = (base.fingerprint, (label, CLEAN), (label, CLEAN))
     allowed = {*mixed_with, label, CLEAN}  # labels whose synthesisers do not work are left out
     if (
         (features.backbone, features.labels, mixed[-2:]) != expected

@@ -46,14 +46,17 @@ class OperationOptions:
 
 @dataclass(frozen=True)
 class Proposal:
-    """The deployment that an operation proposes, and the labels whose degradation is new in it.
+    """The deployment that an operation proposes, and the labels that its estimator has to learn.
 
     `deployment` has the number of the one that it would follow, and the estimator to start from.
+    `base` is what the labels are added to: the champion unless it is given, which it must be for
+    another backbone.
     """
 
     subject: str
     deployment: DeploymentSnapshot
     new_labels: tuple[str, ...] = ()
+    base: DeploymentSnapshot | None = None
 
 
 @dataclass(frozen=True)

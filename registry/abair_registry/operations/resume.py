@@ -11,10 +11,11 @@ from abair_registry.operations.lifecycle import Add, Disable, Enable, Remove, Re
 from abair_registry.operations.progress import Terminal
 from abair_registry.operations.promotion import Promote, Rollback
 from abair_registry.operations.requests import Operation, OperationResult, PointerMove
+from abair_registry.operations.upgrade import Upgrade
 from abair_registry.registry import Registry
 
 OPERATIONS: Final[dict[str, type[Operation]]] = {
-    operation.kind: operation for operation in (Add, Enable, Disable, Remove, Retrain, Promote, Rollback)
+    operation.kind: operation for operation in (Add, Enable, Disable, Remove, Retrain, Upgrade, Promote, Rollback)
 }
 """All operations, by the kind under which they are recorded."""
 

@@ -28,6 +28,13 @@ _OUTCOMES = {
 }
 
 
+_ONLY_ESTIMATOR = "Only the estimator was trained; backbone and adapters are as they were (tag `abair.frozen`)."
+_ANOTHER_BACKBONE = (
+    "The backbone and its adapters come with the package or with plugins (tag `abair.frozen`); only the estimator was "
+    "trained here. Challenger and champion look at each sample's part, not at the whole scene."
+)
+
+
 def begin(
     run: OperationRun,
     operation: Operation,
@@ -51,7 +58,7 @@ def begin(
         "abair.actor": actor.name,
         "abair.asked": actor.reason,
         "abair.champion": str(champion.number),
-        "abair.backbone": champion.fingerprint,
+        "abair.backbone": proposal.deployment.fingerprint,
     }
     for member in proposal.deployment.members:
         release = f"{member.distribution}=={member.version} {member.weights_sha256}"
@@ -163,7 +170,7 @@ def _descriptions(
         f"Labels: {', '.join(proposal.deployment.labels)}"
         + (f"; new: **{', '.join(proposal.new_labels)}**" if proposal.new_labels else "")
         + f". Compared with deployment {champion.number}. Route: {route} ({why}). "
-        "Only the estimator was trained; backbone and adapters are as they were (tag `abair.frozen`)."
+        + (_ONLY_ESTIMATOR if proposal.base is None else _ANOTHER_BACKBONE)
     )
     tail = ["Figures and the whole report lie under *Artifacts*."] if evaluation is not None else []
     whole = "\n\n".join([*parts, *_tables(verdicts, evaluation, evaluation.report.groups if evaluation else ()), *tail])

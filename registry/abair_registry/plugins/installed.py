@@ -18,7 +18,7 @@ from typing import Final
 
 from packaging.utils import canonicalize_name
 
-from abair.contract import GROUP
+from abair.contract import CONFIG_FILE, GROUP
 from abair.discovery import Problem, distribution_of, installed_points
 from abair.distributions import read_entry_points
 from abair.errors import AdmissionError
@@ -71,6 +71,23 @@ def unreadable_distributions() -> list[str]:
     problems: list[Problem] = []
     installed_points(problems)
     return [str(problem) for problem in problems]
+
+
+def is_installed(name: str) -> bool:
+    """Return whether a plugin of this name is installed; reads no file of it."""
+    return any(plugin.name == name for plugin in installed_plugins())
+
+
+def has_adapter(plugin: InstalledPlugin, size: str) -> bool:
+    """Return whether the plugin's package holds an adapter for a backbone of this size's name.
+
+    Its files are looked at, not imported.
+    """
+    try:
+        _, folder = _locate_module(plugin)
+    except AdmissionError:
+        return False
+    return any(path.parent.name == size for path in folder.rglob(CONFIG_FILE))
 
 
 def find(name: str) -> Candidate:

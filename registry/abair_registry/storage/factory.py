@@ -1,18 +1,19 @@
-"""Record the deployment that the package ships as number 1 of a new registry."""
+"""Record what the package ships: as deployment 1 of a new registry, or as parts of a later one."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from abair.deployment import factory_folder, read_deployment
+from abair.deployment import AdapterRef, Deployment, factory_folder, read_deployment
 from abair.model.safetensors_io import read_header
 from abair_registry.db import queries
 from abair_registry.db.audit import Actor
-from abair_registry.db.models import DeploymentRow
+from abair_registry.db.models import AdapterRow, DeploymentRow
 from abair_registry.db.queries import NewAdapter, NewRelease
 from abair_registry.storage.blobs import Blobs
 
@@ -25,13 +26,38 @@ def import_factory(session: Session, blobs: Blobs, actor: Actor, factory: Path |
         RegistryError: its files cannot be stored.
     """
     source = read_deployment(factory or factory_folder())
+    keep_files(source, blobs)
+    adapters = record_adapters(session, source, source.adapters, actor)
+    outputs = queries.ensure_estimator(session, source.estimator.sha256, source.labels)
+    deployment = queries.propose(session, adapters, outputs, actor, action="record", subject="factory")
+    queries.publish(session, deployment, actor, action="import", subject="factory")
+    return deployment
+
+
+def keep_files(source: Deployment, blobs: Blobs) -> None:
+    """Keep all files of a bundle as blobs.
+
+    Raises:
+        DeploymentError: they are not those that the bundle names.
+        RegistryError: they cannot be stored.
+    """
     for file in source.files():
         blobs.add(source.find(file), file.sha256)
+
+
+def record_adapters(
+    session: Session, source: Deployment, adapters: Sequence[AdapterRef], actor: Actor
+) -> list[AdapterRow]:
+    """Record a bundle's backbone, some of its adapters, and its replay as theirs.
+
+    Raises:
+        RegistryError: an adapter's release was recorded with other files.
+    """
     backbone = queries.ensure_backbone(
         session, source.backbone.size, source.backbone.fingerprint, source.backbone.file.sha256
     )
-    adapters = []
-    for ref in source.adapters:
+    rows = []
+    for ref in adapters:
         shapes = read_header(source.find(ref.weights)).shapes.values()
         new = NewRelease(
             name=ref.degradation,
@@ -51,11 +77,9 @@ def import_factory(session: Session, blobs: Blobs, actor: Actor, factory: Path |
                 )
             ],
         )
-        adapters += queries.record_release(session, new, actor).adapters
+        release = queries.record_release(session, new, actor)
+        rows += [adapter for adapter in release.adapters if adapter.backbone_id == backbone.id]
     if source.replay is not None:
-        for adapter_id in (None, *(adapter.id for adapter in adapters)):
+        for adapter_id in (None, *(adapter.id for adapter in rows)):
             queries.record_replay(session, backbone.id, adapter_id, source.replay.sha256)
-    outputs = queries.ensure_estimator(session, source.estimator.sha256, source.labels)
-    deployment = queries.propose(session, adapters, outputs, actor, action="record", subject="factory")
-    queries.publish(session, deployment, actor, action="import", subject="factory")
-    return deployment
+    return rows

@@ -1,0 +1,53 @@
+"""Releases on their way into the registry: probed, kept as blobs, given their replays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from abair_registry.db import queries
+from abair_registry.db.models import AdapterRow
+from abair_registry.db.queries import NewAdapter, NewRelease
+from abair_registry.db.snapshot import Member, members_of
+from abair_registry.plugins.admission import ProbedPlugin
+from abair_registry.storage.blobs import Blobs
+
+
+def keep_release(blobs: Blobs, probed: ProbedPlugin, backbone_id: int) -> NewRelease:
+    """Keep the probed adapters as blobs, and return the release to record.
+
+    Raises:
+        RegistryError: they cannot be stored.
+    """
+    adapters = []
+    for degradation in probed.degradations:
+        for adapter in degradation.adapters:
+            blobs.add(adapter.config, adapter.config_sha256)
+            blobs.add(adapter.weights, adapter.weights_sha256)
+            adapters.append(
+                NewAdapter(
+                    degradation=degradation.name,
+                    title=degradation.title,
+                    backbone_id=backbone_id,
+                    rank=adapter.rank,
+                    parameters=adapter.parameters,
+                    config_sha256=adapter.config_sha256,
+                    weights_sha256=adapter.weights_sha256,
+                )
+            )
+    candidate = probed.candidate
+    return NewRelease(
+        name=candidate.name, distribution=candidate.distribution, version=candidate.version,
+        module=candidate.module, adapters=adapters, files=candidate.files,
+        declared={
+            found.name: {"title": found.title, "synthesizer": found.synthesizer, "card": found.card}
+            for found in probed.degradations
+        },
+    )  # fmt: skip
+
+
+def with_replays(session: Session, adapters: Sequence[AdapterRow], backbone_id: int) -> tuple[Member, ...]:
+    """Return recorded adapters for a backbone as members, each with its replay if it has one."""
+    kept = queries.newest_replays(session, backbone_id, [adapter.id for adapter in adapters])
+    return members_of(adapters, kept)
