@@ -50,8 +50,8 @@ def program(site: Path, tmp_path: Path) -> Program:
 
 LIBRARY = """
 import abair
-import abair.report
 print(len([getattr(abair, name) for name in abair.__all__]))
+import abair.report
 """
 PROGRAMS = {
     "help": ("-m", "abair", "--help"),
@@ -150,7 +150,10 @@ def test_a_program_that_imports_abair_decides_on_its_own_libraries(program: Prog
 def test_what_an_interrupted_pip_left_behind_is_no_plugin(program: Program, site: Path) -> None:
     write_damaged(site)
     write_info(site, "~b_frost-1.0.dist-info", "ab-frost", b"[abair]\nfrost = trap_0\n")
-    listing = "from abair.discovery import installed_points; print(*(point.name for point in installed_points([])))"
+    listing = (
+        "import abair; abair.GROUP; from abair.discovery import installed_points; "
+        "print(*(point.name for point in installed_points([])))"
+    )
     names = program("-c", listing).stdout.split()
     assert "trap" in names
     assert not {"frost", "interrupted", "nameless"} & set(names)

@@ -44,7 +44,7 @@ def test_no_file_is_too_large_for_git(files: list[Path], root: Path) -> None:
 def test_no_file_names_a_machine_or_an_index(files: list[Path], root: Path) -> None:
     found = []
     for path in files:
-        if path.suffix in {".safetensors", ".png", ".jpg", ".webp", ".tif"}:
+        if path.suffix in {".safetensors", ".png", ".jpg", ".webp", ".tif", ".xz"}:
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if match := PRIVATE.search(line):

@@ -133,7 +133,7 @@ class Database:
             raise _unusable(self.url, error_text(error)) from None
         except OperationalError as error:
             reason = error_text(error.orig or error)
-            if reason.startswith("no such table"):
+            if getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:  # a table or column is missing
                 raise self.damaged(reason) from None
             raise _unusable(self.url, reason) from None
         except DBAPIError as error:

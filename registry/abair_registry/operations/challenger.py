@@ -84,7 +84,9 @@ class Trainer:
 
     @property
     def judged_as_new(self) -> tuple[str, ...]:
-        """The labels that were not live before, or whose outputs are fitted."""
+        """The labels whose outputs are fitted; with another backbone also those not live before."""
+        if not self._replaces_backbone:
+            return self.new_labels
         return tuple(
             member.label
             for member in self.proposal.members

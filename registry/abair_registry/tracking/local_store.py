@@ -111,7 +111,8 @@ def _claim(home: Path, experiments: tuple[str, ...]) -> None:
         with _opened(store_path(home)) as database:
             database.execute("BEGIN IMMEDIATE")
             for table, column in _ADDRESSES:
-                if column in {row[1] for row in database.execute(f"PRAGMA table_info({table})")}:
+                columns = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+                if column in columns:
                     for root in roots:
                         database.execute(
                             f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
@@ -131,7 +132,8 @@ def _foreign_roots(home: Path, experiments: tuple[str, ...]) -> list[str]:
                 experiments,
             ).fetchall()
     except sqlite3.OperationalError as error:
-        if str(error).startswith("no such"):  # a table or column: MLflow says what is wrong with such a store
+        # a table or column is missing: MLflow says what is wrong with such a store
+        if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
             return []
         raise
     roots = {match[1] for (location,) in found if (match := _ROOT.fullmatch(location or ""))}

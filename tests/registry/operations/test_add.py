@@ -74,7 +74,10 @@ class ToldSteps(Steps):
 def test_entry_points_for_other_programs_are_told(registry: Registry, site: Path, made_for_it: Tiny) -> None:
     Plugin(groups=("console_scripts", "pytest11")).make(site, made_for_it)
     steps = ToldSteps()
-    Add("frost", Actor("Ada", "")).prepare(registry, steps)
+    operation = Add("frost", Actor("Ada", ""))
+    with registry.database.read() as session:
+        operation.find(session)
+    operation.prepare(registry, steps)
     assert steps.told == ["probe frost 1.0, which also has entry points in console_scripts, pytest11"]
 
 

@@ -35,7 +35,7 @@ def test_a_good_plugin_goes_live_and_everything_that_follows_agrees(
     before = {row["name"]: row["adapters"] for row in run("list")[1]}
     code, (result,), err = run("add", "frost", "--actor", "ada", "--reason", "asked for")
     assert code == 0, err
-    assert set(result) == {"operation", "outcome", "deployment", "run_id", "route", "gates", "seconds"}
+    assert set(result) == {"operation", "outcome", "deployment", "run_id", "route", "gates", "seconds", "unchanged"}
     assert (result["outcome"], result["deployment"], result["route"], refused(result)) == ("live", 2, "features", [])
     assert all(set(gate) == {"name", "passed", "measured", "threshold"} for gate in result["gates"])
     assert state(run, "frost") == "live"
