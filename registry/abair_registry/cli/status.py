@@ -166,7 +166,8 @@ def doctor(
 
     Use it after a crash, or when another command names it. Files are put back from the package, an
     installed plugin, MLflow's bundles or the shared folder. Exit code 1 means that a problem is
-    left. A dry run finds changed files and a wrong deployment.json.
+    left. While an operation is running, MLflow is left to it. A dry run finds changed files and a
+    wrong deployment.json.
 
     Example: abair-registry doctor
     """
@@ -186,13 +187,18 @@ def doctor(
         runs = Runs(registry.settings)
         done, problems = repair.repair(registry, runs)
         mended += [line for line in done if not registry.begun]
-        if not problems:  # MLflow is told what serves, which is whole
+        notes = _notes(registry)
+        with registry.database.read() as session:
+            busy = lock.running(session)
+        if busy is not None:  # both would tell MLflow the same
+            notes.append(f"MLflow was not looked at: {busy}, and tells it what is live at the end")
+        elif not problems:  # MLflow is told what serves, which is whole
             try:
                 mended += sync.reconcile(registry, runs) if sync.is_expected(registry, runs) else []
             except RegistryError as error:
                 problems.append(str(error))
         repair.record_mended(registry, mended, acting_user(None, ""))
-        _print_health(reporter, json, mended, problems, _notes(registry))
+        _print_health(reporter, json, mended, problems, notes)
 
 
 def _print_findings(json: bool) -> None:

@@ -50,7 +50,9 @@ def reconcile(registry: Registry, runs: Runs, operation: int | None = None) -> l
     """Bring versions, tags, aliases and runs to the registry's state; close killed trainings' runs.
 
     First the runs that were kept meanwhile are told, also the one of the `operation` that calls.
-    A version whose run or files are gone is registered again, from the blobs.
+    A version whose run or files are gone is registered again, from the blobs. If an operation of
+    another process changed meanwhile what is live, this could undo what that told MLflow, so it
+    begins anew.
 
     Returns a line for each change.
 
@@ -58,6 +60,31 @@ def reconcile(registry: Registry, runs: Runs, operation: int | None = None) -> l
         RegistryError: MLflow cannot be reached or written, or refuses a run.
     """
     done, refused = outbox.drain(registry, runs, operation)
+    while True:
+        before = _wanted_numbers(registry)
+        lines, wrote = _mirror(registry, runs)
+        done += lines
+        if not wrote or _wanted_numbers(registry) == before:
+            break
+    if refused:
+        raise RegistryError("; ".join(refused))
+    outbox.settle(registry.settings.home)
+    return done + close_trainings(runs)
+
+
+def _wanted_numbers(registry: Registry) -> list[int | None]:
+    """Return the numbers of the deployments that are live and that wait for review."""
+    with registry.database.read() as session:
+        found = queries.live(session), queries.challenger(session)
+        return [None if deployment is None else deployment.number for deployment in found]
+
+
+def _mirror(registry: Registry, runs: Runs) -> tuple[list[str], bool]:
+    """Bring versions, tags, aliases and runs to the registry's state.
+
+    Returns a line for each change, and whether anything was written: tags have no line.
+    """
+    done, tagged = list[str](), False
     with registry.database.read() as session:
         wanted: dict[Alias, DeploymentRow | None] = {
             "champion": queries.live(session),
@@ -83,6 +110,7 @@ def reconcile(registry: Registry, runs: Runs, operation: int | None = None) -> l
         state = next((alias for alias, number in places.items() if number == version.number), RETIRED)
         if version.tags.get("abair.state") != state:
             runs.tag_version(version.number, {"abair.state": state})
+            tagged = True
     for alias, number in places.items():
         before = runs.version(alias)
         if before != number:
@@ -95,10 +123,7 @@ def reconcile(registry: Registry, runs: Runs, operation: int | None = None) -> l
         else:
             runs.end(run_id, status, reason)
         done.append(f"run {run_id} ended as {status}")
-    if refused:
-        raise RegistryError("; ".join(refused))
-    outbox.settle(registry.settings.home)
-    return done + close_trainings(runs)
+    return done, tagged or bool(done)
 
 
 def bundle_digest(bundle: Bundle) -> str:

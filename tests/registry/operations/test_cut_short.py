@@ -97,3 +97,15 @@ def test_what_was_done_by_hand_meanwhile_is_not_named_any_more(
     code, (told,), _ = run("resume")
     assert (code, told["unchanged"], state(settings)) == (0, "plugin rain: is disabled already", "done")
     assert complaints(run("list")[2]) == []
+
+
+def test_doctor_leaves_mlflow_to_an_operation_that_is_running(
+    process: subprocess.Popen[str], run: Run, settings: Settings
+) -> None:
+    code, (told,), err = run("doctor")
+    assert (code, complaints(err), told["mended"], told["problems"]) == (0, [], [], [])
+    (note,) = [note for note in told["notes"] if note.startswith("MLflow was not looked at: ada is busy with disable")]
+    assert note.endswith("and tells it what is live at the end")
+    process.kill()
+    process.wait()
+    assert "champion is version 1" in run("doctor")[1][0]["mended"]

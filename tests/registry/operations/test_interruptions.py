@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.conftest import Open
 from tests.registry.conftest import Run, complaints
 from tests.support.outcomes import aliases, client, live, sqlite, state
 
@@ -12,7 +13,9 @@ from abair.deployment import read_deployment
 from abair.errors import RegistryError
 from abair_registry.operations import challenger, replays
 from abair_registry.settings import Settings
+from abair_registry.tracking import sync
 from abair_registry.tracking.mlflow_client import Runs
+from abair_registry.tracking.model_versions import Alias
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +70,31 @@ def test_a_stop_while_a_first_deployment_is_told_leaves_no_run_running(
     assert (code, aliases(settings)) == (0, {"champion": "1"}), err
     assert f"run {begun} ended as KILLED" in result["mended"]
     assert Runs(settings).running() == []
+
+
+class Overtaken(Runs):
+    """A client that asks for an alias just when somebody else rolls back."""
+
+    run: Run | None = None
+
+    def version(self, alias: Alias) -> str | None:
+        run, self.run = self.run, None
+        if run is not None:
+            assert run("rollback")[1][0]["deployment"] == 1
+        return super().version(alias)
+
+
+@sqlite
+def test_what_another_process_makes_live_meanwhile_is_not_taken_back_in_mlflow(
+    run: Run, settings: Settings, open_registry: Open
+) -> None:
+    assert run("doctor")[0] == 0
+    assert run("disable", "rain", "--yes", "--force", "--reason", "a test")[1][0]["deployment"] == 2
+    runs = Overtaken(settings)
+    runs.run = run
+    with open_registry() as registry:
+        sync.reconcile(registry, runs)
+    assert (live(run), aliases(settings)) == (1, {"champion": "1"})
 
 
 @sqlite
