@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,8 @@ REFUSED = {("fresh", "promote"), ("fresh", "rollback"), ("old", "promote")}
 """Operations that a home gives no reason for: nothing to promote, nothing to go back to."""
 SECONDS_LEFT = 5.0
 """How long a process may live on after the one that started it."""
+FIRST_SECONDS, FIRST_CHANGES = 10.0, 20.0
+"""What an operation takes as long as nothing is known of it."""
 POLL = 0.002
 
 
@@ -152,7 +155,7 @@ class Campaign:
         code, seconds, changes, leftover = kill(host, COMMANDS[case.operation], moment, case.delay)
         killed = code == -signal.SIGKILL
         # learnt from operations that ended before they were killed; and longer after each kill
-        known = self._seconds.get(kind, 4.0), self._changes.get(kind, 10.0)
+        known = self._seconds.get(kind, FIRST_SECONDS), self._changes.get(kind, FIRST_CHANGES)
         self._seconds[kind] = max(known[0], 1.2 * seconds) if killed else seconds
         self._changes[kind] = max(known[1], 1.2 * changes) if killed else max(changes, 1)
         if not killed:
@@ -171,8 +174,8 @@ class Campaign:
 
     def _moment(self, case: Case, kind: tuple[str, str]) -> str:
         if case.counts_changes:
-            return f"{1 + int(case.part * self._changes.get(kind, 10.0))}c"
-        return f"{case.part * self._seconds.get(kind, 4.0):.3f}s"
+            return f"{1 + int(case.part * self._changes.get(kind, FIRST_CHANGES))}c"
+        return f"{case.part * self._seconds.get(kind, FIRST_SECONDS):.3f}s"
 
     def _examine(self, case: Case, host: Host, before: State, follows: After | None, *, killed: bool) -> None:
         serves = self._check_served(host, before, follows)
@@ -181,11 +184,11 @@ class Campaign:
             expect(answer.code == 0, f"db upgrade again: {answer}")
         first = "resume" if case.resumes_first else "doctor"
         rounds = [first, "doctor"] if case.resumes_first else [first, "resume"]
-        cut = None
+        looked = host.run("list")
+        expect(looked.code == 0, f"list: {looked}")
+        cut = re.search(r"was cut short at step (.*?): ", looked.err)
         for command in rounds:
             answer = host.run(command)
-            if cut is None:
-                cut = re.search(r"was cut short at step (.*?): ", answer.err) or ""
             expect(answer.code == 0, f"{command}: {answer}")
             (told,) = answer.told
             if command == "doctor":
@@ -244,11 +247,12 @@ class Campaign:
 
 
 def kill(host: Host, command: tuple[str, ...], moment: str, delay: float) -> tuple[int, float, int, list[str]]:
-    """Start the program and kill it: `3.2s` after its start, or at change `7c` of its home.
+    """Start the program and kill it: `3.2s` after its start, at change `7c` of its home, or not.
 
     Returns its exit code, how long it lived, the changes seen, and the processes it left.
     """
-    seconds, changes = (float(moment[:-1]), None) if moment.endswith("s") else (None, int(moment[:-1]))
+    seconds = float(moment[:-1]) if moment.endswith("s") else None
+    changes = int(moment[:-1]) if moment.endswith("c") else None
     began, seen, state = time.monotonic(), 0, signature(host.home)
     with (host.home.parent / "output").open("w") as output:
         process = subprocess.Popen(
@@ -297,6 +301,7 @@ def main() -> int:
     parser.add_argument(
         "--moment", help="and kill it at this moment: 3.2s after its start, or at change 7c of its home"
     )
+    parser.add_argument("--verbose", action="store_true", help="tell of right cases, too, on stderr")
     parser.add_argument("--parts", type=Path, help="folder that keeps bundles and adapters for the next campaign")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="abair-kills-", ignore_cleanup_errors=True) as folder:
@@ -307,29 +312,36 @@ def main() -> int:
             return run_cases(Campaign(Homes(root, parts, found)), given)
 
 
+def run_case(campaign: Campaign, number: int, given: argparse.Namespace) -> bool:
+    """Run one case and print it if it is wrong; return whether it is right."""
+    case, began = Case.draw(given.seed, number), time.monotonic()
+    moment, problem = campaign.run(case, given.moment if given.case is not None else None)
+    if problem:
+        server = " --postgresql" if given.postgresql else ""
+        print(
+            f"wrong: {case.operation} in the {case.home} home, killed at {moment}: {problem}; to repeat it: python "
+            f"benchmarks/campaigns/kills.py --seed {given.seed} --case {number} --moment {moment}{server}",
+            flush=True,
+        )
+    if given.verbose:
+        took = time.monotonic() - began
+        print(f"{number}: {case.home}, {case.operation}, {moment}, {took:.0f} s", file=sys.stderr, flush=True)
+    return not problem
+
+
 def run_cases(campaign: Campaign, given: argparse.Namespace) -> int:
     """Run what is asked for and print it."""
     numbers = range(given.count) if given.case is None else [given.case]
-    wrong = 0
-    for number in numbers:
-        case = Case.draw(given.seed, number)
-        began = time.monotonic()
-        moment, problem = campaign.run(case, given.moment if given.case is not None else None)
-        if problem:
-            wrong += 1
-            server = " --postgresql" if given.postgresql else ""
-            print(
-                f"wrong: {case.operation} in the {case.home} home, killed at {moment}: {problem}; to repeat it: python "
-                f"benchmarks/campaigns/kills.py --seed {given.seed} --case {number} --moment {moment}{server}",
-                flush=True,
-            )
-        if sys.stderr.isatty() or os.environ.get("ABAIR_CAMPAIGN_LOG"):
-            took = time.monotonic() - began
-            print(f"{number}: {case.home}, {case.operation}, {moment}, {took:.0f} s", file=sys.stderr, flush=True)
+    ran = wrong = 0
+    with suppress(KeyboardInterrupt):  # what ran until then is told
+        for number in numbers:
+            wrong += not run_case(campaign, number, given)
+            ran += 1
+    left_processes(0)
     where = ", ".join(f"{count} {step}" for step, count in sorted(campaign.steps.items()))
     kind = "PostgreSQL" if given.postgresql else "SQLite"
-    print(f"{len(numbers) - wrong} of {len(numbers)} right, seed {given.seed}, {kind}; {where}", flush=True)
-    return int(wrong > 0)
+    print(f"{ran - wrong} of {ran} right, seed {given.seed}, {kind}; {where}", flush=True)
+    return int(wrong > 0 or ran < len(numbers))
 
 
 if __name__ == "__main__":

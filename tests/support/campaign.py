@@ -154,8 +154,11 @@ class Host:
                 code = app.run([*arguments, *(() if arguments[0] == "db" else ("--json",))])
             finally:
                 sys.stdout, sys.stderr = kept
-        lines = out.read_text().splitlines()
-        return Answer(code, [json.loads(line) for line in lines if line.startswith("{")], err.read_text())
+        told = [json.loads(line) for line in out.read_text().splitlines() if line.startswith("{")]
+        answer = Answer(code, told, err.read_text())
+        out.unlink()
+        err.unlink()
+        return answer
 
     def enter(self) -> None:
         """Make this process, which was forked, one of this host's."""
