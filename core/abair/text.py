@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
@@ -77,6 +78,19 @@ def _found_and_expected(error: ErrorDetails) -> str:
 def near_misses(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return up to `count` known names that a mistyped `name` may mean, the likeliest first."""
     return get_close_matches(name, list(known), n=count, cutoff=0.6)
+
+
+def format_measured(value: float) -> str:
+    """Return a number with two decimals, or in the shorter scientific form from a million on."""
+    return f"{value:.2f}" if abs(value) < 1e6 else f"{value:g}"
+
+
+def escape_markdown(text: str) -> str:
+    """Return text on one line for Markdown that shows it as it is: no link, tag or emphasis.
+
+    A `|` is left to `markdown_table`.
+    """
+    return re.sub(r"([\\`*_\[\]<>&~])", r"\\\1", text)
 
 
 def markdown_paragraph(text: str) -> str:

@@ -5,9 +5,19 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from abair.text import describe_error, describe_fields, error_text, near_misses, one_line, quote_foreign
+from abair.text import (
+    describe_error,
+    describe_fields,
+    error_text,
+    escape_markdown,
+    format_measured,
+    near_misses,
+    one_line,
+    quote_foreign,
+)
 
 ANY = st.text(st.characters(exclude_categories=())) | st.text("ab \t\n\x1b\x00\u2028\udcff", max_size=60)
 held = settings(deadline=None, max_examples=150, derandomize=True)
@@ -80,3 +90,16 @@ def test_a_wrong_field_is_told_with_its_name_what_was_found_and_what_was_expecte
         "--steps: found 'many', expected a valid integer; --crop: found 3, expected an even number; "
         "--rank: found 4; there is no such setting"
     )
+
+
+@given(st.text(st.sampled_from("ab *_`[]()<>&~!\\#:/;="), max_size=40))
+def test_escaped_text_within_a_paragraph_is_shown_as_it_is(text: str) -> None:
+    page = MarkdownIt("gfm-like", {"linkify": False}).parse(f"x {escape_markdown(text)} y")
+    assert [token.type for token in page] == ["paragraph_open", "inline", "paragraph_close"]
+    assert {child.type for child in page[1].children or []} <= {"text", "text_special"}
+    assert "".join(child.content for child in page[1].children or []) == f"x {text} y"
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.126, "0.13"), (-31.5, "-31.50"), (1.7e308, "1.7e+308")])
+def test_a_measured_number_is_short_whatever_it_is(value: float, text: str) -> None:
+    assert format_measured(value) == text

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from abair.cli.console import Reporter
 from abair.errors import RegistryError
+from abair.text import format_measured
 from abair_registry.cli.common import table
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def show_result(reporter: Reporter, result: OperationResult, json: bool) -> None
         (
             "passed" if verdict.passed else "refused",
             verdict.name,
-            f"{verdict.measured:.2f}",
+            format_measured(verdict.measured),
             verdict.detail,
             f"{verdict.threshold:g}",
         )

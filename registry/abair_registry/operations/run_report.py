@@ -13,7 +13,7 @@ import abair
 from abair.continual.compare import Contender, Evaluation
 from abair.labels import CLEAN
 from abair.report import Group, Verdict, Way
-from abair.text import markdown_table
+from abair.text import escape_markdown, format_measured, markdown_table
 from abair_registry.db.snapshot import DeploymentSnapshot
 from abair_registry.operations import charts
 from abair_registry.operations.requests import Operation, OperationOptions, Outcome, Proposal
@@ -132,12 +132,13 @@ def evidence(
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> str:
-    """Return the verdicts as a Markdown table."""
+    """Return the verdicts as a Markdown table, plugins' texts escaped."""
     rows = []
     for v in verdicts:
         verdict, advice = ("passed", "") if v.passed else ("**refused**", v.advice)
-        measured = f"{v.measured:.2f} {v.unit}" + (f" ({v.detail})" if v.detail else "")
-        rows.append([verdict, v.name, measured, f"{v.threshold:g} {v.unit}", advice])
+        measured = f"{format_measured(v.measured)} {v.unit}" + (f" ({v.detail})" if v.detail else "")
+        texts = (v.name, measured, f"{v.threshold:g} {v.unit}", advice)
+        rows.append([verdict, *map(escape_markdown, texts)])
     columns = ["verdict", "gate", "measured", "threshold", "what to do"]
     return markdown_table(columns, rows, left=range(5)) if rows else "No gate was asked."
 
@@ -164,7 +165,7 @@ def _descriptions(
     parts = []
     if refused:
         parts.append(
-            f"**Refused by** {', '.join(verdict.name for verdict in refused)}."
+            f"**Refused by** {', '.join(escape_markdown(verdict.name) for verdict in refused)}."
         )  # the page folds what is below
     parts.append(
         f"Labels: {', '.join(proposal.deployment.labels)}"

@@ -27,6 +27,8 @@ from abair_registry.plugins.worker.protocol import Refusal
 from abair_registry.plugins.worker.supervisor import run_worker
 
 _VERDICTS = TypeAdapter(list[Verdict])
+MOST_VERDICTS: Final = 20
+"""Most verdicts of one plugin; each is a line on the terminal and on the run's page."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,11 @@ def ask_gates(plugins: VerifiedPlugins, report: Report) -> dict[str, list[Verdic
                     "its gate", f"the gate of plugin {name} could not be asked ({quote_foreign(str(answer), 300)})"
                 )
             ]
-        for verdict in own:
-            texts = {
-                "name": f"plugin {name}: {quote_foreign(verdict.name, 100)}",
-                "advice": quote_foreign(verdict.advice, 300),
-            }
-            verdicts.setdefault(name, []).append(
-                verdict.model_copy(update=texts | {"unit": quote_foreign(verdict.unit, 20)})
-            )
-    return verdicts
+        if len(own) > MOST_VERDICTS:
+            found = f"the gate of plugin {name} returned {len(own)} verdicts; expected at most {MOST_VERDICTS}"
+            own = [_failed_gate("its gate", found)]
+        verdicts[name] = [_cleaned(verdict, name) for verdict in own]
+    return {name: own for name, own in verdicts.items() if own}
 
 
 def send_notices(plugins: VerifiedPlugins, deployment: Path, limits: Limits = HOOK_LIMITS) -> list[str]:
@@ -188,6 +186,18 @@ def _run(
     if last.kind != "result":
         raise Refusal(str(last.body))
     return last.body if isinstance(last.body, dict) else {}
+
+
+def _cleaned(verdict: Verdict, plugin: str) -> Verdict:
+    """Return a plugin's verdict with its name, all texts on one line and of bounded length."""
+    return verdict.model_copy(
+        update={
+            "name": f"plugin {plugin}: {quote_foreign(verdict.name, 100)}",
+            "unit": quote_foreign(verdict.unit, 20),
+            "advice": quote_foreign(verdict.advice, 300),
+            "detail": quote_foreign(verdict.detail, 100),
+        }
+    )
 
 
 def _failed_gate(name: str, why: str) -> Verdict:

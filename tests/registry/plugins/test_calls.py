@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from tests.support.plugin_package import GOOD, Plugin, Tiny
 
 from abair.report import Group, Report, Verdict
 from abair_registry.db.snapshot import Member
-from abair_registry.operations import gates
+from abair_registry.operations import gates, run_report
 from abair_registry.plugins import calls
 from abair_registry.plugins.calls import Limits, VerifiedPlugins
 
@@ -90,10 +92,40 @@ def test_a_gate_is_asked_and_its_words_are_one_line(site: Path, tmp_path: Path) 
     assert (verdict.name, verdict.passed, verdict.measured) == ("plugin frost: ice [31m", False, 1.0)
 
 
+def test_all_texts_of_a_verdict_are_bounded_lines_and_nothing_more_on_a_page(site: Path, tmp_path: Path) -> None:
+    odd = r"\x1b[2J\n\n# heading [link](http://x.invalid) <b>bold</b> **strong** " + "x" * 1000
+    fields = f"dict.fromkeys(('name', 'unit', 'advice', 'detail'), '{odd}')"
+    body = f"from abair import Verdict; return [Verdict(passed=False, measured=1.7e308, threshold=2, **{fields})]"
+    (verdict,) = gate(site, tmp_path, body)
+    texts = [verdict.name, verdict.unit, verdict.advice, verdict.detail]
+    assert all(text.isprintable() for text in texts)
+    assert [len(text) for text in texts] == [114, 20, 300, 100]
+    table = run_report.verdict_table([verdict])
+    assert "[2J" in MarkdownIt("gfm-like", {"linkify": False}).render(table)
+    tags = {token.type for block in MarkdownIt("gfm-like", {"linkify": False}).parse(table) for token in tree(block)}
+    assert "td_open" in tags
+    assert not tags & {"heading_open", "link_open", "html_inline", "html_block", "em_open"}
+    assert len(table.splitlines()) == 3
+    assert "1.7e+308" in table
+
+
+def tree(token: Token) -> list[Token]:
+    """A token and those in it."""
+    return [token, *(found for child in token.children or [] for found in tree(child))]
+
+
+def test_a_gate_with_too_many_verdicts_refuses_with_one(site: Path, tmp_path: Path) -> None:
+    body = "from abair import Verdict; return [Verdict(name='x', passed=True, measured=1, threshold=0)] * 3000"
+    (verdict,) = gate(site, tmp_path, body)
+    assert not verdict.passed
+    assert "returned 3000 verdicts; expected at most 20" in verdict.advice
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [
         ("1 / 0", "ZeroDivisionError"),
+        ("raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})", "the gate of plugin frost could"),
         ("return 3", "valid list"),
         ("import os; os._exit(0)", "ended the process with code 0"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed with SIGSEGV"),

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from abair.contract import GROUP, Degradation
 from abair.data.synthesizers import load_synthesizer
@@ -78,9 +78,7 @@ def gates(plugins: Plugins, report: Report) -> dict[str, object]:
         try:
             verdicts = _VERDICTS.validate_python(implementation())
         except (Exception, SystemExit) as error:
-            answers[name] = (
-                describe_error(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
-            )
+            answers[name] = describe_error(error)
         else:
             answers[name] = [verdict.model_dump(mode="json") for verdict in verdicts]
     return answers
@@ -95,7 +93,7 @@ def notices(plugins: Plugins, deployment: Path) -> dict[str, object]:
         try:
             implementation()
         except (Exception, SystemExit) as error:
-            failures[name] = f"{type(error).__name__}: {error}"
+            failures[name] = describe_error(error)
     return failures
 
 
@@ -224,7 +222,7 @@ def _load_synthesizer(degradation: Degradation) -> Synthesizer:
             return degrade(clean, generator)
         except (Exception, SystemExit) as error:
             raise Refusal(
-                f"degradation {degradation.name}: its synthesiser failed ({type(error).__name__}: {error}); expected "
+                f"degradation {degradation.name}: its synthesiser failed ({describe_error(error)}); expected "
                 "samples; mend it and add the plugin again"
             ) from None
 
