@@ -34,12 +34,12 @@ LARGEST_OPTICAL_DEPTH = 2.8  # 6 % of the light left: beyond it there is nothing
 INDOOR_AIRLIGHT = (0.7, 1.0)
 OUTDOOR_AIRLIGHT = (0.6, 1.0)
 BRIGHT_AIRLIGHT = (0.96, 1.0)
-BRIGHT = 0.5  # share of samples whose airlight is nearly white
+BRIGHT = 0.6  # share of samples whose airlight is nearly white
 TINT = 0.04  # largest deviation of a channel of the airlight from grey
-COLOURED, COLOUR = 0.12, 0.15  # share of samples with airlight of dust, smoke or dusk, and its largest deviation
-UNEVEN, UNEVENNESS = 0.25, 0.12  # share of samples lit from one side, and by how much the airlight varies there
+COLOURED, COLOUR = 0.06, 0.15  # share of samples with airlight of dust, smoke or dusk, and its largest deviation
+UNEVEN, UNEVENNESS = 0.12, 0.12  # share of samples lit from one side, and by how much the airlight varies there
 UNIFORM = 0.08  # share of samples with the same depth everywhere (fog, flat scenes)
-ROOMS, REGIONS = 0.3, 0.2  # shares of rooms and of regions of constant depth; the others are planes
+ROOMS, REGIONS = 0.2, 0.12  # shares of rooms and of regions of constant depth; the others are planes
 # The scene's longer side in pixels: an image smaller than that shows a part of it, so depth varies
 # little there.
 SCENE = (140.0, 1000.0)
