@@ -32,7 +32,7 @@ from abair_registry.tracking.mlflow_client import Runs
 
 ABOVE_THE_DATABASE = ("operations", "cli")
 """Packages whose tests ask little of the database: on PostgreSQL they are exhaustive, but for the lock's."""
-OFTEN_ON_BOTH = ("test_lifecycle", "test_cli", "test_pipeline")
+OFTEN_ON_BOTH = ("test_lifecycle",)
 """Those that CI asks on PostgreSQL; the others only `make test ALL=2`."""
 
 
@@ -44,6 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.exhaustive)
             if item.path.stem not in OFTEN_ON_BOTH:
                 item.add_marker(pytest.mark.rare)
+        if item.path.stem == "test_old_home" and params.get("settings") == "postgresql":
+            item.add_marker(pytest.mark.rare)
 
 
 FROST = """

@@ -53,6 +53,7 @@ def command(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> li
             "--new", "rain,low-light", "--deployment", str(bundle)]  # fmt: skip
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 def test_each_label_more_is_measured_both_ways(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

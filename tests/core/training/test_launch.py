@@ -98,6 +98,8 @@ def test_one_that_was_killed_is_named_in_one_line_and_ends_the_others(photos: Pa
     assert ended(started)
 
 
+@pytest.mark.rare
+@pytest.mark.exhaustive
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: install g++")
 def test_a_compiled_network_learns_what_another_one_does(photos: Path, tmp_path: Path) -> None:
     done = [

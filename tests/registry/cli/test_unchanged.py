@@ -56,6 +56,8 @@ def test_what_is_disabled_or_removed_already_is_no_failure(run: Run, settings: S
     ]
 
 
+@pytest.mark.rare
+@pytest.mark.exhaustive
 @sqlite
 def test_a_version_that_is_live_is_not_probed_again_and_another_one_is(
     run: Run, team: Path, settings: Settings

@@ -108,6 +108,7 @@ def test_a_file_that_nothing_holds_stops_it_before_anything_is_written(
     assert not (home / "registry.db").exists()
 
 
+@pytest.mark.rare
 @sqlite
 @pytest.mark.exhaustive
 def test_earlier_deployments_come_from_mlflow_and_operations_go_on(
@@ -133,6 +134,7 @@ def test_earlier_deployments_come_from_mlflow_and_operations_go_on(
     assert run("disable", "noise", "--yes", "--force", "--reason", "test")[1][0]["deployment"] == 5  # by its replays
 
 
+@pytest.mark.rare
 @sqlite
 @pytest.mark.exhaustive
 def test_a_lost_replay_is_made_again_by_adding_its_plugin_again(run: Run, team: Path, settings: Settings) -> None:

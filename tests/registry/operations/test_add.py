@@ -92,6 +92,7 @@ def reinstalled(site: Path, version: str) -> None:
     (info / "RECORD").write_text("\n".join(kept) + "\n")
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 def test_a_plugin_that_waits_for_review_is_a_candidate_and_nothing_served_changes(
@@ -140,6 +141,7 @@ def test_a_refused_plugin_leaves_the_registry_exactly_as_it_was(
     assert everything(settings, bundle) == before
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 def test_an_upgraded_plugin_is_told_and_takes_the_place_of_the_old_one_when_it_is_added_again(

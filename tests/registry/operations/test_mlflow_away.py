@@ -90,6 +90,7 @@ def revision(number: str) -> Callable[[Path], None]:
     return change
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 @sqlite
 def test_a_store_that_cannot_be_used_stops_no_operation(run: Run, settings: Settings, empty_store: Path) -> None:
@@ -155,6 +156,8 @@ def test_a_server_that_dies_in_the_middle_costs_a_warning_and_the_run_is_complet
     assert "psnr/clean/SW" in ended.data.metrics
 
 
+@pytest.mark.rare
+@pytest.mark.exhaustive
 @sqlite
 def test_what_was_lost_in_mlflow_is_told_and_registered_again(run: Run, settings: Settings) -> None:
     from click.testing import CliRunner

@@ -93,6 +93,7 @@ def test_a_good_plugin_goes_live_and_everything_that_follows_agrees(
     assert run("rollback")[2].startswith("abair-registry: rollback: deployment 1 is the first; expected")
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 @sqlite
 def test_a_useless_plugin_is_refused_and_forced_only_with_a_reason(
@@ -120,6 +121,7 @@ def test_a_useless_plugin_is_refused_and_forced_only_with_a_reason(
     assert ("add, forced", "the board wants it") in [(event["action"], event["reason"]) for event in story["events"]]
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 @sqlite
 def test_a_plugin_that_would_ruin_what_is_live_is_refused(

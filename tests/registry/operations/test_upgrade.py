@@ -123,6 +123,7 @@ def make_frost(site: Path, trained: Tiny, next_bundle: Path, *, for_next: bool) 
     Plugin(synthesis=FROST, change=add_adapter).make(site, trained)
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 @pytest.mark.new_replays
 def test_a_teams_plugin_moves_with_its_adapter_for_the_new_backbone(
@@ -146,6 +147,7 @@ def test_a_teams_plugin_moves_with_its_adapter_for_the_new_backbone(
     assert [adapter["backbone"] for adapter in frost["adapters"]] == ["tiny-2"]
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("installed", [True, False], ids=["without an adapter for it", "not installed any more"])
 def test_a_plugin_that_cannot_move_is_named_and_left_behind_only_on_request(
