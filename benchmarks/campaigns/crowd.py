@@ -37,9 +37,9 @@ from tests.support.campaign import (
     Parts,
     databases,
     make_photo,
-    start,
     wait_for,
 )
+from tests.support.kill import start
 
 from abair import Restorer
 from abair_registry.db.engine import Database

@@ -10,8 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -26,6 +25,7 @@ from PIL import Image
 from sqlalchemy.engine import make_url
 from tests.conftest import LABELS, make_bundle, pictures, write_adapter
 from tests.registry.conftest import FROST, train_frost
+from tests.support.kill import forked
 from tests.support.plugin_package import Plugin, Tiny
 
 from abair import Restorer
@@ -266,32 +266,9 @@ def make_photo() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (60, 70, 3), dtype=np.uint8)
 
 
-def forked(work: Callable[[], None]) -> int:
-    """Do work in a process of its own and return its exit code."""
-    return wait_for([start(work)])[0]
-
-
 def wait_for(children: Sequence[int]) -> list[int]:
     """Wait for processes that `start` began; return their exit codes."""
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
-def start(work: Callable[[], None]) -> int:
-    """Begin work in a process that has loaded all modules already; return its number."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return child
 
 
 def adopt_orphans() -> None:

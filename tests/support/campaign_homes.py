@@ -12,7 +12,8 @@ from typing import Any
 from tests.registry.operations.test_add import reinstalled
 from tests.registry.test_old_home import HOME as OLD_HOME
 from tests.registry.test_old_home import move_to_server
-from tests.support.campaign import FEWEST, REASON, Databases, Host, Parts, Served, forked, make_photo
+from tests.support.campaign import FEWEST, REASON, Databases, Host, Parts, Served, make_photo
+from tests.support.kill import forked
 from tests.support.plugin_package import Tiny
 
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE

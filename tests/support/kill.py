@@ -127,8 +127,10 @@ def _invariants(registry: Registry) -> None:
         assert queries.was_live(session, live.number)
 
 
-def forked(work: Callable[[], None], kill_after: float | None = None) -> int:
-    """Do work in a process of its own, killed after so many seconds; its exit code, -9 if it was killed."""
+def start(work: Callable[[], None]) -> int:
+    """Begin work in a process that has loaded all modules already; return its number."""
+    sys.stdout.flush()
+    sys.stderr.flush()
     child = os.fork()
     if child == 0:
         code = 1
@@ -138,7 +140,14 @@ def forked(work: Callable[[], None], kill_after: float | None = None) -> int:
         except BaseException:
             traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
+    return child
+
+
+def forked(work: Callable[[], None], kill_after: float | None = None) -> int:
+    """Do work in a process of its own, killed after so many seconds; its exit code, -9 if it was killed."""
+    child = start(work)
     if kill_after is not None:
         time.sleep(kill_after)
         os.kill(child, signal.SIGKILL)
