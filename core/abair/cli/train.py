@@ -20,6 +20,7 @@ from abair.cli.train_options import (
     Data,
     Decay,
     Frozen,
+    Labelled,
     Labels,
     Layers,
     Pairs,
@@ -248,6 +249,7 @@ def estimator(
     ] = None,
     labels: Labels = None,
     data: Data = None,
+    labelled: Labelled = None,
     settings: SettingsFile = None,
     device: Device = "cpu",
     time_budget: TimeBudget = None,
@@ -280,6 +282,7 @@ def estimator(
             average_with=average_with,
             settings_file=settings,
             labels=_labels(labels),
+            labelled=[_labelled(text) for text in labelled or ()],
             device=device,
             log=reporter.log,
             steps=steps,
@@ -325,6 +328,20 @@ def _current(
 
 def _labels(labels: str | None) -> tuple[str, ...]:
     return parse_names(labels, "--labels") if labels is not None else ()
+
+
+def _labelled(text: str) -> tuple[str, Path]:
+    """Read LABEL=DIR.
+
+    Raises:
+        BadParameter: it is not of that form.
+    """
+    label, equals, folder = text.partition("=")
+    if not (label and equals and folder):
+        raise typer.BadParameter(
+            f"found {text!r}, expected a label and a folder, such as haze=photos/haze", param_hint="--labelled"
+        )
+    return label, Path(folder)
 
 
 def _minutes(time: str | None) -> float | None:

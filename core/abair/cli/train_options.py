@@ -106,6 +106,14 @@ Layers = Annotated[
         "a photo, and is put on the clean photos. May be given several times.",
     ),
 ]
+Labelled = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LABEL=DIR",
+        help="Learn from the real photos in DIR and its subfolders, too, which carry only a label, such as haze, or "
+        "clean for undamaged ones. Subfolders are drawn equally often. May be given several times.",
+    ),
+]
 Compile = Annotated[
     bool,
     typer.Option(

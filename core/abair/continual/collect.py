@@ -14,9 +14,9 @@ from abair.data.degrade import Degrader, to_8_bit
 from abair.data.photos import CleanPhotos
 from abair.data.seeds import Stream, generator_for
 from abair.labels import CLEAN
-from abair.model import views
 from abair.model.backbone import Backbone, fingerprint
 from abair.model.estimator import extract_image_features
+from abair.model.look import context_view_of
 
 LONGEST: Final = 512
 """Longest side in pixels of the scenes that samples are made of, as in phase III."""
@@ -143,7 +143,7 @@ def build_held_out(
             else:
                 sample = degrader.mixture(clean, labels, generator)
             features = extract_image_features(backbone, sample.degraded).float().mean(0)
-            view = views.global_view(sample.degraded.permute(1, 2, 0).numpy())
+            view = context_view_of(sample.degraded, backbone)
             samples.append(
                 HeldOut.from_images(labels, features, view, _cut_part(sample.degraded), _cut_part(sample.clean))
             )
@@ -160,7 +160,7 @@ def add_damage(
         generator = generator_for(seed, Stream.FURTHER_DAMAGE, index)
         degraded = to_8_bit(degrader.synthesizers[label](sample.degraded, generator))
         features = extract_image_features(backbone, degraded).float().mean(0)
-        view = views.global_view(degraded.permute(1, 2, 0).numpy())
+        view = context_view_of(degraded, backbone)
         damaged.append(HeldOut.from_images((*sample.labels, label), features, view, degraded, sample.clean))
     return damaged
 

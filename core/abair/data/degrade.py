@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from abair.data.file_artifacts import apply_file_artifacts
+from abair.data.file_artifacts import FileKind, draw_file_artifacts
+from abair.data.hard_negatives import hard_negative
 from abair.data.seeds import Stream, generator_for
 from abair.errors import TrainingError
 from abair.labels import CLEAN
@@ -47,15 +48,22 @@ class Recipe:
     gamma: float = 0.0
     """Of all samples: the photo is made brighter or darker first, which is no damage."""
     sampling_weights: tuple[tuple[str, float], ...] = ()
+    hard_negatives: float = 0.0
+    """Of the clean samples: a scene that is easily taken for damaged instead of the photo."""
+    file_degradations: tuple[tuple[FileKind, str], ...] = ()
+    """The degradation that a kind of lossy file is, where one is trained on: what was stored so
+    afterwards is then a mixture with it."""
 
     def __str__(self) -> str:
         """Return the text that identifies the recipe in checkpoints and pools of samples.
 
         It keeps the field names of the first release, so that files written since then still match.
         """
+        later = f", hard_negatives={self.hard_negatives!r}" if self.hard_negatives else ""
+        later += f", file_degradations={dict(self.file_degradations)!r}" if self.file_degradations else ""
         return (
             f"Recipe(cutmix={self.cutmix!r}, double={self.mixture!r}, clean={self.clean!r}, "
-            f"filed={self.file_artifacts!r}, toned={self.gamma!r}, emphasis={self.sampling_weights!r})"
+            f"filed={self.file_artifacts!r}, toned={self.gamma!r}, emphasis={self.sampling_weights!r}{later})"
         )
 
 
@@ -78,7 +86,7 @@ class Sample:
 
     `types` (L, H, W) is each pixel's distribution over the degrader's labels. `labels` are those
     that occur, each once, in the order of the damage: `clean` alone for an undamaged sample, the
-    rectangle's last for regions.
+    rectangle's last for regions. An undamaged photo in a lossy file that is a degradation has both.
     """
 
     degraded: Tensor
@@ -95,8 +103,8 @@ class Degrader:
     a sample's `types`.
 
     Raises:
-        TrainingError: There are no synthesisers, or the recipe weights an unknown degradation or by
-            a factor that is not positive.
+        TrainingError: There are no synthesisers, or the recipe names an unknown degradation or
+            weights one by a factor that is not positive.
     """
 
     def __init__(self, synthesizers: Mapping[str, Synthesizer], recipe: Recipe | None = None) -> None:
@@ -107,6 +115,12 @@ class Degrader:
         self.synthesizers = dict(synthesizers)
         self.labels = (*self.synthesizers, CLEAN)
         self.recipe = recipe or Recipe()
+        for _, name in self.recipe.file_degradations:
+            if name not in self.synthesizers:
+                raise TrainingError(
+                    f"file_degradations: found {name}, expected one of the degradations that are trained on: "
+                    f"{', '.join(synthesizers)}"
+                )
         for name, weight in self.recipe.sampling_weights:
             if name not in self.synthesizers or not 0 < weight < math.inf:
                 raise TrainingError(
@@ -133,8 +147,17 @@ class Degrader:
             clean = apply_gamma(clean, generator)
         sample = self._draw(clean, generator, kind)
         if self.recipe.file_artifacts and chance(generator, self.recipe.file_artifacts):
-            sample = replace(sample, degraded=apply_file_artifacts(sample.degraded, generator))
+            sample = self._store(sample, generator)
         return replace(sample, degraded=to_8_bit(sample.degraded))
+
+    def _store(self, sample: Sample, generator: torch.Generator) -> Sample:
+        """Store a sample in a lossy file, which may be a degradation of its own."""
+        stored, kind = draw_file_artifacts(sample.degraded, generator)
+        name = dict(self.recipe.file_degradations).get(kind)
+        if name is None or len(sample.labels) > 1 or name in sample.labels:
+            return replace(sample, degraded=stored)
+        types = (sample.types + self._types(sample.clean, name)) / 2
+        return Sample(stored, sample.clean, types, (*sample.labels, name), SampleKind.MIXTURE)
 
     def single(self, clean: Tensor, name: str, generator: torch.Generator) -> Sample:
         """Apply one degradation to a clean photo (3, H, W), or none for `clean`."""
@@ -155,6 +178,8 @@ class Degrader:
         recipe = self.recipe
         names = list(self.synthesizers)
         if kind < recipe.clean:
+            if recipe.hard_negatives and chance(generator, recipe.hard_negatives):
+                clean = to_8_bit(hard_negative(clean, generator))
             return Sample(clean, clean, self._types(clean, CLEAN), (CLEAN,), SampleKind.CLEAN)
         first, second = self._draw_two(generator)
         if kind < recipe.clean + recipe.mixture and len(names) > 1:

@@ -73,7 +73,7 @@ class CleanPhotos:
         patch = photo[top : top + window, left : left + window]
         if window != side:
             patch = np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.LANCZOS))
-        return _turn(patch, generator)
+        return random_turn(patch, generator)
 
     def scene(
         self, generator: torch.Generator, longest: int, smallest: float = 0.4, index: int | None = None
@@ -98,7 +98,7 @@ class CleanPhotos:
         patch = photo[top : top + rows, left : left + columns]
         if (height, width) != (rows, columns):
             patch = np.asarray(Image.fromarray(patch).resize((width, height), Image.Resampling.LANCZOS))
-        return _turn(patch, generator)
+        return random_turn(patch, generator)
 
 
 def load_clean_photos(folder: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
@@ -212,7 +212,7 @@ def pixels_digest(photos: Sequence[Pixels]) -> str:
     return digest.hexdigest()
 
 
-def _turn(patch: Pixels, generator: torch.Generator) -> Tensor:
+def random_turn(patch: Pixels, generator: torch.Generator) -> Tensor:
     """Rotate by right angles and mirror (H, W, 3) at random; return (3, H, W) in [0, 1]."""
     patch = np.rot90(patch, int(torch.randint(4, (), generator=generator)))
     if chance(generator, 0.5):

@@ -64,6 +64,8 @@ class Stream(IntEnum):
     """Mixtures of a new label: the damage, by index."""
     SYNTHESIZER_PROBE = 24
     """The crop and the damage that show whether a synthesiser works."""
+    LABELLED_SAMPLE = 25
+    """Phase III: whether a sample is a labelled photo, which one, and which part, by place."""
 
 
 def generator_for(seed: int, stream: Stream, *indices: int) -> torch.Generator:

@@ -33,6 +33,7 @@ from abair.labels import CLEAN
 from abair.model import views
 from abair.model.backbone import Backbone, fingerprint, load_backbone, pad_to_stride
 from abair.model.estimator import Estimator, load_estimator, one_hot
+from abair.model.look import context_view, look_at
 from abair.model.lora import Blender, read_adapter_files
 from abair.model.views import Pixels
 
@@ -271,8 +272,9 @@ class Restorer:
     def _estimate(self, pixels: Pixels) -> dict[str, float]:
         if is_bilevel(pixels):
             return {label: float(label == CLEAN) for label in self.labels}
-        crops, view = views.crops(pixels).to(self.device), views.global_view(pixels).to(self.device)
-        return dict(zip(self.labels, self._estimator.estimate(self._blender.backbone, crops, view), strict=True))
+        backbone = self._blender.backbone
+        crops, view = (part.to(self.device) for part in look_at(pixels, backbone.size))
+        return dict(zip(self.labels, self._estimator.estimate(backbone, crops, view), strict=True))
 
     @torch.inference_mode()
     def _restore(self, pixels: Pixels, weights: Mapping[str, float], tile: int, quality: Quality) -> Pixels:
@@ -285,7 +287,7 @@ class Restorer:
         if quality == "standard":
             orientations = orientations[:1]
         for turned, turned_result in orientations:
-            context = network.context(views.global_view(turned).to(self.device))
+            context = network.context(context_view(turned, network.size).to(self.device))
             height, width = turned.shape[:2]
             for part in tiles(height, width, tile, network.size.stride):
                 region = views.to_tensor(np.ascontiguousarray(turned[part.rows, part.columns])).to(self.device)

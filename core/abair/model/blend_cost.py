@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from abair.data.degrade import Sample, SampleKind
-from abair.model import views
 from abair.model.backbone import Backbone
+from abair.model.look import context_view_of
 from abair.model.lora import Blender
 
 LARGEST_CROP: Final = 128
@@ -69,7 +69,7 @@ class BlendCosts:
         The diagonal holds the mean squared errors of each label alone. The target is the share of
         each label in the area; for a mixture of two, the restored blend with the least error.
         """
-        degraded, clean, view = centre_crop(sample, self.side)
+        degraded, clean, view = centre_crop(sample, self._blender.backbone, self.side)
 
         def error(network: Backbone) -> Tensor:
             restored: Tensor = network(degraded[None], view)[0].clamp(0, 1)
@@ -83,7 +83,10 @@ class BlendCosts:
         one, other = target.topk(2).indices.tolist()
         blends = torch.zeros(BLEND_STEPS + 1, len(target))
         blends[:, one], blends[:, other] = torch.linspace(1, 0, BLEND_STEPS + 1), torch.linspace(0, 1, BLEND_STEPS + 1)
-        between = [error(self._blender.blend(blend[:-1].tolist())).square().mean() for blend in blends[1:-1]]
+        between = [
+            error(self._blender.blend(blend[:-1].tolist(), keep=float(blend[-1]))).square().mean()
+            for blend in blends[1:-1]
+        ]
         measured = torch.stack([products[one, one], *between, products[other, other]])
         products[one, other] = products[other, one] = _fit_product(blends[:, one], measured)
         return blends[measured.argmin()], products
@@ -112,13 +115,13 @@ def log_blend_error(weights: Tensor, costs: Tensor) -> Tensor:
     return error.clamp_min(0).add(ERROR_FLOOR).log10()
 
 
-def centre_crop(sample: Sample, longest: int = LARGEST_CROP) -> tuple[Tensor, Tensor, Tensor]:
+def centre_crop(sample: Sample, backbone: Backbone, longest: int = LARGEST_CROP) -> tuple[Tensor, Tensor, Tensor]:
     """Cut the centre out of a sample, at most `longest` pixels a side.
 
     Returns the crop degraded and clean, (3, H, W) each, and the global view (1, 3, 64, 64) of the
-    whole degraded sample.
+    whole degraded sample for this backbone.
     """
-    view = views.global_view(sample.degraded.permute(1, 2, 0).numpy())
+    view = context_view_of(sample.degraded, backbone)
     rows, columns = (slice((side - min(side, longest)) // 2, None) for side in sample.clean.shape[1:])
     degraded, clean = (whole[:, rows, columns][:, :longest, :longest] for whole in (sample.degraded, sample.clean))
     return degraded, clean, view

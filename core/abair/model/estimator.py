@@ -17,15 +17,19 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from abair.errors import DeploymentError
-from abair.model import compression_features, views
+from abair.model import compression_features
 from abair.model.backbone import Backbone, BackboneSize, freeze
+from abair.model.look import look_at
 from abair.model.safetensors_io import read_header, read_tensors, write_tensors
 
 HIDDEN: Final = 96
 """Hidden units of a newly trained estimator; `abair.continual.refit` may add more for a new
 label."""
+SMALLEST_DEVIATION: Final = 1e-3
+"""Least standard deviation that a feature is divided by; one below it hardly varies."""
 FIRST, LAST = "head.1", "head.3"
 """The head's linear layers, as its file names them."""
 
@@ -55,8 +59,7 @@ def extract_features(backbone: Backbone, crops: Tensor, view: Tensor) -> Tensor:
 @torch.inference_mode()
 def extract_image_features(backbone: Backbone, image: Tensor) -> Tensor:
     """Return the features (16, F) float16 of an image (3, H, W) in [0, 1], one row a crop."""
-    pixels = image.permute(1, 2, 0).numpy()
-    rows: Tensor = extract_features(backbone, views.crops(pixels), views.global_view(pixels)).half()
+    rows: Tensor = extract_features(backbone, *look_at(image.permute(1, 2, 0).numpy(), backbone.size)).half()
     return rows
 
 
@@ -80,6 +83,19 @@ class Estimator(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, F) to logits (B, L)."""
         return self.head(features)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def standardize(self, features: Tensor) -> None:
+        """Bring what the first linear layer is given to mean 0 and variance 1 over features (N, F).
+
+        Channels of the backbone differ in scale by orders of magnitude. Left as they are, a few of
+        them decide what is learnt first, and weight decay takes away the others.
+        """
+        norm: nn.LayerNorm = self.head[0]  # type: ignore[assignment]
+        values = F.layer_norm(features, norm.normalized_shape, eps=norm.eps)
+        deviation = values.std(0).clamp_min(SMALLEST_DEVIATION)
+        norm.weight.copy_(1 / deviation)
+        norm.bias.copy_(-values.mean(0) / deviation)
 
     def with_labels(self, labels: Sequence[str]) -> Estimator:
         """Return a frozen copy for other labels, in their order.

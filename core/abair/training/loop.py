@@ -6,7 +6,6 @@ was killed and resumed ends where an uninterrupted one does.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -14,17 +13,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from abair.errors import TrainingError
 from abair.inference.hardware import fast_bf16_on_cpu, keep_freed_memory
-from abair.signals import HOW
 from abair.training import distributed
 from abair.training.checkpoint import CHECKPOINT, Checkpoint
 from abair.training.optimizer import make_optimizer
 from abair.training.report import OnValidation, Report, truncate_history
 from abair.training.settings import ImageSettings, Settings
 from abair.training.task import Batch, State, Task
+from abair.training.workers import compute_ahead
 
 Parameters = Mapping[str, nn.Parameter]
 
@@ -150,29 +148,11 @@ def _check_weights(state: State, folder: Path, settings: Settings) -> None:
         )
 
 
-class _BatchDataset(Dataset[Batch]):
-    """A task's batches by their numbers."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.task.batch(index)
-
-
 def _batches(task: Task, settings: Settings, start: int, rank: int, world: int) -> Iterator[Batch]:
     """Yield this rank's batches from step `start` on, made ahead of time by worker processes."""
     uses = settings.reuse if isinstance(settings, ImageSettings) else 1
     first, last = start // uses, -(-settings.steps // uses)
-    made = DataLoader(
-        _BatchDataset(task),
-        batch_size=None,
-        sampler=range(first * world + rank, last * world, world),
-        num_workers=settings.workers,
-        prefetch_factor=8 if settings.workers else None,
-        worker_init_fn=_set_up_worker,
-        multiprocessing_context="fork" if settings.workers else None,
-    )
+    made = compute_ahead(task.batch, range(first * world + rank, last * world, world), settings.workers)
     for number, batch in enumerate(made, first):
         for use in range(uses):
             if number * uses + use >= start:
@@ -186,13 +166,6 @@ def _mirror(batch: Batch, use: int) -> Batch:
     """
     axes = [axis for axis, bit in ((3, 1), (2, 2)) if use & bit]
     return tuple(part.flip(axes) if axes and part.ndim == 4 else part for part in batch)
-
-
-def _set_up_worker(_worker: int) -> None:
-    torch.set_num_threads(1)
-    for number in HOW:  # a terminal sends them to all processes; the training process ends its workers
-        if number != signal.SIGTERM:  # which is how it does that
-            signal.signal(number, signal.SIG_IGN)
 
 
 def _autocast(precision: str, device: str) -> Callable[[], AbstractContextManager[object]]:

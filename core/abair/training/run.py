@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 
 from abair.contract import RECORD_FILE
 from abair.data.degrade import Degrader, Recipe
+from abair.data.labelled_photos import LabelledPhotos, read_labelled
 from abair.data.photos import CleanPhotos, load_clean_photos
 from abair.data.synthesizers import load_synthesizer
 from abair.deployment import BACKBONE_FILE, Deployment, read_deployment
@@ -194,6 +195,7 @@ def train_estimator(
     average_with: Path | None = None,
     settings_file: Path | None = None,
     labels: Sequence[str] = (),
+    labelled: Sequence[tuple[str, Path]] = (),
     device: str = "cpu",
     counts: SampleCounts | None = None,
     log: Callable[[str], None] = lambda _: None,
@@ -214,14 +216,15 @@ def train_estimator(
             written.
         settings_file: settings in TOML.
         labels: the degradations, of those installed; all of them by default.
+        labelled: folders of real photos, each for a label, to learn from beside the samples.
         device: where the estimator is trained.
         counts: how many samples are made.
         log: receives warnings, one line each.
         overrides: settings that override those of the file.
 
     Raises:
-        TrainingError: unusable settings or photos, `start` or `average_with` grew with a label,
-            `average_with` is what is written to, or the frozen backbone changed.
+        TrainingError: unusable settings, photos or labels of them, `start` or `average_with` grew
+            with a label, `average_with` is what is written to, or the frozen backbone changed.
         AdapterError: a plugin's adapter does not belong to the backbone.
         DeploymentError: `start` or `average_with` is no estimator for these labels.
         PluginError: a plugin that is needed cannot be used.
@@ -229,7 +232,9 @@ def train_estimator(
     counts = counts or SampleCounts()
     settings = read_settings(ESTIMATING, settings_file, log=distributed.on_rank_zero(log), **overrides)
     plugins = usable_plugins(labels)
-    degrader, (photos, held_out) = Degrader(load_synthesizers(plugins), RECIPE), read_photos(data)
+    recipe = replace(RECIPE, file_degradations=tuple(sorted(settings.file_degradations.items())))
+    degrader, (photos, held_out) = Degrader(load_synthesizers(plugins), recipe), read_photos(data)
+    real = _read_labelled(labelled, degrader.labels)
     source = backbone or factory_backbone()
     network = load_backbone(source)
     frozen = fingerprint(network)
@@ -257,7 +262,10 @@ def train_estimator(
         costs=BlendCosts(blender),
         start=first,
         validation_samples=counts.validation,
+        labelled=real,
     )
+    if first is None:
+        task.standardize_inputs()
     state = train(task, settings, run, device=device)
     if distributed.is_rank_zero():
         if other is not None:
@@ -284,11 +292,29 @@ def train_estimator(
                 "during the training; train the estimator again"
             )
         facts: dict[str, object] = {"labels": list(degrader.labels), "temperature": temperature}
+        # the names alone, as of pairs
+        facts |= {"labelled": [f"{label}={folder.name}" for label, folder in labelled]} if labelled else {}
         facts |= {"start": fingerprint(first)} if first is not None else {}
         facts |= {"average_with": fingerprint(other)} if other is not None else {}
         _write_record(out, settings, state, photos, fingerprint=frozen, **facts, **task.validate())
     distributed.leave_group()
     return read_deployment(out)
+
+
+def _read_labelled(
+    folders: Sequence[tuple[str, Path]], labels: Sequence[str]
+) -> tuple[LabelledPhotos, LabelledPhotos] | None:
+    """Read labelled photos to train on and held out, if folders are given.
+
+    Raises:
+        TrainingError: a label is none of the estimator's, or a folder cannot be used.
+    """
+    for label, folder in folders:
+        if label not in labels:
+            raise TrainingError(
+                f"--labelled {label}={folder}: unknown label {label}; expected one of {', '.join(labels)}"
+            )
+    return read_labelled(folders) if folders else None
 
 
 def _read_real_damage(

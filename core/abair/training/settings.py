@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from abair.data.file_artifacts import FileKind
 from abair.errors import MissingExtraError, TrainingError
 from abair.files import write_text
 from abair.text import describe_fields
@@ -150,14 +151,20 @@ class EstimatorSettings(Settings):
 
     phase: ClassVar[str] = "phase III (abair train estimator)"
 
-    steps: Steps = 2_500
+    steps: Steps = 1_000
     batch: Batch = 128
     crop: Crop = 512
     learning_rate: LearningRate = 1e-3
     warmup: Warmup = 100
     decay: Decay = 0.9
-    weight_decay: WeightDecay = 1e-2
+    weight_decay: WeightDecay = 1.0
     workers: Workers = 2
+    labelled_probability: float = Field(
+        default=0.3, ge=0, le=1, description="share of the samples that are labelled real photos, where some are given"
+    )
+    file_degradations: dict[FileKind, str] = Field(
+        default_factory=dict, description="the degradation that a kind of lossy file is, jpeg or bits; unnamed: none"
+    )
     average_weight: AverageWeight = 0.5
 
 

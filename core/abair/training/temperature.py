@@ -42,7 +42,7 @@ def calibrate(
         generator = generator_for(0, Stream.TEMPERATURE, index)
         sample = degrader.sample(photos.scene(generator, VALIDATION_SIDE, smallest=1.0), generator)
         logits = estimator(extract_image_features(backbone, sample.degraded).float().mean(0, keepdim=True))[0]
-        degraded, clean, view = centre_crop(sample)
+        degraded, clean, view = centre_crop(sample, backbone)
         for temperature in TEMPERATURES:
             weights = dict(zip(estimator.labels, (logits / temperature).softmax(0).tolist(), strict=True))
             keep = weights.pop(CLEAN)

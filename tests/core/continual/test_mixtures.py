@@ -65,7 +65,7 @@ def test_a_mixture_is_called_by_the_best_blend_and_its_stake_is_what_the_new_ada
         )
         scene = apply_gamma(scene, generator) if chance(generator, 0.5) else scene
         made = Degrader({"noise": noise, "rain": rain}).mixture(scene, ("noise", "rain"), generator)
-        degraded, clean, view = centre_crop(made)
+        degraded, clean, view = centre_crop(made, backbone)
         errors = {}
         for weight in (0.0, 0.25, 0.5, 0.75, 1.0):
             with torch.inference_mode():

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from abair.data import file_artifacts
-from abair.data.degrade import Degrader, Recipe
+from abair.data.degrade import Degrader, Recipe, SampleKind
+from abair.data.file_artifacts import FileKind
 from abair.data.seeds import generator_from
+from abair.errors import TrainingError
 
 
 def _picture() -> torch.Tensor:
@@ -75,3 +77,29 @@ def test_samples_in_other_tones_are_to_come_back_in_those() -> None:
     assert sum(same) == pytest.approx(30, abs=12)
     assert 0.5 < min(means) < 0.85
     assert 1.15 < max(means) < 1.5
+
+
+def test_a_file_that_is_a_degradation_makes_a_mixture_with_it() -> None:
+    image = _picture()
+    names = ((FileKind.JPEG, "blocks"), (FileKind.BITS, "bands"))
+    damage = {"halve": lambda clean, _: clean * 0.5, "blocks": lambda clean, _: clean, "bands": lambda clean, _: clean}
+    plain, named = (
+        Degrader(damage, Recipe(file_artifacts=0.6, clean=0.3, file_degradations=given)) for given in ((), names)
+    )
+    seen = set()
+    for seed in range(200):
+        one, other = (degrader.sample(image, generator_from(seed)) for degrader in (plain, named))
+        assert torch.equal(one.degraded, other.degraded)
+        if other.labels == one.labels:
+            assert torch.equal(one.types, other.types)
+            continue
+        *before, added = other.labels
+        assert (tuple(before), len(before)) == (one.labels, 1)
+        assert other.kind is SampleKind.MIXTURE
+        shares = dict(zip(named.labels, other.types[:, 0, 0].tolist(), strict=True))
+        assert {label: share for label, share in shares.items() if share} == {before[0]: 0.5, added: 0.5}
+        seen.add((before[0], added))
+    assert seen >= {("clean", "blocks"), ("clean", "bands"), ("halve", "blocks"), ("halve", "bands")}
+    assert not any(first == second for first, second in seen)
+    with pytest.raises(TrainingError, match=r"file_degradations: found fax, expected one of .* halve, blocks, bands"):
+        Degrader(damage, Recipe(file_degradations=((FileKind.JPEG, "fax"),)))

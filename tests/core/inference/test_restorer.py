@@ -230,7 +230,7 @@ def orientations(picture: np.ndarray) -> list[np.ndarray]:
 
 
 def test_best_quality_is_the_mean_of_the_eight_orientations(restorer: Restorer, photo: np.ndarray) -> None:
-    weights, image = restorer.estimate(photo), photo[:100, :180].astype(np.float32) / 255
+    weights, image = {"noise": 0.02}, photo[:100, :180].astype(np.float32) / 255
     best = restorer(image, weights=weights, tile=64, quality="best")
     mean = np.zeros_like(image)
     for place, turned in enumerate(orientations(image)):
@@ -329,6 +329,24 @@ def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, tile: i
     # a seam would be a row or column that differs far more than the rest
     assert difference.mean(axis=(1, 2)).max() < 0.5
     assert difference.mean(axis=(0, 2)).max() < 0.5
+
+
+@pytest.mark.parametrize("border", [16, 64, 304])  # multiples of the stride: the same grid
+def test_a_border_changes_neither_the_estimate_nor_the_middle_of_the_photo(
+    restorer: Restorer, photo: np.ndarray, border: int
+) -> None:
+    framed = np.pad(photo, ((border, border), (border, border), (0, 0)))
+    assert restorer.estimate(framed) == restorer.estimate(photo)
+    weights = {"noise": 0.6}
+    inside = restorer(framed, weights=weights).image[border:-border, border:-border]
+    middle = (slice(48, -48), slice(48, -48))
+    assert decibels(inside[middle], restorer(photo, weights=weights).image[middle]) > 50
+
+
+def test_a_turned_photo_gets_exactly_the_same_estimate(restorer: Restorer, photo: np.ndarray) -> None:
+    estimate = restorer.estimate(photo)
+    for turned in orientations(photo):
+        assert restorer.estimate(np.ascontiguousarray(turned)) == estimate
 
 
 def test_a_tile_that_is_all_overlap_and_an_unknown_policy_are_refused(restorer: Restorer, photo: np.ndarray) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from abair.data.degrade import Sample, SampleKind
+from abair.model.backbone import SIZES, Backbone
 from abair.model.blend_cost import ERROR_FLOOR, LARGEST_CROP, BlendCosts, centre_crop, log_blend_error
 from abair.model.lora import Adapter
 
@@ -18,6 +19,8 @@ ONE = Adapter("dark", 1, 1.0, {"x": (torch.ones(1, 2), torch.ones(2, 1))})
 
 class Adding:
     """Stands for a blender: its networks add to an image what its adapters add, by their weights."""
+
+    backbone = Backbone(SIZES["tiny"])
 
     def __init__(self, *amounts: float, adapters: Sequence[Adapter] = (ONE, ONE)) -> None:
         self.amounts, self.adapters = amounts, adapters
@@ -126,13 +129,26 @@ def test_a_region_of_exactly_half_the_area_is_not_taken_for_a_mixture() -> None:
     assert BlendCosts(blending)(mixture(0.2))[0].tolist() == [0.75, 0.25, 0.0]
 
 
+def test_a_photo_in_a_lossy_file_is_called_by_how_much_of_it_to_leave_alone() -> None:
+    class Keeping(Adding):
+        def blend(self, weights: Sequence[float], keep: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
+            assert sum(weights) + keep == pytest.approx(1)
+            return lambda image, view: image + (1 - keep) * 0.2
+
+    clean = torch.full((3, 40, 40), 0.5)
+    types = torch.tensor([0.5, 0.0, 0.5])[:, None, None].expand(3, 40, 40)
+    for wrong, called in ((0.2, [1.0, 0.0, 0.0]), (0.05, [0.25, 0.0, 0.75]), (0.0, [0.0, 0.0, 1.0])):
+        made = Sample(clean - wrong, clean, types, ("clean", "blocks"), SampleKind.MIXTURE)
+        assert BlendCosts(Keeping(0.2, 0.2))(made)[0].tolist() == called
+
+
 def test_what_is_restored_well_enough_is_not_improved_for_ever() -> None:
     perfect: Tensor = torch.zeros(1, 2, 2)
     assert float(log_blend_error(torch.tensor([[0.5, 0.5]]), perfect)) == pytest.approx(-4.0)
 
 
 def test_what_is_restored_is_a_part_and_what_is_seen_is_the_whole() -> None:
-    degraded, clean, view = centre_crop(sample(0.1))
+    degraded, clean, view = centre_crop(sample(0.1), Adding.backbone)
     assert degraded.shape == clean.shape == (3, 40, LARGEST_CROP)
     assert view.shape == (1, 3, 64, 64)
 

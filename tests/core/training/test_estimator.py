@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from abair.data.degrade import Degrader, Recipe, Sample, SampleKind
+from abair.data.labelled_photos import LabelledPhotos
 from abair.data.photos import CleanPhotos
 from abair.model.backbone import SIZES, Backbone
 from abair.model.blend_cost import BlendCosts
@@ -131,3 +132,47 @@ def test_a_region_of_exactly_half_the_area_is_not_learnt_as_a_mixture(tmp_path: 
         _, target, _, mixtures = task.batch(0)
         assert target.tolist() == [[0.5, 0.5, 0.0]] * 2
         assert mixtures.tolist() == [kind is SampleKind.MIXTURE] * 2
+
+
+def test_inputs_are_brought_to_one_scale_by_the_pool(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    photos = CleanPhotos([random.integers(0, 256, (90, 120, 3), dtype=np.uint8) for _ in range(8)], "some")
+    settings = EstimatorSettings(steps=1, batch=2, crop=64, learning_rate=1e-3, workers=0)
+    degrader = Degrader({"darker": lambda clean, _: clean * 0.5}, Recipe(clean=0.5))
+    task = estimator.EstimatorTask(Backbone(SIZES["tiny"]), degrader, photos, photos, settings, tmp_path, samples=30)
+    task.standardize_inputs()
+    features = torch.stack([task._pool.get(place).features.mean(0) for place in range(30)])  # type: ignore[union-attr]
+    given = task.module.head[0](features)
+    varying = given.std(0) > 0.5
+    assert float(varying.float().mean()) > 0.7
+    torch.testing.assert_close(given.mean(0), torch.zeros(len(varying)), atol=0.02, rtol=0)
+    torch.testing.assert_close(given.std(0)[varying], torch.ones(int(varying.sum())), atol=0.01, rtol=0)
+
+
+def test_labelled_photos_teach_their_label_and_cost_nothing(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    photos = CleanPhotos([random.integers(0, 256, (90, 120, 3), dtype=np.uint8)], "one")
+    real = LabelledPhotos({"paler": [[random.integers(0, 256, (70, 90, 3), dtype=np.uint8)]]})
+    degrader = Degrader({"darker": lambda clean, _: clean * 0.5, "paler": lambda clean, _: clean}, Recipe(clean=1))
+    network = Backbone(SIZES["tiny"])
+
+    def task(share: float, labelled: LabelledPhotos | None) -> estimator.EstimatorTask:
+        settings = EstimatorSettings(steps=1, batch=40, crop=64, learning_rate=1e-3, labelled_probability=share)
+        both = None if labelled is None else (labelled, labelled)
+        return estimator.EstimatorTask(
+            network, degrader, photos, photos, settings, tmp_path, samples=40, labelled=both, validation_samples=2
+        )
+
+    without, some = task(0.5, None), task(0.5, real)
+    _, plain, _, _ = without.batch(0)
+    _, targets, costs, mixtures = some.batch(0)
+    assert plain.tolist() == [[0, 0, 1]] * 40
+    of_photos = targets[:, 1] == 1
+    assert int(of_photos.sum()) == pytest.approx(20, abs=9)
+    assert float(costs[of_photos].abs().sum()) == 0
+    assert not mixtures.any()
+    assert "labelled" not in without.depends
+    assert some.depends["labelled"] != task(0.25, real).depends["labelled"]
+    assert "labelled" in some.validate()
+    assert "labelled" not in without.validate()
+    assert len(list(tmp_path.glob("pool-*.dat"))) == 3
