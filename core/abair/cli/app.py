@@ -14,7 +14,7 @@ import typer
 
 import abair
 from abair.cli import bench, gallery, inputs, loading, plugin, train, watching
-from abair.cli.console import Reporter, reporting, weight_bars
+from abair.cli.console import Reporter, reporting, tell_doubt, weight_bars
 from abair.cli.options import (
     PLAIN,
     Bundle,
@@ -28,7 +28,7 @@ from abair.cli.options import (
     QualityOption,
     Recursive,
 )
-from abair.cli.restoring import Choices, FileRestorer, round_weights
+from abair.cli.restoring import Choices, FileRestorer, round_confidence, round_weights
 from abair.cli.run import run_app
 from abair.cli.streams import MARK, check_streams, named_streams
 from abair.errors import AbairError
@@ -250,11 +250,14 @@ def estimate(
             for done, source in enumerate(sources, 1):
                 weights: dict[str, float] = {}
                 with reporter.guard(source):
-                    weights = restorer.estimate(images.read(Path(source), max_megapixels=max_megapixels).visible)
+                    photo = images.read(Path(source), max_megapixels=max_megapixels).visible
+                    weights, confidence = restorer.judge(photo)
                 if weights and json:
-                    reporter.result({"input": source, "weights": round_weights(weights)})
+                    record = {"input": source, "weights": round_weights(weights)}
+                    reporter.result(record | {"confidence": round_confidence(confidence)})
                 elif weights:
-                    print(reporter.aliases.get(source, one_line(source)), *weight_bars(weights), sep="\n", flush=True)
+                    name = reporter.aliases.get(source, one_line(source))
+                    print(name + tell_doubt(confidence), *weight_bars(weights), sep="\n", flush=True)
                 progress(done, len(sources), source)
 
 

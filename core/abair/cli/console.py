@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -33,6 +33,8 @@ program: ContextVar[str] = ContextVar("program", default="abair")
 command_line: ContextVar[tuple[str, ...]] = ContextVar("command_line", default=())
 """The arguments that the command line was called with."""
 
+SURE: Final = 0.6
+"""Confidence below which an estimate is shown as doubtful."""
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")  # PyTorch's words, in a RuntimeError
 
 
@@ -170,6 +172,11 @@ def _extra_with(module: str) -> str:
             if extra and distribution and distribution[0].lower() == module.lower().replace("_", "-"):
                 return extra[1]
     return ""
+
+
+def tell_doubt(confidence: float | None) -> str:
+    """Return what follows a photo's name where the estimate is not sure; else nothing."""
+    return "" if confidence is None or confidence >= SURE else f" (not sure: {confidence:.2f})"
 
 
 def weight_bars(weights: Mapping[str, float], width: int = 24) -> Iterable[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from abair.cli import inputs
-from abair.cli.console import Reporter, weight_bars
+from abair.cli.console import Reporter, tell_doubt, weight_bars
 from abair.text import one_line
 
 if TYPE_CHECKING:
@@ -58,15 +58,15 @@ class FileRestorer:
 
         with self._reporter.guard(str(job.source)):
             photo = images.read(job.source, max_megapixels=self._choices.max_megapixels)
-            weights = self._restorer.estimate(photo.visible)
+            weights, confidence = self._restorer.judge(photo.visible)
             if self._reporter.json_lines:
                 plan = {"input": str(job.source), "output": str(job.target), "weights": round_weights(weights)}
-                self._reporter.result(plan)
+                self._reporter.result(plan | {"confidence": round_confidence(confidence)})
             else:
                 source, target = (
                     self._reporter.aliases.get(str(path), one_line(str(path))) for path in (job.source, job.target)
                 )
-                print(f"{source} -> {target}", *weight_bars(weights), sep="\n")
+                print(f"{source} -> {target}{tell_doubt(confidence)}", *weight_bars(weights), sep="\n")
 
     def _restore(self, job: inputs.Job) -> dict[str, Any]:
         """Restore one file and return its JSON record.
@@ -109,9 +109,15 @@ class FileRestorer:
             "deployment": restored.deployment,
             "unchanged": written.unchanged,
             "warnings": [*filter(None, [choices.warning]), *written.warnings],
+            "confidence": round_confidence(restored.confidence),
         }
 
 
 def round_weights(weights: Mapping[str, float]) -> dict[str, float]:
     """Return weights as JSON records show them."""
     return {label: round(float(weight), 6) for label, weight in weights.items()}
+
+
+def round_confidence(confidence: float | None) -> float | None:
+    """Return a confidence as JSON records show it."""
+    return None if confidence is None else round(confidence, 4)

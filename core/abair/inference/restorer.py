@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar, cast, get_args, overload
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, cast, get_args, overload
 
 import numpy as np
 import torch
@@ -55,8 +55,10 @@ class Restored(Generic[Kind]):
 
     `weights` maps every label to the weight that was used, none for the bare backbone; `policy` is
     `soft`, `one-hot`, `backbone` or `given`; `quality` is `standard` or `best`. `seconds` is the
-    time for this image; `megapixels` is its size. `warnings` say what was left out. A PIL image
-    keeps EXIF and colour profile, and writes both as JPEG, PNG, WebP and TIFF.
+    time for this image; `megapixels` is its size. `warnings` say what was left out. `confidence` is
+    how likely the estimator's largest weight lies on a true label; None if nothing was estimated or
+    the deployment's estimator cannot tell. A PIL image keeps EXIF and colour profile, and writes
+    both as JPEG, PNG, WebP and TIFF.
     """
 
     image: Kind
@@ -67,6 +69,7 @@ class Restored(Generic[Kind]):
     seconds: float
     megapixels: float
     warnings: tuple[str, ...] = ()
+    confidence: float | None = None
 
     def save(self, path: Path | str, **options: Any) -> None:
         """Write the image to a file whose suffix names the format, with Pillow's `options`.
@@ -79,6 +82,17 @@ class Restored(Generic[Kind]):
             ValueError: the suffix names no format.
         """
         to_pil(cast("Any", self.image)).save(path, **options)
+
+
+class Judgement(NamedTuple):
+    """What the estimator says of a photo.
+
+    `confidence` is how likely the largest weight lies on a true label, in [0, 1]; None where the
+    deployment's estimator cannot tell.
+    """
+
+    weights: dict[str, float]
+    confidence: float | None
 
 
 class Restorer:
@@ -139,6 +153,14 @@ class Restorer:
     def estimate(self, image: ImageLike) -> dict[str, float]:
         """Return the estimator's weights over the labels; they sum to 1.
 
+        Raises:
+            ImageError: as for restoring.
+        """
+        return self.judge(image).weights
+
+    def judge(self, image: ImageLike) -> Judgement:
+        """Return the estimator's weights over the labels, which sum to 1, and its confidence.
+
         Pages of black and white alone, such as scans of text, are clean: they have no tones to
         restore.
 
@@ -146,7 +168,7 @@ class Restorer:
             ImageError: as for restoring.
         """
         given: object = image
-        return self._estimate(to_pixels(turn_upright(given) if isinstance(given, Image.Image) else given))
+        return self._judge(to_pixels(turn_upright(given) if isinstance(given, Image.Image) else given))
 
     @overload
     def __call__(
@@ -220,12 +242,13 @@ class Restorer:
         if isinstance(image, Image.Image):
             image = turn_upright(image, warnings.append)
         pixels = to_pixels(image)
+        confidence = None
         if weights is not None:
             used, named = self.complete_weights(weights), "given"
         elif policy == "backbone":
             used, named = dict.fromkeys(self.labels, 0.0), policy
         else:
-            estimated = self._estimate(pixels)
+            estimated, confidence = self._judge(pixels)
             chosen = one_hot(list(estimated.values())) if policy == "one-hot" else estimated.values()
             used, named = dict(zip(self.labels, chosen, strict=True)), policy
         if strength < 1:
@@ -241,6 +264,7 @@ class Restorer:
             seconds=time.perf_counter() - started,
             megapixels=pixels.shape[0] * pixels.shape[1] / 1e6,
             warnings=tuple(warnings),
+            confidence=confidence,
         )
 
     def complete_weights(self, weights: Mapping[str, float]) -> dict[str, float]:
@@ -269,12 +293,13 @@ class Restorer:
         complete = {label: float(weights.get(label, 0.0)) for label in self.labels}
         return complete | {CLEAN: complete[CLEAN] + max(0.0, 1 - total)}
 
-    def _estimate(self, pixels: Pixels) -> dict[str, float]:
+    def _judge(self, pixels: Pixels) -> Judgement:
         if is_bilevel(pixels):
-            return {label: float(label == CLEAN) for label in self.labels}
+            return Judgement({label: float(label == CLEAN) for label in self.labels}, 1.0)
         backbone = self._blender.backbone
         crops, view = (part.to(self.device) for part in look_at(pixels, backbone.size))
-        return dict(zip(self.labels, self._estimator.estimate(backbone, crops, view), strict=True))
+        weights, confidence = self._estimator.estimate(backbone, crops, view)
+        return Judgement(dict(zip(self.labels, weights, strict=True)), confidence)
 
     @torch.inference_mode()
     def _restore(self, pixels: Pixels, weights: Mapping[str, float], tile: int, quality: Quality) -> Pixels:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ HIDDEN: Final = 96
 label."""
 SMALLEST_DEVIATION: Final = 1e-3
 """Least standard deviation that a feature is divided by; one below it hardly varies."""
+CONFIDENCE: Final = "confidence_temperature"
+"""What files of estimators before this one lack."""
 FIRST, LAST = "head.1", "head.3"
 """The head's linear layers, as its file names them."""
 
@@ -63,18 +65,31 @@ def extract_image_features(backbone: Backbone, image: Tensor) -> Tensor:
     return rows
 
 
+class Estimate(NamedTuple):
+    """Weights over the labels, and how likely the largest one lies on a true label, in [0, 1].
+
+    The confidence is None if it was never calibrated.
+    """
+
+    weights: list[float]
+    confidence: float | None
+
+
 class Estimator(nn.Module):
     """The head over a fixed order of labels, for feature vectors of length `features`.
 
-    The weights are the softmax of the logits divided by `temperature`, which training leaves at 1
-    (see `abair.training.temperature`).
+    The weights are the softmax of the logits divided by `temperature`, which training leaves at 1;
+    the confidence is the largest softmax at `confidence_temperature`, which is 0 until it is
+    calibrated (see `abair.training.temperature`).
     """
 
     temperature: Tensor
+    confidence_temperature: Tensor
 
     def __init__(self, labels: Sequence[str], features: int, hidden: int = HIDDEN) -> None:
         super().__init__()
         self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer(CONFIDENCE, torch.zeros(()))
         self.labels, self.features, self.hidden = tuple(labels), features, hidden
         self.head = nn.Sequential(
             nn.LayerNorm(features), nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, len(self.labels))
@@ -132,10 +147,13 @@ class Estimator(nn.Module):
         return weights
 
     @torch.inference_mode()
-    def estimate(self, backbone: Backbone, crops: Tensor, view: Tensor) -> list[float]:
-        """Return L weights for one photo's crops (N, 3, 64, 64) and global view (1, 3, 64, 64)."""
-        rows = extract_features(backbone, crops, view)
-        return self.predict_weights(rows.float().mean(0, keepdim=True))[0].tolist()
+    def estimate(self, backbone: Backbone, crops: Tensor, view: Tensor) -> Estimate:
+        """Estimate one photo by its crops (N, 3, 64, 64) and global view (1, 3, 64, 64)."""
+        features = extract_features(backbone, crops, view).float().mean(0, keepdim=True)
+        weights = self.predict_weights(features)[0].tolist()
+        if not self.confidence_temperature:
+            return Estimate(weights, None)
+        return Estimate(weights, min(1.0, float((self(features) / self.confidence_temperature).softmax(1).max())))
 
 
 def one_hot(weights: Sequence[float]) -> list[float]:
@@ -181,6 +199,9 @@ def load_estimator(path: Path, labels: Sequence[str], size: BackboneSize | None 
     with torch.device("meta"):
         estimator = Estimator(labels, features, hidden)
     shapes = {name: tuple(tensor.shape) for name, tensor in estimator.state_dict().items()}
-    estimator.load_state_dict(read_tensors(path, shapes), assign=True)
+    if CONFIDENCE not in header.shapes:
+        del shapes[CONFIDENCE]
+    tensors = {CONFIDENCE: torch.zeros(())} | read_tensors(path, shapes)
+    estimator.load_state_dict(tensors, assign=True)
     freeze(estimator)
     return estimator

@@ -198,6 +198,13 @@ class EstimatorTask:
             metrics["labelled"] = float((self.module(features.to(device)).argmax(1).cpu() == target).float().mean())
         return metrics
 
+    def held_out_features(self) -> tuple[Tensor, Tensor]:
+        """Return features (N, F) of held-out samples and photos, and the places (N,) of labels."""
+        features, target = self._held_out
+        if self._held_out_labelled is None:
+            return features, target
+        return torch.cat([features, self._held_out_labelled[0]]), torch.cat([target, self._held_out_labelled[1]])
+
     @cached_property
     def _held_out_artifacts(self) -> Tensor:
         """Features (N, F) of clean held-out photos with file artifacts."""

@@ -44,7 +44,7 @@ from abair.training.real_pairs import RealDamage, read_layers, read_pairs
 from abair.training.report import OnValidation
 from abair.training.settings import ESTIMATING, PRETRAINING, AdapterSettings, Settings, read_settings, write_settings
 from abair.training.task import State
-from abair.training.temperature import SAMPLES, calibrate
+from abair.training.temperature import SAMPLES, calibrate, calibrate_confidence
 
 
 @dataclass(frozen=True)
@@ -276,6 +276,7 @@ def train_estimator(
         common, common_held_out = load_clean_photos(None)
         sources = [photos] if photos.digest() == common.digest() else [photos, common]
         temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out, counts.temperature)
+        error = calibrate_confidence(task.module, *task.held_out_features())
         save_estimator(task.module, trained)
         deployment = assemble(
             out,
@@ -292,6 +293,7 @@ def train_estimator(
                 "during the training; train the estimator again"
             )
         facts: dict[str, object] = {"labels": list(degrader.labels), "temperature": temperature}
+        facts |= {"confidence_temperature": float(task.module.confidence_temperature), "calibration_error": error}
         # the names alone, as of pairs
         facts |= {"labelled": [f"{label}={folder.name}" for label, folder in labelled]} if labelled else {}
         facts |= {"start": fingerprint(first)} if first is not None else {}

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +21,13 @@ Abair = Callable[..., SimpleNamespace]
 """Calls the command line; gives the exit code, the lines on stdout and stderr, and stdout's JSON."""
 
 
+class Judged(NamedTuple):
+    """As the platform's: importing that would import torch."""
+
+    weights: dict[str, float]
+    confidence: float | None
+
+
 class FakeRestorer:
     """Inverts a photo, and keeps what it was called with."""
 
@@ -28,6 +35,7 @@ class FakeRestorer:
         self.calls: list[dict[str, Any]] = []
         self.loaded: list[tuple[Any, ...]] = []
         self.invert = True
+        self.confidence: float | None = 0.98
         self.before: Callable[[np.ndarray], None] = lambda pixels: None
 
     def load(self, *given: Any) -> FakeRestorer:
@@ -35,8 +43,11 @@ class FakeRestorer:
         return self
 
     def estimate(self, image: np.ndarray) -> dict[str, float]:
+        return self.judge(image).weights
+
+    def judge(self, image: np.ndarray) -> Judged:
         self.before(image)
-        return {"noise": 0.75, "blur": 0.25, "clean": 0.0}
+        return Judged({"noise": 0.75, "blur": 0.25, "clean": 0.0}, self.confidence)
 
     def __call__(self, image: np.ndarray, **options: Any) -> Any:
         self.before(image)
@@ -50,6 +61,7 @@ class FakeRestorer:
             deployment="fake-1",
             seconds=0.5,
             megapixels=image.shape[0] * image.shape[1] / 1e6,
+            confidence=self.confidence if options["weights"] is None else None,
         )
 
 

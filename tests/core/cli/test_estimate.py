@@ -15,6 +15,7 @@ def test_the_json_lines_of_estimate_hold_exactly_what_is_promised(abair: Abair, 
     assert done.records[1] == {
         "input": os.path.join("x", "a.png"),
         "weights": {"noise": 0.75, "blur": 0.25, "clean": 0},
+        "confidence": 0.98,
     }
     assert set(done.records[0]) == {"input", "error"}
 
@@ -26,6 +27,18 @@ def test_an_estimate_is_shown_as_bars(abair: Abair, restorer: FakeRestorer) -> N
     assert done.out[0] == "a.png"
     assert [line.split()[:2] for line in done.out[1:]] == [["noise", "0.75"], ["blur", "0.25"], ["clean", "0.00"]]
     assert len(done.out[1]) > len(done.out[2]) > len(done.out[3])
+
+
+def test_doubt_is_told_beside_the_name_and_no_confidence_is_null(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("a.png")
+    for confidence, told in ((0.42, "a.png (not sure: 0.42)"), (0.6, "a.png"), (None, "a.png")):
+        restorer.confidence = confidence
+        assert abair("estimate", "a.png").out[0] == told
+        assert abair("estimate", "a.png", "--json").records[0]["confidence"] == confidence
+    restorer.confidence = 0.3
+    assert abair("restore", "a.png", "-o", "b.png", "--dry-run").out[0] == "a.png -> b.png (not sure: 0.30)"
+    record = abair("restore", "a.png", "-o", "b.png", "--weights", "noise=1", "--json").records[0]
+    assert record["confidence"] is None
 
 
 def test_a_strange_file_name_stays_on_one_line(abair: Abair, restorer: FakeRestorer) -> None:

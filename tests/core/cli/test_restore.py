@@ -114,6 +114,7 @@ def test_the_json_lines_of_restore_hold_exactly_what_is_promised(abair: Abair, r
         "deployment": "fake-1",
         "unchanged": False,
         "warnings": [],
+        "confidence": 0.98,
     }
     assert set(failed) == {"input", "error"}
     assert failed["input"] == "b.png"
@@ -297,7 +298,12 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(abair: Abair, restor
     done = abair("restore", "in", "-o", "new/deep", "--dry-run", "--json")
     target = os.path.join("new", "deep", "a.png")
     weights = {"noise": 0.75, "blur": 0.25, "clean": 0.0}
-    assert done.records[0] == {"input": os.path.join("in", "a.png"), "output": target, "weights": weights}
+    assert done.records[0] == {
+        "input": os.path.join("in", "a.png"),
+        "output": target,
+        "weights": weights,
+        "confidence": 0.98,
+    }
     assert not Path("new").exists()
     assert not restorer.calls
     shown = abair("restore", "in", "-o", "out", "--dry-run")

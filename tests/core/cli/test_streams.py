@@ -79,7 +79,10 @@ def test_json_names_stdin_by_its_mark(restorer: FakeRestorer, monkeypatch: pytes
 
 def test_an_estimate_takes_a_photo_from_stdin(restorer: FakeRestorer, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out = call(monkeypatch, photo("in.png").read_bytes(), "estimate", "-", "--json")
-    assert (code, json.loads(out)) == (0, {"input": "-", "weights": {"noise": 0.75, "blur": 0.25, "clean": 0.0}})
+    assert (code, json.loads(out)) == (
+        0,
+        {"input": "-", "weights": {"noise": 0.75, "blur": 0.25, "clean": 0.0}, "confidence": 0.98},
+    )
 
 
 @pytest.mark.parametrize(

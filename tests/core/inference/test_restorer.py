@@ -331,6 +331,20 @@ def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, tile: i
     assert difference.mean(axis=(0, 2)).max() < 0.5
 
 
+def test_a_deployment_that_is_calibrated_says_how_sure_it_is(bundle: Path, photo: np.ndarray) -> None:
+    restorer = Restorer.load(bundle)
+    assert restorer.judge(photo).confidence is restorer(photo).confidence is None
+    restorer._estimator.confidence_temperature.fill_(1.0)
+    weights, confidence = restorer.judge(photo)
+    assert weights == restorer.estimate(photo)
+    assert confidence is not None
+    assert 1 / len(weights) <= confidence <= 1
+    assert restorer(photo).confidence == confidence
+    assert restorer(photo, weights={"noise": 1}).confidence is None
+    page = np.where(photo[:, :, :1] > 128, 255, 0).astype(np.uint8).repeat(3, axis=2)
+    assert restorer.judge(page) == ({label: float(label == "clean") for label in restorer.labels}, 1.0)
+
+
 @pytest.mark.parametrize("border", [16, 64, 304])  # multiples of the stride: the same grid
 def test_a_border_changes_neither_the_estimate_nor_the_middle_of_the_photo(
     restorer: Restorer, photo: np.ndarray, border: int
