@@ -2,67 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Literal, TypedDict, Unpack
+from collections.abc import Sequence
+from typing import Annotated, Unpack
 
 import typer
 
-from abair.cli.console import Reporter, reporting
-from abair_registry.cli.common import ActorOption, Json, Name, Reason, Yes, acting_user, ask, registry_for
+from abair_registry.cli.common import ActorOption, Json, Name, Reason, Yes, acting_user, ask
+from abair_registry.cli.operation_options import (
+    Force,
+    Gate,
+    GivenOptions,
+    Review,
+    Route,
+    Seed,
+    Wait,
+    make_options,
+    require_reason,
+    session,
+)
 from abair_registry.cli.results import show_move, show_result
 
-if TYPE_CHECKING:
-    from abair_registry.operations.lock import Running
-    from abair_registry.operations.progress import Terminal
-    from abair_registry.operations.requests import OperationOptions
-    from abair_registry.registry import Registry
-    from abair_registry.settings import Settings
-
 app = typer.Typer()
-
-Route = Annotated[
-    Literal["auto", "features", "full"],
-    typer.Option(
-        help="How to train the estimator: 'features' uses what earlier labels left behind and is fast; 'full' "
-        "makes new samples of all labels, which is slow and needs all plugins installed; 'auto' tries 'features' "
-        "first and 'full' if the gates refuse."
-    ),
-]
-Review = Annotated[
-    bool,
-    typer.Option(
-        "--review", help="Train and evaluate, but publish nothing; the challenger waits until you run `promote`."
-    ),
-]
-Force = Annotated[
-    bool, typer.Option("--force", help="Publish even if gates refuse. Needs --reason, which the audit keeps.")
-]
-Wait = Annotated[
-    bool, typer.Option("--wait", help="If another operation is running, wait until it ends instead of failing.")
-]
-Gate = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--gate",
-        metavar="NAME=VALUE",
-        help="Change a gate's threshold for this run, in dB (recall: a share): gain, loss, mixed_loss, clean, "
-        "clean_loss, oracle_gap or recall. May be given several times.",
-    ),
-]
-Seed = Annotated[
-    int, typer.Option(min=0, help="Seed of the samples and of the training; the same seed gives the same deployment.")
-]
-
-
-class _Given(TypedDict, total=False):
-    """The options of a command that are those of its operation."""
-
-    route: Literal["auto", "features", "full"]
-    review: bool
-    force: bool
-    seed: int
-    wait: bool
 
 
 @app.command()
@@ -165,11 +125,11 @@ def retrain(
 
     Example: abair-registry retrain --review --seed 1
     """
-    _require_reason(force, reason)
-    with _session(json) as (reporter, registry, terminal):
+    require_reason(force, reason)
+    with session(json) as (reporter, registry, terminal):
         from abair_registry.operations.lifecycle import Retrain
 
-        options = _options(registry.settings, gate, review=review, force=force, route="full", seed=seed, wait=wait)
+        options = make_options(registry.settings, gate, review=review, force=force, route="full", seed=seed, wait=wait)
         operation = Retrain(acting_user(actor, reason), options)
         show_result(reporter, operation.run(registry, terminal), json)
 
@@ -202,13 +162,13 @@ def upgrade(
 
     Example: abair-registry upgrade --review
     """
-    _require_reason(force, reason)
+    require_reason(force, reason)
     if without and not reason.strip():
         raise typer.BadParameter("needs a --reason, which the audit keeps", param_hint="--without")
-    with _session(json) as (reporter, registry, terminal):
+    with session(json) as (reporter, registry, terminal):
         from abair_registry.operations.upgrade import Upgrade
 
-        options = _options(registry.settings, gate, review=review, force=force, route=route, seed=seed, wait=wait)
+        options = make_options(registry.settings, gate, review=review, force=force, route=route, seed=seed, wait=wait)
         operation = Upgrade(acting_user(actor, reason), options, without or ())
         show_result(reporter, operation.run(registry, terminal), json)
 
@@ -233,8 +193,8 @@ def promote(
 
     Example: abair-registry promote 7 --reason "the board agreed"
     """
-    _require_reason(force, reason)
-    with _session(json) as (reporter, registry, terminal):
+    require_reason(force, reason)
+    with session(json) as (reporter, registry, terminal):
         from abair_registry.operations.promotion import Promote
 
         operation = Promote(number, acting_user(actor, reason), force=force, wait=wait)
@@ -258,7 +218,7 @@ def rollback(
 
     Example: abair-registry rollback --reason "faces look waxen"
     """
-    with _session(json) as (reporter, registry, terminal):
+    with session(json) as (reporter, registry, terminal):
         from abair_registry.operations.promotion import Rollback
 
         operation = Rollback(to, acting_user(actor, reason), wait=wait)
@@ -273,7 +233,7 @@ def resume(actor: ActorOption = None, reason: Reason = "", json: Json = False) -
 
     Example: abair-registry resume
     """
-    with _session(json, undo=False) as (reporter, registry, terminal):
+    with session(json, undo=False) as (reporter, registry, terminal):
         from abair_registry.operations.requests import PointerMove
         from abair_registry.operations.resume import resume
 
@@ -298,63 +258,21 @@ def _change(
     gate: Sequence[str] | None,
     *,
     sure: bool | None = None,
-    **given: Unpack[_Given],
+    **given: Unpack[GivenOptions],
 ) -> None:
     """Run an operation on a plugin; where `sure` is False, ask first."""
-    _require_reason(given.get("force", False), reason)
-    with _session(json) as (reporter, registry, terminal):
+    require_reason(given.get("force", False), reason)
+    with session(json) as (reporter, registry, terminal):
         from abair_registry.operations import lifecycle
 
         if sure is not None:
-            with registry.database.read() as session:
-                found = lifecycle.recorded(session, name).name
+            with registry.database.read() as database:
+                found = lifecycle.recorded(database, name).name
             ask(f"{kind.capitalize()} plugin {found}? A new deployment without it goes live.", yes=sure)
         operations = {
             operation.kind: operation
             for operation in (lifecycle.Add, lifecycle.Enable, lifecycle.Disable, lifecycle.Remove)
         }
-        options = _options(registry.settings, gate, **given)
+        options = make_options(registry.settings, gate, **given)
         operation = operations[kind](name, acting_user(actor, reason), options)
         show_result(reporter, operation.run(registry, terminal), json)
-
-
-def _options(settings: Settings, gate: Sequence[str] | None, **given: Unpack[_Given]) -> OperationOptions:
-    from pydantic import ValidationError
-
-    from abair.text import describe_fields
-    from abair_registry.operations.requests import OperationOptions
-    from abair_registry.settings import Thresholds
-
-    asked = settings.gates.model_dump()
-    for text in gate or []:
-        name, equals, value = text.partition("=")
-        if not equals or name not in asked:
-            raise typer.BadParameter(f"found {text!r}, expected one of {', '.join(asked)} and its value: loss=0.2")
-        asked[name] = value
-    try:
-        thresholds = Thresholds(**asked)
-    except ValidationError as error:
-        raise typer.BadParameter(describe_fields(error), param_hint="--gate") from None
-    return OperationOptions(thresholds=thresholds, **given)
-
-
-def _require_reason(force: bool, reason: str) -> None:
-    if force and not reason.strip():
-        raise typer.BadParameter("needs a --reason, which the audit keeps", param_hint="--force")
-
-
-@contextmanager
-def _session(json: bool, *, undo: bool = True) -> Iterator[tuple[Reporter, Registry, Terminal]]:
-    with reporting(json_lines=json) as reporter, registry_for(reporter, undo=undo) as registry:
-        from abair_registry.operations.progress import Steps, Terminal
-
-        def waiting(other: Running) -> None:
-            reporter.log(f"waiting: {other}")
-
-        def warn(text: str) -> None:
-            reporter.log(f"warning: {text}")
-
-        def note(text: str) -> None:
-            reporter.log(f"note: {text}")
-
-        yield reporter, registry, Terminal(Steps(), waiting, warn, note)
