@@ -14,6 +14,8 @@ from abair.data.synthesizers import load_synthesizer
 from abair.deployment import FACTORY, Deployment, read_deployment
 from abair.discovery import discover
 
+LABELS = ("bitdepth", "blur", "haze", "jpeg", "low-light", "noise", "rain", "snow")
+
 
 @pytest.fixture(scope="module")
 def factory() -> Deployment:
@@ -22,14 +24,14 @@ def factory() -> Deployment:
 
 
 def adapter_folder(root: Path, degradation: str) -> Path:
-    """Where the plugin of a degradation keeps its adapter for the small backbone."""
+    """Where the plugin of a degradation keeps its adapter for the factory's backbone."""
     package = f"abair_{degradation.replace('-', '_')}"
-    return root / "plugins" / f"abair-{degradation}" / "src" / package / "adapters" / "nano"
+    return root / "plugins" / f"abair-{degradation}" / "src" / package / "adapters" / "nano-2"
 
 
-def test_it_has_the_five_plugins_in_the_order_of_their_names(factory: Deployment) -> None:
-    assert factory.labels == ("blur", "haze", "low-light", "noise", "rain", "clean")
-    assert factory.backbone.size == "nano"
+def test_it_has_the_eight_plugins_in_the_order_of_their_names(factory: Deployment) -> None:
+    assert factory.labels == (*LABELS, "clean")
+    assert factory.backbone.size == "nano-2"
 
 
 def test_its_files_are_those_that_it_names(factory: Deployment) -> None:
@@ -68,7 +70,7 @@ def psnr(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("label", ["blur", "haze", "low-light", "noise", "rain", "clean"])
+@pytest.mark.parametrize("label", [*LABELS, "clean"])
 def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, label: str) -> None:
     """The network reaches further than a tile's halo: what lies beyond it must not show, with any adapter."""
     clean = sample_photos()["astronaut"][:320, :384].astype(np.float32) / 255
@@ -112,7 +114,7 @@ def test_a_small_weight_is_a_small_change(restorer: Restorer, kind: str) -> None
 @pytest.mark.slow
 def test_the_estimator_knows_most_of_what_the_plugins_do(restorer: Restorer) -> None:
     photos = sample_photos()
-    for label in ("blur", "haze", "low-light", "noise", "rain"):
+    for label in LABELS:
         right = 0
         degrade = load_synthesizer(discover().get(label))
         for seed, name in enumerate(("astronaut", "coffee", "cat", "motorcycle")):

@@ -130,17 +130,18 @@ def test_a_wheel_is_typed_licensed_and_free_of_tests(
 def test_the_platforms_wheel_holds_the_factory_deployment(wheels: dict[str, Path]) -> None:
     names = members(wheels["abair"])
     assert {"abair/weights/factory/deployment.json", "abair/weights/MODEL_CARD.md"} <= set(names)
-    # Backbone, estimator, and an adapter for each of the five.
-    assert len([n for n in names if n.startswith("abair/weights/factory/") and n.endswith(".safetensors")]) == 8
+    # backbone, estimator, replay, and an adapter for each of the eight
+    assert len([n for n in names if n.startswith("abair/weights/factory/") and n.endswith(".safetensors")]) == 11
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_a_plugins_wheel_holds_its_adapter_and_how_it_was_made(
     name: str, projects: dict[str, Any], wheels: dict[str, Path]
 ) -> None:
-    folder = f"{projects[name].package.name}/adapters/nano"
-    files = {Path(n).name for n in members(wheels[name]) if n.startswith(f"{folder}/")}
-    assert files >= {"adapter_config.json", "adapter_model.safetensors", "training.toml"}
+    for backbone in ("nano", "nano-2"):
+        folder = f"{projects[name].package.name}/adapters/{backbone}"
+        files = {Path(n).name for n in members(wheels[name]) if n.startswith(f"{folder}/")}
+        assert files >= {"adapter_config.json", "adapter_model.safetensors", "training.toml"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -195,7 +196,7 @@ def test_installed_plugins_are_found_with_their_adapters(
     assert found["problems"] == []
     assert sorted(found["adapters"]) == PLUGINS
     assert all(Path(folder).is_relative_to(installed[1]) for folder in found["adapters"].values())
-    assert all(Path(folder, "nano").is_dir() for folder in found["adapters"].values())
+    assert all(Path(folder, "nano-2").is_dir() for folder in found["adapters"].values())
 
 
 def test_the_platforms_wheel_alone_restores_an_image(

@@ -17,9 +17,9 @@ from abair.training.estimator import RECIPE
 class BundleReplayCounts(ReplayCounts):
     """How many samples a bundle's replay holds."""
 
-    gamma: int = 200
+    gamma: int = 100
     """Further samples a degradation, of photos with another gamma."""
-    artifacts: int = 300
+    artifacts: int = 200
     """Further samples a degradation, of degraded photos with file artifacts."""
 
 

@@ -31,7 +31,7 @@ def _start(
 
     See what is live, since when, and why.
 
-    Examples: abair-registry list; abair-registry add snow --reason "asked for by the archive"
+    Examples: abair-registry list; abair-registry add grain --reason "asked for by the archive"
     """
 
 

@@ -43,7 +43,7 @@ def add(
     The gates check that the plugin's adapter helps and that no live degradation gets worse. Use it
     for an upgraded plugin, too.
 
-    Example: abair-registry add snow --reason "asked for by the archive"
+    Example: abair-registry add grain --reason "asked for by the archive"
     """
     _change("add", name, actor, reason, json, gate, review=review, force=force, route=route, seed=seed, wait=wait)
 

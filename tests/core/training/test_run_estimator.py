@@ -63,7 +63,7 @@ def test_phase_three_ends_in_a_mean_where_it_is_asked_to(
     train_estimator(out=tmp_path / "mean", start=other, average_with=other, **given)  # from the finished run
     trained, mean = (load_file(tmp_path / name / "estimator.safetensors") for name in ("trained", "mean"))
     begun = load_file(other)
-    learnt = mean.keys() - {"temperature"}
+    learnt = mean.keys() - {"temperature", "confidence_temperature"}
     for name in learnt:
         torch.testing.assert_close(mean[name], (trained[name] + begun[name]) / 2)
     assert any(not torch.equal(mean[name], trained[name]) for name in learnt)
@@ -122,3 +122,22 @@ def test_an_estimator_of_another_size_is_told_before_the_training(
             start=start, steps=1, labels=DEGRADATIONS, **QUICK | {"crop": 64},
         )  # fmt: skip
     assert not (tmp_path / "run").exists()
+
+
+def test_a_label_of_real_photos_that_is_none_of_the_estimators_is_named(
+    photos: Path, backbone: Path, adapters: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        TrainingError, match=r"--labelled fog=.*: unknown label fog; expected one of blur, haze, .*clean"
+    ):
+        train_estimator(
+            data=photos,
+            out=tmp_path / "out",
+            run=tmp_path / "run",
+            backbone=backbone,
+            adapters=adapters,
+            labels=DEGRADATIONS,
+            labelled=[("haze", photos), ("fog", photos)],
+            **QUICK,
+        )
+    assert not (tmp_path / "out").exists()

@@ -25,9 +25,10 @@ from abair.training.settings import (
 
 ROOT = Path(__file__).parents[3]
 TEMPLATE = ROOT / "core" / "abair" / "plugin_kit" / "template"
+OLD_RECORDS = sorted(ROOT.glob("plugins/*/src/*/adapters/nano/training.toml"))
 RECORDS = [
-    *sorted(ROOT.glob("plugins/*/src/*/adapters/nano/training.toml")),
-    *TEMPLATE.glob("src/module/adapters/nano/training.toml"),
+    *sorted(ROOT.glob("plugins/*/src/*/adapters/nano-2/training.toml")),
+    *TEMPLATE.glob("src/module/adapters/nano-2/training.toml"),
 ]
 
 
@@ -74,6 +75,15 @@ def test_the_record_of_a_shipped_adapter_is_read_back(record: Path) -> None:
     lines: list[str] = []
     settings = read_settings(ADAPTING, record, log=lines.append)
     stated = tomllib.loads(record.read_text(encoding="utf-8"))["settings"]
+    assert {name: settings.model_dump(mode="json")[name] for name in stated} == stated
+    assert lines == []
+
+
+@pytest.mark.parametrize("record", OLD_RECORDS, ids=lambda path: path.parts[-5])
+def test_the_record_of_an_adapter_of_the_first_release_is_read_back(record: Path) -> None:
+    lines: list[str] = []
+    settings = read_settings(ADAPTING, record, log=lines.append)
+    stated = tomllib.loads(record.read_text(encoding="utf-8"))["settings"]
     for name, value in with_current_names(stated).items():
         if name in AdapterSettings.model_fields:
             assert settings.model_dump(mode="json")[name] == value
@@ -85,12 +95,12 @@ def test_the_record_of_a_shipped_adapter_is_read_back(record: Path) -> None:
 
 
 def test_all_shipped_adapters_have_a_record() -> None:
-    assert len(RECORDS) == 9
+    assert (len(RECORDS), len(OLD_RECORDS)) == (9, 8)
 
 
-def test_the_factorys_record_is_read_back() -> None:
+def test_the_record_of_an_estimator_of_the_first_release_is_read_back() -> None:
     lines: list[str] = []
-    record = ROOT / "core" / "abair" / "weights" / "factory" / "training.toml"
+    record = ROOT / "core" / "abair" / "weights" / "paper" / "training.toml"
     settings = read_settings(ESTIMATING, record, log=lines.append)
     assert (settings.steps, settings.ema_decay, settings.average_weight) == (600, 0.998, 0.5)
     assert len(lines) == 1
