@@ -19,7 +19,10 @@ def abair_degradations() -> list[Degradation]:
             card=Card(
                 authors=("The ABAIR authors",),
                 licence="Apache-2.0",
-                training_data="BSDS500, CID22, CLIC2025 and wallpaper photographs, damaged by the synthesiser",
+                training_data=(
+                    "BSDS500, CID22, CLIC2025 and wallpaper photographs, damaged by the synthesiser; real damage: "
+                    "I-HAZE"
+                ),
                 figures=recorded_figures(ADAPTERS),
                 command="abair train adapter haze",
             ),

@@ -19,7 +19,10 @@ def abair_degradations() -> list[Degradation]:
             card=Card(
                 authors=("The ABAIR authors",),
                 licence="Apache-2.0",
-                training_data="BSDS500, CID22, CLIC2025 and wallpaper photos, damaged by the synthesiser; LOL v1 pairs",
+                training_data=(
+                    "BSDS500, CID22, CLIC2025 and wallpaper photographs, damaged by the synthesiser; real damage: "
+                    "LOL v1 our485"
+                ),
                 figures=recorded_figures(ADAPTERS),
                 command="abair train adapter low-light",
             ),
