@@ -1,4 +1,4 @@
-"""Samples of the campaigns in benchmarks/campaigns/, which kill a thousand operations and crowd one registry."""
+"""Samples of the campaigns in benchmarks/campaigns/, which kill, crowd, damage and deceive a registry."""
 
 from __future__ import annotations
 
@@ -37,3 +37,23 @@ def test_a_crowd_gets_the_answers_that_each_of_them_would_get_alone(parts: Path)
     done = campaign("crowd.py", parts, "--processes", "3", "--operations", "8")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("24 of 24 commands answered"), done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="adopts the processes that are left, which Linux lets it")
+def test_hostile_packages_reach_neither_what_serves_nor_terminal_nor_page(parts: Path) -> None:
+    done = campaign("hostile.py", parts, "--only", "metadata: a", "--count", "5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("5 of 5 right"), done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits on files are POSIX's")
+def test_a_damaged_home_is_told_and_mended_by_what_is_advised(parts: Path) -> None:
+    done = campaign("damage.py", parts, "--only", "live blob: estimator", "--count", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("2 of 2 right"), done.stdout
+
+
+def test_operations_do_their_work_while_mlflow_is_in_trouble(parts: Path) -> None:
+    done = campaign("mlflow_away.py", parts, "--only", ", promote", "--count", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("2 of 2 right"), done.stdout
