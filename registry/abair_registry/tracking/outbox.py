@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from filelock import FileLock, Timeout
 
 from abair.errors import RegistryError
+from abair.text import describe_error
 from abair_registry.db.models import OperationRow
 from abair_registry.registry import Registry
 from abair_registry.tracking.mlflow_client import Runs, Status, image_of
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 FOLDER: Final = "outbox"
 """The folder below the home; while it exists, MLflow has not been told everything."""
 _ENTRIES: Final = "entries.jsonl"
+_CALLS: Final = frozenset({"metrics", "tags", "describe", "file", "conclude", "end"})
+"""What a kept run may ask of MLflow after its beginning."""
 
 Entry = tuple[str, dict[str, Any]]
 """A method of `Runs`, and its arguments but for the run's id."""
@@ -144,44 +147,79 @@ def drain(registry: Registry, runs: Runs, operation: int | None = None) -> tuple
         A line for each run that is mirrored now, and one for each that MLflow refuses.
 
     Raises:
-        RegistryError: MLflow cannot be reached or written.
+        RegistryError: MLflow cannot be reached or written, or the outbox cannot be locked.
     """
     home = registry.settings.home
     done: list[str] = []
     refused: list[str] = []
     if not is_pending(home):
         return done, refused
-    with suppress(Timeout), FileLock(home / f"{FOLDER}.lock", blocking=False):  # else another process does it
+    with suppress(Timeout), _locked(home):  # else another process does it
         for folder in sorted(path for path in (home / FOLDER).iterdir() if path.is_dir()):
             entries = _read(folder)
             if not entries or entries[0][0] != "begin":  # killed at the first one
                 shutil.rmtree(folder)
                 continue
-            tags = entries[0][1]["tags"]
-            with registry.database.read() as session:
-                row = session.get(OperationRow, int(tags["abair.operation"]))
-                ours = row is not None and row.started.isoformat() == tags["abair.started"]
-                if row is not None and ours and row.state == "running" and row.id != operation:
-                    continue
             try:
+                tags = entries[0][1]["tags"]
+                number, started = int(tags["abair.operation"]), str(tags["abair.started"])
+                with registry.database.read() as session:
+                    row = session.get(OperationRow, number)
+                    ours = row is not None and row.started.isoformat() == started
+                    if row is not None and ours and row.state == "running" and row.id != operation:
+                        continue
                 run_id = _replay(runs, entries, folder)
             except RegistryError as error:
                 if runs.away is not None:
                     raise
                 refused.append(f"{error}; the run is kept in {folder}; to give it up, delete that folder")
                 continue
+            except (OSError, LookupError, TypeError, ValueError) as error:  # lost or altered files
+                refused.append(
+                    f"MLflow's run of an operation cannot be read any more ({describe_error(error)}); expected what "
+                    f"the operation left; it is kept in {folder}; to give it up, delete that folder"
+                )
+                continue
             if ours:
                 with registry.database.write() as session:
-                    found = session.get_one(OperationRow, int(tags["abair.operation"]))
+                    found = session.get_one(OperationRow, number)
                     found.detail = {**found.detail, "run_id": run_id}
             shutil.rmtree(folder)
             done.append(f"run {run_id} holds {entries[0][1]['name']}, which was kept meanwhile")
     return done, refused
 
 
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """Hold the outbox. Raises Timeout if another process does, RegistryError if nobody can."""
+    path = home / f"{FOLDER}.lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except OSError as error:
+        if isinstance(error, Timeout):
+            raise
+        raise RegistryError(
+            f"{path}: cannot be locked ({error.strerror or error}); expected a file that can be written; make it one, "
+            f"or move {path} away"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _replay(runs: Runs, entries: list[Entry], folder: Path) -> str:
-    """Tell MLflow all entries; the run is the one that was begun, if there is still one."""
+    """Tell MLflow all entries; the run is the one that was begun, if there is still one.
+
+    Raises:
+        RegistryError: MLflow cannot be reached or written, or refuses the run.
+        OSError: a file that was kept cannot be read.
+        LookupError, TypeError, ValueError: the entries are not as they were written.
+    """
     begin = entries[0][1]
+    if unknown := next((call for call, _ in entries[1:] if call not in _CALLS), None):
+        raise ValueError(f"found {unknown!r} among its entries")
     run_id = runs.find({key: begin["tags"][key] for key in ("abair.operation", "abair.started")})
     if run_id is None:
         run_id = runs.begin(**begin)
