@@ -90,6 +90,8 @@ class Database:
         """
         if self.file is None:
             return
+        if self.file.is_dir():
+            raise self.damaged("it is a folder")
         with self.translate_errors():
             raw = self.engine.raw_connection()
             try:

@@ -70,6 +70,10 @@ class _FileLock:
         except Timeout:
             return False
         except OSError as error:
+            if path.is_dir():
+                raise RegistryError(
+                    f"{path}: found a folder, expected a file to lock; move {path} away, then run the command again"
+                ) from None
             raise RegistryError(
                 f"{path}: cannot be locked ({error.strerror or error}); expected a file that can "
                 "be written, on a file system with locks; move the registry to one, or use "

@@ -42,6 +42,11 @@ class Blobs:
             if expected is not None and sha256 != expected:
                 raise RegistryError(f"{source}: found SHA-256 {sha256}, expected {expected}; it changed meanwhile")
             target = self.path(sha256)
+            if target.is_dir():
+                raise RegistryError(
+                    f"{target}: found a folder, expected the file of that SHA-256; move {target} away, then run the "
+                    "command again"
+                )
             if target.is_file() and file_sha256(target) == sha256:
                 return sha256
             with atomic_write(target) as partial:

@@ -80,6 +80,8 @@ def difference(deployment: DeploymentRow, blobs: Blobs) -> str | None:
     path = blobs.home / FILE_NAME
     if not path.exists():
         return "is missing"
+    if path.is_dir():
+        return "is a folder"
     try:
         found = read_deployment(path)
     except DeploymentError as error:
@@ -121,6 +123,10 @@ def write_live_file(session: Session, blobs: Blobs) -> bool:
     if deployment is None or difference(deployment, blobs) is None:
         return False
     wanted = make_bundle(deployment, blobs)
+    if (folder := blobs.home / FILE_NAME).is_dir():
+        raise RegistryError(
+            f"{folder}: found a folder, expected the file that serves; move {folder} away, then run the command again"
+        )
     served, newest = read_published(blobs.home), session.scalar(select(func.max(DeploymentRow.number)))
     if served is not None and served.name.isdigit() and int(served.name) > (newest or 0):
         raise RegistryError(

@@ -110,6 +110,21 @@ def test_a_damaged_database_is_told_by_every_command_with_the_way_back_and_put_b
 
 
 @sqlite
+def test_a_folder_in_its_place_is_told_with_the_way_back_and_moved_aside(call: Call, home: Path) -> None:
+    call("doctor")
+    database = home / "registry.db"
+    database.unlink()
+    database.mkdir()
+    for command in ("list", "doctor"):
+        found = call(command)
+        assert (found.code, len(found.err.splitlines())) == (1, 1)
+        assert "is damaged (it is a folder)" in found.err
+        assert found.err.endswith("run: abair-registry db restore\n")
+    assert call("db", "restore", "--yes").code == 0
+    assert call("verify").code == 0
+
+
+@sqlite
 def test_a_lost_database_names_its_backup_and_a_damaged_backup_is_passed_over(
     call: Call, home: Path, open_registry: Open
 ) -> None:

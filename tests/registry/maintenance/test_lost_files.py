@@ -177,6 +177,8 @@ def test_a_folder_in_a_files_place_is_told_and_left(call: Call, home: Path, open
     assert found.code == 1
     (problem,) = (line for line in object_of(found)["problems"] if line.startswith("estimator"))
     assert "cannot be read" in problem
-    assert "cannot be stored" in problem
+    assert f"found a folder, expected the file of that SHA-256; move {path} away" in problem
     assert "abair-registry doctor" not in problem
     assert json.loads(call("verify", "--json").out)["files"] == 9
+    path.rename(home / "away")
+    assert call("doctor").code == 0

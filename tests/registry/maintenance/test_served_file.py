@@ -138,12 +138,17 @@ def test_a_home_that_serves_what_the_registry_does_not_know_is_not_overwritten(
     assert call("doctor").code == 0
 
 
-def test_a_file_that_cannot_be_written_is_told_without_a_circle(call: Call, home: Path) -> None:
-    served = home / "deployment.json"
-    served.unlink()
-    served.mkdir()
-    (served / "something").touch()
-    found = call("doctor")
-    assert found.code == 1
-    assert "its file cannot be written" in found.err
+def test_a_folder_in_its_place_is_told_without_a_circle(call: Call, home: Path) -> None:
+    path = home / "deployment.json"
+    path.unlink()
+    path.mkdir()
+    for command in ("verify", "doctor"):
+        found = call(command)
+        assert (found.code, len(found.err.splitlines())) == (1, 1)
+        assert "a folder" in found.err
+    assert f"move {path} away" in found.err
     assert "abair-registry doctor" not in found.err
+    path.rmdir()
+    assert (
+        call("doctor").out == "mended: deployment.json: written again, because it is missing\nnothing else is wrong\n"
+    )
