@@ -48,6 +48,10 @@ TRAINING_LIMITS: Final = Limits(seconds=4 * 3600, memory_mib=16384, largest_file
 """For the whole estimator, which keeps the features of its samples in one file."""
 
 
+class _EndedError(Refusal):
+    """The process ended before it answered; the text does not say by which plugin."""
+
+
 @dataclass(frozen=True)
 class VerifiedPlugins:
     """The plugins of a deployment that may run, and by name why the others may not.
@@ -164,6 +168,9 @@ def run_job(
     """
     try:
         _run(kind, limits, on_progress, **fields)
+    except _EndedError as refusal:
+        names = ", ".join(ref.name for ref in fields["plugins"])
+        raise TrainingError(quote_foreign(f"a synthesiser of {names} {refusal}; mend or uninstall it")) from None
     except Refusal as refusal:
         raise TrainingError(quote_foreign(str(refusal))) from None
 
@@ -178,6 +185,8 @@ def _run(
     try:
         deadline = time.monotonic() + limits.seconds
         last = run_worker("abair_registry.plugins.worker.run_jobs", job, deadline, on_progress)[-1]
+    except Refusal as refusal:
+        raise _EndedError(str(refusal)) from None
     except OSError as error:
         raise RegistryError(
             f"a process for plugins cannot be started ({error.strerror or error}); expected a temporary folder that "

@@ -7,17 +7,21 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from tests.support.plugin_package import GOOD, Plugin, Tiny
 
+from abair.errors import TrainingError
 from abair.report import Group, Report, Verdict
 from abair_registry.db.snapshot import Member
 from abair_registry.operations import gates, run_report
 from abair_registry.plugins import calls
 from abair_registry.plugins.calls import Limits, VerifiedPlugins
+from abair_registry.plugins.worker.protocol import Refusal
 
 HEARS = """
 import json
@@ -126,6 +130,7 @@ def test_a_gate_with_too_many_verdicts_refuses_with_one(site: Path, tmp_path: Pa
     [
         ("1 / 0", "ZeroDivisionError"),
         ("raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})", "the gate of plugin frost could"),
+        ("raise KeyboardInterrupt", "could not be asked (KeyboardInterrupt)"),
         ("return 3", "valid list"),
         ("import os; os._exit(0)", "ended the process with code 0"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed with SIGSEGV"),
@@ -136,6 +141,19 @@ def test_a_gate_that_cannot_be_asked_refuses_with_its_name(site: Path, tmp_path:
     assert not verdict.passed
     assert "frost" in verdict.advice
     assert why in verdict.advice
+
+
+def test_a_process_for_training_that_ends_is_told_with_the_plugins_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*_: object) -> None:
+        raise Refusal("ended the process with code 0 while making samples")
+
+    monkeypatch.setattr(calls, "run_worker", end)
+    plugins = [SimpleNamespace(name=name) for name in ("frost", "rain")]
+    with pytest.raises(TrainingError) as refusal:
+        calls.run_job(cast("Any", SimpleNamespace), calls.REPLAY_LIMITS, plugins=plugins)
+    assert str(refusal.value) == (
+        "a synthesiser of frost, rain ended the process with code 0 while making samples; mend or uninstall it"
+    )
 
 
 def test_a_gate_sees_no_secret_and_cannot_change_what_judges(

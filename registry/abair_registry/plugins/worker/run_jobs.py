@@ -53,11 +53,14 @@ def work(job: AnyJob, send: Send) -> tuple[str, object]:
         Refusal: a synthesiser failed, or a plugin that is needed cannot be used.
     """
     if isinstance(job, GatesJob):
+        send("stage", "asking plugins' gates")
         confine(job)
         return "result", gates(_discover(job), job.report)
     if isinstance(job, NoticesJob):
+        send("stage", "telling plugins of the deployment")
         confine(job)
         return "result", notices(_discover(job), job.deployment)
+    send("stage", "making samples")
     import torch
 
     torch.set_num_threads(job.threads)
@@ -77,7 +80,7 @@ def gates(plugins: Plugins, report: Report) -> dict[str, object]:
     for name, implementation in _implementations(plugins, "abair_gates", {"report": report}):
         try:
             verdicts = _VERDICTS.validate_python(implementation())
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # a plugin may raise anything
             answers[name] = describe_error(error)
         else:
             answers[name] = [verdict.model_dump(mode="json") for verdict in verdicts]
@@ -92,7 +95,7 @@ def notices(plugins: Plugins, deployment: Path) -> dict[str, object]:
     ):
         try:
             implementation()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # a plugin may raise anything
             failures[name] = describe_error(error)
     return failures
 
@@ -220,7 +223,7 @@ def _load_synthesizer(degradation: Degradation) -> Synthesizer:
     def guarded(clean: Tensor, generator: Generator) -> Tensor:
         try:
             return degrade(clean, generator)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # a plugin may raise anything
             raise Refusal(
                 f"degradation {degradation.name}: its synthesiser failed ({describe_error(error)}); expected "
                 "samples; mend it and add the plugin again"
