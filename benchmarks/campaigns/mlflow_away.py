@@ -53,6 +53,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 }
 BACK = ("rollback", "--to", "2", *REASON[1:])
 MOST_WARNINGS = 3
+UNCHANGED: Mapping[str, str] = {}
 
 
 class Campaign:
@@ -95,7 +96,7 @@ class Campaign:
         with trouble.begin(host) as variables:
             troubled = _with(host, variables)
             told = self._work(troubled, serving, operation, trouble)
-        with trouble.back(host) if trouble.back else nullcontext({}) as variables:
+        with trouble.back(host) if trouble.back else nullcontext(UNCHANGED) as variables:
             again = _with(host, variables)
             adviser = Adviser(again)
             adviser.mend()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,8 +63,9 @@ class Adviser:
             if (found := re.search(f"abair-registry {pattern}", text)) and self._is_new(found[0]):
                 answer = self.run(*typed.format(*found.groups()).split())
                 self.told += [*answer.complaints, *(x for x in answer.out.splitlines() if x.startswith("lost: "))]
-                if answer.code != 0:
-                    self._follow(answer)
+                if answer.code != 0:  # it may know another way; else the next round finds one
+                    with suppress(WrongError):
+                        self._follow(answer)
                 return
         for pattern, act in (
             (r"move (/\S+) away", _move_away),

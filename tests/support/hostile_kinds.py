@@ -29,6 +29,7 @@ FORCED = (*DISABLE, *REASON)
 INFO = "abair_frost-1.0.dist-info"
 
 Install = Callable[[Path, Tiny], object]
+Change = Callable[[Path], object]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Kind:
 
     def tells(self, said: Said) -> bool:
         """Whether the text that is expected was printed."""
-        return self.says in said.err + said.out
+        return said.has(self.says) or self.says in said.out
 
 
 def installed(plugin: Plugin) -> Install:
@@ -67,7 +68,7 @@ def installed(plugin: Plugin) -> Install:
     return lambda site, tiny: plugin.make(site, tiny)
 
 
-def then(change: Callable[[Path], object]) -> Install:
+def then(change: Change) -> Install:
     """Install a good one, and change what is in its site afterwards."""
 
     def install(site: Path, tiny: Tiny) -> None:
@@ -82,13 +83,13 @@ def module(text: str) -> Install:
     return lambda site, _: (site / "abair_frost" / "__init__.py").write_text(text)
 
 
-def info(name: str, text: str | bytes) -> Callable[[Path], object]:
+def info(name: str, text: str | bytes) -> Change:
     """Change a file of its metadata."""
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
     return lambda site: (site / INFO / name).write_bytes(data)
 
 
-def as_folder(name: str) -> Callable[[Path], object]:
+def as_folder(name: str) -> Change:
     """Put a folder in the place of a file of its metadata."""
 
     def change(site: Path) -> None:
@@ -277,7 +278,7 @@ def metadata() -> dict[str, Kind]:
     """Damaged, doubled or odd metadata, when plugins are listed and added."""
     listed: dict[str, Any] = {"command": ("list",), "code": 0}
     point = "[abair]\n{} = abair_frost\n"
-    added = {
+    added: dict[str, tuple[Change, str]] = {
         "a changed file": (lambda site: (site / "abair_frost/synthesis.py").write_text("x = 1"), "was changed since"),
         "a lost file": (lambda site: (site / "abair_frost/synthesis.py").unlink(), "cannot be read"),
         "a lost module": (lambda site: (site / "abair_frost").rename(site / "other"), "which is not there"),
@@ -300,7 +301,7 @@ def metadata() -> dict[str, Kind]:
             declaring("name='clean'")), "was changed since"),
     }  # fmt: skip
     kinds = {f"metadata: {name}": Kind(then(change), says) for name, (change, says) in added.items()}
-    shown = {
+    shown: dict[str, Change] = {
         "an entry point of escape sequences": info("entry_points.txt", point.format("\x1b[2Jfrost")),
         "an entry point of a heading": info("entry_points.txt", point.format(f"## {FORGED}")),
         "an entry point without an end": info("entry_points.txt", point.format("f" * 99999)),

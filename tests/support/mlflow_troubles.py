@@ -261,7 +261,7 @@ def _wrong_alias(client: MlflowClient, _: Path) -> None:
     client.set_registered_model_alias("abair", "champion", others[0])
 
 
-URLS = {
+URLS: dict[str, Begin] = {
     "nobody listens": _url("http://127.0.0.1:9"),
     "no such host": _url("http://no-such-host.invalid:5000"),
     "a server that never answers": _silent,
