@@ -35,6 +35,10 @@ class TrainingError(AbairError, RuntimeError):
     """A training run cannot start or go on with the settings and data it was given."""
 
 
+class ExportError(AbairError, RuntimeError):
+    """A network cannot be written for other programs, or its file does not give the same images."""
+
+
 class MissingExtraError(AbairError, ImportError):
     """An optional dependency is needed; the text names the pip command that brings it."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 import typer
 
 import abair
-from abair.cli import bench, gallery, inputs, loading, plugin, train, watching
+from abair.cli import bench, export, gallery, inputs, loading, plugin, train, watching
 from abair.cli.console import Reporter, reporting, tell_doubt, weight_bars
 from abair.cli.options import (
     PLAIN,
@@ -281,6 +281,9 @@ def demo(
             report = run_demo(restorer, synthesizers, out, progress=progress)
         print(overview(report), flush=True)
         reporter.log(f"written to {out}: {', '.join(FILES)}")
+
+
+app.command()(export.export)
 
 
 def _check_labels(weights: Mapping[str, float] | None, deployment: str | None) -> None:

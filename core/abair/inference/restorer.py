@@ -150,6 +150,11 @@ class Restorer:
         estimator = load_estimator(bundle.find(bundle.estimator), bundle.labels, backbone.size).to(device)
         return cls(bundle, Blender(backbone, adapters), estimator, device, precision)
 
+    @property
+    def blender(self) -> Blender:
+        """The adapters, and the backbone that they are blended into."""
+        return self._blender
+
     def estimate(self, image: ImageLike) -> dict[str, float]:
         """Return the estimator's weights over the labels; they sum to 1.
 

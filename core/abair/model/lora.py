@@ -177,15 +177,33 @@ class Blender:
         if any(weights) and keep < 1:
             device = next(network.parameters()).device
             factors = torch.tensor([weight / (1 - keep) for weight in weights], dtype=torch.float32, device=device)
-            for layer, (down, up, owner) in self._stacks.items():
-                module: Any = network.get_submodule(layer)
-                delta = (up * factors[owner]) @ down
-                _set_parameter(module, "weight", module.weight + delta.view_as(module.weight))
+            for layer, value in self._adapted_weights(factors).items():
+                _set_parameter(network.get_submodule(layer), "weight", value)
         if keep:
             output: Any = network.output
             _set_parameter(output, "weight", output.weight * (1 - keep))
             _set_parameter(output, "bias", output.bias * (1 - keep))
         return network
+
+    def blended_tensors(self, weights: Tensor, keep: Tensor) -> dict[str, Tensor]:
+        """Return the tensors, by name, in which `blend(weights, keep)` differs from the backbone.
+
+        `weights` (N,) and `keep` () are tensors, so that a graph can be made of the blend.
+        """
+        rest = 1 - keep
+        changed = self._adapted_weights(weights / rest.clamp(min=1e-6))  # with nothing to restore, all is times 0
+        tensors = {f"{layer}.weight": value for layer, value in changed.items()}
+        for name in ("output.weight", "output.bias"):
+            tensors[name] = tensors.get(name, self.backbone.get_parameter(name)) * rest
+        return tensors
+
+    def _adapted_weights(self, factors: Tensor) -> dict[str, Tensor]:
+        """Return the weight of each adapted layer with the adapters added by `factors` (N,)."""
+        adapted = {}
+        for layer, (down, up, owner) in self._stacks.items():
+            weight = self.backbone.get_parameter(f"{layer}.weight")
+            adapted[layer] = weight + ((up * factors[owner]) @ down).view_as(weight)
+        return adapted
 
 
 def _copy_sharing_tensors(module: Module) -> Module:
