@@ -87,7 +87,7 @@ def export(
         if path.exists() and not overwrite:
             raise ExportError(f"{path} exists; choose another name, or use --overwrite to replace it")
         network = PhotoNetwork(restorer.blender, restorer.labels, used, with_view=with_view)
-        reporter.log("making the graph; this takes about a minute")
+        reporter.log("making the graph")
         file = onnx_file.make_onnx(network, onnx_file.describe(restorer.deployment, used))
         difference = onnx_file.check_onnx(file, network)
         if form is Format.dtmodel and used is not None:

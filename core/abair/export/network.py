@@ -81,7 +81,8 @@ class PhotoNetwork(nn.Module):
             blended = self._blender.blended_tensors(weights[:-1], weights[-1])
             tensors = {f"backbone.{name}": tensor for name, tensor in blended.items()}
             residual = torch.func.functional_call(self.network, tensors, (padded, view))
-        return (image + residual[..., :height, :width]).clamp(0, 1)
+        restored: Tensor = (image + residual[..., :height, :width]).clamp(0, 1)
+        return restored
 
 
 def global_view(image: Tensor) -> Tensor:

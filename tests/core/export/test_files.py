@@ -21,6 +21,9 @@ onnx = pytest.importorskip("onnx", reason=ONNX)
 pytest.importorskip("onnxscript", reason=ONNX)
 pytest.importorskip("onnxruntime", reason=ONNX)
 
+# Making a graph takes ten seconds; those of this file share one.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("onnx")]
+
 
 @pytest.fixture(scope="module")
 def restorer(bundle: Path) -> Restorer:
