@@ -2,7 +2,7 @@
 # A model that torch.onnx.export writes holds, for each node, the Python stack at which it was made:
 # the paths of the files on this machine, the home folder's name in them, and the lines of code. It
 # is in `metadata_props`, which viewers rarely show and no option leaves out. ONNXProgram.save writes
-# it too, and `onnx.checker` has nothing to say. Of a small network's file it was two fifths.
+# it too, and `onnx.checker` has nothing to say. It is half of this network's file.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
