@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 import typer
 
 import abair
-from abair.cli import bench, export, gallery, inputs, loading, plugin, train, watching
+from abair.batch.photo import Choices, round_confidence, round_weights
+from abair.cli import batching, bench, export, gallery, inputs, loading, plugin, train, watching
 from abair.cli.console import Reporter, reporting, tell_doubt, weight_bars
 from abair.cli.options import (
     PLAIN,
     Bundle,
     Device,
+    Engine,
+    EngineOption,
     Json,
+    Manifest,
     MaxMegapixels,
     Paths,
     Policy,
@@ -27,8 +31,9 @@ from abair.cli.options import (
     Quality,
     QualityOption,
     Recursive,
+    Workers,
 )
-from abair.cli.restoring import Choices, FileRestorer, round_confidence, round_weights
+from abair.cli.restoring import FileRestorer
 from abair.cli.run import run_app
 from abair.cli.streams import MARK, check_streams, named_streams
 from abair.errors import AbairError
@@ -148,6 +153,9 @@ def restore(
     ] = None,
     max_megapixels: MaxMegapixels = 100.0,
     json: Json = False,
+    engine: EngineOption = Engine.local,
+    workers: Workers = None,
+    manifest: Manifest = None,
 ) -> None:
     """Restore photos; the damage is estimated for each photo.
 
@@ -159,7 +167,12 @@ def restore(
     given_weights = inputs.parse_weights(weights) if weights is not None else None
     if given_weights is not None and policy is not None:
         raise typer.BadParameter("cannot be used with --weights, which replaces the estimate", param_hint="--policy")
+    batching.check_options(
+        engine.value,
+        {"--watch": watch, "--page": page, "--dry-run": dry_run, "--manifest": manifest, "--workers": workers},
+    )
     with_files = {"--watch": watch, "--name": name, "--skip-existing": skip_existing, "--keep-times": keep_times}
+    with_files["--engine"] = engine is Engine.ray
     check_streams(paths, out, [option for option, given in with_files.items() if given], json=json)
     if watch:
         without_end = [option for option, given in {"--dry-run": dry_run, "--page": page}.items() if given]
@@ -177,10 +190,15 @@ def restore(
             jpeg_quality=jpeg_quality,
             warning=loading.warn_of_missing(deployment, reporter),
         )
+        if engine is Engine.ray:
+            request = batching.Request(
+                paths, out, name, recursive, skip_existing, manifest, workers, deployment, device, precision
+            )
+            batching.restore_by_ray(request, choices, reporter)
+            return
         folder = Path(target) if target is not None and inputs.output_is_folder(target, named) else None
         inputs.check_name(name, for_file=target is not None and folder is None)
-        if page is not None:
-            gallery.check_page(page, out, overwrite=overwrite, dry_run=dry_run)
+        gallery.check_page(page, out, overwrite=overwrite, dry_run=dry_run)
         _check_labels(given_weights, deployment)
 
         def plan(found: Sequence[inputs.Input]) -> list[inputs.Job]:

@@ -79,13 +79,15 @@ def say_that_none_is_written(path: Path | None, reporter: Reporter) -> None:
         reporter.log(f"nothing is restored, so {path} is not written")
 
 
-def check_page(path: Path, out: str | None, *, overwrite: bool, dry_run: bool) -> None:
-    """Check that the page can be written, before any photo is restored.
+def check_page(path: Path | None, out: str | None, *, overwrite: bool, dry_run: bool) -> None:
+    """Check that the page, if there is one, can be written, before any photo is restored.
 
     Raises:
         typer.BadParameter: the name does not end in .html, the file exists, its folder is not
             writable, or it is a dry run.
     """
+    if path is None:
+        return
     problem = ""
     if dry_run:
         problem = "cannot be used with --dry-run, which restores nothing to show"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -36,6 +37,13 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class Engine(StrEnum):
+    """Where photos are restored: in this process, or by the workers of a Ray cluster."""
+
+    local = "local"
+    ray = "ray"
+
+
 def _check_device(name: str) -> str:
     if not _DEVICE.fullmatch(name):
         raise typer.BadParameter(f"found {name!r}, expected cpu, cuda, cuda:1, mps or xpu")
@@ -64,6 +72,26 @@ QualityOption = Annotated[
     Quality,
     typer.Option(
         "--quality", help="best restores each photo in its eight orientations and averages: eight times as slow."
+    ),
+]
+EngineOption = Annotated[
+    Engine,
+    typer.Option(
+        "--engine",
+        help="ray restores by all workers of a Ray cluster, or of this machine, and takes URLs, too; needs the extra "
+        "ray.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, metavar="N", help="Ray's workers at most.  [default: one for each CPU]"),
+]
+Manifest = Annotated[
+    Path | None,
+    typer.Option(
+        "--manifest",
+        metavar="FILE.parquet",
+        help="Table of what Ray's workers did, one row a photo.  [default: manifest.parquet in the output folder]",
     ),
 ]
 MaxMegapixels = Annotated[

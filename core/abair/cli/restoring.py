@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from abair.batch.photo import Choices, restore_photo, round_confidence, round_weights
 from abair.cli import inputs
 from abair.cli.console import Reporter, tell_doubt, weight_bars
 from abair.text import one_line
 
 if TYPE_CHECKING:
     from abair.cli.gallery import Gallery
-    from abair.inference.restorer import Policy, Quality, Restorer
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the options of a command say of every photo."""
-
-    policy: Policy
-    weights: Mapping[str, float] | None
-    strength: float
-    tile: int | None
-    quality: Quality
-    max_megapixels: float
-    overwrite: bool
-    keep_times: bool
-    jpeg_quality: int | None
-    warning: str = ""
-    """What is told of all photos in their records."""
+    from abair.images.photo import Photo
+    from abair.inference.restorer import Restored, Restorer
 
 
 class FileRestorer:
@@ -73,51 +56,18 @@ class FileRestorer:
 
         A function of its own, so that no photo stays in memory while the next one is read.
         """
-        from abair import images
 
-        choices = self._choices
-        photo = images.read(job.source, max_megapixels=choices.max_megapixels)
-        restored = self._restorer(
-            photo.visible,
-            policy=choices.policy,
-            weights=choices.weights,
-            strength=choices.strength,
-            tile=choices.tile,
-            quality=choices.quality,
-        )
-        written = images.write(
+        def show(photo: Photo, restored: Restored[Any]) -> None:
+            if self._pictures is not None:
+                name = self._reporter.aliases.get(str(job.source), str(job.source))
+                self._pictures.add(name, photo, restored.image, restored.weights)
+
+        return restore_photo(
+            self._restorer,
+            job.source,
             job.target,
-            photo,
-            restored.image,
-            overwrite=choices.overwrite,
+            self._choices,
             keep_format=job.keep_format,
-            source=job.source,
-            jpeg_quality=choices.jpeg_quality,
+            overwrite=self._choices.overwrite,
+            look=show,
         )
-        if self._pictures is not None:
-            name = self._reporter.aliases.get(str(job.source), str(job.source))
-            self._pictures.add(name, photo, restored.image, restored.weights)
-        return {
-            "input": str(job.source),
-            "output": str(job.target),
-            "weights": round_weights(restored.weights),
-            "policy": restored.policy,
-            "quality": restored.quality,
-            "strength": choices.strength,
-            "seconds": round(restored.seconds, 4),
-            "megapixels": restored.megapixels,
-            "deployment": restored.deployment,
-            "unchanged": written.unchanged,
-            "warnings": [*filter(None, [choices.warning]), *written.warnings],
-            "confidence": round_confidence(restored.confidence),
-        }
-
-
-def round_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return weights as JSON records show them."""
-    return {label: round(float(weight), 6) for label, weight in weights.items()}
-
-
-def round_confidence(confidence: float | None) -> float | None:
-    """Return a confidence as JSON records show it."""
-    return None if confidence is None else round(confidence, 4)

@@ -1,0 +1,92 @@
+"""One photo of many: read it, restore it, write it, and say what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from abair.images.photo import Photo
+    from abair.inference.restorer import Policy, Quality, Restored, Restorer
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the options of a command say of every photo."""
+
+    policy: Policy
+    weights: Mapping[str, float] | None
+    strength: float
+    tile: int | None
+    quality: Quality
+    max_megapixels: float
+    overwrite: bool
+    keep_times: bool
+    jpeg_quality: int | None
+    warning: str = ""
+    """What is told of all photos in their records."""
+
+
+def restore_photo(
+    restorer: Restorer,
+    source: Path,
+    target: Path,
+    choices: Choices,
+    *,
+    keep_format: bool,
+    overwrite: bool,
+    look: Callable[[Photo, Restored[Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Restore one file and return its JSON record; `look` is shown the photo and the result.
+
+    Raises:
+        ImageError: the file cannot be read, restored or written.
+    """
+    from abair import images
+
+    photo = images.read(source, max_megapixels=choices.max_megapixels)
+    restored = restorer(
+        photo.visible,
+        policy=choices.policy,
+        weights=choices.weights,
+        strength=choices.strength,
+        tile=choices.tile,
+        quality=choices.quality,
+    )
+    written = images.write(
+        target,
+        photo,
+        restored.image,
+        overwrite=overwrite,
+        keep_format=keep_format,
+        source=source,
+        jpeg_quality=choices.jpeg_quality,
+    )
+    if look is not None:
+        look(photo, restored)
+    return {
+        "input": str(source),
+        "output": str(target),
+        "weights": round_weights(restored.weights),
+        "policy": restored.policy,
+        "quality": restored.quality,
+        "strength": choices.strength,
+        "seconds": round(restored.seconds, 4),
+        "megapixels": restored.megapixels,
+        "deployment": restored.deployment,
+        "unchanged": written.unchanged,
+        "warnings": [*filter(None, [choices.warning]), *written.warnings],
+        "confidence": round_confidence(restored.confidence),
+    }
+
+
+def round_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """Return weights as JSON records show them."""
+    return {label: round(float(weight), 6) for label, weight in weights.items()}
+
+
+def round_confidence(confidence: float | None) -> float | None:
+    """Return a confidence as JSON records show it."""
+    return None if confidence is None else round(confidence, 4)
