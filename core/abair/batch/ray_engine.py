@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 from abair.batch.ledger import Attempt, MemoryLedger
 from abair.batch.worker import Orders, PhotoWorker, Task
@@ -87,6 +87,14 @@ class Bundle:
             return Restorer.load(file, device=self.device, precision=self.precision)
 
 
+def _fetch(reference: object) -> object:
+    """Wait for a result of Ray and return it."""
+    import ray
+
+    get: Any = ray.get
+    return get(reference)
+
+
 class _Method(Protocol):
     def remote(self, *arguments: object) -> object: ...
 
@@ -103,24 +111,17 @@ class _RemoteLedger:
         self._actor = actor
 
     def begin(self, index: int, was_there: bool) -> Attempt:
-        import ray
-
-        attempt: Attempt = ray.get(self._actor.begin.remote(index, was_there))
-        return attempt
+        return cast("Attempt", _fetch(self._actor.begin.remote(index, was_there)))
 
     def finish(self, index: int, record: str) -> None:
-        import ray
-
-        ray.get(self._actor.finish.remote(index, record))
+        _fetch(self._actor.finish.remote(index, record))
 
 
 class _BlockWorker:
     """What Ray Data makes an actor of: planned photos in, their records out."""
 
     def __init__(self, bundle: tuple[object], orders: Orders, ledger: _Actor) -> None:
-        import ray
-
-        self._worker = PhotoWorker(ray.get(bundle[0]).load, orders, _RemoteLedger(ledger))
+        self._worker = PhotoWorker(cast("Loadable", _fetch(bundle[0])).load, orders, _RemoteLedger(ledger))
 
     def __call__(self, block: pyarrow.Table) -> pyarrow.Table:
         import pyarrow as pa
