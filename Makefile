@@ -34,7 +34,7 @@ install:
 		"$$python" -m venv --without-pip "$(VENV)"; \
 		"$$python" -m pip --python "$(VENV)/bin/python" install --quiet pip; }; \
 	$(RUN) pip install --quiet 'hatchling>=1.27' 'editables>=0.5'; \
-	$(RUN) pip install --quiet --no-compile --no-build-isolation -e '.[registry,train,bench,formats,watch,onnx,dev,docs]' $(PLUGINS); \
+	$(RUN) pip install --quiet --no-compile --no-build-isolation -e '.[registry,train,bench,formats,watch,onnx,serve,dev,docs]' $(PLUGINS); \
 	echo "$(STATE)" > "$(STAMP)"
 
 demo: install

@@ -49,3 +49,14 @@ class AdmissionError(AbairError, ValueError):
 
 class RegistryError(AbairError, RuntimeError):
     """The registry cannot be read or written, or what was asked does not fit the state it is in."""
+
+
+class ServingError(AbairError, RuntimeError):
+    """A server refuses a request or cannot begin, or a client cannot reach one.
+
+    `status` is that of HTTP; `retry_after` is in seconds, where it makes sense to ask again.
+    """
+
+    def __init__(self, text: str, status: int = 500, retry_after: int | None = None) -> None:
+        super().__init__(text)
+        self.status, self.retry_after = status, retry_after

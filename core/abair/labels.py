@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
+
+from abair.errors import WeightsError
 
 CLEAN: Final = "clean"
 """The one label that is no degradation: it has no adapter, and its weight scales the residual
@@ -11,6 +14,9 @@ down."""
 
 LONGEST: Final = 40
 """Most characters of a degradation's name."""
+
+TOLERANCE: Final = 1e-4
+"""By how much given weights may exceed a sum of 1: they may have been rounded."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -26,3 +32,31 @@ def check_degradation_name(name: str) -> str:
             f"found {name!r}, expected up to {LONGEST} lower-case letters, digits, single hyphens, not 'clean'"
         )
     return name
+
+
+def parse_weights(text: str) -> dict[str, float]:
+    """Parse `noise=0.7,blur=0.3`; labels are not compared with a deployment's.
+
+    Raises:
+        WeightsError: the form is another, a number is outside [0, 1], a label comes twice, or the
+            numbers sum to more than 1.
+    """
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        label, _, number = (piece.strip() for piece in part.partition("="))
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not label or not 0 <= weight <= 1:
+            raise WeightsError(
+                f"found {part.strip()!r}, expected label=number with a number from 0 to 1, as in noise=0.7,blur=0.3"
+            )
+        if label in weights:
+            raise WeightsError(f"found {label} twice, expected every label once")
+        weights[label] = weight
+    if (total := sum(weights.values())) > 1 + TOLERANCE:
+        raise WeightsError(
+            f"found a sum of {total:g}, expected at most 1: each is a part of the photo, as in noise=0.5,blur=0.5"
+        )
+    return weights

@@ -14,7 +14,7 @@ import typer
 
 import abair
 from abair.batch.photo import Choices, round_confidence, round_weights
-from abair.cli import batching, bench, export, gallery, inputs, loading, plugin, train, watching
+from abair.cli import batching, bench, export, gallery, inputs, loading, plugin, serve, train, watching
 from abair.cli.console import Reporter, reporting, tell_doubt, weight_bars
 from abair.cli.options import (
     PLAIN,
@@ -46,6 +46,7 @@ SMALLEST_TILE: Final = 64
 """In pixels. A copy: importing `abair.inference.tiling` takes seconds. A test compares the two."""
 
 app = typer.Typer(name="abair", pretty_exceptions_enable=False, **PLAIN)
+app.command(name="serve")(serve.serve)
 app.add_typer(bench.app, name="bench")
 app.add_typer(train.app, name="train")
 app.add_typer(plugin.app, name="plugin")

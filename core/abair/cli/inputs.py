@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,14 +12,10 @@ from typing import Final
 
 import typer
 
+from abair import labels
 from abair.cli.console import Reporter
-from abair.errors import ImageError
+from abair.errors import ImageError, WeightsError
 from abair.text import one_line
-
-TOLERANCE: Final = 1e-4
-"""By how much weights may exceed a sum of 1. A copy: importing `abair.inference.restorer` takes
-seconds. A test compares the two."""
-
 
 BESIDE_END: Final = ".restored"
 BESIDE: Final = f"{{stem}}{BESIDE_END}{{suffix}}"
@@ -303,38 +298,21 @@ def parse_weights(text: str) -> dict[str, float]:
         typer.BadParameter: the form is another, a number is outside [0, 1], a label comes twice, or
             the numbers sum to more than 1.
     """
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        label, _, number = (piece.strip() for piece in part.partition("="))
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = math.nan
-        if not label or not 0 <= weight <= 1:
-            raise typer.BadParameter(
-                f"found {part.strip()!r}, expected label=number with a number from 0 to 1, as in noise=0.7,blur=0.3",
-                param_hint="--weights",
-            )
-        if label in weights:
-            raise typer.BadParameter(f"found {label} twice, expected every label once", param_hint="--weights")
-        weights[label] = weight
-    if (total := sum(weights.values())) > 1 + TOLERANCE:
-        raise typer.BadParameter(
-            f"found a sum of {total:g}, expected at most 1: each is a part of the photo, as in noise=0.5,blur=0.5",
-            param_hint="--weights",
-        )
-    return weights
+    try:
+        return labels.parse_weights(text)
+    except WeightsError as error:
+        raise typer.BadParameter(str(error), param_hint="--weights") from None
 
 
-def check_labels(weights: Mapping[str, float], labels: Sequence[str]) -> None:
+def check_labels(weights: Mapping[str, float], known: Sequence[str]) -> None:
     """Check that the deployment has all labels that weights were given for.
 
     Raises:
         typer.BadParameter: it lacks one.
     """
-    if unknown := [label for label in weights if label not in labels]:
+    if unknown := [label for label in weights if label not in known]:
         raise typer.BadParameter(
-            f"found the label {one_line(unknown[0])}, expected some of {', '.join(labels)}", param_hint="--weights"
+            f"found the label {one_line(unknown[0])}, expected some of {', '.join(known)}", param_hint="--weights"
         )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -29,7 +29,7 @@ from abair.images.exif import turn_upright
 from abair.inference.conversion import ImageLike, from_pixels, is_bilevel, quantize, to_pil, to_pixels
 from abair.inference.tiling import SMALLEST_TILE, tiles
 from abair.inference.tone import Tone
-from abair.labels import CLEAN
+from abair.labels import CLEAN, TOLERANCE
 from abair.model import views
 from abair.model.backbone import Backbone, fingerprint, load_backbone, pad_to_stride
 from abair.model.estimator import Estimator, load_estimator, one_hot
@@ -41,8 +41,6 @@ DEFAULT_TILE: Final = 512
 """Side of a tile's core in pixels; a 24-megapixel photo then needs about 1 GB of memory."""
 
 Policy = Literal["soft", "one-hot", "backbone"]
-TOLERANCE: Final = 1e-4
-"""By how much given weights may exceed a sum of 1: they may have been rounded."""
 Quality = Literal["standard", "best"]
 """`best` restores a photo in its eight orientations and averages the results (self-ensemble: Lim et
 al., CVPR Workshops 2017, section 3.3), which takes eight times as long."""
@@ -185,6 +183,7 @@ class Restorer:
         strength: float = ...,
         tile: int | None = ...,
         quality: Quality = ...,
+        before_tile: Callable[[], object] | None = ...,
     ) -> Restored[ImageLike]: ...
     @overload
     def __call__(
@@ -196,6 +195,7 @@ class Restorer:
         strength: float = ...,
         tile: int | None = ...,
         quality: Quality = ...,
+        before_tile: Callable[[], object] | None = ...,
     ) -> list[Restored[ImageLike]]: ...
     def __call__(
         self,
@@ -206,6 +206,7 @@ class Restorer:
         strength: float = 1.0,
         tile: int | None = None,
         quality: Quality = "standard",
+        before_tile: Callable[[], object] | None = None,
     ) -> Any:
         """Restore an image, or each of a list of them.
 
@@ -222,6 +223,7 @@ class Restorer:
             tile: side in pixels of a tile's core, 512 by default. A smaller one needs less memory
                 and more time.
             quality: `standard`, or `best`, which averages over the photo's eight orientations.
+            before_tile: is called before each tile; what it raises ends the work.
 
         Returns:
             A `Restored`, or a list of them, with images of the kind that was given.
@@ -233,7 +235,8 @@ class Restorer:
         """
         if isinstance(image, list | tuple):
             options: dict[str, Any] = {"policy": policy, "weights": weights, "strength": strength}
-            return [self(item, **options, tile=tile, quality=quality) for item in image]
+            options |= {"tile": tile, "quality": quality, "before_tile": before_tile}
+            return [self(item, **options) for item in image]
         started = time.perf_counter()
         if policy not in get_args(Policy):
             raise WeightsError(f"policy {policy!r}: unknown; expected 'soft', 'one-hot' or 'backbone'")
@@ -259,7 +262,7 @@ class Restorer:
         if strength < 1:
             rest = 1 - strength * (1 - used[CLEAN])
             used = {label: strength * weight for label, weight in used.items()} | {CLEAN: rest}
-        restored = self._restore(pixels, used, tile or DEFAULT_TILE, quality)
+        restored = self._restore(pixels, used, tile or DEFAULT_TILE, quality, before_tile)
         return Restored(
             image=from_pixels(restored, image),
             weights=used,
@@ -307,7 +310,14 @@ class Restorer:
         return Judgement(dict(zip(self.labels, weights, strict=True)), confidence)
 
     @torch.inference_mode()
-    def _restore(self, pixels: Pixels, weights: Mapping[str, float], tile: int, quality: Quality) -> Pixels:
+    def _restore(
+        self,
+        pixels: Pixels,
+        weights: Mapping[str, float],
+        tile: int,
+        quality: Quality,
+        before_tile: Callable[[], object] | None,
+    ) -> Pixels:
         """Restore pixels (H, W, 3); the result has their dtype. The tile bounds other memory."""
         network = self._blender.blend(
             [weight for label, weight in weights.items() if label != CLEAN], keep=weights[CLEAN]
@@ -320,6 +330,8 @@ class Restorer:
             context = network.context(context_view(turned, network.size).to(self.device))
             height, width = turned.shape[:2]
             for part in tiles(height, width, tile, network.size.stride):
+                if before_tile is not None:
+                    before_tile()
                 region = views.to_tensor(np.ascontiguousarray(turned[part.rows, part.columns])).to(self.device)
                 restored = self._restore_tile(network, region, context)
                 values = restored[0].permute(1, 2, 0).cpu().numpy()

@@ -378,12 +378,6 @@ def test_the_smallest_tile_is_the_tiling_s() -> None:
     assert app.SMALLEST_TILE == tiling.SMALLEST_TILE
 
 
-def test_the_tolerance_of_weights_is_the_restorer_s() -> None:
-    from abair.inference import restorer
-
-    assert inputs.TOLERANCE == restorer.TOLERANCE
-
-
 def test_a_jpeg_can_be_made_smaller(abair: Abair, restorer: FakeRestorer) -> None:
     photo("in.png", size=(90, 80))
     for quality in ("40", "95"):

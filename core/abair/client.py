@@ -1,0 +1,208 @@
+"""A client of `abair serve`, by httpx of the extra `serve`.
+
+from abair.client import Client
+
+with Client("http://127.0.0.1:8000") as client:
+    restored = client.restore("photo.jpg")
+    restored.save("restored.jpg")
+    print(restored.weights)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+from abair import errors
+from abair.errors import AbairError, MissingExtraError, ServingError
+from abair.text import error_text
+
+try:
+    import httpx
+except ImportError as error:
+    raise MissingExtraError("abair.client: httpx is missing; install it with: pip install 'abair[serve]'") from error
+
+Policy = Literal["soft", "one-hot", "backbone"]
+Quality = Literal["standard", "best"]
+Format = Literal["jpeg", "png", "webp", "tiff", "bmp"]
+_BUSY: Final = frozenset({429, 503})
+
+
+@dataclass(frozen=True)
+class RestoredFile:
+    """A restored photo as the bytes of a file, and how it was restored.
+
+    The fields are those of the JSON lines of `abair restore`.
+    """
+
+    data: bytes
+    media_type: str
+    deployment: str
+    weights: dict[str, float]
+    policy: str
+    quality: str
+    strength: float
+    seconds: float
+    megapixels: float
+    unchanged: bool
+    warnings: tuple[str, ...] = ()
+
+    def save(self, path: Path | str) -> None:
+        """Write the file as it came; its format does not follow the path's suffix.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        Path(path).write_bytes(self.data)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the estimator sees in a photo; the weights sum to 1."""
+
+    deployment: str
+    weights: dict[str, float]
+    megapixels: float
+
+
+@dataclass(frozen=True)
+class ServedDeployment:
+    """What serves; `details` is all that the server says of it."""
+
+    deployment: str
+    labels: tuple[str, ...]
+    details: dict[str, Any] = field(repr=False)
+
+
+class Client:
+    """A connection to a server; several threads may use it."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        token: str | None = None,
+        timeout: float = 660.0,
+        patience: float = 60.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """Prepare the connection; nothing is sent yet.
+
+        Args:
+            url: where the server is.
+            token: the bearer token that it asks for, if it does.
+            timeout: seconds for one answer.
+            patience: seconds to go on asking while the server has no place.
+            transport: how httpx sends, for tests.
+        """
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
+        self._patience = patience
+
+    def __enter__(self) -> Self:
+        """Return this client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def restore(
+        self,
+        photo: Path | str | bytes,
+        *,
+        weights: Mapping[str, float] | None = None,
+        policy: Policy | None = None,
+        strength: float = 1.0,
+        quality: Quality = "standard",
+        format: Format | None = None,
+        jpeg_quality: int | None = None,
+    ) -> RestoredFile:
+        """Restore a photo: a file, or its bytes. The options are those of `abair restore`.
+
+        Raises:
+            AbairError: what the command would say: the class and the words are the same.
+            ServingError: the server cannot be reached, or has no place for longer than `patience`.
+            OSError: the file cannot be read.
+        """
+        given = ",".join(f"{label}={weight!r}" for label, weight in weights.items()) if weights is not None else None
+        options = {
+            "weights": given,
+            "policy": policy,
+            "strength": strength,
+            "quality": quality,
+            "format": format,
+            "jpeg_quality": jpeg_quality,
+        }
+        answer = self._send("/v1/restore", photo, {key: value for key, value in options.items() if value is not None})
+        record = json.loads(answer.headers["ABAIR-Result"])
+        record["warnings"] = tuple(record["warnings"])
+        return RestoredFile(data=answer.content, media_type=answer.headers["content-type"], **record)
+
+    def estimate(self, photo: Path | str | bytes) -> Estimate:
+        """Estimate what is wrong with a photo: a file, or its bytes.
+
+        Raises:
+            AbairError: as for restoring.
+        """
+        return Estimate(**self._send("/v1/estimate", photo, {}).json())
+
+    def deployment(self) -> ServedDeployment:
+        """Return what serves.
+
+        Raises:
+            ServingError: the server cannot be reached, or asks for another token.
+        """
+        details = self._ask("GET", "/v1/deployment").json()
+        return ServedDeployment(details["deployment"], tuple(details["labels"]), details)
+
+    def _send(self, route: str, photo: Path | str | bytes, options: Mapping[str, Any]) -> httpx.Response:
+        if isinstance(photo, bytes):
+            name, data = "photo", photo
+        else:
+            name, data = Path(photo).name, Path(photo).read_bytes()
+        end = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._ask("POST", route, params=dict(options), files={"file": (name, data)})
+            except ServingError as error:
+                wait = error.retry_after
+                if error.status not in _BUSY or wait is None or time.monotonic() + wait > end:
+                    raise
+            time.sleep(wait)
+
+    def _ask(self, method: str, route: str, **content: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, route, **content)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServingError(
+                f"{self._http.base_url}: cannot be reached ({error_text(error)}), expected abair serve there"
+            ) from error
+        if answer.is_success:
+            return answer
+        raise _error_of(answer)
+
+
+def _error_of(answer: httpx.Response) -> AbairError:
+    """Return the error that an answer tells of, of its class."""
+    try:
+        problem = answer.json()
+        name, detail = str(problem["error"]), str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        name, detail = "", f"{answer.url}: found the answer {answer.status_code}, expected one of abair serve"
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, AbairError) and kind is not ServingError:
+        return kind(detail)
+    after = answer.headers.get("retry-after", "")
+    return ServingError(detail, answer.status_code, int(after) if after.isdecimal() else None)
