@@ -14,6 +14,7 @@ import typer
 
 from abair.cli.console import Reporter
 from abair.files import atomic_write
+from abair.serving import STATIC
 from abair.text import one_line
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def open_gallery(path: Path) -> Iterator[Gallery]:
     )
     template: Any = environment.get_template("gallery.html.jinja").module
     with atomic_write(path) as aside, aside.open("w", encoding="utf-8") as file:
-        file.write(template.head())
+        file.write(template.head((STATIC / "compare.js").read_text(encoding="utf-8")))
         yield Gallery(template.photo, file.write)
         file.write(template.foot())
 

@@ -20,6 +20,7 @@ _PAGE: Final = {
     "page.js": _SCRIPT,
     "photo-card.js": _SCRIPT,
     "compare.js": _SCRIPT,
+    "icon.svg": "image/svg+xml",
 }
 
 

@@ -1,0 +1,207 @@
+"""The page in a browser: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.core.serving.conftest import photo_bytes
+
+from abair import images
+from abair.serving.live import LiveRestorer
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is missing; pip install playwright")
+CHROMIUM = shutil.which("chromium")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium; apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def page(browser: Any, listening: Callable[..., str]) -> Iterator[Any]:
+    """The page of a server; at the end nothing was refused by the policy and no script failed."""
+    context = browser.new_context(accept_downloads=True, viewport={"width": 390, "height": 800}, has_touch=True)
+    opened = context.new_page()
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda said: problems.append(said.text) if "Content Security" in said.text else None)
+    opened.goto(listening())
+    yield opened
+    context.close()
+    assert problems == []
+
+
+def drop(page: Any, *files: tuple[str, str, bytes]) -> None:
+    given = [{"name": name, "mimeType": kind, "buffer": data} for name, kind, data in files]
+    page.set_input_files("#files", given)
+
+
+def downloaded(page: Any) -> tuple[str, Path]:
+    with page.expect_download() as download:
+        page.click(".download")
+    return download.value.suggested_filename, Path(download.value.path())
+
+
+def wait_until_done(page: Any) -> None:
+    page.wait_for_selector(".photo:not(.busy) abair-compare:not([hidden])", timeout=20_000)
+
+
+def test_a_photo_is_dropped_compared_changed_and_downloaded(
+    page: Any, live: LiveRestorer, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a cat"
+    data = photo_bytes(exif=exif.tobytes())
+    drop(page, ("cat.png", "image/png", data))
+    wait_until_done(page)
+
+    # the same pixels as the command's, and the metadata
+    name, file = downloaded(page)
+    (tmp_path / "cat.png").write_bytes(data)
+    photo = images.read(tmp_path / "cat.png")
+    restored = live.restorer(photo.visible)
+    assert name == "cat.restored.png"
+    with Image.open(file) as found:
+        assert found.getexif()[0x010E] == "a cat"
+        assert np.array_equal(np.asarray(found.convert("RGB")), restored.image)
+
+    # the line is moved by the keyboard and by a finger
+    compare = page.locator("abair-compare")
+    assert compare.evaluate("e => e.position") == 50
+    compare.locator("input").focus()
+    page.keyboard.press("ArrowRight")
+    assert compare.evaluate("e => e.position") == 50.5
+    page.keyboard.press("Home")
+    assert compare.evaluate("e => getComputedStyle(e.pair).getPropertyValue('--at')") == "0%"
+    box = compare.locator(".view").bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] * 0.75, box["y"] + box["height"] / 2)
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 5)
+    page.mouse.up()
+    assert compare.evaluate("e => e.position") == pytest.approx(25, abs=2)
+
+    # one pixel of the photo is one of the screen
+    page.click(".actual")
+    assert compare.locator("img").first.evaluate("e => e.getBoundingClientRect().width * devicePixelRatio") == 64
+    page.click(".actual")
+
+    # a weight set by hand restores anew, without another estimate
+    with page.expect_request(lambda sent: "weights=" in sent.url) as request:
+        page.locator(".rows input").first.fill("80")
+    assert "noise%3D0.8" in request.value.url
+    page.wait_for_function("() => !document.querySelector('.photo').classList.contains('busy')")
+    sliders = page.locator(".rows input").evaluate_all("all => all.map(e => Number(e.value))")
+    assert sliders[0] == 80
+    assert sum(sliders) <= 100
+    _, file = downloaded(page)
+    assert not np.array_equal(np.asarray(Image.open(file).convert("RGB")), restored.image)
+
+    # nothing is wrong: the file as it came
+    page.click(".clean")
+    page.wait_for_function("() => !document.querySelector('.photo').classList.contains('busy')")
+    assert downloaded(page)[1].read_bytes() == data
+
+
+def test_what_a_browser_cannot_show_is_shown_and_comes_back_in_its_format(page: Any) -> None:
+    drop(page, ("scan.tif", "image/tiff", photo_bytes(kind="TIFF")))
+    wait_until_done(page)
+    assert page.locator("img").first.evaluate("e => e.naturalWidth") == 64
+    name, file = downloaded(page)
+    assert name == "scan.restored.tif"
+    assert file.read_bytes()[:2] in {b"II", b"MM"}
+
+
+def test_an_error_is_shown_beside_its_photo_and_the_others_go_on(page: Any) -> None:
+    drop(page, ("notes.txt", "text/plain", b"no photo"), ("cat.jpg", "image/jpeg", photo_bytes(kind="JPEG")))
+    page.wait_for_selector('[role="alert"]:not([hidden])')
+    assert page.locator('[role="alert"]:not([hidden])').inner_text() == (
+        "notes.txt: found text, expected a JPEG, PNG, WebP, TIFF or BMP photo; convert it first"
+    )
+    wait_until_done(page)
+    assert page.locator("#all").is_visible()
+    page.click("#remove-all")
+    assert page.locator(".photo").count() == 0
+
+
+def test_a_token_is_asked_for(browser: Any, listening: Callable[..., str]) -> None:
+    page = browser.new_page()
+    page.goto(listening(token="a" * 20))
+    page.wait_for_selector("#login:not([hidden])")
+    page.fill("#token", "a" * 20)
+    page.click("#login button")
+    page.wait_for_function("() => document.querySelector('#deployment').textContent === 'tiny-bundle'")
+    drop(page, ("cat.png", "image/png", photo_bytes()))
+    wait_until_done(page)
+    page.close()
+
+
+CONTROLS = """() => [...document.querySelectorAll('button, input, img, progress, abair-compare')]
+  .flatMap(e => e.shadowRoot ? [...e.shadowRoot.querySelectorAll('input')] : [e])
+  .filter(e => e.offsetParent !== null && !(e.labels?.length || e.getAttribute('aria-label') || e.alt || e.textContent.trim()))
+  .map(e => e.outerHTML)"""
+
+CONTRAST = """() => {
+  const light = c => { const v = c.match(/[\\d.]+/g).slice(0, 3).map(n => n / 255)
+    .map(x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4); return 0.2126*v[0] + 0.7152*v[1] + 0.0722*v[2] };
+  const back = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+    if (c !== 'rgba(0, 0, 0, 0)') return c; } return 'rgb(255, 255, 255)' };
+  const bad = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || e.offsetParent === null) continue;
+    const [a, b] = [light(getComputedStyle(e).color), light(back(e))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) bad.push(e.outerHTML.slice(0, 80));
+  }
+  return bad;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_is_labelled_readable_and_fits_a_phone(page: Any, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    drop(page, ("notes.txt", "text/plain", b"no photo"), ("cat.png", "image/png", photo_bytes(size=(900, 300))))
+    wait_until_done(page)
+    page.wait_for_selector('[role="alert"]:not([hidden])')
+    assert page.evaluate(CONTROLS) == []
+    assert page.evaluate(CONTRAST) == []
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    small = "all => all.filter(e => e.offsetParent !== null && e.getBoundingClientRect().height < 40).length"
+    assert page.locator("button, input[type=range]").evaluate_all(small) == 0
+    assert page.evaluate("() => document.documentElement.lang") == "en"
+    assert page.locator("h1").count() == 1
+
+
+def test_the_gallery_moves_its_line_by_the_same_component(browser: Any, tmp_path: Path) -> None:
+    from abair.cli.gallery import open_gallery
+
+    source = tmp_path / "a.png"
+    source.write_bytes(photo_bytes())
+    photo = images.read(source)
+    with open_gallery(tmp_path / "look.html") as gallery:
+        gallery.add("a.png", photo, 255 - photo.pixels, {"noise": 1.0})
+    page = browser.new_page()
+    page.goto((tmp_path / "look.html").as_uri())
+    compare = page.locator("abair-compare")
+    compare.locator("input").focus()
+    page.keyboard.press("End")
+    assert compare.evaluate("e => getComputedStyle(e.pair).getPropertyValue('--at')") == "100%"
+    seen = np.asarray(Image.open(io.BytesIO(compare.locator(".view").screenshot())).convert("RGB"))
+    assert abs(seen.mean() - photo.pixels.mean()) < 12  # before alone is seen
+    page.close()
