@@ -54,7 +54,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.jobs = jobs
+    app.state.context = context
     app.add_middleware(guard.Guard, live=live, metrics=context.metrics, names=names, log_error=log_error)
     for kind in (AbairError, RequestValidationError, ValidationError):
         app.add_exception_handler(kind, _answer_error)

@@ -27,7 +27,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=256)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (while")[0]
         raise ServingError(
             f"{host}:{port}: cannot be listened on ({reason}), expected an address of this machine and a free port; "
             "choose another --port, or 0 for any"
