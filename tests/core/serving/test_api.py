@@ -6,6 +6,7 @@ import io
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from abair.serving.options import Limits
 RESULT, DEPLOYMENT = "ABAIR-Result", "ABAIR-Deployment"
 
 
-def problem(answer: object, status: int) -> str:
+def problem(answer: Any, status: int) -> str:
     """The detail of an answer that must be a problem with this status."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -34,7 +35,9 @@ def problem(answer: object, status: int) -> str:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
-def test_an_answer_is_byte_for_byte_the_command_s(server: TestClient, live: LiveRestorer, tmp_path: Path, kind: str):
+def test_an_answer_is_byte_for_byte_the_command_s(
+    server: TestClient, live: LiveRestorer, tmp_path: Path, kind: str
+) -> None:
     data = photo_bytes(kind=kind)
     answer = server.post("/v1/restore", content=data)
     assert answer.status_code == 200, answer.text
@@ -169,7 +172,9 @@ def test_the_page_and_its_files_are_served_and_nothing_else(server: TestClient) 
     assert "https://" not in page.text
 
 
-def test_an_unexpected_error_is_an_answer_that_tells_no_secrets(live: LiveRestorer, monkeypatch) -> None:
+def test_an_unexpected_error_is_an_answer_that_tells_no_secrets(
+    live: LiveRestorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logged: list[Exception] = []
     monkeypatch.setattr("abair.serving.work.estimate", lambda *_: 1 / 0)
     with TestClient(create_app(live, Limits(), log_error=logged.append)) as server:
@@ -178,7 +183,7 @@ def test_an_unexpected_error_is_an_answer_that_tells_no_secrets(live: LiveRestor
         assert [type(error) for error in logged] == [ZeroDivisionError]
 
 
-def test_a_photo_that_takes_too_long_is_given_up(live: LiveRestorer, monkeypatch) -> None:
+def test_a_photo_that_takes_too_long_is_given_up(live: LiveRestorer, monkeypatch: pytest.MonkeyPatch) -> None:
     read = images.read
     monkeypatch.setattr(images, "read", lambda *a, **k: (time.sleep(0.1), read(*a, **k))[1])
     with TestClient(create_app(live, Limits(seconds=0.05))) as server:
@@ -209,7 +214,7 @@ def test_schemathesis_finds_no_answer_that_the_document_does_not_describe(live: 
 
         @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.ok().as_strategy())
-        def hold(case) -> None:
+        def hold(case: Any) -> None:
             seen.append(case.call_and_validate().status_code)
 
         hold()

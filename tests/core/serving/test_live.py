@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -44,6 +45,11 @@ def ended(process: subprocess.Popen[str]) -> Iterator[None]:
         process.kill()
 
 
+def served(url: str) -> str:
+    """The deployment that restores a photo."""
+    return httpx.post(f"{url}/v1/restore", content=photo_bytes(), timeout=30).headers["ABAIR-Deployment"]
+
+
 class Gate:
     """Holds readers of photos until it is opened."""
 
@@ -52,7 +58,7 @@ class Gate:
         self.count = 0
         read = images.read
 
-        def wait(*given, **options):
+        def wait(*given: Any, **options: Any) -> Any:
             self.count += 1
             self.entered.release()
             assert self.opened.wait(20)
@@ -140,12 +146,16 @@ def test_a_promoted_deployment_serves_and_no_request_is_lost(
         while len(names) < 4:
             time.sleep(0.01)
         publish(bundle, home, "second")
-        assert httpx.post(f"{url}/v1/restore", content=photo_bytes(), timeout=30).headers["ABAIR-Deployment"] == "second"
+        assert (
+            httpx.post(f"{url}/v1/restore", content=photo_bytes(), timeout=30).headers["ABAIR-Deployment"] == "second"
+        )
         (home / "deployment.json").write_text("broken")
-        assert httpx.post(f"{url}/v1/restore", content=photo_bytes(), timeout=30).headers["ABAIR-Deployment"] == "second"
+        assert (
+            httpx.post(f"{url}/v1/restore", content=photo_bytes(), timeout=30).headers["ABAIR-Deployment"] == "second"
+        )
         assert "deployment.json: not a deployment" in httpx.get(f"{url}/v1/deployment").json()["problem"]
         publish(bundle, home, "third")
-        assert httpx.post(f"{url}/v1/restore", content=photo_bytes(), timeout=30).headers["ABAIR-Deployment"] == "third"
+        assert served(url) == "third"
         end.set()
         for one in asking:
             one.result()
@@ -176,7 +186,9 @@ def test_a_server_that_is_told_to_end_finishes_what_is_under_way(bundle: Path, t
         httpx.get(f"{url}/healthz")
 
 
-def test_a_port_that_is_taken_is_one_line(listening: Callable[..., str], bundle: Path, capsys) -> None:
+def test_a_port_that_is_taken_is_one_line(
+    listening: Callable[..., str], bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from abair.cli.app import run
 
     port = listening().rpartition(":")[2]
@@ -186,7 +198,7 @@ def test_a_port_that_is_taken_is_one_line(listening: Callable[..., str], bundle:
     assert f"127.0.0.1:{port}: cannot be listened on (Address already in use), expected" in said[0]
 
 
-def test_a_token_that_is_too_short_is_refused(tmp_path: Path, capsys) -> None:
+def test_a_token_that_is_too_short_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from abair.cli.app import run
 
     (tmp_path / "token").write_text("short\n")

@@ -62,9 +62,7 @@ def wait_until_done(page: Any) -> None:
     page.wait_for_selector(".photo:not(.busy) abair-compare:not([hidden])", timeout=20_000)
 
 
-def test_a_photo_is_dropped_compared_changed_and_downloaded(
-    page: Any, live: LiveRestorer, tmp_path: Path
-) -> None:
+def test_a_photo_is_dropped_compared_changed_and_downloaded(page: Any, live: LiveRestorer, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "a cat"
     data = photo_bytes(exif=exif.tobytes())
@@ -154,12 +152,14 @@ def test_a_token_is_asked_for(browser: Any, listening: Callable[..., str]) -> No
 
 CONTROLS = """() => [...document.querySelectorAll('button, input, img, progress, abair-compare')]
   .flatMap(e => e.shadowRoot ? [...e.shadowRoot.querySelectorAll('input')] : [e])
-  .filter(e => e.offsetParent !== null && !(e.labels?.length || e.getAttribute('aria-label') || e.alt || e.textContent.trim()))
+  .filter(e => e.offsetParent !== null)
+  .filter(e => !(e.labels?.length || e.getAttribute('aria-label') || e.alt || e.textContent.trim()))
   .map(e => e.outerHTML)"""
 
 CONTRAST = """() => {
   const light = c => { const v = c.match(/[\\d.]+/g).slice(0, 3).map(n => n / 255)
-    .map(x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4); return 0.2126*v[0] + 0.7152*v[1] + 0.0722*v[2] };
+    .map(x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+    return 0.2126*v[0] + 0.7152*v[1] + 0.0722*v[2] };
   const back = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
     if (c !== 'rgba(0, 0, 0, 0)') return c; } return 'rgb(255, 255, 255)' };
   const bad = [];
