@@ -207,6 +207,7 @@ def test_openapi_describes_every_route(server: TestClient) -> None:
 def test_schemathesis_finds_no_answer_that_the_document_does_not_describe(live: LiveRestorer) -> None:
     schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is missing; pip install schemathesis")
     from hypothesis import HealthCheck, given, settings
+    from schemathesis.specs.openapi.checks import positive_data_acceptance  # no schema can describe a photo
 
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(live, Limits()))
     seen: list[int] = []
@@ -215,7 +216,7 @@ def test_schemathesis_finds_no_answer_that_the_document_does_not_describe(live: 
         @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.ok().as_strategy())
         def hold(case: Any) -> None:
-            seen.append(case.call_and_validate().status_code)
+            seen.append(case.call_and_validate(excluded_checks=[positive_data_acceptance]).status_code)
 
         hold()
     assert len(seen) > 30

@@ -202,6 +202,6 @@ def test_the_gallery_moves_its_line_by_the_same_component(browser: Any, tmp_path
     compare.locator("input").focus()
     page.keyboard.press("End")
     assert compare.evaluate("e => getComputedStyle(e.pair).getPropertyValue('--at')") == "100%"
-    seen = np.asarray(Image.open(io.BytesIO(compare.locator(".view").screenshot())).convert("RGB"))
+    seen = np.asarray(Image.open(io.BytesIO(compare.locator(".pair").screenshot())).convert("RGB"))
     assert abs(seen.mean() - photo.pixels.mean()) < 12  # before alone is seen
     page.close()

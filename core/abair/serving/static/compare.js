@@ -10,8 +10,8 @@
 (() => {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(`
-    :host { display: block; max-width: 100%; width: fit-content }
-    .view { overflow: hidden; touch-action: pan-y; cursor: ew-resize; max-width: 100% }
+    :host { display: grid; grid-template-columns: minmax(0, max-content); max-width: 100% }
+    .view { min-width: 0; overflow: hidden; touch-action: pan-y; cursor: ew-resize; max-width: 100% }
     :host([actual]) .view { overflow: auto; max-height: 80vh; touch-action: auto; cursor: default }
     .pair { display: grid; grid-template-columns: minmax(0, max-content); position: relative;
             width: fit-content; max-width: 100%; --at: 50% }
@@ -62,7 +62,7 @@
 
     drag(event) {
       if (this.hasAttribute("actual") || !(event.buttons & 1)) return;
-      const box = this.view.getBoundingClientRect();
+      const box = this.pair.getBoundingClientRect();
       this.position = 100 * (event.clientX - box.left) / box.width;
       if (event.type === "pointerdown") this.view.setPointerCapture(event.pointerId);
       event.preventDefault();
