@@ -89,7 +89,10 @@ class Tone:
 
 
 def _average_blocks(pixels: Pixels) -> NDArray[np.float32]:
-    """Return the mean colours (N, 3) of blocks of pixels (H, W, 3), in [0, 1]."""
+    """Return the mean colours (N, 3) of blocks of pixels (H, W, 3), in [0, 1].
+
+    Floats may lie beyond: noise that was added to a photo is not always clipped.
+    """
     peak = 1.0 if pixels.dtype == np.float32 else float(np.iinfo(pixels.dtype).max)
     height, width = pixels.shape[:2]
     side = min(BLOCK, height, width)
@@ -97,4 +100,4 @@ def _average_blocks(pixels: Pixels) -> NDArray[np.float32]:
     for top in range(0, height - side + 1, side):
         strip = pixels[top : top + side, : width - width % side].astype(np.float32)
         rows.append(strip.reshape(side, -1, side, 3).mean(axis=(0, 2)))
-    return (np.concatenate(rows) / peak).astype(np.float32)
+    return (np.concatenate(rows) / peak).clip(0, 1).astype(np.float32)

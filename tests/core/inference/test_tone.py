@@ -109,3 +109,11 @@ def test_noise_of_many_colours_on_black_and_white_goes(photo: np.ndarray) -> Non
     result = noisy.astype(np.float32) / 255
     tone.apply(result)
     assert np.ptp(result, axis=2).mean() < 0.2 * np.ptp(noisy / 255, axis=2).mean()
+
+
+@pytest.mark.parametrize("shift", [-0.4, 0.4])
+def test_floats_beyond_black_and_white_are_no_error(photo: np.ndarray, shift: float) -> None:
+    grey = np.repeat(photo[..., :1].astype(np.float32) / 255, 3, axis=2) + np.float32(shift)
+    found = Tone.find(grey)
+    assert found is not None
+    assert found.neutral
