@@ -51,6 +51,7 @@ class RestoredFile:
     megapixels: float
     unchanged: bool
     warnings: tuple[str, ...] = ()
+    confidence: float | None = None
 
     def save(self, path: Path | str) -> None:
         """Write the file as it came; its format does not follow the path's suffix.
@@ -63,11 +64,16 @@ class RestoredFile:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the estimator sees in a photo; the weights sum to 1."""
+    """What the estimator sees in a photo; the weights sum to 1.
+
+    `confidence` is how likely the largest one lies on a true label; None where the deployment
+    cannot tell.
+    """
 
     deployment: str
     weights: dict[str, float]
     megapixels: float
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from tests.support.few_samples import FEW_SAMPLES
 pytestmark = [
     pytest.mark.xdist_group("wheels"),
     pytest.mark.exhaustive,
+    pytest.mark.rare,
     pytest.mark.skipif(os.name != "posix", reason="the tutorial is written for a POSIX shell"),
 ]
 

@@ -35,6 +35,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)

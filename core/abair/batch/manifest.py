@@ -45,8 +45,8 @@ def schema() -> pyarrow.Schema:
 class Manifest:
     """Takes records in order and writes them in groups of rows."""
 
-    def __init__(self, writer: pyarrow.parquet.ParquetWriter, earlier: dict[str, str]) -> None:
-        self._writer, self._schema = writer, schema()
+    def __init__(self, writer: pyarrow.parquet.ParquetWriter, earlier: dict[str, str], group: int = GROUP) -> None:
+        self._writer, self._schema, self._group = writer, schema(), group
         self._rows: list[dict[str, Any]] = []
         self._earlier = earlier
         self.empty = True
@@ -68,7 +68,7 @@ class Manifest:
         self.empty = False
         row["weights"] = list((row["weights"] or {}).items()) if row["weights"] is not None else None
         self._rows.append(row)
-        if len(self._rows) >= GROUP:
+        if len(self._rows) >= self._group:
             self.flush()
 
     def flush(self) -> None:
@@ -81,7 +81,7 @@ class Manifest:
 
 
 @contextmanager
-def open_manifest(path: Path, *, go_on: bool) -> Iterator[Manifest]:
+def open_manifest(path: Path, *, go_on: bool, group: int = GROUP) -> Iterator[Manifest]:
     """Yield a manifest that replaces `path` at the end, whatever ended the run.
 
     A run that ends before its first photo leaves what was there.
@@ -89,6 +89,7 @@ def open_manifest(path: Path, *, go_on: bool) -> Iterator[Manifest]:
     Args:
         path: of the Parquet file.
         go_on: of a manifest that is there, keep what it says of photos that are skipped now.
+        group: rows that are written together.
 
     Raises:
         AbairError: the file cannot be written, or the one to go on from is no manifest.
@@ -99,7 +100,7 @@ def open_manifest(path: Path, *, go_on: bool) -> Iterator[Manifest]:
     stop: BaseException | None = None
     try:
         with atomic_write(path) as aside, pq.ParquetWriter(aside, schema(), compression="zstd") as writer:
-            manifest = Manifest(writer, earlier)
+            manifest = Manifest(writer, earlier, group)
             try:
                 yield manifest
             except BaseException as error:  # what is done is told, and then the error goes on

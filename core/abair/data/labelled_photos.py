@@ -23,7 +23,7 @@ SMALLEST: Final = 0.5
 """Least part of a photo's side, or of the longest side wanted, that is cut out."""
 EXPOSURE: Final = (0.8, 1.25)
 """Range of the factor by which every second photo is made darker or brighter."""
-CLEAN_SHARE: Final = 0.4
+CLEAN_SHARE: Final = 0.35
 """Share of undamaged photos, where there are some; the other labels are equally likely."""
 
 

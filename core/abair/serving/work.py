@@ -73,6 +73,7 @@ def restore(
         "megapixels": restored.megapixels,
         "unchanged": written.unchanged,
         "warnings": list(written.warnings),
+        "confidence": round_confidence(restored.confidence),
     }
     return Answer(data, MEDIA_TYPE_OF[suffix], record)
 
@@ -86,12 +87,13 @@ def estimate(restorer: Restorer, upload: Upload, limits: Limits, metrics: Metric
     with metrics.stage("read"):
         photo = images.read(upload.path, max_megapixels=limits.max_megapixels)
     with metrics.stage("estimate"):
-        weights = restorer.estimate(photo.visible)
+        weights, confidence = restorer.judge(photo.visible)
     metrics.see(weights)
     height, width = photo.pixels.shape[:2]
     return {
         "deployment": restorer.deployment.name,
         "weights": rounded(weights),
+        "confidence": round_confidence(confidence),
         "megapixels": height * width / 1e6,
     }
 
@@ -99,3 +101,8 @@ def estimate(restorer: Restorer, upload: Upload, limits: Limits, metrics: Metric
 def rounded(weights: Mapping[str, float]) -> dict[str, float]:
     """Return weights as JSON shows them."""
     return {label: round(float(weight), 6) for label, weight in weights.items()}
+
+
+def round_confidence(confidence: float | None) -> float | None:
+    """Return a confidence as JSON shows it."""
+    return None if confidence is None else round(confidence, 4)

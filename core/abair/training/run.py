@@ -295,7 +295,7 @@ def train_estimator(
         facts: dict[str, object] = {"labels": list(degrader.labels), "temperature": temperature}
         facts |= {"confidence_temperature": float(task.module.confidence_temperature), "calibration_error": error}
         # the names alone, as of pairs
-        facts |= {"labelled": [f"{label}={folder.name}" for label, folder in labelled]} if labelled else {}
+        facts |= {"labelled_photos": [f"{label}={folder.name}" for label, folder in labelled]} if labelled else {}
         facts |= {"start": fingerprint(first)} if first is not None else {}
         facts |= {"average_with": fingerprint(other)} if other is not None else {}
         _write_record(out, settings, state, photos, fingerprint=frozen, **facts, **task.validate())

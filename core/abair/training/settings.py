@@ -160,7 +160,7 @@ class EstimatorSettings(Settings):
     weight_decay: WeightDecay = 1.0
     workers: Workers = 2
     labelled_probability: float = Field(
-        default=0.3, ge=0, le=1, description="share of the samples that are labelled real photos, where some are given"
+        default=0.35, ge=0, le=1, description="share of the samples that are labelled real photos, where some are given"
     )
     file_degradations: dict[FileKind, str] = Field(
         default_factory=dict, description="the degradation that a kind of lossy file is, jpeg or bits; unnamed: none"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 
 from abair.errors import MissingExtraError, RegistryError
 from abair.files import file_sha256

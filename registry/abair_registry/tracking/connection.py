@@ -47,7 +47,8 @@ def import_client() -> type[MlflowClient]:
             f"tracking: {error.name} is missing; install it with: pip install 'abair[registry]'"
         ) from None
     for name in ("mlflow", "alembic", "urllib3"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        # its errors come as exceptions, too; with a damaged store it logs tracebacks besides
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return MlflowClient
 
 

@@ -80,7 +80,8 @@ class Store:
             raise failure from None
 
     def _failure(self, error: Exception) -> RegistryError:
-        reason = " ".join(str(error).replace(self.uri, self.display_uri).split())[:300]
+        # SQLAlchemy's statement and its parameters help nobody here
+        reason = " ".join(str(error).partition("[SQL:")[0].replace(self.uri, self.display_uri).split())[:300]
         advice = (
             f"to begin with an empty one, move {local_store.store_path(self._home)} away"
             if self._local

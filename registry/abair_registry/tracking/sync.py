@@ -103,6 +103,8 @@ def _mirror(registry: Registry, runs: Runs) -> tuple[list[str], bool]:
         found, lost = _whole_version(runs, versions, deployment.number, bundle, digest)
         if found is None:
             found = _register(runs, registry.blobs, deployment, bundle, digest, run_ids)
+            if lost and runs.problem(found, _sizes(bundle)) is not None:  # what lies in that run cannot be replaced
+                found = _register(runs, registry.blobs, deployment, bundle, digest, ())
             versions.append(found)
             done.append(f"deployment {deployment.number} is version {found.number} of the model{lost}")
         places[alias] = found.number
@@ -170,11 +172,16 @@ def _named_plainly(bundle: Bundle) -> Bundle:
     )
 
 
+def _sizes(bundle: Bundle) -> dict[str, int]:
+    """Return the size in bytes of each of a bundle's files under its plain name."""
+    return {file.path: file.size for file in _named_plainly(bundle).files()}
+
+
 def _whole_version(
     runs: Runs, versions: Sequence[Version], number: int, bundle: Bundle, digest: str
 ) -> tuple[Version | None, str]:
     """Return the newest whole version of a deployment, or None and what the newest one has lost."""
-    files = {file.path: file.size for file in _named_plainly(bundle).files()}
+    files = _sizes(bundle)
     lost = ""
     for version in versions:
         if _matches(version, number, digest):

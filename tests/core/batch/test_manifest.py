@@ -17,17 +17,16 @@ def restored(name: str, **more: Any) -> dict[str, Any]:
     return {"input": name, "output": f"out/{name}", "weights": {"noise": 1.0}, "seconds": 0.5, "deployment": "d"} | more
 
 
-def write(file: Path, *records: dict[str, Any], go_on: bool = False) -> list[dict[str, Any]]:
-    with manifest.open_manifest(file, go_on=go_on) as kept:
+def write(file: Path, *records: dict[str, Any], go_on: bool = False, group: int = 100) -> list[dict[str, Any]]:
+    with manifest.open_manifest(file, go_on=go_on, group=group) as kept:
         for record in records:
             kept.add(record)
     return manifest.read(file)
 
 
-def test_rows_are_in_order_and_failures_have_the_same_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest, "GROUP", 2)
+def test_rows_are_in_order_and_failures_have_the_same_columns(tmp_path: Path) -> None:
     failed = {"input": "b", "output": "out/b", "error": "b: found nothing"}
-    rows = write(tmp_path / "m.parquet", restored("c"), failed, restored("a", warnings=["w"]))
+    rows = write(tmp_path / "m.parquet", restored("c"), failed, restored("a", warnings=["w"]), group=2)
     assert [(row["input"], row["error"]) for row in rows] == [("c", None), ("b", "b: found nothing"), ("a", None)]
     assert [row["weights"] for row in rows] == [{"noise": 1.0}, None, {"noise": 1.0}]
     assert [row["skipped"] for row in rows] == [False, False, False]

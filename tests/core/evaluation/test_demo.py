@@ -90,6 +90,7 @@ def test_the_demo_writes_its_pictures_and_tables(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text())["deployment"] == report.deployment
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_damage_and_another_seed_another(tmp_path: Path) -> None:

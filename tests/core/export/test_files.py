@@ -51,6 +51,8 @@ def test_a_file_of_fixed_weights_takes_images_of_any_size(
     assert json.loads(about["abair.weights"])["clean"] == 0.25
 
 
+@pytest.mark.rare
+@pytest.mark.exhaustive
 def test_weights_and_the_view_can_be_inputs(restorer: Restorer) -> None:
     network = PhotoNetwork(restorer.blender, restorer.labels, with_view=True)
     file = onnx_file.make_onnx(network, {})
@@ -136,6 +138,7 @@ def test_ids_name_the_blend() -> None:
     assert darktable.model_id({"noise": 0.7, "low-light": 0.25, "clean": 0.05}) == "denoise-abair-noise70-low-light25"
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 def test_the_shipped_network_is_exported(tmp_path: Path) -> None:
     shipped = Restorer.load("factory")

@@ -28,6 +28,8 @@ def _abair(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
 
 
+@pytest.mark.rare
+@pytest.mark.exhaustive
 def test_two_processes_train_one_network(photos: Path, tmp_path: Path) -> None:
     done = _abair(*BACKBONE, "--processes", "2", "--data", str(photos), "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
@@ -79,6 +81,8 @@ def test_a_signal_ends_all_of_them_in_one_line(photos: Path, tmp_path: Path, num
     assert ended(started)
 
 
+@pytest.mark.rare
+@pytest.mark.exhaustive
 def test_all_of_them_end_with_a_launcher_that_was_killed(photos: Path, tmp_path: Path) -> None:
     with training(photos, tmp_path) as process:
         started = psutil.Process(process.pid).children(recursive=True)

@@ -21,6 +21,7 @@ from abair.training.run import train_backbone, train_estimator
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 def test_phase_three_makes_a_bundle_that_restores(photos: Path, backbone: Path, adapters: Path, tmp_path: Path) -> None:
     before = backbone.read_bytes()

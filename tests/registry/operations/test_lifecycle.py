@@ -266,6 +266,7 @@ with open_registry(Settings(), bundle) as registry:
 """
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 def test_eight_processes_write_two_hundred_times_each_and_nothing_is_lost(
     settings: Settings, bundle: Path, environment: dict[str, str]

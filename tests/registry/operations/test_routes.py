@@ -101,6 +101,7 @@ def test_retrain_trains_the_whole_estimator_anew_and_nothing_else(
     assert first["live"]
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 @sqlite
 @pytest.mark.parametrize("broken", [False, True])

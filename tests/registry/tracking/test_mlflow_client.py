@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -183,6 +184,8 @@ print(Runs(Settings(home=Path(sys.argv[1]), tracking_uri=None)).experiment())
 """
 
 
+@pytest.mark.rare
+@pytest.mark.exhaustive
 def test_two_first_uses_at_once_make_one_store(tmp_path: Path) -> None:
     home = tmp_path / "home"
     command = [sys.executable, "-c", FIRST_USE, str(home)]
@@ -222,3 +225,18 @@ def test_a_store_whose_tables_are_incomplete_is_named_with_what_to_do(tmp_path: 
     store.write_bytes(b"no database at all" * 100)
     with pytest.raises(RegistryError, match=rf"move {store} away"):
         Runs(Settings(home=tmp_path, tracking_uri=None)).experiment()
+
+
+def test_a_store_without_a_table_is_one_line_and_mlflow_prints_nothing(
+    tmp_path: Path, empty_store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "mlflow.db"
+    shutil.copyfile(empty_store, store)
+    Runs(Settings(home=tmp_path, tracking_uri=None)).experiment()
+    with closing(sqlite3.connect(store)) as database:
+        database.execute("DROP TABLE runs")
+        database.commit()
+    with pytest.raises(RegistryError, match="no such table: runs; expected a store") as refusal:
+        Runs(Settings(home=tmp_path, tracking_uri=None)).running()
+    assert "SELECT" not in str(refusal.value)
+    assert capfd.readouterr().err == ""

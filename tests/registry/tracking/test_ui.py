@@ -53,6 +53,7 @@ def ended(processes: list[psutil.Process]) -> bool:
     return [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

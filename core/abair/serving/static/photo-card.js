@@ -4,6 +4,7 @@
 const SHOWN = new Set(["image/jpeg", "image/png", "image/webp", "image/bmp"]); // what every browser shows
 const SUFFIX = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/tiff": "tif", "image/bmp": "bmp" };
 const WAIT = 350; // milliseconds after a slider was moved
+const SURE = 0.6; // below it, an estimate is doubtful: as abair estimate has it
 
 class Problem extends Error {
   constructor(status, detail) { super(detail); this.status = status; }
@@ -164,6 +165,8 @@ class PhotoCard {
       return row;
     });
     this.find(".rows").replaceChildren(...rows);
+    if (record.confidence != null && record.confidence < SURE)
+      this.find(".hint").prepend(`The estimate is not sure (${record.confidence.toFixed(2)}). `);
     this.fill(record.weights);
   }
 
