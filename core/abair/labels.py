@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from abair.errors import WeightsError
@@ -60,3 +61,13 @@ def parse_weights(text: str) -> dict[str, float]:
             f"found a sum of {total:g}, expected at most 1: each is a part of the photo, as in noise=0.5,blur=0.5"
         )
     return weights
+
+
+def round_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """Return weights as JSON records show them."""
+    return {label: round(float(weight), 6) for label, weight in weights.items()}
+
+
+def round_confidence(confidence: float | None) -> float | None:
+    """Return a confidence as JSON records show it."""
+    return None if confidence is None else round(confidence, 4)

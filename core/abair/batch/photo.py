@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abair.labels import round_confidence, round_weights
+
 if TYPE_CHECKING:
     from abair.images.photo import Photo
     from abair.inference.restorer import Policy, Quality, Restored, Restorer
@@ -80,13 +82,3 @@ def restore_photo(
         "warnings": [*filter(None, [choices.warning]), *written.warnings],
         "confidence": round_confidence(restored.confidence),
     }
-
-
-def round_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return weights as JSON records show them."""
-    return {label: round(float(weight), 6) for label, weight in weights.items()}
-
-
-def round_confidence(confidence: float | None) -> float | None:
-    """Return a confidence as JSON records show it."""
-    return None if confidence is None else round(confidence, 4)

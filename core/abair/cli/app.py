@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 import typer
 
 import abair
-from abair.batch.photo import Choices, round_confidence, round_weights
+from abair.batch.photo import Choices
 from abair.cli import batching, bench, export, gallery, inputs, loading, plugin, serve, train, watching
 from abair.cli.console import Reporter, reporting, tell_doubt, weight_bars
 from abair.cli.options import (
@@ -28,6 +28,7 @@ from abair.cli.options import (
     Paths,
     Policy,
     Precision,
+    PrecisionOption,
     Quality,
     QualityOption,
     Recursive,
@@ -37,6 +38,7 @@ from abair.cli.restoring import FileRestorer
 from abair.cli.run import run_app
 from abair.cli.streams import MARK, check_streams, named_streams
 from abair.errors import AbairError
+from abair.labels import round_confidence, round_weights
 from abair.text import one_line
 
 if TYPE_CHECKING:
@@ -114,9 +116,7 @@ def restore(
         ),
     ] = None,
     device: Device = "cpu",
-    precision: Annotated[
-        Precision, typer.Option(help="bfloat16 is faster on hardware that supports it, and slightly less exact.")
-    ] = Precision.float32,
+    precision: PrecisionOption = Precision.float32,
     deployment: Bundle = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[

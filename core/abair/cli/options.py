@@ -68,6 +68,9 @@ Bundle = Annotated[
         "or a model of the MLflow registry such as models:/abair@champion.  [default: the live deployment]",
     ),
 ]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="bfloat16 is faster on hardware that supports it, and slightly less exact.")
+]
 QualityOption = Annotated[
     Quality,
     typer.Option(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from abair.batch.photo import Choices, restore_photo, round_confidence, round_weights
+from abair.batch.photo import Choices, restore_photo
 from abair.cli import inputs
 from abair.cli.console import Reporter, tell_doubt, weight_bars
+from abair.labels import round_confidence, round_weights
 from abair.text import one_line
 
 if TYPE_CHECKING:

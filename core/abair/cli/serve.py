@@ -11,7 +11,7 @@ import typer
 
 from abair.cli.console import Reporter, debug_enabled, explain, reporting
 from abair.cli.loading import warn_of_missing
-from abair.cli.options import Bundle, Device, MaxMegapixels, Precision
+from abair.cli.options import Bundle, Device, MaxMegapixels, Precision, PrecisionOption
 from abair.errors import MissingExtraError, ServingError
 
 TOKEN: Final = "ABAIR_SERVE_TOKEN"
@@ -50,9 +50,7 @@ def serve(
         int | None, typer.Option(min=64, metavar="N", help="Side of a tile in pixels; a smaller one needs less memory.")
     ] = None,
     device: Device = "cpu",
-    precision: Annotated[
-        Precision, typer.Option(help="bfloat16 is faster on hardware that supports it, and slightly less exact.")
-    ] = Precision.float32,
+    precision: PrecisionOption = Precision.float32,
     deployment: Bundle = None,
     max_megapixels: MaxMegapixels = 100.0,
 ) -> None:

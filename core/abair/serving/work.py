@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from abair import images
 from abair.inference.restorer import Restorer
-from abair.labels import parse_weights
+from abair.labels import parse_weights, round_confidence, round_weights
 from abair.serving.jobs import Stop
 from abair.serving.metrics import Metrics
 from abair.serving.options import MEDIA_TYPE_OF, SUFFIX_OF, Limits, RestoreOptions
@@ -65,7 +64,7 @@ def restore(
         metrics.see(restored.weights)
     record = {
         "deployment": restored.deployment,
-        "weights": rounded(restored.weights),
+        "weights": round_weights(restored.weights),
         "policy": restored.policy,
         "quality": restored.quality,
         "strength": options.strength,
@@ -92,17 +91,7 @@ def estimate(restorer: Restorer, upload: Upload, limits: Limits, metrics: Metric
     height, width = photo.pixels.shape[:2]
     return {
         "deployment": restorer.deployment.name,
-        "weights": rounded(weights),
+        "weights": round_weights(weights),
         "confidence": round_confidence(confidence),
         "megapixels": height * width / 1e6,
     }
-
-
-def rounded(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return weights as JSON shows them."""
-    return {label: round(float(weight), 6) for label, weight in weights.items()}
-
-
-def round_confidence(confidence: float | None) -> float | None:
-    """Return a confidence as JSON shows it."""
-    return None if confidence is None else round(confidence, 4)
