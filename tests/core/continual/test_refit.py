@@ -12,7 +12,7 @@ import torch
 from tests.core.continual.conftest import darker, red, smooth_photos
 
 from abair.continual.collect import compute_features
-from abair.continual.refit import SHIFT_STEP, RefitConfig, refit
+from abair.continual.refit import RefitConfig, refit
 from abair.continual.replay import Features, Mixtures
 from abair.data.degrade import Degrader, Recipe
 from abair.data.photos import CleanPhotos
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 COUNT = 40
 QUICK = RefitConfig(steps=300)
 """As few steps as still teach the tiny network a label."""
-FIRM = replace(QUICK, largest_shift=0.0)
+FIRM = replace(QUICK, false_alarms=1.0)
 """In the end no logit is lowered."""
 
 
@@ -110,7 +110,7 @@ def test_what_the_estimator_says_of_old_labels_stays_and_a_file_keeps_what_it_gr
 ) -> None:
     new = made(backbone, photos, 2, paired=True, red=red)
     challenger = refit(champion, fingerprint(backbone), LABELS, [old], [new], 0, config=QUICK)
-    assert challenger.hidden == champion.hidden + QUICK.units
+    assert challenger.hidden == champion.hidden + 2
     with torch.inference_mode():
         before, after = champion(old.values), challenger(old.values)
     assert torch.allclose(after[:, [0, 1, 3]], before, atol=1e-5)
@@ -141,23 +141,23 @@ def test_a_label_that_comes_again_is_learnt_anew_and_the_others_stay(
         assert torch.allclose(challenger(old.values)[:, [0, 1, 3]], champion(old.values), atol=1e-5)
 
 
-def test_a_new_label_gains_little_by_being_shown_more_often() -> None:
+def test_a_new_label_wins_few_of_the_known_samples_though_it_looks_like_them() -> None:
     labels, count = (*"abcdefg", "clean"), 60
     generator = torch.Generator().manual_seed(0)
     centres = 3 * torch.eye(len(labels), 12)
     values = (centres[:, None] + 0.5 * torch.randn(len(labels), count, 12, generator=generator)).flatten(0, 1)
     known = Features("x", labels, values, torch.eye(len(labels)).repeat_interleave(count, 0))
-    long = replace(QUICK, steps=400)
-    champion = refit(Estimator(labels, 12), "x", labels, [], [known], 0, config=long)
+    champion = refit(Estimator(labels, 12), "x", labels, [], [known], 0, config=replace(QUICK, steps=400))
     # what is new looks exactly as `a` does: nobody can tell them apart
     twin = torch.cat([values[:count], values[-count:]])
     new = Features("x", ("twin", "clean"), twin, torch.eye(2).repeat_interleave(count, 0))
-    challenger = refit(champion, "x", (*"abcdefg", "twin", "clean"), [known], [new], 0, config=replace(FIRM, steps=400))
-    with torch.inference_mode():
-        said = challenger(values[:count]).softmax(1).mean(0)
-    assert float(said[0] + said[7]) > 0.95
-    # a quarter of what was shown was new, a sixteenth was `a`, a ninth would be even
-    assert float(said[7]) == pytest.approx((1 / 9) / (1 / 9 + 1 / 16), abs=0.07)
+    wins = []
+    for config in (QUICK, FIRM):
+        challenger = refit(champion, "x", (*"abcdefg", "twin", "clean"), [known], [new], 0, config=config)
+        with torch.inference_mode():
+            wins.append(float((challenger(values).argmax(1) == 7).float().mean()))
+    assert wins[0] <= 2 * QUICK.false_alarms
+    assert wins[1] > 3 * QUICK.false_alarms
 
 
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
@@ -173,15 +173,16 @@ def test_old_features_teach_what_the_champion_says_even_where_it_is_wrong(
     assert right(challenger, held_old) <= 0.05
 
 
-def test_the_same_arguments_give_the_same_estimator_and_another_seed_another(
-    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+def test_the_same_arguments_give_the_same_estimator(
+    whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
     new = made(backbone, photos, 2, paired=True, red=red)
     marks = [
-        fingerprint(refit(champion, fingerprint(backbone), LABELS, [old], [new], seed=seed, config=QUICK))
-        for seed in (0, 0, 1)
+        fingerprint(refit(champion, fingerprint(backbone), LABELS, [old], [new], 0, whole=whole, config=QUICK))
+        for _ in range(2)
     ]
-    assert marks[0] == marks[1] != marks[2]
+    assert marks[0] == marks[1]
 
 
 def test_the_number_of_threads_does_not_change_what_comes_out(
@@ -205,9 +206,8 @@ def blended(backbone: Backbone, photos: CleanPhotos, seed: int) -> Features:
     return Features(made.backbone, made.labels, made.values, torch.tensor([[0.25, 0.75, 0.0]] * COUNT))
 
 
-@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_blends_are_learnt_from_mixtures_as_much_as_is_at_stake(
-    whole: bool, backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
+    backbone: Backbone, photos: CleanPhotos, old: Features, champion: Estimator
 ) -> None:
     cold = champion.with_labels(champion.labels)
     cold.temperature.fill_(0.2)
@@ -217,9 +217,7 @@ def test_blends_are_learnt_from_mixtures_as_much_as_is_at_stake(
     def away(stake: float | None) -> float:
         """How far what is said of held-out mixtures is from the best blend, on the mean."""
         mixtures = [] if stake is None else [Mixtures(both, torch.full((COUNT,), stake))]
-        fitted = refit(
-            cold, fingerprint(backbone), LABELS, [old], [new], 0, mixtures=mixtures, whole=whole, config=FIRM
-        )
+        fitted = refit(cold, fingerprint(backbone), LABELS, [old], [new], 0, mixtures=mixtures, config=FIRM)
         assert right(fitted, made(backbone, photos, 4, red=red)) >= 0.9
         with torch.inference_mode():
             said = fitted.predict_weights(held_out.values)
@@ -227,32 +225,6 @@ def test_blends_are_learnt_from_mixtures_as_much_as_is_at_stake(
 
     without, much, nothing = away(None), away(10.0), away(0.0)
     assert much < 0.6 * min(without, nothing)
-
-
-@pytest.mark.parametrize("mixed", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
-def test_a_new_label_gives_up_what_it_can_bear_where_it_is_alone(
-    backbone: Backbone,
-    photos: CleanPhotos,
-    old: Features,
-    champion: Estimator,
-    mixed: bool,
-) -> None:
-    new, both = made(backbone, photos, 2, paired=True, red=red), blended(backbone, photos, 7)
-    mixtures = [Mixtures(both, torch.full((COUNT,), 10.0))] if mixed else []
-
-    lowered, firm = (
-        refit(champion, fingerprint(backbone), LABELS, [old], [new], 0, mixtures=mixtures, config=config)
-        for config in (QUICK, FIRM)
-    )
-    with torch.inference_mode():
-        before, after = firm(both.values), lowered(both.values)
-        own = [estimator.predict_weights(new.values[:COUNT])[:, 2].mean() for estimator in (firm, lowered)]
-    by = before[:, 2] - after[:, 2]
-    assert torch.allclose(by, by[0].expand(COUNT), atol=1e-5)
-    assert float(by[0]) >= SHIFT_STEP / 2
-    assert torch.equal(before[:, [0, 1, 3]], after[:, [0, 1, 3]])
-    assert 0 <= float(own[0] - own[1]) <= QUICK.tolerated_loss
-    assert right(lowered, made(backbone, photos, 4, red=red)) >= 0.9
 
 
 def test_mixtures_with_a_label_that_is_asked_for_no_more_teach_nothing(
