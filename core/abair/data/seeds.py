@@ -66,6 +66,10 @@ class Stream(IntEnum):
     """The crop and the damage that show whether a synthesiser works."""
     LABELLED_SAMPLE = 25
     """Phase III: whether a sample is a labelled photo, which one, and which part, by place."""
+    ESTIMATOR_DROPOUT = 26
+    """Phase III: which hidden units a sample of a batch goes without, by item."""
+    SMALL_PART = 27
+    """Phase III: whether a sample is a small part of its scene, and which, by place."""
 
 
 def generator_for(seed: int, stream: Stream, *indices: int) -> torch.Generator:

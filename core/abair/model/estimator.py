@@ -95,9 +95,11 @@ class Estimator(nn.Module):
             nn.LayerNorm(features), nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, len(self.labels))
         )
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features (B, F) to logits (B, L)."""
-        return self.head(features)  # type: ignore[no-any-return]
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map features (B, F) to logits (B, L); a `mask` (B, H) multiplies the hidden units."""
+        norm, first, activation, last = self.head
+        hidden = activation(first(norm(features)))
+        return last(hidden if mask is None else hidden * mask)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def standardize(self, features: Tensor) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from abair.data.degrade import Degrader, Recipe, SampleKind, to_8_bit
+from abair.data.degrade import Degrader, Recipe, Sample, SampleKind, to_8_bit
 from abair.data.file_artifacts import apply_file_artifacts
 from abair.data.labelled_photos import LabelledPhotos
 from abair.data.photos import CleanPhotos
@@ -31,7 +32,7 @@ from abair.model import views
 from abair.model.backbone import Backbone, fingerprint
 from abair.model.blend_cost import BlendCosts, log_blend_error
 from abair.model.estimator import Estimator, extract_image_features, feature_count
-from abair.physics import chance
+from abair.physics import chance, uniform
 from abair.training.sample_pool import PooledSample, SamplePool
 from abair.training.settings import EstimatorSettings
 from abair.training.task import Batch
@@ -57,6 +58,10 @@ STANDARDIZING: Final = 512
 """Samples of the pool whose features the inputs of the head are standardised by."""
 VALIDATION_SAMPLES: Final = 40
 """Held-out samples a label."""
+SMALL_PARTS: Final = 0.15
+"""Share of the samples that are small parts: thumbnails, and what gates compare."""
+SMALL_SIDES: Final = (80, 224)
+"""Range of a small part's sides in pixels."""
 VALIDATION_SIDE: Final = 512
 """Longest side in pixels of a held-out photo; the estimator sees it whole."""
 
@@ -111,7 +116,7 @@ class EstimatorTask:
             "backbone": fingerprint(self.backbone),
             "labels": ", ".join(self.degrader.labels),
             "photos": self.photos.digest(),
-            "recipe": str(self.degrader.recipe),
+            "recipe": f"{self.degrader.recipe}, {SMALL_PARTS} of {SMALL_SIDES[0]} to {SMALL_SIDES[1]} pixels",
             "damage": self.degrader.digest,
         }
         if self._labelled is not None:
@@ -126,16 +131,24 @@ class EstimatorTask:
         self.module.standardize(torch.stack(list(rows)))
 
     def batch(self, index: int) -> Batch:
-        """Make (features (B, F), targets (B, L), costs (B, L, L), which are mixtures (B,))."""
-        rows, rest = [], []
+        """Make (features (B, F), masks (B, H), targets (B, L), costs (B, L, L), mixtures (B,)).
+
+        Masks are for the hidden units (dropout; Srivastava et al., 2014), mixtures true or false.
+        """
+        rows, masks, rest = [], [], []
         for item in range(index * self.settings.batch, (index + 1) * self.settings.batch):
             epoch, turn = divmod(item, len(self._pool))
             place = int(_order(self.settings.seed, epoch, len(self._pool))[turn])
             features, *others = self._pool_sample(place)
             generator = generator_for(self.settings.seed, Stream.ESTIMATOR_CROPS, epoch, place)
             rows.append(features[torch.randperm(len(features), generator=generator)[:CROPS_PER_STEP]].mean(0))
+            masks.append(self._mask(item))
             rest.append(others)
-        return torch.stack(rows), *(torch.stack(parts) for parts in zip(*rest, strict=True))
+        return torch.stack(rows), torch.stack(masks), *(torch.stack(parts) for parts in zip(*rest, strict=True))
+
+    def _mask(self, item: int) -> Tensor:
+        generator, kept = generator_for(self.settings.seed, Stream.ESTIMATOR_DROPOUT, item), 1 - self.settings.dropout
+        return (torch.rand(self.module.hidden, generator=generator) < kept) / kept
 
     def _pool_sample(self, place: int) -> PooledSample:
         return self._pool.get(place) or self._pool.put(place, self._make_sample(place))
@@ -147,6 +160,9 @@ class EstimatorTask:
                 return self._make_labelled(self._labelled, generator)
         generator = generator_for(self.settings.seed, Stream.ESTIMATOR_SAMPLE, place)
         sample = self.degrader.sample(self.photos.scene(generator, self.settings.crop), generator)
+        part = generator_for(self.settings.seed, Stream.SMALL_PART, place)
+        if chance(part, SMALL_PARTS):
+            sample = _cut_small(sample, part)
         shares = sample.types.mean((1, 2))
         mixture = torch.tensor(sample.kind is SampleKind.MIXTURE)
         target, costs = self._costs(sample) if self._costs else (shares, torch.zeros(len(shares), len(shares)))
@@ -161,9 +177,13 @@ class EstimatorTask:
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the cross-entropy plus the weighted error of the restoration, and both terms."""
-        features, target, costs, mixtures = batch
-        logits = self.module(features).float()
-        label_loss = F.cross_entropy(torch.where(mixtures[:, None], logits / BLEND_TEMPERATURE, logits), target)
+        features, masks, target, costs, mixtures = batch
+        logits = self.module(features, masks).float()
+        label_loss = F.cross_entropy(
+            torch.where(mixtures[:, None], logits / BLEND_TEMPERATURE, logits),
+            target,
+            label_smoothing=self.settings.label_smoothing,
+        )
         if self._costs is None:
             return label_loss, {}
         restoration = log_blend_error((logits / BLEND_TEMPERATURE).softmax(1), costs).mean()
@@ -240,6 +260,17 @@ class EstimatorTask:
 
     def _mean_features(self, image: Tensor) -> Tensor:
         return extract_image_features(self.backbone, image).float().mean(0)
+
+
+def _cut_small(sample: Sample, generator: torch.Generator) -> Sample:
+    """Cut a small part out of a sample."""
+    spans = []
+    for length in sample.clean.shape[1:]:
+        side = min(length, round(uniform(generator, *SMALL_SIDES)))
+        start = int(torch.randint(length - side + 1, (), generator=generator))
+        spans.append(slice(start, start + side))
+    cut = {name: getattr(sample, name)[:, spans[0], spans[1]] for name in ("degraded", "clean", "types")}
+    return replace(sample, **cut)
 
 
 @lru_cache(maxsize=2)  # a batch may reach from one epoch into the next

@@ -151,13 +151,17 @@ class EstimatorSettings(Settings):
 
     phase: ClassVar[str] = "phase III (abair train estimator)"
 
-    steps: Steps = 1_000
-    batch: Batch = 128
+    steps: Steps = 3_000
+    batch: Batch = 64
     crop: Crop = 512
-    learning_rate: LearningRate = 1e-3
+    learning_rate: LearningRate = 2e-3
     warmup: Warmup = 100
     decay: Decay = 0.9
-    weight_decay: WeightDecay = 1.0
+    weight_decay: WeightDecay = 0.1
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="share of the hidden units left out at each sample")
+    label_smoothing: float = Field(
+        default=0.05, ge=0, lt=1, description="share of each target that is spread evenly over the labels"
+    )
     workers: Workers = 2
     labelled_probability: float = Field(
         default=0.35, ge=0, le=1, description="share of the samples that are labelled real photos, where some are given"

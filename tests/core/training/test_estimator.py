@@ -42,7 +42,9 @@ def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
     made.clear()  # what says which damage it is
     batches = [first.batch(index) for index in range(9)]  # three epochs
     assert len(made) == len(set(made)) == 6
-    features, target, costs, chains = batches[0]
+    features, masks, target, costs, chains = batches[0]
+    assert masks.shape == (2, first.module.hidden)
+    assert set(masks.unique().tolist()) == {0.0, 2.0}  # half are left out, and the others count twice
     assert (features.shape, target.tolist()) == ((2, feature_count(network.size)), [[1, 0], [1, 0]])
     assert costs.shape == (2, 2, 2)
     assert chains.tolist() == [False, False]
@@ -65,16 +67,16 @@ def test_phase_three_makes_each_sample_once_and_learns_from_it_anew(
 def test_what_a_chain_is_called_is_learnt_as_blends_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = CleanPhotos([np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)], "one")
     degrader = Degrader({"darker": lambda clean, _: clean * 0.5, "paler": lambda clean, _: clean * 0.5 + 0.5})
-    settings = EstimatorSettings(steps=1, batch=2, crop=64, learning_rate=1e-3)
+    settings = EstimatorSettings(steps=1, batch=2, crop=64, learning_rate=1e-3, label_smoothing=0)
     task = estimator.EstimatorTask(Backbone(SIZES["tiny"]), degrader, photos, photos, settings, tmp_path, samples=2)
     called = torch.tensor([[0.7, 0.3 - 1e-6, 1e-6]])
     entropy = float(-(called * called.log()).sum())
     for chain, best in ((True, estimator.BLEND_TEMPERATURE), (False, 1.0)):
         losses = {}
         for scale in (estimator.BLEND_TEMPERATURE, 0.6, 1.0):
-            monkeypatch.setattr(task, "module", lambda _, scale=scale: scale * called.log())
+            monkeypatch.setattr(task, "module", lambda *_, scale=scale: scale * called.log())
             losses[scale] = float(
-                task.loss((torch.zeros(1, 1), called, torch.zeros(1, 3, 3), torch.tensor([chain])))[0]
+                task.loss((torch.zeros(1, 1), torch.ones(1, 1), called, torch.zeros(1, 3, 3), torch.tensor([chain])))[0]
             )
         assert min(losses, key=losses.__getitem__) == best
         assert losses[best] == pytest.approx(entropy, abs=1e-4)
@@ -97,9 +99,9 @@ def test_what_costs_call_a_chain_is_kept_with_the_sample(tmp_path: Path) -> None
     made = task.batch(0)
     task.degrader = cast("Degrader", None)  # whoever makes a sample once more fails
     for batch in (made, task.batch(0)):
-        assert batch[1].tolist() == [[0.25, 0.75, 0.0]] * 2
-        assert batch[2].tolist() == [torch.eye(3).tolist()] * 2
-        assert batch[3].tolist() == [True, True]
+        assert batch[2].tolist() == [[0.25, 0.75, 0.0]] * 2
+        assert batch[3].tolist() == [torch.eye(3).tolist()] * 2
+        assert batch[4].tolist() == [True, True]
 
 
 def test_a_trained_estimator_can_be_averaged_with_another(tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_a_region_of_exactly_half_the_area_is_not_learnt_as_a_mixture(tmp_path: 
     network = Backbone(SIZES["tiny"])
     for kind in (SampleKind.MIXTURE, SampleKind.REGIONS):
         task = estimator.EstimatorTask(network, degrader, photos, photos, settings, tmp_path / kind, samples=2)
-        _, target, _, mixtures = task.batch(0)
+        _, _, target, _, mixtures = task.batch(0)
         assert target.tolist() == [[0.5, 0.5, 0.0]] * 2
         assert mixtures.tolist() == [kind is SampleKind.MIXTURE] * 2
 
@@ -164,8 +166,8 @@ def test_labelled_photos_teach_their_label_and_cost_nothing(tmp_path: Path) -> N
         )
 
     without, some = task(0.5, None), task(0.5, real)
-    _, plain, _, _ = without.batch(0)
-    _, targets, costs, mixtures = some.batch(0)
+    _, _, plain, _, _ = without.batch(0)
+    _, _, targets, costs, mixtures = some.batch(0)
     assert plain.tolist() == [[0, 0, 1]] * 40
     of_photos = targets[:, 1] == 1
     assert int(of_photos.sum()) == pytest.approx(20, abs=9)
@@ -176,3 +178,27 @@ def test_labelled_photos_teach_their_label_and_cost_nothing(tmp_path: Path) -> N
     assert "labelled" in some.validate()
     assert "labelled" not in without.validate()
     assert len(list(tmp_path.glob("pool-*.dat"))) == 3
+
+
+def test_some_samples_are_small_parts_of_their_scenes(tmp_path: Path) -> None:
+    photos = CleanPhotos([np.random.default_rng(0).integers(0, 256, (900, 900, 3), dtype=np.uint8)], "one")
+    degrader = Degrader({"darker": lambda clean, _: clean * 0.5, "paler": lambda clean, _: clean * 0.5 + 0.5})
+    seen: list[Sample] = []
+
+    class Looking:
+        digest = "it looks"
+
+        def __call__(self, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.append(sample)
+            return torch.tensor([0.5, 0.5, 0.0]), torch.eye(3)
+
+    settings = EstimatorSettings(steps=1, batch=40, crop=800, learning_rate=1e-3)
+    costs = cast("BlendCosts", Looking())
+    task = estimator.EstimatorTask(
+        Backbone(SIZES["tiny"]), degrader, photos, photos, settings, tmp_path, samples=40, costs=costs
+    )
+    task.batch(0)
+    assert all(one.degraded.shape == one.clean.shape and one.types.shape[1:] == one.clean.shape[1:] for one in seen)
+    small = sum(max(one.clean.shape[1:]) <= estimator.SMALL_SIDES[1] for one in seen)
+    assert small == pytest.approx(estimator.SMALL_PARTS * 40, abs=5)
+    assert small > 0
