@@ -13,7 +13,17 @@ from pydantic import BaseModel
 
 from abair.cli import loading
 from abair.cli.console import Reporter, reporting
-from abair.cli.options import PLAIN, Bundle, Device, Quality, QualityOption, parse_names
+from abair.cli.options import (
+    PLAIN,
+    Bundle,
+    Device,
+    Precision,
+    PrecisionOption,
+    Quality,
+    QualityOption,
+    parse_names,
+    parse_numbers,
+)
 
 if TYPE_CHECKING:
     from abair.evaluation.results import QualityReport
@@ -179,25 +189,57 @@ def field(
 @app.command()
 def speed(
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also write speed.json and speed.md to this folder.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write speed.json and speed.md, or against.json and against.md, to it."),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Compare with this build: a checkout of ABAIR, an environment, or its python."
+        ),
+    ] = None,
+    megapixels: Annotated[
+        str, typer.Option(metavar="N,N", help="With --against: sizes of the photos in megapixels.")
+    ] = "1,24",
+    threads: Annotated[str, typer.Option(metavar="N,N", help="With --against: numbers of threads.")] = "1",
+    rounds: Annotated[int, typer.Option(min=1, help="With --against: measurements of each build.")] = 3,
+    precision: PrecisionOption = Precision.float32,
     deployment: Bundle = None,
 ) -> None:
     """Measure the speed on this machine in megapixels per second.
 
     Compares the blended network with the bare backbone and with PEFT, and times the estimator and
-    the blend.
+    the blend. With --against it restores photos by this build and another one in turn, each in a
+    process of its own, and prints time and memory of both; --precision is this build's.
     """
+    sizes, counts = parse_numbers(megapixels, "--megapixels"), parse_numbers(threads, "--threads", whole=True)
     with reporting() as reporter:
+        if against is not None:
+            from abair.deployment import read_deployment
+            from abair.evaluation.compare_builds import compare_builds
+
+            folder = read_deployment(deployment).folder
+            with reporter.progress("Timing") as progress:
+                comparison = compare_builds(
+                    against, folder, megapixels=sizes, threads=[int(count) for count in counts], rounds=rounds,
+                    precision=precision.value, progress=progress,
+                )  # fmt: skip
+            _print(comparison, comparison.markdown(), out, "against", reporter)
+            return
         from abair.evaluation.speed import measure_speed
 
         restorer = loading.load_restorer(deployment)
         with reporter.progress("Timing") as progress:
             report = measure_speed(restorer, progress=progress)
-        if out is None:
-            print(report.markdown(), flush=True)
-        else:
-            _write_and_print(report, report.markdown(), out, "speed", reporter)
+        _print(report, report.markdown(), out, "speed", reporter)
+
+
+def _print(report: BaseModel, table: str, folder: Path | None, stem: str, reporter: Reporter) -> None:
+    """Print a table; with a folder, also write it and the report, see `_write_and_print`."""
+    if folder is None:
+        print(table, flush=True)
+    else:
+        _write_and_print(report, table, folder, stem, reporter)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -115,3 +116,22 @@ def parse_names(text: str, option: str) -> tuple[str, ...]:
     if "" in names:
         raise typer.BadParameter("found an empty name, expected NAME or NAME,NAME", param_hint=option)
     return names
+
+
+def parse_numbers(text: str, option: str, *, whole: bool = False) -> tuple[float, ...]:
+    """Split an option's value at its commas, and read numbers above 0.
+
+    Raises:
+        BadParameter: one is no number above 0, or not whole where it has to be.
+    """
+    numbers = []
+    for name in parse_names(text, option):
+        try:
+            number = float(name)
+        except ValueError:
+            number = math.nan
+        if not (0 < number < math.inf) or (whole and number % 1):
+            expected = "a whole number above 0" if whole else "a number above 0"
+            raise typer.BadParameter(f"found {name!r}, expected {expected}, or several with commas", param_hint=option)
+        numbers.append(number)
+    return tuple(numbers)
