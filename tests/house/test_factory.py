@@ -72,7 +72,6 @@ def psnr(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("label", [*LABELS, "clean"])
 def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, label: str) -> None:
-    """The network reaches further than a tile's halo: what lies beyond it must not show, with any adapter."""
     clean = sample_photos()["astronaut"][:320, :384].astype(np.float32) / 255
     if label == "clean":
         weights = {"clean": 0.3, "noise": 0.4, "low-light": 0.3}
@@ -83,13 +82,7 @@ def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, label: 
         damaged = degrade(photo, torch.Generator().manual_seed(0)).permute(1, 2, 0).numpy()
     whole = restorer(damaged, weights=weights, tile=4096).image
     tiled = restorer(damaged, weights=weights, tile=128).image
-    assert abs(psnr(whole, clean) - psnr(tiled, clean)) < 0.05
-    difference = np.abs(whole - tiled)
-    assert psnr(whole, tiled) > 45
-    # cores meet at 112 and 208 rows, 128 and 256 columns: a seam would be a line that differs far more than the rest
-    for axis in (0, 1):
-        lines = difference.mean(axis=(1 - axis, 2))
-        assert lines.max() < 0.01
+    assert np.abs(whole - tiled).max() < 1e-5
 
 
 @pytest.mark.slow

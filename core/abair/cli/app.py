@@ -112,7 +112,9 @@ def restore(
     tile: Annotated[
         int | None,
         typer.Option(
-            min=SMALLEST_TILE, metavar="N", help="Side of a tile in pixels; choose a smaller one if memory runs out."
+            min=SMALLEST_TILE,
+            metavar="N",
+            help="Width in pixels of the panels of a wide photo; choose a smaller one if memory runs out.",
         ),
     ] = None,
     device: Device = "cpu",

@@ -147,7 +147,7 @@ def explain(error: BaseException, about: str = "") -> str:
     elif isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in text.lower() for words in _OUT_OF_MEMORY)
     ):
-        message = "not enough memory; close other programs or use smaller tiles (--tile)"
+        message = "not enough memory; close other programs or use narrower tiles (--tile)"
     elif isinstance(error, ModuleNotFoundError) and (extra := _extra_with(error.name or "")):
         message = f"{error.name} is missing; install it with: pip install 'abair[{extra}]'"
     elif isinstance(error, OSError):

@@ -47,7 +47,10 @@ def serve(
         int, typer.Option(min=0, metavar="SECONDS", help="At the end, wait so long for requests under way.")
     ] = 60,
     tile: Annotated[
-        int | None, typer.Option(min=64, metavar="N", help="Side of a tile in pixels; a smaller one needs less memory.")
+        int | None,
+        typer.Option(
+            min=64, metavar="N", help="Width in pixels of the panels of a wide photo; less needs less memory."
+        ),
     ] = None,
     device: Device = "cpu",
     precision: PrecisionOption = Precision.float32,

@@ -48,7 +48,7 @@ def measure(deployment: str, megapixels: float, threads: int, precision: str) ->
     import abair
 
     torch.set_num_threads(threads)
-    restorer = abair.Restorer.load(deployment, precision=precision)
+    restorer = abair.Restorer.load(deployment, precision=precision)  # type: ignore[arg-type]
     loaded = start.seconds()
     # speed does not depend on what a photo shows; weights are fixed, because estimates may differ
     generator, weights = np.random.default_rng(0), {restorer.labels[0]: 1.0}

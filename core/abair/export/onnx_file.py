@@ -21,13 +21,14 @@ import abair
 from abair.deployment import Deployment
 from abair.errors import ExportError, MissingExtraError
 from abair.export.network import IMAGE, RESTORED, VIEW, WEIGHTS, PhotoNetwork
-from abair.inference.tiling import HALO
 from abair.model.backbone import GLOBAL_VIEW
 from abair.physics import smooth_field
 
 OPSET: Final = 18
 IR_VERSION: Final = 8
 """Versions of ONNX that programs of 2023 read, too; the library would write its newest."""
+HALO: Final = 96
+"""Pixels around a tile that a program has to compute with it: beyond them nothing is visible."""
 TOLERANCE: Final = 1e-4
 """Largest difference from torch, in [0, 1], with which a file is written; 8 bits have steps of
 0.004."""

@@ -1,4 +1,4 @@
-"""Restoration of images: one estimate, one blend, then the network tile by tile.
+"""Restoration of images: one estimate, one blend, then the network strip by strip.
 
 from abair import Restorer
 
@@ -10,6 +10,7 @@ print(result.weights)
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,24 +22,25 @@ from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, cast, get_
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from abair.deployment import Deployment, read_deployment
 from abair.errors import DeploymentError, WeightsError
 from abair.images.exif import turn_upright
 from abair.inference.conversion import ImageLike, from_pixels, is_bilevel, quantize, to_pil, to_pixels
-from abair.inference.tiling import SMALLEST_TILE, tiles
+from abair.inference.tiling import SMALLEST_PANEL, Part, restore_parts
 from abair.inference.tone import Tone
 from abair.labels import CLEAN, TOLERANCE
-from abair.model import views
-from abair.model.backbone import Backbone, fingerprint, load_backbone, pad_to_stride
+from abair.model.backbone import Backbone, fingerprint, load_backbone
 from abair.model.estimator import Estimator, load_estimator, one_hot
 from abair.model.look import context_view, look_at
 from abair.model.lora import Blender, read_adapter_files
 from abair.model.views import Pixels
 
-DEFAULT_TILE: Final = 512
-"""Side of a tile's core in pixels; a 24-megapixel photo then needs about 1 GB of memory."""
+DEFAULT_TILE: Final = 8192
+"""Width of a panel in pixels: most photos are one panel."""
+ORIENTATIONS: Final = 8
+"""Quarter turns and their mirror images."""
+_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 Policy = Literal["soft", "one-hot", "backbone"]
 Quality = Literal["standard", "best"]
@@ -124,7 +126,7 @@ class Restorer:
                 device or the precision cannot be used.
             AdapterError: an adapter is not a plain LoRA of this backbone.
         """
-        if precision not in {"float32", "bfloat16"}:
+        if precision not in _DTYPES:
             raise DeploymentError(f"precision {precision!r}: unknown; expected 'float32' or 'bfloat16'")
         try:
             torch.empty(0, device=device)
@@ -220,10 +222,10 @@ class Restorer:
                 oracle for noise, `{"noise": 0.5}` restores at half strength.
             strength: the part of the restoration that is made, in [0, 1]. The weights are scaled by
                 it, and the rest goes to `clean`.
-            tile: side in pixels of a tile's core, 512 by default. A smaller one needs less memory
-                and more time.
+            tile: width in pixels of the panels that a wide photo is cut into, 8192 by default.
+                Narrower ones need less memory and more time; the result is the same.
             quality: `standard`, or `best`, which averages over the photo's eight orientations.
-            before_tile: is called before each tile; what it raises ends the work.
+            before_tile: is called before each strip of rows; what it raises ends the work.
 
         Returns:
             A `Restored`, or a list of them, with images of the kind that was given.
@@ -244,8 +246,8 @@ class Restorer:
             raise WeightsError(f"quality {quality!r}: unknown; expected 'standard' or 'best'")
         if not (isinstance(strength, Real) and 0 <= float(strength) <= 1):
             raise WeightsError(f"strength {strength!r}: expected a number from 0 to 1")
-        if tile is not None and not (tile >= SMALLEST_TILE and tile % 1 == 0):  # neither NaN nor infinite
-            raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_TILE} pixels")
+        if tile is not None and not (tile >= SMALLEST_PANEL and tile % 1 == 0):  # neither NaN nor infinite
+            raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_PANEL} pixels")
         warnings: list[str] = []
         if isinstance(image, Image.Image):
             image = turn_upright(image, warnings.append)
@@ -318,44 +320,36 @@ class Restorer:
         quality: Quality,
         before_tile: Callable[[], object] | None,
     ) -> Pixels:
-        """Restore pixels (H, W, 3); the result has their dtype. The tile bounds other memory."""
+        """Restore pixels (H, W, 3) to their dtype; the tile's width bounds other memory."""
+        if weights[CLEAN] == 1:  # nothing is restored
+            return pixels.clip(0, 1) if pixels.dtype == np.float32 else pixels.copy()
         network = self._blender.blend(
             [weight for label, weight in weights.items() if label != CLEAN], keep=weights[CLEAN]
         )
-        result = np.zeros(pixels.shape, np.float32)
-        orientations = list(zip(_orientations(pixels), _orientations(result), strict=True))
-        if quality == "standard":
-            orientations = orientations[:1]
-        for turned, turned_result in orientations:
-            context = network.context(context_view(turned, network.size).to(self.device))
-            height, width = turned.shape[:2]
-            for part in tiles(height, width, tile, network.size.stride):
-                if before_tile is not None:
-                    before_tile()
-                region = views.to_tensor(np.ascontiguousarray(turned[part.rows, part.columns])).to(self.device)
-                restored = self._restore_tile(network, region, context)
-                values = restored[0].permute(1, 2, 0).cpu().numpy()
-                turned_result[part.rows, part.columns] += values * part.window[:, :, None]
-        result /= len(orientations)
-        tone = Tone.find(pixels) if weights[CLEAN] < 1 else None
+        tone = Tone.find(pixels)
+        if quality == "standard" and tone is None:
+            result = np.empty(pixels.shape, pixels.dtype)
+            for rows, columns, values in self._parts(network, pixels, tile, before_tile):
+                result[rows, columns] = quantize(values, pixels.dtype)
+            return result
+        # the mean of several results, and the tone, need the photo as a whole
+        whole = np.zeros(pixels.shape, np.float32)
+        count = 1 if quality == "standard" else ORIENTATIONS
+        orientations = zip(_orientations(pixels), _orientations(whole), strict=True)
+        for turned, turned_whole in itertools.islice(orientations, count):
+            for rows, columns, values in self._parts(network, turned, tile, before_tile):
+                turned_whole[rows, columns] += values
+        whole /= count
         if tone is not None:
-            tone.apply(result)
-        return quantize(result, pixels.dtype)
+            tone.apply(whole)
+        return quantize(whole, pixels.dtype)
 
-    def _restore_tile(self, network: Backbone, region: Tensor, context: Tensor) -> Tensor:
-        """Restore one tile (1, 3, H, W); if bfloat16 overflows, again in float32."""
-        height, width = region.shape[-2:]
-        padded = pad_to_stride(region, network.size.stride).contiguous(memory_format=torch.channels_last)
-
-        def residual() -> Tensor:
-            return network.residual(network.features(padded, context))[..., :height, :width].float()
-
-        if self.precision == "bfloat16":
-            with torch.autocast(self.device.type, torch.bfloat16):
-                low = residual()
-            if bool(low.isfinite().all()):
-                return region + low
-        return region + residual()
+    def _parts(
+        self, network: Backbone, pixels: Pixels, tile: int, before_tile: Callable[[], object] | None
+    ) -> Iterator[Part]:
+        """Yield the restored pixels (H, W, 3) in parts, float32 each."""
+        context = network.context(context_view(pixels, network.size).to(self.device))
+        return restore_parts(network, pixels, context, tile, _DTYPES[self.precision], before_tile)
 
 
 def _orientations(pixels: Pixels) -> Iterator[Pixels]:

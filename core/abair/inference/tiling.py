@@ -1,64 +1,135 @@
-"""Division of a photo into overlapping tiles whose results join without seams.
+"""The network on photos of any size: panels of columns, each strip by strip from top to bottom.
 
-A tile is a core with a halo around it. Neighbouring cores meet at multiples of the network's
-stride, so that a tile is sampled as the whole photo would be. Neighbouring results cross-fade
-linearly in the middle of their overlap.
+A strip is a few rows that go through all layers before the next ones, without an overlap, see
+`abair.model.strips`. A photo that is wider than a panel is cut into panels, each computed with as
+many more columns as the network reaches. So every pixel is that of the whole photo at once, there
+is no seam, and memory beside the photo and its result is bounded by the panel's width.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-HALO: Final = 96
-"""Pixels around a core that are computed with it; the influence of pixels further away is not
-visible."""
-SMALLEST_TILE: Final = 64
-"""Side of a core in pixels; of smaller ones nearly all work would go into the overlap."""
-FADE: Final = 16
-"""Half the width in pixels of the cross-fade between two cores."""
+from abair.model import views
+from abair.model.backbone import Backbone, pad_to_stride
+from abair.model.strips import Strip, stream_residual
+from abair.model.views import Pixels
+from abair.physics import reflect_pad
+
+SMALLEST_PANEL: Final = 64
+"""Width of a panel in pixels; of narrower ones nearly all work would go into the overlap."""
+STRIP_PIXELS: Final = {"cpu": 1 << 17}
+"""Pixels of a strip at most, if one row of the coarsest level has no more: features of a strip stay
+in the processor's cache."""
+LARGE_STRIP_PIXELS: Final = 1 << 22
+"""The same on other devices, which need larger pieces of work."""
 
 
-@dataclass(frozen=True)
-class Tile:
-    """Rows and columns of a tile, and the weights (rows, columns) of its result.
+class Panel(NamedTuple):
+    """The columns that are computed, and those of them that are the panel's own."""
 
-    At each pixel the weights of all tiles sum to 1.
-    """
+    columns: slice
+    core: slice
+
+
+class Part(NamedTuple):
+    """A part of the restored photo: where it lies, and its values (h, w, 3), not clipped."""
 
     rows: slice
     columns: slice
-    window: NDArray[np.float32]
+    values: NDArray[np.float32]
 
 
-def tiles(height: int, width: int, core: int, stride: int) -> Iterator[Tile]:
-    """Yield the tiles of a photo, at least one.
+def restore_parts(
+    network: Backbone,
+    pixels: Pixels,
+    context: Tensor,
+    panel: int,
+    dtype: torch.dtype = torch.float32,
+    before_strip: Callable[[], object] | None = None,
+) -> Iterator[Part]:
+    """Yield the restored photo in parts that cover each pixel once.
 
-    Cores begin at multiples of `stride` and have about `core` pixels a side, at least
-    `SMALLEST_TILE`.
+    Args:
+        network: the network, blended for this photo.
+        pixels: the photo (H, W, 3) of uint8, uint16 or float32.
+        context: (1, K) on the network's device.
+        panel: width of a panel in pixels, without its overlap.
+        dtype: of the arithmetic. Rows that come back with a NaN are computed again in float32.
+        before_strip: is called before each strip; what it raises ends the work.
     """
-    down, across = _spans(height, core, stride), _spans(width, core, stride)
-    for rows, vertical in down:
-        for columns, horizontal in across:
-            yield Tile(rows, columns, vertical[:, None] * horizontal[None, :])
+    size = network.size
+    for columns, core in panels(pixels.shape[1], panel, size.stride, size.reach):
+        part = pixels[:, columns]
+        inside = slice(core.start - columns.start, core.stop - columns.start)
+        top = 0
+        for residual in _residual_rows(network, part, context, dtype, before_strip):
+            rows = slice(top, top + len(residual))
+            if dtype != torch.float32 and not bool(residual.isfinite().all()):
+                residual = _residual_again(network, part, context, rows)  # noqa: PLW2901
+            values = views.to_tensor(part[rows, inside])[0].permute(1, 2, 0).numpy()
+            values += residual[:, inside].float().cpu().numpy()
+            yield Part(rows, core, values)
+            top = rows.stop
 
 
-def _spans(length: int, core: int, stride: int) -> list[tuple[slice, NDArray[np.float32]]]:
-    count = max(1, math.ceil(length / max(core, SMALLEST_TILE)))
-    edges = [0, *(round(length * i / count / stride) * stride for i in range(1, count)), length]
-    edges = sorted(set(edges))
-    halo = -(-HALO // stride) * stride
-    spans = []
-    for first, last in itertools.pairwise(edges):
-        start, stop = max(0, first - halo), min(length, last + halo)
-        centres = np.arange(start, stop, dtype=np.float32) + 0.5
-        rise = np.ones_like(centres) if first == 0 else np.clip((centres - first + FADE) / (2 * FADE), 0, 1)
-        fall = np.ones_like(centres) if last == length else np.clip((last + FADE - centres) / (2 * FADE), 0, 1)
-        spans.append((slice(start, stop), (rise * fall).astype(np.float32)))
-    return spans
+def panels(width: int, core: int, stride: int, halo: int) -> list[Panel]:
+    """Divide columns into panels of about `core` pixels, at least one.
+
+    They meet at multiples of `stride`, and `halo` more columns on each side are computed with them.
+    """
+    count = max(1, math.ceil(width / max(core, SMALLEST_PANEL)))
+    edges = sorted({0, *(round(width * i / count / stride) * stride for i in range(1, count)), width})
+    return [
+        Panel(slice(max(0, first - halo), min(width, last + halo)), slice(first, last))
+        for first, last in itertools.pairwise(edges)
+    ]
+
+
+def _residual_rows(
+    network: Backbone,
+    pixels: Pixels,
+    context: Tensor,
+    dtype: torch.dtype,
+    before_strip: Callable[[], object] | None = None,
+) -> Iterator[Tensor]:
+    """Yield the residual (h, W, 3) of pixels (H, W, 3) from top to bottom, H rows in all."""
+    height, width = pixels.shape[:2]
+    left = height
+    for residual in stream_residual(network, _strips(network, pixels, context.device, before_strip), context, dtype):
+        if left:
+            yield residual[:left, :width]
+        left -= min(left, len(residual))
+
+
+def _strips(
+    network: Backbone, pixels: Pixels, device: torch.device, before_strip: Callable[[], object] | None
+) -> Iterator[Strip]:
+    """Yield pixels (H, W, 3), padded to the stride by reflection, as strips of float32."""
+    stride = network.size.stride
+    height, width = pixels.shape[:2]
+    order = reflect_pad(torch.arange(height)[:, None], 0, 0, 0, -height % stride)[:, 0].numpy()
+    area = STRIP_PIXELS.get(device.type, LARGE_STRIP_PIXELS)
+    rows = max(1, area // (stride * (width + -width % stride))) * stride
+    for top in range(0, len(order), rows):
+        if before_strip is not None:
+            before_strip()
+        values = views.to_tensor(pixels[order[top : top + rows]]).to(device)
+        yield Strip(pad_to_stride(values, stride)[0].permute(1, 2, 0).contiguous(), top + rows >= len(order))
+
+
+def _residual_again(network: Backbone, pixels: Pixels, context: Tensor, rows: slice) -> Tensor:
+    """Return the residual of some rows of pixels (H, W, 3), in float32, from those around them."""
+    size = network.size
+    start = max(0, rows.start - size.reach) // size.stride * size.stride
+    stop = min(len(pixels), -(-(rows.stop + size.reach) // size.stride) * size.stride)
+    around = torch.cat(list(_residual_rows(network, pixels[start:stop], context, torch.float32)))
+    return around[rows.start - start : rows.stop - start]

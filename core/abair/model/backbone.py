@@ -6,7 +6,7 @@ differ, both for tiles and speed:
 
 - NAFNet's channel attention pools over the crop that it is given, so a tile would be restored
   differently from the whole photo. Here the channel factors come from a *context*: one small global
-  view of the photo (64x64, which shows haze and darkness), encoded once and shared by all tiles.
+  view of the photo (64x64, which shows haze and darkness), encoded once and shared by all strips.
   The rest of the network is purely local.
 - The image enters through a 2x pixel-unshuffle (Zhang et al., FFDNet, 2018), because layers at full
   resolution dominate the time on a CPU.
@@ -29,13 +29,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from abair.errors import DeploymentError
+from abair.model.block import Block
+from abair.model.layers import Features, Layers, WholeImage
 from abair.model.safetensors_io import read_header, read_tensors, write_tensors
 from abair.physics import reflect_pad
 
 GLOBAL_VIEW: Final = 64
 """Side of the global view in pixels."""
-EPSILON: Final = 1e-6
-"""What layer normalisation adds to the variance."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,21 @@ class BackboneSize:
         """Sides are padded to a multiple of this many pixels."""
         return 2 << len(self.encoder)
 
+    @property
+    def reach(self) -> int:
+        """No pixel further away than this decides on a pixel, beside the context.
+
+        A multiple of the stride. It is counted from a cell of the coarsest grid, from the output
+        back to the image: one cell of its level for each 3x3 convolution.
+        """
+        scales = [2 << level for level in range(len(self.encoder))]
+        pixels = 2
+        for scale, blocks in zip(scales, reversed(self.decoder), strict=True):
+            pixels = -(-(pixels + blocks * scale) // (2 * scale)) * 2 * scale  # whole cells of the level below
+        pixels += self.middle * self.stride
+        pixels += sum(blocks * scale for scale, blocks in zip(scales, self.encoder, strict=True)) + 2
+        return -(-pixels // self.stride) * self.stride
+
 
 SIZES: Final[dict[str, BackboneSize]] = {
     size.name: size
@@ -73,76 +88,6 @@ SIZES: Final[dict[str, BackboneSize]] = {
 
 `nano` is the network of the first release, of the same form: a backbone that is trained anew gets a
 new name, because adapters belong to the weights of one."""
-
-
-class LayerNorm(nn.Module):
-    """Scale and shift of a layer normalisation over the channels, as NAFNet's LayerNorm2d."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-
-class Block(nn.Module):
-    """A NAFNet block: gated depthwise, then gated channel mixing, each with a learnt scale."""
-
-    def __init__(self, channels: int, context: int) -> None:
-        super().__init__()
-        self.norm1 = LayerNorm(channels)
-        self.expand = nn.Conv2d(channels, 2 * channels, 1)
-        self.spatial = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
-        self.attend = nn.Linear(context, channels)
-        self.project = nn.Conv2d(channels, channels, 1)
-        self.norm2 = LayerNorm(channels)
-        self.widen = nn.Conv2d(channels, 2 * channels, 1)
-        self.narrow = nn.Conv2d(channels, channels, 1)
-        self.beta = nn.Parameter(torch.full((1, channels, 1, 1), 0.1))
-        self.gamma = nn.Parameter(torch.full((1, channels, 1, 1), 0.1))
-        nn.init.zeros_(self.attend.weight)
-        nn.init.ones_(self.attend.bias)
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Map (B, C, H, W) and a context (B, K) to (B, C, H, W)."""
-        x = x.permute(0, 2, 3, 1)  # (B, H, W, C): a view of features in channels-last order
-        a, b = self._filter(_apply_normalised(self.expand, self.norm1, x)).chunk(2, dim=-1)
-        gated = a * b * self.attend(context)[:, None, None, :]
-        mixed = x + _apply_scaled(self.project, self.beta, gated)
-        a, b = _apply_normalised(self.widen, self.norm2, mixed).chunk(2, dim=-1)
-        y: Tensor = mixed + _apply_scaled(self.narrow, self.gamma, a * b)
-        return y.permute(0, 3, 1, 2)
-
-    def _filter(self, x: Tensor) -> Tensor:
-        """Apply the depthwise convolution to (B, H, W, 2 C)."""
-        return _channels_last(self.spatial, x)
-
-
-def _apply_normalised(layer: nn.Module, norm: LayerNorm, x: Tensor) -> Tensor:
-    """Apply the layer norm and then the 1x1 convolution to (B, H, W, C).
-
-    The norm's scale and shift are folded into the convolution's few weights, which spares a pass
-    over the features. A linear layer on channels-last features is the same product as a 1x1
-    convolution, without the copy that one makes on a CPU.
-    """
-    if not isinstance(layer, nn.Conv2d):  # PEFT wrapped it, and has the bare weight (findings/peft_weight_property.sh)
-        return _channels_last(layer, F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, EPSILON))
-    weight = layer.weight[:, :, 0, 0]
-    bias = torch.addmv(layer.bias, weight, norm.bias)  # type: ignore[arg-type]
-    return F.linear(F.layer_norm(x, x.shape[-1:], eps=EPSILON), weight * norm.weight, bias)
-
-
-def _apply_scaled(layer: nn.Module, scale: Tensor, x: Tensor) -> Tensor:
-    """Apply the 1x1 convolution and the scale (1, C, 1, 1), folded into it, to (B, H, W, C)."""
-    factor = scale.flatten()
-    if not isinstance(layer, nn.Conv2d):
-        return factor * _channels_last(layer, x)
-    return F.linear(x, layer.weight[:, :, 0, 0] * factor[:, None], layer.bias * factor)  # type: ignore[operator]
-
-
-def _channels_last(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a layer that expects (B, C, H, W) to (B, H, W, C); nothing is copied."""
-    y: Tensor = layer(x.permute(0, 3, 1, 2))
-    return y.permute(0, 2, 3, 1)
 
 
 class ContextEncoder(nn.Module):
@@ -188,7 +133,7 @@ class Backbone(nn.Module):
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def context(self, view: Tensor) -> Tensor:
-        """Encode a global view (B, 3, 64, 64) as a context (B, K), once for all tiles."""
+        """Encode a global view (B, 3, 64, 64) as a context (B, K), once for all strips."""
         return self.encode_context(view)  # type: ignore[no-any-return]
 
     def features(self, x: Tensor, context: Tensor, encoder_maps: list[Tensor] | None = None) -> Tensor:
@@ -200,21 +145,24 @@ class Backbone(nn.Module):
             encoder_maps: a list to which the encoder's features are appended, those of level i of
                 shape (B, width * 2**i, H / 2**(i+1), W / 2**(i+1)).
         """
-        x = self.stem(F.pixel_unshuffle(x, 2))
+        return self.walk(WholeImage(context, encoder_maps), x)
+
+    def walk(self, layers: Layers[Features], x: Features) -> Features:
+        """Take an image through all layers but the output, each applied by `layers`."""
+        x = layers.stem(self.stem, x)
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
             for block in blocks:  # type: ignore[attr-defined]
-                x = block(x, context)
-            skips.append(x)
-            if encoder_maps is not None:
-                encoder_maps.append(x)
-            x = down(x)
+                x = layers.block(block, x)
+            x, skip = layers.fork(x)
+            skips.append(skip)
+            x = layers.down(down, x)  # type: ignore[arg-type]
         for block in self.middle:
-            x = block(x, context)
+            x = layers.block(block, x)  # type: ignore[arg-type]
         for blocks, up in zip(self.decoder, self.up, strict=True):
-            x = F.pixel_shuffle(up(x), 2) + skips.pop()
+            x = layers.join(up, x, skips.pop())  # type: ignore[arg-type]
             for block in blocks:  # type: ignore[attr-defined]
-                x = block(x, context)
+                x = layers.block(block, x)
         return x
 
     def residual(self, features: Tensor) -> Tensor:

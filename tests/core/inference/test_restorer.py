@@ -16,7 +16,6 @@ from PIL import Image
 from abair import Restorer
 from abair.errors import DeploymentError, ImageError, WeightsError
 from abair.inference.restorer import Quality, Restored
-from abair.inference.tiling import tiles
 from abair.model import views
 
 
@@ -321,14 +320,11 @@ def test_wrong_images_are_refused(restorer: Restorer, image: object) -> None:
 
 
 @pytest.mark.parametrize("tile", [64, 80, 100])
-def test_tiles_agree_with_the_whole_and_show_no_seam(restorer: Restorer, tile: int) -> None:
-    picture = np.random.default_rng(1).integers(0, 256, (190, 230, 3)).astype(np.uint8)
-    whole, tiled = restorer(picture, tile=4096).image, restorer(picture, tile=tile).image
-    difference = np.abs(whole.astype(int) - tiled.astype(int))
-    assert decibels(whole, tiled) > 60
-    # a seam would be a row or column that differs far more than the rest
-    assert difference.mean(axis=(1, 2)).max() < 0.5
-    assert difference.mean(axis=(0, 2)).max() < 0.5
+def test_tiles_agree_with_the_whole(restorer: Restorer, tile: int) -> None:
+    picture = np.random.default_rng(1).random((190, 230, 3), np.float32)
+    whole, tiled = (restorer(picture, weights={"noise": 0.9}, tile=width).image for width in (4096, tile))
+    assert np.abs(whole - picture).max() > 0.01
+    assert np.abs(whole - tiled).max() < 1e-5
 
 
 def test_a_deployment_that_is_calibrated_says_how_sure_it_is(bundle: Path, photo: np.ndarray) -> None:
@@ -379,18 +375,6 @@ def test_the_global_view_of_a_strip_reads_no_more_than_that_of_a_square(monkeypa
     assert max(seen) <= 3 * (2 * views.SAMPLED) ** 2
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "core"), [(1, 1, 512), (513, 40, 512), (1000, 777, 128), (64, 64, 1), (81, 81, 1)]
-)
-def test_windows_of_tiles_sum_to_one(height: int, width: int, core: int) -> None:
-    total = np.zeros((height, width), np.float32)
-    for tile in tiles(height, width, core, 16):
-        assert tile.rows.start % 16 == 0
-        assert tile.columns.start % 16 == 0
-        total[tile.rows, tile.columns] += tile.window
-    assert np.allclose(total, 1, atol=1e-5)
-
-
 @pytest.mark.slow
 def test_weights_of_one_request_never_reach_another(restorer: Restorer, photo: np.ndarray) -> None:
     small = photo[:64, :64].copy()
@@ -402,19 +386,10 @@ def test_weights_of_one_request_never_reach_another(restorer: Restorer, photo: n
     assert len({image.tobytes() for image in alone}) == 5
 
 
-def test_a_tile_that_fails_in_low_precision_is_run_again(
-    bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_low_precision_is_near(bundle: Path, photo: np.ndarray) -> None:
     exact = Restorer.load(bundle)(photo, policy="backbone").image
-    low = Restorer.load(bundle, precision="bfloat16")
-    original = type(low._blender.backbone).residual
-
-    def failing(self: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
-        result = original(self, features)  # type: ignore[arg-type]
-        return result * float("nan") if torch.is_autocast_enabled("cpu") else result
-
-    monkeypatch.setattr(type(low._blender.backbone), "residual", failing)
-    assert np.array_equal(low(photo, policy="backbone").image, exact)
+    low = Restorer.load(bundle, precision="bfloat16")(photo, policy="backbone").image
+    assert decibels(exact, low) > 45
 
 
 def test_a_changed_file_is_refused_with_both_hashes(bundle: Path, tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""Matrix products without gradients, by the faster of the libraries that torch brings.
+
+For products in float32 torch calls MKL, which uses half of an AMD processor's vector width. oneDNN
+uses all of it, and is as fast as MKL on others: on an AMD EPYC with AVX-512 a layer takes half the
+time. torch reaches oneDNN's product only through an operator that its compiler uses, so where that
+is missing or wrong, the product is torch's own.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Map features (..., C) by a weight (D, C) and a bias (D,) to (..., D), without gradients."""
+    if x.device.type == "cpu" and x.dtype == torch.float32 and _has_onednn():
+        return _onednn_linear(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return y
+
+
+@cache
+def _has_onednn() -> bool:
+    """Return whether this torch has oneDNN's product, and whether it is right."""
+    x, weight, bias = (torch.linspace(-1, 1, n).view(shape) for n, shape in ((6, (3, 2)), (8, (4, 2)), (4, (4,))))
+    try:
+        return torch.allclose(_onednn_linear(x, weight, bias), F.linear(x, weight, bias), atol=1e-6)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
