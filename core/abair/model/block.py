@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from abair.model.products import linear
+
 EPSILON: Final = 1e-6
 """What layer normalisation adds to the variance."""
 
@@ -58,12 +60,14 @@ def _apply_normalised(layer: nn.Module, norm: LayerNorm, x: Tensor) -> Tensor:
     """Apply the layer norm and then the 1x1 convolution to (B, H, W, C).
 
     The norm's scale and shift are folded into the convolution's few weights, which spares a pass
-    over the features. A linear layer on channels-last features is the same product as a 1x1
-    convolution, without the copy that one makes on a CPU.
+    over the features in training. A linear layer on channels-last features is the same product as a
+    1x1 convolution, without the copy that one makes on a CPU.
     """
     if not isinstance(layer, nn.Conv2d):  # PEFT wrapped it, and has the bare weight (findings/peft_weight_property.sh)
         return _channels_last(layer, F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, EPSILON))
     weight = layer.weight[:, :, 0, 0]
+    if not torch.is_grad_enabled():
+        return linear(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, EPSILON), weight, layer.bias)
     bias = torch.addmv(layer.bias, weight, norm.bias)  # type: ignore[arg-type]
     return F.linear(F.layer_norm(x, x.shape[-1:], eps=EPSILON), weight * norm.weight, bias)
 
@@ -73,7 +77,7 @@ def _apply_scaled(layer: nn.Module, scale: Tensor, x: Tensor) -> Tensor:
     factor = scale.flatten()
     if not isinstance(layer, nn.Conv2d):
         return factor * _channels_last(layer, x)
-    return F.linear(x, layer.weight[:, :, 0, 0] * factor[:, None], layer.bias * factor)  # type: ignore[operator]
+    return linear(x, layer.weight[:, :, 0, 0] * factor[:, None], layer.bias * factor)  # type: ignore[operator]
 
 
 def _channels_last(layer: nn.Module, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Matrix products without gradients, by the faster of the libraries that torch brings.
+"""Matrix products, without gradients by the faster of the libraries that torch brings.
 
 For products in float32 torch calls MKL, which uses half of an AMD processor's vector width. oneDNN
 uses all of it, and is as fast as MKL on others: on an AMD EPYC with AVX-512 a layer takes half the
@@ -16,10 +16,15 @@ from torch.nn import functional as F
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Map features (..., C) by a weight (D, C) and a bias (D,) to (..., D), without gradients."""
-    if x.device.type == "cpu" and x.dtype == torch.float32 and _has_onednn():
+    """Map features (..., C) by a weight (D, C) and a bias (D,) to (..., D)."""
+    if x.device.type == "cpu" and x.dtype == torch.float32 and _runs_plainly() and _has_onednn():
         return _onednn_linear(x, weight, bias)
     return F.linear(x, weight, bias)
+
+
+def _runs_plainly() -> bool:
+    """Return whether nothing follows what is computed: no gradient, lower precision or graph."""
+    return not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
 
 
 def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

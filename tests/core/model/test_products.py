@@ -1,0 +1,63 @@
+"""Products are the same by either library, and the usual one is taken where anything follows them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from abair.model import products
+from abair.model.backbone import SIZES, Backbone
+from abair.model.products import linear
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (2, 3, 8), (1, 4, 3, 8)])
+@torch.no_grad()
+def test_both_libraries_give_the_same_product(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, bias = torch.rand(shape), torch.rand(6, 8), torch.rand(6)
+    expected = F.linear(x, weight, bias)
+    assert torch.allclose(linear(x, weight, bias), expected, atol=1e-6)
+    assert torch.allclose(linear(x, weight), expected - bias, atol=1e-6)
+    monkeypatch.setattr(products, "_has_onednn", lambda: False)
+    assert torch.equal(linear(x, weight, bias), expected)
+
+
+@torch.no_grad()
+def test_a_torch_without_onednns_product_uses_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    products._has_onednn.cache_clear()
+
+    def missing(*_: object) -> Tensor:
+        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
+
+    monkeypatch.setattr(products, "_onednn_linear", missing)
+    try:
+        assert torch.equal(linear(torch.ones(1, 2), torch.ones(3, 2)), torch.full((1, 3), 2.0))
+    finally:
+        products._has_onednn.cache_clear()
+
+
+def test_a_network_gives_the_same_with_and_without_gradients_and_has_them_where_they_are_asked_for() -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(SIZES["tiny"])
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    x = torch.rand(2, 3, 32, 32)
+    trained = backbone(x)
+    with torch.no_grad():
+        plain = backbone(x)
+    with torch.inference_mode():
+        served = backbone(x)
+    assert torch.allclose(plain, trained, atol=1e-5)
+    assert torch.equal(plain, served)
+    trained.sum().backward()
+    gradients = [parameter.grad for parameter in backbone.parameters()]
+    assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+@torch.no_grad()
+def test_lower_precision_is_not_lost() -> None:
+    x, weight = torch.rand(5, 8), torch.rand(6, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x, weight).dtype == torch.bfloat16
