@@ -26,9 +26,12 @@ from abair.physics import reflect_pad
 
 SMALLEST_PANEL: Final = 64
 """Width of a panel in pixels; of narrower ones nearly all work would go into the overlap."""
-STRIP_PIXELS: Final = {"cpu": 1 << 17}
+STRIP_PIXELS: Final = {"cpu": 1 << 16}
 """Pixels of a strip at most, if one row of the coarsest level has no more: features of a strip stay
 in the processor's cache."""
+WHOLE_PIXELS: Final = 1 << 19
+"""Pixels of a photo that is one strip: what the libraries prepare for each new size of work would
+take longer than what the cache spares."""
 LARGE_STRIP_PIXELS: Final = 1 << 22
 """The same on other devices, which need larger pieces of work."""
 
@@ -117,7 +120,7 @@ def _strips(
     stride = network.size.stride
     height, width = pixels.shape[:2]
     order = reflect_pad(torch.arange(height)[:, None], 0, 0, 0, -height % stride)[:, 0].numpy()
-    area = STRIP_PIXELS.get(device.type, LARGE_STRIP_PIXELS)
+    area = STRIP_PIXELS.get(device.type, LARGE_STRIP_PIXELS) if pixels.size > 3 * WHOLE_PIXELS else WHOLE_PIXELS
     rows = max(1, area // (stride * (width + -width % stride))) * stride
     for top in range(0, len(order), rows):
         if before_strip is not None:

@@ -5,13 +5,13 @@ stays in the processor's cache, and memory does not grow with the photo's height
 convolution keeps its last two rows and answers one row late, so nothing is computed twice, and
 there are no overlaps and no seams.
 
-Each layer is a generator that takes strips from the one before it, top to bottom, and yields strips
-of any height of at least one row, the last one marked. What was yielded is not changed any more.
+Each layer takes strips from the one before it, top to bottom, and gives strips of any height of at
+least one row, the last one marked. What a layer gave is not changed any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import tee
 from typing import NamedTuple
 
@@ -48,7 +48,7 @@ def stream_residual(
     """
     layers = _StripLayers(context, dtype)
     features = network.walk(layers, (Strip(strip.rows.to(dtype), strip.last) for strip in strips))
-    for strip in _convolve(features, network.output, dtype):
+    for strip in _through(_Convolution(FoldedConvolution(network.output, dtype)), features):
         yield as_rows(F.pixel_shuffle(as_batch(strip.rows), 2))
 
 
@@ -59,44 +59,81 @@ class _StripLayers:
         self._context, self._dtype = context, dtype
 
     def stem(self, layer: nn.Conv2d, x: Strips) -> Strips:
-        return _convolve(map(_unshuffle, x), layer, self._dtype)
+        return _through(_Convolution(FoldedConvolution(layer, self._dtype)), map(_unshuffle, x))
 
     def block(self, block: Block, x: Strips) -> Strips:
-        return _run_block(FoldedBlock(block, self._context, self._dtype), x)
+        return _through(_Block(FoldedBlock(block, self._context, self._dtype)), x)
 
     def fork(self, x: Strips) -> tuple[Strips, Strips]:
         one, other = tee(x)
         return one, other
 
     def down(self, layer: nn.Conv2d, x: Strips) -> Strips:
-        return _halve(x, FoldedConvolution(layer, self._dtype))
+        return _through(_Halving(FoldedConvolution(layer, self._dtype)), x)
 
     def join(self, layer: nn.Conv2d, x: Strips, skip: Strips) -> Strips:
-        return _join(x, skip, double_weight(layer, self._dtype))
+        return _cut_last(_through(_Join(double_weight(layer, self._dtype), skip), x))
 
 
-def _convolve(strips: Strips, layer: nn.Conv2d, dtype: torch.dtype) -> Strips:
-    """Apply a 3x3 convolution, padded by zeros; its output comes one row later than its input."""
-    convolution = FoldedConvolution(layer, dtype)
-    above: Tensor | None = None
+def _through(layer: Callable[[Strip], Strip], strips: Strips) -> Strips:
+    """Yield what a layer makes of strips, without those that have no rows yet.
+
+    No strip stays in memory while the next layers work on what was made of it.
+    """
+    return filter(_has_rows, map(layer, strips))
+
+
+def _has_rows(strip: Strip) -> bool:
+    return len(strip.rows) > 0
+
+
+def _cut_last(strips: Strips) -> Strips:
+    """Cut the last strip, with all the rows that had to wait, into pieces as high as the others."""
+    height = 0
     for strip in strips:
-        rows = _with_neighbours(above, strip)
-        above = rows[-2:].clone()
-        if len(rows) > 2:
-            yield Strip(convolution(rows), strip.last)
+        if strip.last and height:
+            *pieces, last = strip.rows.split(height)
+            yield from (Strip(piece, last=False) for piece in pieces)
+            yield Strip(last, last=True)
+        else:
+            height = max(height, len(strip.rows))
+            yield strip
 
 
-def _run_block(block: FoldedBlock, strips: Strips) -> Strips:
-    """Apply a block; its output comes one row later than its input."""
-    above: Tensor | None = None  # the last two rows of what the depthwise convolution reads
-    waiting: Tensor | None = None  # the last row of the input
-    for strip in strips:
-        expanded = _with_neighbours(above, Strip(block.expand(strip.rows), strip.last))
+class _Convolution:
+    """A 3x3 convolution, padded by zeros; its output comes one row later than its input."""
+
+    def __init__(self, convolution: FoldedConvolution) -> None:
+        self._convolution = convolution
+        self._above: Tensor | None = None
+
+    def __call__(self, strip: Strip) -> Strip:
+        rows = _with_neighbours(self._above, strip)
+        self._above = _keep(self._above, rows[-2:])
+        return Strip(self._convolution(rows) if len(rows) > 2 else strip.rows[:0], strip.last)
+
+
+class _Block:
+    """A block; its output comes one row later than its input."""
+
+    def __init__(self, block: FoldedBlock) -> None:
+        self._block = block
+        self._above: Tensor | None = None  # the last two rows of what the depthwise convolution reads
+        self._waiting: Tensor | None = None  # the last row of the input
+
+    def __call__(self, strip: Strip) -> Strip:
+        expanded = _with_neighbours(self._above, Strip(self._block.expand(strip.rows), strip.last))
         ready = strip.rows if strip.last else strip.rows[:-1]
-        rows = (ready,) if waiting is None else (waiting, ready)
-        above, waiting = expanded[-2:].clone(), strip.rows[-1:].clone()
-        if len(expanded) > 2:
-            yield Strip(block.finish(expanded, *rows), strip.last)
+        rows = (ready,) if self._waiting is None else (self._waiting, ready)
+        output = self._block.finish(expanded, *rows) if len(expanded) > 2 else ready
+        self._above = _keep(self._above, expanded[-2:])
+        self._waiting = _keep(self._waiting, strip.rows[-1:])
+        return Strip(output, strip.last)
+
+
+def _keep(kept: Tensor | None, rows: Tensor) -> Tensor:
+    """Return a copy of rows, in place of those that were kept: memory would fall to pieces else."""
+    return rows.clone() if kept is None else kept.copy_(rows)
 
 
 def _with_neighbours(above: Tensor | None, strip: Strip) -> Tensor:
@@ -106,36 +143,49 @@ def _with_neighbours(above: Tensor | None, strip: Strip) -> Tensor:
     return torch.cat([*parts, zeros] if strip.last else parts)
 
 
-def _halve(strips: Strips, convolution: FoldedConvolution) -> Strips:
-    """Apply a 2x2 convolution of stride 2; a row without its pair waits for the next strip."""
-    waiting: Tensor | None = None
-    for strip in strips:
-        rows = strip.rows if waiting is None else torch.cat([waiting, strip.rows])
+class _Halving:
+    """A 2x2 convolution of stride 2; a row without its pair waits for the next strip."""
+
+    def __init__(self, convolution: FoldedConvolution) -> None:
+        self._convolution = convolution
+        self._waiting: Tensor | None = None
+
+    def __call__(self, strip: Strip) -> Strip:
+        rows = strip.rows if self._waiting is None else torch.cat([self._waiting, strip.rows])
         even = len(rows) // 2 * 2
-        waiting = rows[even:].clone() if even < len(rows) else None
-        if even:
-            yield Strip(convolution(rows[:even]), strip.last)
+        self._waiting = rows[even:].clone() if even < len(rows) else None
+        return Strip(self._convolution(rows[:even]) if even else rows[:0], strip.last)
+
+
+class _Join:
+    """Doubles (h, W, C) to (2 h, 2 W, C / 2), and adds as many rows of `skip`."""
+
+    def __init__(self, weight: Tensor, skip: Strips) -> None:
+        self._weight, self._skip = weight, skip
+        self._rest: Tensor | None = None  # rows of the skip connection that wait for theirs
+
+    def __call__(self, strip: Strip) -> Strip:
+        height, width = strip.rows.shape[:2]
+        added = linear(strip.rows, self._weight).view(height, width, 2, 2, -1).transpose(1, 2)
+        rows = strip.rows.new_empty(added.shape)  # (h, 2, W, 2, C / 2)
+        top = 0
+        while top < height:
+            skipped = self._at_least_two()
+            count = min(len(skipped) // 2, height - top)
+            part = skipped[: 2 * count].view(count, *rows.shape[1:])
+            torch.add(part, added[top : top + count], out=rows[top : top + count])
+            top, self._rest = top + count, skipped[2 * count :]
+        return Strip(rows.view(2 * height, 2 * width, -1), strip.last)
+
+    def _at_least_two(self) -> Tensor:
+        """Return the waiting rows of the skip connection, or those and the next ones."""
+        rest = self._rest
+        while rest is None or len(rest) < 2:
+            following = next(self._skip).rows
+            rest = following if rest is None or not len(rest) else torch.cat([rest, following])
+        return rest
 
 
 def _unshuffle(strip: Strip) -> Strip:
     """Map rows (h, W, C) to (h / 2, W / 2, 4 C)."""
     return Strip(as_rows(F.pixel_unshuffle(as_batch(strip.rows), 2)), strip.last)
-
-
-def _join(strips: Strips, skip: Strips, weight: Tensor) -> Strips:
-    """Double rows (h, W, C) to (2 h, 2 W, C / 2) and add as many of `skip`, whatever its strips."""
-    rest: Tensor | None = None
-    for strip in strips:
-        height, width = strip.rows.shape[:2]
-        added = linear(strip.rows, weight).view(height, width, 2, 2, -1).transpose(1, 2)  # (h, 2, W, 2, C / 2)
-        rows = strip.rows.new_empty(height, 2, width, 2, added.shape[-1])
-        top = 0
-        while top < height:
-            while rest is None or len(rest) < 2:
-                following = next(skip).rows
-                rest = following if rest is None or not len(rest) else torch.cat([rest, following])
-            count = min(len(rest) // 2, height - top)
-            part = rest[: 2 * count].view(count, 2, width, 2, -1)
-            torch.add(part, added[top : top + count], out=rows[top : top + count])
-            top, rest = top + count, rest[2 * count :]
-        yield Strip(rows.view(2 * height, 2 * width, -1), strip.last)

@@ -60,6 +60,7 @@ def test_any_photo_is_restored_as_by_the_network_on_all_of_it(
     pixels = (np.random.default_rng(0).random((*shape, 3)) * (1 if dtype is np.float32 else 255)).astype(dtype)
     x = to_tensor(pixels)
     monkeypatch.setattr(network, "context", lambda view: torch.ones(1, 16))
+    monkeypatch.setattr(tiling, "WHOLE_PIXELS", 0)
     with torch.inference_mode():
         expected = network(x)[0].permute(1, 2, 0).numpy()
     assert np.abs(expected - x[0].permute(1, 2, 0).numpy()).max() > 0.05
@@ -74,6 +75,7 @@ def test_rows_with_a_nan_in_low_precision_are_computed_again_in_float32(
 ) -> None:
     pixels = np.random.default_rng(0).random((200, 90, 3)).astype(np.float32)
     monkeypatch.setitem(tiling.STRIP_PIXELS, "cpu", 1)
+    monkeypatch.setattr(tiling, "WHOLE_PIXELS", 0)
     exact, low = restored(network, pixels), restored(network, pixels, dtype=torch.bfloat16)
     assert 1e-5 < np.abs(low - exact).max() < 0.05
     real = tiling.stream_residual
@@ -91,6 +93,7 @@ def test_rows_with_a_nan_in_low_precision_are_computed_again_in_float32(
 
 def test_what_is_called_before_each_strip_ends_the_work(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tiling.STRIP_PIXELS, "cpu", 1)
+    monkeypatch.setattr(tiling, "WHOLE_PIXELS", 0)
     calls: list[int] = []
 
     def stop() -> None:
