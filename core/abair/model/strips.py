@@ -92,7 +92,7 @@ def _cut_last(strips: Strips) -> Strips:
     height = 0
     for strip in strips:
         if strip.last and height:
-            *pieces, last = strip.rows.split(height)
+            *pieces, last = (strip.rows[top : top + height] for top in range(0, len(strip.rows), height))
             yield from (Strip(piece, last=False) for piece in pieces)
             yield Strip(last, last=True)
         else:
