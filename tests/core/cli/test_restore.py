@@ -375,7 +375,7 @@ def test_weights_are_parsed_as_they_are_written() -> None:
 def test_the_smallest_tile_is_the_tiling_s() -> None:
     from abair.inference import tiling
 
-    assert app.SMALLEST_TILE == tiling.SMALLEST_TILE
+    assert app.SMALLEST_TILE == tiling.SMALLEST_PANEL
 
 
 def test_a_jpeg_can_be_made_smaller(abair: Abair, restorer: FakeRestorer) -> None:
