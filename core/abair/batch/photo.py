@@ -79,6 +79,6 @@ def restore_photo(
         "megapixels": restored.megapixels,
         "deployment": restored.deployment,
         "unchanged": written.unchanged,
-        "warnings": [*filter(None, [choices.warning]), *written.warnings],
+        "warnings": [*filter(None, [choices.warning]), *restored.warnings, *written.warnings],
         "confidence": round_confidence(restored.confidence),
     }

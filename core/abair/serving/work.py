@@ -71,7 +71,7 @@ def restore(
         "seconds": round(restored.seconds, 4),
         "megapixels": restored.megapixels,
         "unchanged": written.unchanged,
-        "warnings": list(written.warnings),
+        "warnings": [*restored.warnings, *written.warnings],
         "confidence": round_confidence(restored.confidence),
     }
     return Answer(data, MEDIA_TYPE_OF[suffix], record)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 
 from abair import Restorer
 from abair.errors import DeploymentError, ImageError, WeightsError
-from abair.inference.restorer import Quality, Restored
+from abair.inference.restorer import Judgement, Quality, Restored
 from abair.model import views
 
 
@@ -339,6 +340,25 @@ def test_a_deployment_that_is_calibrated_says_how_sure_it_is(bundle: Path, photo
     assert restorer(photo, weights={"noise": 1}).confidence is None
     page = np.where(photo[:, :, :1] > 128, 255, 0).astype(np.uint8).repeat(3, axis=2)
     assert restorer.judge(page) == ({label: float(label == "clean") for label in restorer.labels}, 1.0)
+
+
+def test_what_the_estimate_is_unsure_of_is_restored_at_half_strength_and_said(
+    restorer: Restorer, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = dict.fromkeys(restorer.labels, 0.0) | {"noise": 0.75, "clean": 0.25}
+
+    def answer(confidence: float | None) -> Restored[Any]:
+        monkeypatch.setattr(restorer, "_judge", lambda _: Judgement(weights, confidence))
+        return restorer(photo)
+
+    unsure, sure = answer(0.41), answer(0.5)
+    assert unsure.weights == pytest.approx(weights | {"noise": 0.375, "clean": 0.625})
+    assert unsure.warnings == ("noise, not sure (0.41): restored at half strength; --weights noise=1 for all of it",)
+    assert np.array_equal(unsure.image, restorer(photo, weights=unsure.weights).image)
+    assert (sure.weights, sure.warnings) == (weights, ())
+    assert answer(None).weights == weights
+    weights |= {"noise": 0.2, "clean": 0.8}
+    assert answer(0.41).weights == weights  # little is done anyway
 
 
 @pytest.mark.parametrize("border", [16, 64, 304])  # multiples of the stride: the same grid
