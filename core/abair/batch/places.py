@@ -81,6 +81,21 @@ def join(place: str, relative: str) -> str:
     return f"{place.rstrip('/')}/{relative}" if is_url(place) else str(Path(place, relative))
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder of this machine, with those above it, unless it is there.
+
+    Raises:
+        ImageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageError(
+            f"{folder}: the folder cannot be made ({error.strerror or error}), expected a name that is free in a "
+            "writable folder; choose another -o"
+        ) from None
+
+
 def exists(place: str) -> bool:
     """Return whether something is at a path or a URL."""
     if not is_url(place):

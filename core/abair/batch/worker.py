@@ -104,7 +104,7 @@ class PhotoWorker:
         if places.is_url(target) and not overwrite and places.exists(target):
             raise ImageError(f"{target}: found an existing file, expected a free name; use --overwrite to replace it")
         if not places.is_url(target):
-            _make_folder(Path(target).parent)
+            places.make_folder(Path(target).parent)
             if not overwrite and not places.is_url(source) and _are_same(source, target):
                 raise ImageError(
                     f"{source}: found the input itself as its output, expected another file; choose another -o, or use "
@@ -139,13 +139,3 @@ class PhotoWorker:
 
 def _are_same(source: str, target: str) -> bool:
     return os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(
-            f"{folder}: the folder cannot be made ({error.strerror or error}), expected a name that is free in a "
-            "writable folder; choose another -o"
-        ) from None

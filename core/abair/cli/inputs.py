@@ -13,6 +13,7 @@ from typing import Final
 import typer
 
 from abair import labels
+from abair.batch.places import make_folder
 from abair.cli.console import Reporter
 from abair.errors import ImageError, WeightsError
 from abair.text import one_line
@@ -261,7 +262,7 @@ def check_jobs(
             readable.append(job)
     if folder is not None and readable and make_folders:
         try:
-            _make_folder(folder)
+            make_folder(folder)
         except ImageError as error:
             reporter.fail(error, *(str(job.source) for job in readable))
             return []
@@ -269,7 +270,7 @@ def check_jobs(
     for job in readable:
         with reporter.guard(str(job.source)):
             if folder is not None and make_folders:
-                _make_folder(job.target.parent)
+                make_folder(job.target.parent)
             if not overwrite and job.target.exists() and job.target.samefile(job.source):
                 raise ImageError(
                     f"{job.source}: found the input itself as its output, expected another file; "
@@ -344,13 +345,3 @@ def _check_can_be_made(folder: Path) -> None:
         raise ImageError(
             f"{folder}: the folder cannot be made, expected a name that is free in a writable folder; choose another -o"
         )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(
-            f"{folder}: the folder cannot be made ({error.strerror or error}), expected a name that is free "
-            "in a writable folder; choose another -o"
-        ) from None
