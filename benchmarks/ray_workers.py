@@ -44,7 +44,8 @@ class Waiting:
         """Return the photo after a while."""
         time.sleep(self.seconds)
         made = {"weights": {"clean": 1.0}, "policy": "soft", "quality": "standard", "deployment": "waiting"}
-        return SimpleNamespace(image=image, seconds=self.seconds, megapixels=image.size / 3e6, **made)
+        size = {"seconds": self.seconds, "megapixels": image.size / 3e6}
+        return SimpleNamespace(image=image, confidence=None, **size, **made)
 
 
 def main() -> None:

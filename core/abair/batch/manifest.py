@@ -38,6 +38,7 @@ def schema() -> pyarrow.Schema:
             ("strength", number),
             ("megapixels", number),
             ("warnings", pa.list_(text)),
+            ("confidence", number),
         ]
     )
 

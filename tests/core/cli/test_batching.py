@@ -81,6 +81,7 @@ def test_a_run_that_is_started_again_does_what_is_missing(abair: Abair, engine: 
 def test_json_lines_are_those_without_ray(abair: Abair, engine: Any, restorer: FakeRestorer) -> None:
     photo("in/a.png")
     with_ray = abair("restore", "in", "-o", "out", *RAY, "--json").records
+    assert set(with_ray[0]) <= set(manifest.read(Path("out/manifest.parquet"))[0])
     assert abair("restore", "in", "-o", "out", "--overwrite", "--json").records == with_ray
 
 
