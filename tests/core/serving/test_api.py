@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from tests.core.serving.conftest import photo_bytes
 
 from abair import images
+from abair.batch.photo import Choices, restore_photo
 from abair.serving.app import create_app
 from abair.serving.live import LiveRestorer
 from abair.serving.options import Limits
@@ -52,6 +53,24 @@ def test_an_answer_is_byte_for_byte_the_command_s(
     record = json.loads(answer.headers[RESULT])
     assert record["weights"] == {label: round(weight, 6) for label, weight in restored.weights.items()}
     assert record["deployment"] == answer.headers[DEPLOYMENT] == "tiny-bundle"
+
+
+def test_an_answer_says_all_that_the_command_s_json_line_says(
+    server: TestClient, live: LiveRestorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(live.restorer._estimator._buffers, "confidence_temperature", torch.ones(()))
+    (tmp_path / "photo.png").write_bytes(photo_bytes())
+    choices = Choices("soft", None, 1.0, None, "standard", 100.0, False, False, None)
+    expected = restore_photo(
+        live.restorer, tmp_path / "photo.png", tmp_path / "out.png", choices, keep_format=True, overwrite=False
+    )
+    told = json.loads(server.post("/v1/restore", content=photo_bytes()).headers[RESULT])
+    assert 0 < told["confidence"] <= 1
+    assert told | {"seconds": 0} == {k: v for k, v in expected.items() if k not in {"input", "output"}} | {"seconds": 0}
+    estimated = server.post("/v1/estimate", content=photo_bytes()).json()
+    assert {name: estimated[name] for name in ("deployment", "weights", "confidence", "megapixels")} == {
+        name: told[name] for name in ("deployment", "weights", "confidence", "megapixels")
+    }
 
 
 def test_a_form_and_a_body_give_the_same_and_options_come_either_way(server: TestClient) -> None:

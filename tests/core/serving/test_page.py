@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.core.serving.conftest import photo_bytes
 
@@ -18,6 +19,9 @@ from abair.serving.live import LiveRestorer
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is missing; pip install playwright")
 CHROMIUM = shutil.which("chromium")
+AXE = "axe-core is missing; pip install axe-playwright-python"
+SHOTS = Path(__file__).parents[3] / "docs/images"
+"""Pictures of the page for the documentation; `--update-docs` makes them anew."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -62,7 +66,10 @@ def wait_until_done(page: Any) -> None:
     page.wait_for_selector(".photo:not(.busy) abair-compare:not([hidden])", timeout=20_000)
 
 
-def test_a_photo_is_dropped_compared_changed_and_downloaded(page: Any, live: LiveRestorer, tmp_path: Path) -> None:
+def test_a_photo_is_dropped_compared_changed_and_downloaded(
+    page: Any, live: LiveRestorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(live.restorer._estimator._buffers, "confidence_temperature", torch.ones(()))
     exif = Image.Exif()
     exif[0x010E] = "a cat"
     data = photo_bytes(exif=exif.tobytes())
@@ -78,6 +85,10 @@ def test_a_photo_is_dropped_compared_changed_and_downloaded(page: Any, live: Liv
     with Image.open(file) as found:
         assert found.getexif()[0x010E] == "a cat"
         assert np.array_equal(np.asarray(found.convert("RGB")), restored.image)
+
+    # how sure it is, where the deployment can tell
+    assert restored.confidence is not None
+    assert page.locator(".sure").inner_text().endswith(f" {round(100 * restored.confidence)} %")
 
     # the line is moved by the keyboard and by a finger
     compare = page.locator("abair-compare")
@@ -175,10 +186,13 @@ CONTRAST = """() => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everything_is_labelled_readable_and_fits_a_phone(page: Any, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason=AXE)
     page.emulate_media(color_scheme=scheme)
     drop(page, ("notes.txt", "text/plain", b"no photo"), ("cat.png", "image/png", photo_bytes(size=(900, 300))))
     wait_until_done(page)
     page.wait_for_selector('[role="alert"]:not([hidden])')
+    found = axe.Axe().run(page).response["violations"]
+    assert [(one["id"], one["impact"]) for one in found if one["impact"] in {"serious", "critical"}] == []
     assert page.evaluate(CONTROLS) == []
     assert page.evaluate(CONTRAST) == []
     wide = "() => [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 391)"
@@ -206,3 +220,35 @@ def test_the_gallery_moves_its_line_by_the_same_component(browser: Any, tmp_path
     seen = np.asarray(Image.open(io.BytesIO(compare.locator(".pair").screenshot())).convert("RGB"))
     assert abs(seen.mean() - photo.pixels.mean()) < 12  # before alone is seen
     page.close()
+
+
+def test_pictures_of_the_page_for_the_documentation_are_small(
+    browser: Any, listening: Callable[..., str], request: pytest.FixtureRequest
+) -> None:
+    if request.config.getoption("--update-docs"):
+        _take_pictures(browser, listening(served=LiveRestorer("factory")))
+    shots = sorted(SHOTS.glob("serve*.jpg"))
+    assert [shot.name for shot in shots] == ["serve-phone-dark.jpg", "serve-phone.jpg", "serve.jpg"]
+    assert sum(shot.stat().st_size for shot in shots) < 200_000
+
+
+def _take_pictures(browser: Any, url: str) -> None:
+    from abair.data.sample_photos import sample_photos
+
+    photo = sample_photos()["cat"].astype(float)
+    noisy = (photo + np.random.default_rng(0).normal(0, 25, photo.shape)).clip(0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noisy).save(file, "PNG")
+    for name, width, height, scheme in (
+        ("serve", 900, 1000, "light"),
+        ("serve-phone", 390, 800, "light"),
+        ("serve-phone-dark", 390, 800, "dark"),
+    ):
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page.goto(url)
+        drop(page, ("cat.png", "image/png", file.getvalue()))
+        page.wait_for_selector(".photo:not(.busy) abair-compare:not([hidden])", timeout=300_000)
+        page.locator(".photo").scroll_into_view_if_needed()
+        page.evaluate("() => document.querySelector('.photo').scrollIntoView()")
+        page.screenshot(path=SHOTS / f"{name}.jpg", type="jpeg", quality=70)
+        page.close()

@@ -165,8 +165,11 @@ class PhotoCard {
       return row;
     });
     this.find(".rows").replaceChildren(...rows);
-    if (record.confidence != null && record.confidence < SURE)
-      this.find(".hint").prepend(`The estimate is not sure (${record.confidence.toFixed(2)}). `);
+    if (record.confidence != null) { // null: the deployment cannot tell
+      const sure = record.confidence < SURE ? "It is not sure of that" : "How sure it is of that";
+      this.find(".sure").textContent = `${sure}: ${Math.round(100 * record.confidence)} %`;
+      this.find(".sure").hidden = false;
+    }
     this.fill(record.weights);
   }
 
