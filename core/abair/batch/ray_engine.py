@@ -231,7 +231,7 @@ def _cluster() -> Iterator[Any]:
 
     with ExitStack() as at_end:
         if not ray.is_initialized():
-            with _own_handlers():
+            with _own_handlers(), _silent_start():
                 try:
                     ray.init(log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False)
                 except Exception as error:
@@ -250,6 +250,26 @@ def _cluster() -> Iterator[Any]:
         context.print_on_execution_start = False
         context.execution_options.preserve_order = True
         yield ray
+
+
+@contextmanager
+def _silent_start() -> Iterator[None]:
+    """Keep from stderr what Ray's core says when it starts: that its log level was set.
+
+    Its processes have log files. What goes wrong is an exception.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextmanager
