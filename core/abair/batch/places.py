@@ -50,7 +50,8 @@ def find_photos(url: str, *, recursive: bool) -> Iterator[tuple[str, str]]:
     """Yield each photo's URL and its path below `url`, sorted by that path.
 
     A URL of a file gives this file alone, whatever its suffix. In folders only names with a photo's
-    suffix count, and hidden files and folders are passed over.
+    suffix count, and hidden files and folders are passed over. Ray's own reader leaves some formats
+    out (findings/ray_data_deadly_row.sh).
 
     Raises:
         ImageError: the URL cannot be listed, or nothing is there.

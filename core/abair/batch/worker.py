@@ -87,7 +87,7 @@ class PhotoWorker:
                 ours = attempt.number > 1 and not attempt.was_there
                 record |= self._restore(task, source, target, self._orders.choices.overwrite or ours)
                 record |= {"input": task.source, "output": task.target}
-        except Exception as error:
+        except Exception as error:  # it would end the whole job (findings/ray_data_deadly_row.sh)
             told = self._orders.explain(error, "").replace(source, task.source).replace(target, task.target)
             record |= {"error": told if task.source in told else f"{task.source}: {told}"}
         text = json.dumps(record)
