@@ -148,6 +148,7 @@ def compare_builds(
     rounds: int,
     precision: str = "float32",
     progress: Callable[[int, int, str], None] | None = None,
+    package: Path = PACKAGE,
 ) -> BuildReport:
     """Measure both builds in turn for every size and number of threads.
 
@@ -159,11 +160,12 @@ def compare_builds(
         rounds: measurements of each build.
         precision: of this build; the other one computes in float32.
         progress: is called with measurements made, measurements in all, and what was measured.
+        package: this build's folder `abair`.
 
     Raises:
         DeploymentError: there is no build, or one of them cannot restore with these weights.
     """
-    this, other = Build(sys.executable, PACKAGE.parent), find_build(against)
+    this, other = Build(sys.executable, package.parent), find_build(against)
     comparisons: list[Comparison] = []
     done, total = 0, 2 * rounds * len(megapixels) * len(threads)
     for count in threads:

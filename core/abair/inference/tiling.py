@@ -58,6 +58,7 @@ def restore_parts(
     panel: int,
     dtype: torch.dtype = torch.float32,
     before_strip: Callable[[], object] | None = None,
+    strip: int | None = None,
 ) -> Iterator[Part]:
     """Yield the restored photo in parts that cover each pixel once.
 
@@ -68,13 +69,14 @@ def restore_parts(
         panel: width of a panel in pixels, without its overlap.
         dtype: of the arithmetic. Rows that come back with a NaN are computed again in float32.
         before_strip: is called before each strip; what it raises ends the work.
+        strip: pixels of a strip at most, see `STRIP_PIXELS`; None chooses for the photo and device.
     """
     size = network.size
     for columns, core in panels(pixels.shape[1], panel, size.stride, size.reach):
         part = pixels[:, columns]
         inside = slice(core.start - columns.start, core.stop - columns.start)
         top = 0
-        for residual in _residual_rows(network, part, context, dtype, before_strip):
+        for residual in _residual_rows(network, part, context, dtype, before_strip, strip):
             rows = slice(top, top + len(residual))
             if dtype != torch.float32 and not bool(residual.isfinite().all()):
                 residual = _residual_again(network, part, context, rows)  # noqa: PLW2901
@@ -103,24 +105,31 @@ def _residual_rows(
     context: Tensor,
     dtype: torch.dtype,
     before_strip: Callable[[], object] | None = None,
+    strip: int | None = None,
 ) -> Iterator[Tensor]:
     """Yield the residual (h, W, 3) of pixels (H, W, 3) from top to bottom, H rows in all."""
     height, width = pixels.shape[:2]
     left = height
-    for residual in stream_residual(network, _strips(network, pixels, context.device, before_strip), context, dtype):
+    strips = _strips(network, pixels, context.device, before_strip, strip)
+    for residual in stream_residual(network, strips, context, dtype):
         if left:
             yield residual[:left, :width]
         left -= min(left, len(residual))
 
 
 def _strips(
-    network: Backbone, pixels: Pixels, device: torch.device, before_strip: Callable[[], object] | None
+    network: Backbone,
+    pixels: Pixels,
+    device: torch.device,
+    before_strip: Callable[[], object] | None,
+    area: int | None,
 ) -> Iterator[Strip]:
     """Yield pixels (H, W, 3), padded to the stride by reflection, as strips of float32."""
     stride = network.size.stride
     height, width = pixels.shape[:2]
     order = reflect_pad(torch.arange(height)[:, None], 0, 0, 0, -height % stride)[:, 0].numpy()
-    area = STRIP_PIXELS.get(device.type, LARGE_STRIP_PIXELS) if pixels.size > 3 * WHOLE_PIXELS else WHOLE_PIXELS
+    if area is None:
+        area = STRIP_PIXELS.get(device.type, LARGE_STRIP_PIXELS) if pixels.size > 3 * WHOLE_PIXELS else WHOLE_PIXELS
     rows = max(1, area // (stride * (width + -width % stride))) * stride
     for top in range(0, len(order), rows):
         if before_strip is not None:

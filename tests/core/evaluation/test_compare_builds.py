@@ -10,7 +10,6 @@ import pytest
 from abair.cli import app
 from abair.deployment import SHIPPED
 from abair.errors import DeploymentError
-from abair.evaluation import compare_builds as compared
 from abair.evaluation.compare_builds import BuildReport, Measurement, compare_builds, find_build
 
 FAKE = """
@@ -51,17 +50,15 @@ def fake_build(folder: Path, seconds: float, load: str = "pass") -> Path:
 
 
 @pytest.fixture
-def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    this, other = fake_build(tmp_path / "this", 0.02), fake_build(tmp_path / "other", 0.3)
-    monkeypatch.setattr(compared, "PACKAGE", this / "core" / "abair")
-    return this, other
+def builds(tmp_path: Path) -> tuple[Path, Path]:
+    return fake_build(tmp_path / "this", 0.02), fake_build(tmp_path / "other", 0.3)
 
 
 def test_builds_take_turns_and_the_ratio_is_of_this_one_to_the_other(builds: tuple[Path, Path], tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     report = compare_builds(
         builds[1], tmp_path, megapixels=[0.01], threads=[1], rounds=2,
-        progress=lambda done, total, text: told.append((done, total)),
+        progress=lambda done, total, text: told.append((done, total)), package=builds[0] / "core" / "abair",
     )  # fmt: skip
     rounds = (tmp_path / "log").read_text().splitlines()
     photos = [line.split()[0] for line in rounds if line.split()[1] == "82"]
@@ -96,7 +93,7 @@ def test_weights_that_a_build_cannot_read_are_one_line_with_its_reason(
 ) -> None:
     other = fake_build(tmp_path / "older", 0, load="raise ValueError('not a deployment')")
     with pytest.raises(DeploymentError, match=r"older.core: this build cannot restore with .*not a deployment.*--depl"):
-        compare_builds(other, tmp_path, megapixels=[0.01], threads=[1], rounds=1)
+        compare_builds(other, tmp_path, megapixels=[0.01], threads=[1], rounds=1, package=builds[0] / "core" / "abair")
 
 
 @pytest.mark.parametrize("made", ["bin/python", ""])

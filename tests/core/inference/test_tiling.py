@@ -29,9 +29,11 @@ def network() -> Backbone:
 
 
 @torch.inference_mode()
-def restored(network: Backbone, pixels: Pixels, panel: int = 4096, dtype: torch.dtype = torch.float32) -> Pixels:
+def restored(
+    network: Backbone, pixels: Pixels, panel: int = 4096, dtype: torch.dtype = torch.float32, strip: int = 1
+) -> Pixels:
     result = np.full(pixels.shape, np.nan, np.float32)
-    for rows, columns, values in restore_parts(network, pixels, torch.ones(1, 16), panel, dtype):
+    for rows, columns, values in restore_parts(network, pixels, torch.ones(1, 16), panel, dtype, strip=strip):
         assert np.isnan(result[rows, columns]).all()
         result[rows, columns] = values
     return result
@@ -60,22 +62,18 @@ def test_any_photo_is_restored_as_by_the_network_on_all_of_it(
     pixels = (np.random.default_rng(0).random((*shape, 3)) * (1 if dtype is np.float32 else 255)).astype(dtype)
     x = to_tensor(pixels)
     monkeypatch.setattr(network, "context", lambda view: torch.ones(1, 16))
-    monkeypatch.setattr(tiling, "WHOLE_PIXELS", 0)
     with torch.inference_mode():
         expected = network(x)[0].permute(1, 2, 0).numpy()
     assert np.abs(expected - x[0].permute(1, 2, 0).numpy()).max() > 0.05
     for area in (1, 2000, 1 << 17):
-        monkeypatch.setitem(tiling.STRIP_PIXELS, "cpu", area)
         for panel in (SMALLEST_PANEL, 100, 4096):
-            assert np.abs(restored(network, pixels, panel) - expected).max() < 1e-5
+            assert np.abs(restored(network, pixels, panel, strip=area) - expected).max() < 1e-5
 
 
 def test_rows_with_a_nan_in_low_precision_are_computed_again_in_float32(
     network: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = np.random.default_rng(0).random((200, 90, 3)).astype(np.float32)
-    monkeypatch.setitem(tiling.STRIP_PIXELS, "cpu", 1)
-    monkeypatch.setattr(tiling, "WHOLE_PIXELS", 0)
     exact, low = restored(network, pixels), restored(network, pixels, dtype=torch.bfloat16)
     assert 1e-5 < np.abs(low - exact).max() < 0.05
     real = tiling.stream_residual
@@ -91,9 +89,7 @@ def test_rows_with_a_nan_in_low_precision_are_computed_again_in_float32(
     assert np.abs(again - exact)[rows].max() < 1e-6
 
 
-def test_what_is_called_before_each_strip_ends_the_work(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tiling.STRIP_PIXELS, "cpu", 1)
-    monkeypatch.setattr(tiling, "WHOLE_PIXELS", 0)
+def test_what_is_called_before_each_strip_ends_the_work(network: Backbone) -> None:
     calls: list[int] = []
 
     def stop() -> None:
@@ -101,6 +97,7 @@ def test_what_is_called_before_each_strip_ends_the_work(network: Backbone, monke
         if len(calls) == 3:
             raise KeyboardInterrupt
 
+    photo = np.zeros((160, 20, 3), np.uint8)
     with pytest.raises(KeyboardInterrupt), torch.inference_mode():
-        list(restore_parts(network, np.zeros((160, 20, 3), np.uint8), torch.ones(1, 16), 64, before_strip=stop))
+        list(restore_parts(network, photo, torch.ones(1, 16), 64, before_strip=stop, strip=1))
     assert len(calls) == 3
