@@ -1,0 +1,100 @@
+"""Measure how well the estimator learns to recognise strangers: degradations it never met.
+
+Run: python benchmarks/strangers/recognise.py --clean DIR [NAME...]
+
+Each stranger of `damage/` is added to the factory deployment alone, as `abair-registry add` does
+it: features of damaged scenes, then a refit. No adapter is needed. Printed for each: the share of
+held-out scenes that get its label, what the others were taken for, and the share of known held-out
+samples, undamaged or with a known degradation, that it wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from abair.continual.collect import LONGEST, compute_features
+from abair.continual.refit import refit
+from abair.continual.replay import Replay
+from abair.data.degrade import Degrader, Recipe
+from abair.data.photos import load_clean_photos
+from abair.data.seeds import Stream, generator_for
+from abair.deployment import read_deployment
+from abair.labels import CLEAN
+from abair.model.backbone import fingerprint, load_backbone
+from abair.model.estimator import extract_image_features, load_estimator
+from abair_registry.settings import ChallengerConfig
+
+if TYPE_CHECKING:
+    from abair.data.synthesizers import Synthesizer
+
+DAMAGE = Path(__file__).parent / "damage"
+
+
+def main(clean: Path | None, names: list[str], held_out: int) -> None:
+    """Print one line of a Markdown table for each stranger."""
+    deployment = read_deployment("factory")
+    backbone = load_backbone(deployment.find(deployment.backbone.file))
+    labels = [*deployment.labels]
+    champion = load_estimator(deployment.find(deployment.estimator), labels)
+    if deployment.replay is None:
+        sys.exit(f"deployment {deployment.name}: found no replay; expected one to fit to")
+    replay = Replay.load(deployment.find(deployment.replay))
+    known = torch.stack([sample.features for sample in replay.held_out if len(sample.labels) == 1])
+    train_on, judged = load_clean_photos(clean)
+    print("| stranger | recall | taken for | wins of known ones | CPU seconds: scenes, refit |")
+    print("|---|---:|---|---:|---:|")
+    for name in names:
+        began = time.process_time()
+        degrader = Degrader({name: load(name)}, Recipe(cutmix=0.25, mixture=0.0, clean=0.0, gamma=0.35))
+        scenes = ChallengerConfig().training_scenes
+        new = compute_features(backbone, degrader, train_on, scenes, seed=0, paired=True)
+        looked = time.process_time()
+        everything = (*labels[:-1], name, CLEAN)
+        estimator = refit(champion, fingerprint(backbone), everything, [replay.features], [new], seed=0)
+        fitted = time.process_time()
+        rows = []
+        for index in range(held_out):
+            generator = generator_for(0, Stream.HELD_OUT_SCENE, index)
+            scene = judged.scene(generator, LONGEST, smallest=0.6, index=index % len(judged))
+            damaged = degrader.single(scene, name, generator).degraded
+            rows.append(extract_image_features(backbone, damaged).float().mean(0))
+        with torch.inference_mode():
+            answers = Counter(everything[place] for place in estimator(torch.stack(rows)).argmax(1))
+            won = sum(everything[place] == name for place in estimator(known.float()).argmax(1)) / len(known)
+        others = ", ".join(f"{other} {count}" for other, count in answers.most_common() if other != name)
+        print(
+            f"| {name} | {answers[name] / held_out:.2f} | {others} | {won:.3f} "
+            f"| {looked - began:.0f}, {fitted - looked:.1f} |",
+            flush=True,
+        )
+
+
+def load(name: str) -> Synthesizer:
+    """Return the synthesiser of a stranger."""
+    spec = importlib.util.spec_from_file_location(name, DAMAGE / f"{name}.py")
+    if spec is None or spec.loader is None:
+        sys.exit(f"{name}: found no file {DAMAGE / name}.py; expected one of the strangers there")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.degrade  # type: ignore[no-any-return]
+
+
+if __name__ == "__main__":
+    everyone = sorted(path.stem for path in DAMAGE.glob("*.py"))
+    parser = argparse.ArgumentParser(description="Measure how well strangers are recognised.")
+    parser.add_argument("names", nargs="*", help=f"strangers; by default all: {', '.join(everyone)}")
+    parser.add_argument("--clean", type=Path, help="folder of clean photos; without it, those of scikit-image")
+    parser.add_argument("--held-out", type=int, default=60, help="held-out scenes of each stranger")
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in everyone]:
+        sys.exit(f"{unknown[0]}: no such stranger; expected one of {', '.join(everyone)}")
+    torch.set_num_threads(1)
+    main(given.clean, given.names or everyone, given.held_out)
