@@ -6,6 +6,7 @@ The defaults need no server.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,18 +25,47 @@ If it is quoted, MLflow makes a second folder (findings/mlflow_quoted_sqlite_pat
 """
 
 
+MOST_DB: Final = 100.0
+"""At which PSNR is capped (`abair.metrics`, which is not imported here, because numpy is slow)."""
+_AT_LEAST: Final = frozenset({"gain", "clean", "recall"})
+"""Thresholds that a value must reach; the others are those that it must not exceed."""
+_COUNTS: Final = ("none", "one", "two", "three", "four", "five", "six", "seven")
+
+
 class Thresholds(BaseModel):
     """The gates' thresholds for a challenger, in dB; `recall` is a share."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    gain: float = Field(default=0.3, description="a new adapter over the bare backbone, at least")
-    loss: float = Field(default=0.1, ge=0, description="of any live degradation or mixture, at most")
-    mixed_loss: float = Field(default=0.5, ge=0, description="of live damage with a new one over it, at most")
-    clean: float = Field(default=38.0, description="of undamaged photos, at least")
-    clean_loss: float = Field(default=0.3, ge=0, description="of undamaged photos against the champion, at most")
-    oracle_gap: float = Field(default=0.3, ge=0, description="from SW to Oracle for a new label, at most")
+    gain: float = Field(default=0.3, ge=0, le=MOST_DB, description="a new adapter over the bare backbone, at least")
+    loss: float = Field(default=0.1, ge=0, le=MOST_DB, description="of any live degradation or mixture, at most")
+    mixed_loss: float = Field(
+        default=0.5, ge=0, le=MOST_DB, description="of live damage with a new one over it, at most"
+    )
+    clean: float = Field(default=38.0, ge=0, le=MOST_DB, description="of undamaged photos, at least")
+    clean_loss: float = Field(
+        default=0.3, ge=0, le=MOST_DB, description="of undamaged photos against the champion, at most"
+    )
+    oracle_gap: float = Field(default=0.3, ge=0, le=MOST_DB, description="from SW to Oracle for a new label, at most")
     recall: float = Field(default=0.9, ge=0, le=1, description="of a new label, at least")
+
+    def lowered(self) -> dict[str, tuple[float, float]]:
+        """Return the thresholds that let more pass than ABAIR's: by name, the value and ABAIR's."""
+        ours = Thresholds()
+        pairs = {name: (getattr(self, name), getattr(ours, name)) for name in Thresholds.model_fields}
+        return {
+            name: (value, default)
+            for name, (value, default) in pairs.items()
+            if (value < default if name in _AT_LEAST else value > default)
+        }
+
+
+def describe_lowered(lowered: Mapping[str, tuple[float, float]]) -> str:
+    """Return lowered thresholds in words, as `two lowered: recall 0.8 (0.9), loss 0.2 (0.1)`."""
+    if not lowered:
+        return ""
+    values = ", ".join(f"{name} {value:g} ({default:g})" for name, (value, default) in lowered.items())
+    return f"{_COUNTS[len(lowered)]} lowered: {values}"
 
 
 class ChallengerConfig(BaseModel):

@@ -125,7 +125,7 @@ def retrain(
 
     Example: abair-registry retrain --review --seed 1
     """
-    require_reason(force, reason)
+    require_reason(force, reason, gate)
     with session(json) as (reporter, registry, terminal):
         from abair_registry.operations.lifecycle import Retrain
 
@@ -162,7 +162,7 @@ def upgrade(
 
     Example: abair-registry upgrade --review
     """
-    require_reason(force, reason)
+    require_reason(force, reason, gate)
     if without and not reason.strip():
         raise typer.BadParameter("needs a --reason, which the audit keeps", param_hint="--without")
     with session(json) as (reporter, registry, terminal):
@@ -261,7 +261,7 @@ def _change(
     **given: Unpack[GivenOptions],
 ) -> None:
     """Run an operation on a plugin; where `sure` is False, ask first."""
-    require_reason(given.get("force", False), reason)
+    require_reason(given.get("force", False), reason, gate)
     with session(json) as (reporter, registry, terminal):
         from abair_registry.operations import lifecycle
 

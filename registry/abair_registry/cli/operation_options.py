@@ -44,7 +44,8 @@ Gate = Annotated[
         "--gate",
         metavar="NAME=VALUE",
         help="Change a gate's threshold for this run, in dB (recall: a share): gain, loss, mixed_loss, clean, "
-        "clean_loss, oracle_gap or recall. May be given several times.",
+        "clean_loss, oracle_gap or recall. Needs --reason; history, audit and run show what was lowered. May be given "
+        "several times.",
     ),
 ]
 Seed = Annotated[
@@ -87,14 +88,15 @@ def make_options(settings: Settings, gate: Sequence[str] | None, **given: Unpack
     return OperationOptions(thresholds=thresholds, **given)
 
 
-def require_reason(force: bool, reason: str) -> None:
-    """Refuse to override gates without a reason.
+def require_reason(force: bool, reason: str, gate: Sequence[str] | None = None) -> None:
+    """Refuse to override gates, or to change their thresholds, without a reason.
 
     Raises:
-        BadParameter: `force` is given without one.
+        BadParameter: `force` or `gate` is given without one.
     """
-    if force and not reason.strip():
-        raise typer.BadParameter("needs a --reason, which the audit keeps", param_hint="--force")
+    for option, given in (("--force", force), ("--gate", gate)):
+        if given and not reason.strip():
+            raise typer.BadParameter("needs a --reason, which the audit keeps", param_hint=option)
 
 
 @contextmanager

@@ -28,6 +28,10 @@ def show_result(reporter: Reporter, result: OperationResult, json: bool) -> None
     ]
     if rows:
         table(("verdict", "gate", "measured", "interval", "threshold"), rows, result=False)
+    if result.lowered:
+        from abair_registry.settings import describe_lowered
+
+        reporter.log(f"warning: of the gates, {describe_lowered(result.lowered)}")
     if result.unchanged is not None:
         reporter.log(f"{result.unchanged}; nothing was to be done")
     elif result.run_id is not None:

@@ -98,8 +98,11 @@ def show(name: Name, json: Json = False) -> None:
             ],
         )
         table(
-            ("when", "who", "what", "deployment", "why"),
-            [(e["at"], e["actor"], e["action"], str(e["deployment"] or "-"), e["reason"]) for e in events],
+            ("when", "who", "what", "deployment", "gates", "why"),
+            [
+                (e["at"], e["actor"], e["action"], str(e["deployment"] or "-"), e["gates"] or "-", e["reason"])
+                for e in events
+            ],
         )
 
 
@@ -120,7 +123,7 @@ def history(json: Json = False) -> None:
                 reporter.result(row)
             return
         table(
-            ("deployment", "live", "created", "actor", "labels", "reason"),
+            ("deployment", "live", "created", "actor", "labels", "gates", "reason"),
             [
                 (
                     str(r["deployment"]),
@@ -128,6 +131,7 @@ def history(json: Json = False) -> None:
                     r["created"],
                     r["actor"],
                     " ".join(r["labels"]),
+                    r["gates"] or "-",
                     r["reason"],
                 )
                 for r in rows

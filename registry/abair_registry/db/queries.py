@@ -306,6 +306,16 @@ def champion_of(session: Session, deployment: DeploymentRow) -> int | None:
     return None if found is None else int(found)
 
 
+def gate_summaries(session: Session) -> dict[int, str]:
+    """Return what the gates said of each deployment that an operation proposed, by its number."""
+    proposed = session.scalars(select(EventRow).where(EventRow.action == "propose").order_by(EventRow.id))
+    return {
+        event.deployment_number: str(event.detail["gates"])
+        for event in proposed
+        if event.deployment_number is not None and "gates" in event.detail
+    }
+
+
 def record_replay(session: Session, backbone_id: int, adapter_id: int | None, sha256: str) -> None:
     """Record the replay of an adapter's label, or without an adapter that of undamaged photos.
 

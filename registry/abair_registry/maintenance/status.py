@@ -114,6 +114,7 @@ def _available_status(plugins: Sequence[installed.InstalledPlugin]) -> PluginSta
 def deployment_history(registry: Registry) -> list[dict[str, Any]]:
     """Return all deployments as JSON objects, newest first."""
     with registry.database.read() as session:
+        gates = queries.gate_summaries(session)
         return [
             {
                 "deployment": deployment.number,
@@ -123,6 +124,7 @@ def deployment_history(registry: Registry) -> list[dict[str, Any]]:
                 "labels": deployment.labels,
                 "live": live,
                 "run_id": deployment.run_id,
+                "gates": gates.get(deployment.number),
             }
             for deployment, live in queries.history(session)
         ]
@@ -168,7 +170,7 @@ def describe_plugin(registry: Registry, name: str) -> dict[str, Any]:
             {
                 "at": event.at.isoformat(timespec="seconds"), "actor": event.actor,
                 "action": event.action + (", forced" if event.detail.get("forced") else ""),
-                "deployment": event.deployment_number, "reason": event.reason,
+                "deployment": event.deployment_number, "reason": event.reason, "gates": event.detail.get("gates"),
             }
             for event in audit.events(session, row.name)
         ]  # fmt: skip

@@ -20,7 +20,7 @@ import numpy as np
 
 from abair.labels import CLEAN
 from abair.report import Group, Report, Verdict
-from abair_registry.settings import Thresholds
+from abair_registry.settings import Thresholds, describe_lowered
 
 RESAMPLES: Final = 10_000
 CONFIDENCE: Final = 0.95
@@ -80,6 +80,12 @@ def evaluate_gates(report: Report, thresholds: Thresholds) -> list[GateResult]:
 def plugin_results(verdicts: Sequence[Verdict], plugin: str) -> list[GateResult]:
     """Return a plugin's verdicts as results; whatever they are called, they are that plugin's."""
     return [GateResult(verdict, GateKind.PLUGIN, plugin) for verdict in verdicts]
+
+
+def summarize(verdicts: Sequence[Verdict], thresholds: Thresholds, *, forced: bool = False) -> str:
+    """Return in words how many gates passed, and which were lowered, as the history shows it."""
+    passed = f"{sum(verdict.passed for verdict in verdicts)} of {len(verdicts)} passed"
+    return ", ".join(filter(None, [passed, "forced" if forced else "", describe_lowered(thresholds.lowered())]))
 
 
 def loss_interval(

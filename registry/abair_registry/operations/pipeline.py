@@ -29,6 +29,7 @@ from abair_registry.db.snapshot import live_snapshot
 from abair_registry.operations import lock, run_report
 from abair_registry.operations.after_commit import follow
 from abair_registry.operations.challenger import Trainer
+from abair_registry.operations.gates import summarize
 from abair_registry.operations.lock import Work
 from abair_registry.operations.progress import OperationLog, Steps, Terminal, quiet
 from abair_registry.operations.replays import Photos, add_replays
@@ -147,6 +148,7 @@ class ChallengerOperation(Operation):
             verdicts=tuple(challenger.verdicts) if challenger else (),
             seconds=round(time.monotonic() - began, 1),
             unchanged=ended.unchanged,
+            lowered=self.options.thresholds.lowered() if challenger else {},
         )
 
 
@@ -231,10 +233,15 @@ class _Pipeline:
         operation, subject = self.operation, self.proposal.subject
         refused = [result.name for result in challenger.refused]
         detail: dict[str, Any] = {"champion": self.champion.number, "route": challenger.route}
+        forced = bool(refused) and operation.options.force
         if refused:
             detail["refused"] = refused
-            if operation.options.force:
+            if forced:
                 detail["forced"] = True
+        thresholds = operation.options.thresholds
+        detail["gates"] = summarize(challenger.verdicts, thresholds, forced=forced)
+        if lowered := thresholds.lowered():
+            detail["lowered"] = lowered
         self.work.step("publish")
         self.terminal.steps.begin("publish")
         with self.registry.blobs.writing() as path:
@@ -283,7 +290,8 @@ class _Pipeline:
         """Mark the operation as done, and keep what its MLflow run is to show."""
         title = f"{self.operation.kind} {self.proposal.subject}"
         forced = bool(challenger.refused)
-        conclusion = run_report.conclusion(title, outcome, number, challenger.verdicts, forced=forced)
+        thresholds = self.operation.options.thresholds
+        conclusion = run_report.conclusion(title, outcome, number, challenger.verdicts, thresholds, forced=forced)
         row.step = PUBLISHED
         row.detail = {**row.detail, CONCLUSION: asdict(conclusion)}
 

@@ -71,7 +71,8 @@ class OperationResult:
     """How an operation ended that makes a challenger.
 
     If nothing was to be done, `unchanged` says why. If that was plain at once, nothing was recorded
-    and `operation` is None.
+    and `operation` is None. `lowered` are the thresholds that let more pass than ABAIR's, by name:
+    the value and ABAIR's.
     """
 
     operation: int | None
@@ -82,11 +83,12 @@ class OperationResult:
     verdicts: tuple[Verdict, ...]
     seconds: float
     unchanged: str | None = None
+    lowered: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values, with the fields of each verdict that a program needs."""
         gates = [verdict.model_dump(include={"name", "passed", "measured", "threshold"}) for verdict in self.verdicts]
-        last = ("seconds", "unchanged")
+        last = ("seconds", "unchanged", "lowered")
         fields = {key: value for key, value in vars(self).items() if key not in {"verdicts", *last}}
         return fields | {"gates": gates} | {key: getattr(self, key) for key in last}
 

@@ -16,7 +16,9 @@ from abair.report import Group, Verdict, Way
 from abair.text import escape_markdown, format_measured, markdown_table
 from abair_registry.db.snapshot import DeploymentSnapshot
 from abair_registry.operations import charts
+from abair_registry.operations.gates import summarize
 from abair_registry.operations.requests import Operation, OperationOptions, Outcome, Proposal
+from abair_registry.settings import Thresholds, describe_lowered
 from abair_registry.tracking import limits
 from abair_registry.tracking.mlflow_client import DESCRIPTION
 from abair_registry.tracking.outbox import OperationRun
@@ -87,7 +89,9 @@ class Conclusion:
     tags: dict[str, str]
 
 
-def conclusion(title: str, outcome: Outcome, number: int, verdicts: Sequence[Verdict], *, forced: bool) -> Conclusion:
+def conclusion(
+    title: str, outcome: Outcome, number: int, verdicts: Sequence[Verdict], thresholds: Thresholds, *, forced: bool
+) -> Conclusion:
     """Return what the run is to show, recorded in the transaction that ends the operation.
 
     So the next command can bring the run up to date if MLflow cannot be reached now.
@@ -96,7 +100,10 @@ def conclusion(title: str, outcome: Outcome, number: int, verdicts: Sequence[Ver
     # the run's name, too, so that the list of runs shows the outcomes
     tags = {"abair.outcome": outcome, "abair.deployment": str(number), "mlflow.runName": f"{title}: {outcome}"}
     tags |= {"abair.forced": "true"} if forced else {}
-    return Conclusion(_headline(_OUTCOMES[outcome].format(number=number), verdicts, forced=forced), tags)
+    tags["abair.gates"] = summarize(verdicts, thresholds, forced=forced)
+    lowered = describe_lowered(thresholds.lowered())
+    told = _OUTCOMES[outcome].format(number=number)
+    return Conclusion(_headline(told, verdicts, lowered=lowered, forced=forced), tags)
 
 
 def evidence(
@@ -143,8 +150,9 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
     return markdown_table(columns, rows, left=range(5)) if rows else "No gate was asked."
 
 
-def _headline(outcome: str, verdicts: Sequence[Verdict], *, forced: bool = False) -> str:
-    passed = f"{sum(verdict.passed for verdict in verdicts)} of {len(verdicts)} gates passed."
+def _headline(outcome: str, verdicts: Sequence[Verdict], *, lowered: str = "", forced: bool = False) -> str:
+    passed = f"{sum(verdict.passed for verdict in verdicts)} of {len(verdicts)} gates passed"
+    passed += f", {escape_markdown(lowered)}." if lowered else "."
     return f"## {outcome} {passed}" + (" **Forced.**" if forced else "")
 
 

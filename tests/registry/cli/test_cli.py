@@ -92,7 +92,7 @@ def test_disable_goes_into_the_history_with_who_and_why(run: Run, settings: Sett
     )
     assert (told["outcome"], told["deployment"], told["route"]) == ("live", 2, "features")
     rows = lines(run("history", "--json")[1])
-    assert list(rows[0]) == ["deployment", "created", "actor", "reason", "labels", "live", "run_id"]
+    assert list(rows[0]) == ["deployment", "created", "actor", "reason", "labels", "live", "run_id", "gates"]
     assert (rows[0]["deployment"], rows[0]["actor"], rows[0]["reason"], rows[0]["live"]) == (
         2,
         "ada",

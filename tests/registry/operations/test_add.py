@@ -153,7 +153,7 @@ def test_an_upgraded_plugin_is_told_and_takes_the_place_of_the_old_one_when_it_i
     assert (found["version"], found["installed_version"]) == ("1.0", "2.0")
     assert "version 2.0 is installed, 1.0 is recorded; run: abair-registry add frost" in found["problem"]
     # its estimator has learnt little: another one's blends may be better by chance
-    code, (told,), _ = run("add", "frost", "--gate", "loss=5", "--gate", "mixed_loss=30")
+    code, (told,), _ = run("add", "frost", "--gate", "loss=5", "--gate", "mixed_loss=30", "--reason", "a tiny network")
     assert (code, told["deployment"]) == (0, 3)
     assert "frost: loss against the champion" in [gate["name"] for gate in told["gates"]]
     assert read_deployment(settings.home).labels == ("noise", "rain", "low-light", "frost", "clean")

@@ -35,7 +35,9 @@ def test_a_good_plugin_goes_live_and_everything_that_follows_agrees(
     before = {row["name"]: row["adapters"] for row in run("list")[1]}
     code, (result,), err = run("add", "frost", "--actor", "ada", "--reason", "asked for")
     assert code == 0, err
-    assert set(result) == {"operation", "outcome", "deployment", "run_id", "route", "gates", "seconds", "unchanged"}
+    assert set(result) == {
+        "operation", "outcome", "deployment", "run_id", "route", "gates", "seconds", "unchanged", "lowered",
+    }  # fmt: skip
     assert (result["outcome"], result["deployment"], result["route"], refused(result)) == ("live", 2, "features", [])
     assert all(set(gate) == {"name", "passed", "measured", "threshold"} for gate in result["gates"])
     assert state(run, "frost") == "live"
@@ -100,7 +102,7 @@ def test_a_useless_plugin_is_refused_and_forced_only_with_a_reason(
     run: Run, site: Path, trained: Tiny, settings: Settings
 ) -> None:
     Plugin(synthesis=FROST, change=zeroed).make(site, trained)
-    code, (result,), err = run("add", "frost", "--gate", "mixed_loss=30")
+    code, (result,), err = run("add", "frost", "--gate", "mixed_loss=30", "--reason", "a tiny network")
     assert (code, result["outcome"], result["deployment"], result["route"]) == (1, "rejected", 1, "features")
     assert refused(result) == ["frost: gain of the adapter"]
     assert "refused by frost: gain of the adapter" in err
@@ -176,8 +178,8 @@ def test_the_same_seeds_make_the_same_bundle(
 
 @sqlite
 def test_wrong_options_are_refused_before_anything_is_done(run: Run, team: Path) -> None:
-    assert run("add", "frost", "--gate", "lose=1")[0] == 2
-    code, _, err = run("add", "frost", "--gate", "loss=much")
+    assert run("add", "frost", "--gate", "lose=1", "--reason", "a try")[0] == 2
+    code, _, err = run("add", "frost", "--gate", "loss=much", "--reason", "a try")
     assert (code, "loss" in err, len(err.splitlines())) == (2, True, 1)
     code, _, err = run("promote", "7")
     assert (code, "deployment 7: there is none; expected 1 to 1" in err) == (1, True)

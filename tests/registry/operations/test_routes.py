@@ -55,7 +55,7 @@ def test_a_plugins_verdict_that_is_called_like_a_gate_of_the_registry_is_the_plu
         "    return [Verdict(name=name, passed=False, measured=0, threshold=1)]\n"
     )
     Plugin(module=gate, synthesis=FROST).make(site, trained)
-    code, (result,), _ = run("add", "frost", "--gate", "mixed_loss=30")
+    code, (result,), _ = run("add", "frost", "--gate", "mixed_loss=30", "--reason", "a tiny network")
     name = "plugin frost: frost: gain of the adapter"
     assert (code, result["outcome"], refused(result)) == (1, "rejected", [name])
     tags = client(settings).get_run(result["run_id"]).data.tags
@@ -144,7 +144,7 @@ def test_where_chains_are_refused_the_label_is_learnt_without_them(
         return [replace(results[1], verdict=first), *results] if len(calls) == 1 else results
 
     monkeypatch.setattr(routes, "evaluate_gates", hard_at_first)
-    code, (result,), err = run("add", "frost", "--gate", "mixed_loss=30")
+    code, (result,), err = run("add", "frost", "--gate", "mixed_loss=30", "--reason", "a tiny network")
     assert (code, result["outcome"], len(calls)) == (0, "live", 2), err
     tags = client(settings).get_run(result["run_id"]).data.tags
     assert tags["abair.route.why"] == "first choice; fitted with chains: refused by patience; fitted alone"
