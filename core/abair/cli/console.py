@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -33,6 +34,8 @@ program: ContextVar[str] = ContextVar("program", default="abair")
 command_line: ContextVar[tuple[str, ...]] = ContextVar("command_line", default=())
 """The arguments that the command line was called with."""
 
+LINE_SECONDS: Final = 10.0
+"""Seconds from one line of progress to the next, where there is no terminal for a bar."""
 SURE: Final = 0.6
 """Confidence below which an estimate is shown as doubtful."""
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")  # PyTorch's words, in a RuntimeError
@@ -98,12 +101,18 @@ class Reporter:
         return text
 
     @contextlib.contextmanager
-    def progress(self, title: str, *, beside_stdout: bool = False) -> Iterator[Progress]:
-        """Show a progress bar on stderr and clear it at the end; without a terminal, do nothing.
+    def progress(
+        self, title: str, *, beside_stdout: bool = False, lines_every: float | None = None
+    ) -> Iterator[Progress]:
+        """Show a progress bar on stderr and clear it at the end.
 
-        Set `beside_stdout` if the command writes to stdout while it works: then there is no bar on
-        a terminal that shows both.
+        Without a terminal, do nothing, or say after each `lines_every` seconds how far it is. Set
+        `beside_stdout` if the command writes to stdout while it works: then there is no bar on a
+        terminal that shows both.
         """
+        if lines_every is not None and sys.stderr is not None and not sys.stderr.isatty():
+            yield self._progress_lines(title, lines_every)
+            return
         if sys.stderr is None or not sys.stderr.isatty() or (beside_stdout and sys.stdout.isatty()):
             yield lambda _done, _total, _name: None
             return
@@ -124,6 +133,18 @@ class Reporter:
                 yield step
         finally:
             self._console = None
+
+    def _progress_lines(self, title: str, seconds: float) -> Progress:
+        """Return what logs a line after each so many seconds."""
+        told = time.monotonic()
+
+        def step(done: int, total: int, _name: str) -> None:
+            nonlocal told
+            if time.monotonic() - told >= seconds:
+                told = time.monotonic()
+                self.log(f"{title}: {done} of {total}")
+
+        return step
 
 
 @contextlib.contextmanager

@@ -9,8 +9,32 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
+from typing_extensions import override
 
-PLAIN: Final[dict[str, Any]] = {"rich_markup_mode": None, "no_args_is_help": True, "add_completion": False}
+_WHOLE: Final = 10_000
+"""Characters of a command's line in a list of commands, at most; a sentence is wrapped, not cut."""
+
+
+class WholeHelp(TyperGroup):
+    """A group of commands whose help shows each command's first sentence to its end."""
+
+    @override
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a row a command."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, found.get_short_help_str(_WHOLE)) for name, found in commands if found and not found.hidden]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+
+PLAIN: Final[dict[str, Any]] = {
+    "cls": WholeHelp,
+    "rich_markup_mode": None,
+    "no_args_is_help": True,
+    "add_completion": False,
+}
 """Arguments of a group of commands. Help is plain text, because importing rich for it is slow."""
 
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")

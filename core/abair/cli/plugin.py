@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol, cast
 import typer
 
 from abair.cli import inputs
-from abair.cli.console import Reporter, reporting
+from abair.cli.console import LINE_SECONDS, Reporter, reporting
 from abair.cli.options import PLAIN, Json, MaxMegapixels
-from abair.errors import MissingExtraError, PluginError
+from abair.errors import ImageError, MissingExtraError, PluginError
 from abair.own_points import find_own
 from abair.plugin_kit.scaffold import LONGEST_AUTHOR, Licence, Package, check_author, make_package
 from abair.text import one_line
@@ -146,35 +146,46 @@ def preview(
         list[str] | None, typer.Argument(metavar="IMAGES", help="Clean photos, or folders.  [default: sample photos]")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="Write the preview to this PNG file.")
-    ] = Path("sheet.png"),
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write the preview to this PNG file.  [default: NAME.png]"),
+    ] = None,
     seeds: Annotated[
         int, typer.Option(min=2, max=12, metavar="N", help="Show this many degraded versions of each photo.")
     ] = 6,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file even if it is no earlier preview.")
+    ] = False,
     max_megapixels: MaxMegapixels = 100.0,
 ) -> None:
     """Write a contact sheet of what a plugin's synthesiser does to photos.
 
     It shows each clean photo beside degraded versions from mild to strong, with their seeds and
-    PSNR.
+    PSNR. An earlier preview is replaced.
     """
     with reporting() as reporter:
-        from abair import images
-        from abair.data.synthesizers import load_synthesizer
         from abair.discovery import discover
+
+        plugins = discover()
+        degradation = plugins.get(name)  # before anything that takes seconds to import
+
+        from abair import images
+        from abair.plugin_kit.sheet import is_preview, save_preview
+
+        out = out or Path(f"{name}.png")
+        images.check_output(out, overwrite=overwrite or is_preview(out))
+        if out.suffix.lower() != ".png":
+            raise ImageError(f"{out}: found suffix {out.suffix}, expected .png; rename the output")
+
+        from abair.data.synthesizers import load_synthesizer
         from abair.plugin_kit.preview import preview as draw_preview
 
-        images.check_output(out, overwrite=overwrite)
-        plugins = discover()
-        synthesizer = load_synthesizer(plugins.get(name))
+        synthesizer = load_synthesizer(degradation)
         photos = _photos(paths, max_megapixels, reporter)
         if not photos:
             return
-        with reporter.progress("Degrading") as progress:
+        with reporter.progress("degrading photos", lines_every=LINE_SECONDS) as progress:
             pixels = draw_preview(plugins.found[name], synthesizer, photos, seeds, progress)
-        sheet = images.Photo(pixels, alpha=None, grey=False, format="PNG", exif=None, icc_profile=None)
-        images.write(out, sheet, pixels, overwrite=overwrite)
+        save_preview(pixels, out)
         reporter.log(f"written: {out}")
 
 

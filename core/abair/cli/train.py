@@ -184,6 +184,8 @@ def adapter(
         _start_processes(processes)
         mix_with = _current(mix_with, "--mix-with", beside, "--beside", reporter)
         average_with = _current(average_with, "--average-with", mean_with, "--mean-with", reporter)
+        partners = parse_names(mix_with, "--mix-with") if mix_with is not None else None
+        _check_installed(name, *(partners or ()))
         from abair.plugin_kit.adapter_report import train
 
         outcome = train(
@@ -212,7 +214,7 @@ def adapter(
             workers=workers,
             decay=decay,
             rank=rank,
-            mix_with=parse_names(mix_with, "--mix-with") if mix_with is not None else None,
+            mix_with=partners,
         )
         if outcome is not None:
             print(outcome.efficacy.markdown(), flush=True)
@@ -308,6 +310,19 @@ def _start_processes(count: int) -> None:
         from abair.training.launch import run_in_processes
 
         raise typer.Exit(run_in_processes(count, command_line.get()))
+
+
+def _check_installed(*names: str) -> None:
+    """Check degradations' names before anything is imported that takes seconds.
+
+    Raises:
+        PluginError: no usable plugin declares one of them.
+    """
+    from abair.discovery import discover
+
+    plugins = discover()
+    for name in names:
+        plugins.get(name)
 
 
 def _current(

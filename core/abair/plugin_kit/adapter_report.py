@@ -23,6 +23,7 @@ from abair.model.backbone import fingerprint, load_backbone
 from abair.model.lora import Adapter, read_adapter, read_adapter_files
 from abair.plugin_kit import readme
 from abair.plugin_kit.efficacy import COUNT, SIDE, Efficacy, measure
+from abair.plugin_kit.placeholders import MARK
 from abair.plugin_kit.tracking import Tracker, tracker
 from abair.text import markdown_paragraph
 from abair.training import distributed
@@ -225,7 +226,9 @@ def _write_card(degradation: Degradation, text: str, photos: CleanPhotos, log: L
     card = readme.find_card(degradation.adapters)
     if card is None:
         return None
-    terms = "say here what they allow" if photos.source != SAMPLE_SOURCE else "public domain, CC0 and similar, by photo"
+    terms = "public domain, CC0 and similar, by photo"
+    if photos.source != SAMPLE_SOURCE:
+        terms = readme.terms_of(card, photos.digest()[:12]) or f"{MARK}: say what they allow"
     rows = ["| set | photos | SHA-256 of their pixels | terms |", "|---|---|---|---|"]
     rows.append(f"| {_folder_name(photos)} | {len(photos)} | {photos.digest()[:12]} | {terms} |")
     readme.replace_section(card, readme.DATA, "\n".join(rows))  # an author's own table has no markers

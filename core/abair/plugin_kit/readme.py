@@ -29,6 +29,21 @@ def section_markers(section: str) -> tuple[str, str]:
     return f"<!-- {section} -->", f"<!-- /{section} -->"
 
 
+def terms_of(readme: Path, digest: str) -> str:
+    """Return the terms that the table of data gives for the photos of this digest, if it has them.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    first, last = section_markers(DATA)
+    section = readme.read_text(encoding="utf-8").partition(first)[2].partition(last)[0]
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) == 4 and cells[2] == digest:
+            return cells[3]
+    return ""
+
+
 def replace_section(readme: Path, section: str, text: str) -> bool:
     """Replace a section's text; without markers for it, write nothing and return False.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from abair.training.task import State
 
 HISTORY: Final = "history.jsonl"
 """The file's name in a run's folder."""
+LINE_SECONDS: Final = 30.0
+"""Seconds from one line of progress to the next, where there is no terminal for a bar."""
 RECENT: Final = 100
 """Steps whose mean loss the progress bar shows."""
 
@@ -65,6 +68,7 @@ class Report:
             disable=quiet or not sys.stderr.isatty(),
         )
         self._bar = self._progress.add_task("", total=settings.steps)
+        self._told = time.monotonic()
 
     def __enter__(self) -> None:
         self._progress.start()
@@ -81,6 +85,10 @@ class Report:
             completed=min(self._settings.steps, state.position(self._settings)),
             description=f"loss {self._mean_loss(RECENT):.4f}{shown}{self._score}",
         )
+        if self._progress.disable and not self._quiet and time.monotonic() - self._told >= LINE_SECONDS:
+            self._told = time.monotonic()
+            line = f"step {state.position(self._settings):.0f} of {self._settings.steps}, loss"
+            print(f"{line} {self._mean_loss(RECENT):.4f}{shown}", file=sys.stderr, flush=True)
 
     def record_validation(self, state: State, metrics: dict[str, float], on_validation: OnValidation | None) -> None:
         """Write a validation's metrics to the history and, without a progress bar, to stderr."""
@@ -93,6 +101,7 @@ class Report:
         scores = [name for name in ("psnr", "accuracy") if name in metrics]
         self._score = "".join(f" held-out {name} {metrics[name]:.2f}" for name in scores)
         if self._progress.disable and not self._quiet:
+            self._told = time.monotonic()
             line = " ".join(f"{name}={value:.4g}" for name, value in entry.items())
             print(line, file=sys.stderr, flush=True)
 

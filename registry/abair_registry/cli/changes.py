@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Unpack
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 
@@ -21,6 +21,10 @@ from abair_registry.cli.operation_options import (
     session,
 )
 from abair_registry.cli.results import show_move, show_result
+
+if TYPE_CHECKING:
+    from abair_registry.plugins.installed import Candidate
+    from abair_registry.registry import Registry
 
 app = typer.Typer()
 
@@ -263,16 +267,33 @@ def _change(
     """Run an operation on a plugin; where `sure` is False, ask first."""
     require_reason(given.get("force", False), reason, gate)
     with session(json) as (reporter, registry, terminal):
-        from abair_registry.operations import lifecycle
-
-        if sure is not None:
-            with registry.database.read() as database:
-                found = lifecycle.recorded(database, name).name
-            ask(f"{kind.capitalize()} plugin {found}? A new deployment without it goes live.", yes=sure)
-        operations = {
-            operation.kind: operation
-            for operation in (lifecycle.Add, lifecycle.Enable, lifecycle.Disable, lifecycle.Remove)
-        }
         options = make_options(registry.settings, gate, **given)
-        operation = operations[kind](name, acting_user(actor, reason), options)
+        found = _find(kind, name, registry)  # before anything that takes seconds to import
+        if sure is not None:
+            ask(f"{kind.capitalize()} plugin {found}? A new deployment without it goes live.", yes=sure)
+        from abair_registry.operations import lifecycle
+        from abair_registry.operations.pipeline import ChallengerOperation
+
+        who = acting_user(actor, reason)
+        if not isinstance(found, str):
+            operation: ChallengerOperation = lifecycle.Add(name, who, options, candidate=found)
+        else:
+            kinds = {each.kind: each for each in (lifecycle.Enable, lifecycle.Disable, lifecycle.Remove)}
+            operation = kinds[kind](name, who, options)
         show_result(reporter, operation.run(registry, terminal), json)
+
+
+def _find(kind: str, name: str, registry: Registry) -> Candidate | str:
+    """Return the installed plugin to add, or the name of the recorded one.
+
+    Raises:
+        AbairError: there is none.
+    """
+    if kind == "add":
+        from abair_registry.plugins import installed
+
+        return installed.find(name)
+    from abair_registry.db.lookup import recorded
+
+    with registry.database.read() as database:
+        return recorded(database, name).name

@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from typing_extensions import override
 
 from abair.errors import RegistryError
-from abair.text import near_misses, quote_foreign
+from abair.text import quote_foreign
 from abair_registry.db import audit, queries
 from abair_registry.db.audit import Actor
+from abair_registry.db.lookup import recorded
 from abair_registry.db.models import AdapterRow, DeploymentRow, PluginRow
 from abair_registry.db.snapshot import DeploymentSnapshot, Member, live_snapshot
 from abair_registry.maintenance.offer import offered_factory
@@ -26,6 +27,7 @@ from abair_registry.operations.replays import add_replays
 from abair_registry.operations.requests import OperationOptions, Proposal, Unchanged
 from abair_registry.plugins import admission, calls, installed
 from abair_registry.plugins.admission import LIMITS, Limits, MissingAdapterError
+from abair_registry.plugins.installed import Candidate
 from abair_registry.registry import Registry
 
 
@@ -43,10 +45,15 @@ class Add(ChallengerOperation):
     samples_new_labels: ClassVar[bool] = True
 
     def __init__(
-        self, subject: str, actor: Actor, options: OperationOptions | None = None, limits: Limits = LIMITS
+        self,
+        subject: str,
+        actor: Actor,
+        options: OperationOptions | None = None,
+        limits: Limits = LIMITS,
+        candidate: Candidate | None = None,
     ) -> None:
         super().__init__(subject, actor, options)
-        self._limits = limits
+        self._limits, self._found = limits, candidate
 
     @override
     def find(self, session: Session) -> None:
@@ -55,7 +62,7 @@ class Add(ChallengerOperation):
         Raises:
             AdmissionError: It is not installed.
         """
-        self._candidate = installed.find(self.subject)
+        self._candidate = self._found or installed.find(self.subject)
         self.subject = self._candidate.name
 
     @override
@@ -293,24 +300,6 @@ class Retrain(ChallengerOperation):
         """Propose what is live, with another estimator."""
         with registry.database.read() as session:
             return Proposal(self.subject, live_snapshot(session))
-
-
-def recorded(session: Session, name: str) -> PluginRow:
-    """Return a plugin that was added, by its name or its distribution.
-
-    Raises:
-        RegistryError: Nothing was added under the name; the text suggests near misses.
-    """
-    everything = queries.plugins(session)
-    for found in everything:
-        if name in {found.name, found.distribution}:
-            return found
-    near = near_misses(name, [found.name for found in everything])
-    raise RegistryError(
-        f"plugin {name}: never added; "
-        + (f"did you mean {', '.join(near)}? " if near else "")
-        + f"found {', '.join(found.name for found in everything) or 'none'}; see: abair-registry list"
-    )
 
 
 def _without_lost(members: Sequence[Member], registry: Registry) -> tuple[Member, ...]:

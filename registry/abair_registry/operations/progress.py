@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from abair_registry.operations.lock import Running, Work
 from abair_registry.tracking.outbox import OperationRun
+
+LINE_SECONDS: Final = 30.0
+"""Seconds from one line of progress to the next, where there is no terminal for a bar."""
 
 
 class _Console(Console):
@@ -20,6 +25,8 @@ class _Console(Console):
 
 class Steps:
     """The steps of an operation: one live line on a terminal, elsewhere one line a step.
+
+    A step that goes on says there every `LINE_SECONDS` how many of its parts are done.
 
     Elsewhere the first step is printed with the second, so that an operation that is refused at
     once costs one line, that of the refusal. `quiet` prints nothing.
@@ -39,6 +46,8 @@ class Steps:
         )
         self._task = self._bar.add_task("", total=None)
         self._held_back: list[str] | None = []
+        self._step, self._done, self._total = "", 0, 0
+        self._told = time.monotonic()
 
     def begin(self, step: str, total: int | None = None) -> None:
         """Show the next step, which has `total` parts if that is known."""
@@ -48,11 +57,17 @@ class Steps:
             else:
                 self._console.print(*(self._held_back or []), step, sep="\n", markup=False)
                 self._held_back = None
+        self._step, self._done, self._total, self._told = step, 0, total or 0, time.monotonic()
         self._bar.reset(self._task, description=step, total=total)
 
     def advance(self) -> None:
         """Show that one more part of the step is done."""
         self._bar.advance(self._task)
+        self._done += 1
+        if self._bar.disable and time.monotonic() - self._told >= LINE_SECONDS:
+            self._told = time.monotonic()
+            of = f" of {self._total}" if self._total else ""
+            self._console.print(f"{self._step}: {self._done}{of}", markup=False)
 
     def __enter__(self) -> Steps:
         self._bar.start()

@@ -30,7 +30,9 @@ from abair.errors import AbairError, AdmissionError
 from abair.foreign_points import run_here
 from abair.text import describe_error, quote_foreign
 from abair_registry.plugins.admission import MissingAdapterError, ProbedPlugin, probe
+from abair_registry.plugins.checks import Check
 from abair_registry.plugins.installed import Candidate, find
+from abair_registry.plugins.placeholders import check_placeholders
 from abair_registry.settings import Thresholds
 
 LARGEST_WHEEL: Final = 16 * 1024**2
@@ -39,16 +41,6 @@ BUILD_SECONDS: Final = 300
 _CODE: Final = frozenset({".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"})
 """Suffixes of files that can run code when they are read as weights."""
 _TESTS: Final = re.compile(r"(^|/)(tests?|conftest\.py|test_[^/]*\.py)(/|$)")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check: what was found, and what to do if it did not pass."""
-
-    name: str
-    passed: bool
-    found: str
-    advice: str = ""
 
 
 @dataclass
@@ -90,7 +82,7 @@ def check(target: str, on_progress: Callable[[str], object] = str) -> PluginRepo
         report.plugin, report.distribution, report.version = (
             candidate.name, candidate.distribution, candidate.version
         )  # fmt: skip
-        report.checks += [*_contents(candidate, names), _entry_points(candidate)]
+        report.checks += [*_contents(candidate, names), _entry_points(candidate), check_placeholders(candidate)]
         on_progress("probing it in a process of its own")
         probed = _probe(candidate, report)
         if probed is not None:

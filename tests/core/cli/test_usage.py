@@ -85,6 +85,14 @@ def test_a_group_without_a_command_shows_its_help(abair: Abair, words: list[str]
     assert any("Commands:" in line for line in done.err + done.out)
 
 
+@pytest.mark.parametrize("words", [[], ["bench"], ["train"], ["plugin"]])
+def test_the_list_of_commands_is_not_cut(abair: Abair, words: list[str]) -> None:
+    done = abair(*words, "--help")
+    assert done.code == 0
+    listed = done.out[done.out.index("Commands:") :]
+    assert [line for line in listed if line.rstrip().endswith("...")] == []
+
+
 def test_an_unknown_command_is_wrong_usage(abair: Abair) -> None:
     done = abair("repair")
     assert done.code == 2

@@ -192,3 +192,11 @@ def test_a_time_budget_is_read_in_hours_minutes_and_seconds(text: str | None, mi
 def test_another_time_budget_is_wrong_usage(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "adapter", "rain", f"--time-budget={text}"]) == 2
     assert "10m, 1h30m, 90s" in capsys.readouterr().err
+
+
+def test_terms_that_the_author_wrote_stay_for_the_same_photos(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    rows = ["| set | photos | SHA | terms |", "|---|---|---|---|", "| a | 3 | 12ab | CC0 |"]
+    card.write_text("\n".join(["# x", "<!-- data -->", *rows, "<!-- /data -->", ""]))
+    assert readme.terms_of(card, "12ab") == "CC0"
+    assert readme.terms_of(card, "34cd") == ""

@@ -80,16 +80,19 @@ def test_quartiles_are_told_over_enough_samples_even_for_one_photo(dusk: dict[st
     assert sorted(seeds) == list(range(preview.FEWEST))
 
 
-def test_an_existing_sheet_is_replaced_only_when_that_is_asked_for(abair: Abair, dusk: dict[str, Any]) -> None:
+def test_a_preview_is_written_again_and_again_and_replaces_nothing_else(abair: Abair, dusk: dict[str, Any]) -> None:
     photo("a.png")
-    Path("sheet.png").write_text("mine")
+    for _ in range(2):
+        assert abair("plugin", "preview", "dusk", "a.png", "--seeds", "2").err == ["abair: written: dusk.png"]
+    photo("dusk.png")  # a photo that happens to have the name
+    mine = Path("dusk.png").read_bytes()
     done = abair("plugin", "preview", "dusk", "a.png", "--seeds", "2")
     assert done.code == 1
     assert len(done.err) == 1
     assert "--overwrite" in done.err[0]
-    assert Path("sheet.png").read_text() == "mine"
+    assert Path("dusk.png").read_bytes() == mine
     assert abair("plugin", "preview", "dusk", "a.png", "--seeds", "2", "--overwrite").code == 0
-    assert Image.open("sheet.png").width > 2 * preview.CELL[0]
+    assert Image.open("dusk.png").width > 2 * preview.CELL[0]
 
 
 def test_a_photo_that_cannot_be_read_is_one_line_and_the_others_are_shown(abair: Abair, dusk: dict[str, Any]) -> None:
@@ -98,14 +101,14 @@ def test_a_photo_that_cannot_be_read_is_one_line_and_the_others_are_shown(abair:
     done = abair("plugin", "preview", "dusk", "b.png", "a.png", "missing.png", "--seeds", "2")
     assert done.code == 1
     assert [line.split(":")[1].strip() for line in done.err] == ["b.png", "missing.png", "written"]
-    assert Path("sheet.png").is_file()
+    assert Path("dusk.png").is_file()
 
 
 def test_no_sheet_is_written_when_no_photo_can_be_read(abair: Abair, dusk: dict[str, Any]) -> None:
     done = abair("plugin", "preview", "dusk", "missing.png")
     assert done.code == 1
     assert len(done.err) == 1
-    assert not Path("sheet.png").exists()
+    assert not Path("dusk.png").exists()
 
 
 def _raises(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -136,10 +139,11 @@ def test_a_synthesiser_that_fails_is_one_line_that_names_it(
     (line,) = done.err
     assert "plugin dusk (distribution abair-dusk): dusk:degrade" in line
     assert words in line
-    assert not Path("sheet.png").exists()
+    assert not Path("dusk.png").exists()
 
 
-def test_a_plugin_that_is_not_installed_is_one_line(abair: Abair, dusk: dict[str, Any]) -> None:
+def test_a_plugin_that_is_not_installed_is_the_first_complaint(abair: Abair, dusk: dict[str, Any]) -> None:
+    Path("hail.png").write_text("mine")
     done = abair("plugin", "preview", "hail")
     assert done.code == 1
     (line,) = done.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -12,14 +13,16 @@ import tomllib
 import zipfile
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tests.support.command import Abair
 
 from abair import discovery
 from abair.plugin_kit.naming import derive_names
+from abair.plugin_kit.placeholders import find_placeholders
 from abair.plugin_kit.scaffold import Licence, make_package, render
 
 ROOT = Path(__file__).parents[3]
@@ -236,6 +239,40 @@ def test_its_wheel_passes_its_own_tests_untouched(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
     assert "failed" not in done.stdout
+
+
+def test_the_templates_own_subject_is_in_its_synthesiser_alone() -> None:
+    subject = re.compile(r"fad(e|ing)|old colour|print\b(?!\()|\bdyes?\b|contrast fell", re.IGNORECASE)
+    texts = {name: data.decode() for name, data in _texts().items() if "/adapters/" not in name}
+    found = {name for name, text in texts.items() if subject.search(text)}
+    assert found == {"src/abair_film_grain/synthesis.py"}
+
+
+def test_what_is_left_to_the_author_is_marked_in_readme_card_and_synthesiser() -> None:
+    texts = {name: data.decode() for name, data in _texts().items() if "/adapters/" not in name}
+    marked = {name: len(find_placeholders(text)) for name, text in texts.items() if find_placeholders(text)}
+    assert marked == {
+        "README.md": 4, "src/abair_film_grain/__init__.py": 1, "src/abair_film_grain/synthesis.py": 1,
+    }  # fmt: skip
+
+
+def _dropped(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Another damage: a share of the pixels is lost."""
+    share = torch.rand((), generator=generator)
+    return clean * (torch.rand(clean.shape[-2:], generator=generator) > share)
+
+
+def test_another_synthesiser_breaks_no_test_of_the_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, contents in {"abair_film_grain": {}, "abair_film_grain.synthesis": {"degrade": _dropped}}.items():
+        module = ModuleType(name)
+        vars(module).update(contents)
+        monkeypatch.setitem(sys.modules, name, module)
+    names: dict[str, Any] = {}
+    exec(_texts()["tests/test_synthesis.py"].decode(), names)
+    tests = [test for name, test in names.items() if name.startswith("test_")]
+    for test in tests:
+        test()
+    assert len(tests) == 2
 
 
 def _texts(**given: Any) -> dict[str, bytes]:

@@ -275,6 +275,24 @@ def test_list_imports_nothing_heavy_and_no_plugin(run: Run, environment: dict[st
     assert not (tmp_path / "site" / "ran").exists()
 
 
+MISTYPED = """
+import sys
+from abair_registry.cli.app import run
+codes = [run([command, "nosie"]) for command in ("add", "disable", "enable")]
+print(codes, sorted({"torch", "mlflow", "numpy", "peft"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_mistyped_name_is_told_before_anything_heavy_is_imported(run: Run, environment: dict[str, str]) -> None:
+    run("doctor")  # which begins the registry
+    done = subprocess.run(
+        [sys.executable, "-c", MISTYPED], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == "[1, 1, 1] []\n"
+    assert done.stderr.count("did you mean noise") == 3
+
+
 def test_help_has_an_example_for_every_command(run: Run) -> None:
     commands = ["add", "list", "show", "disable", "enable", "remove", "history", "verify", "doctor", "pull", "push"]
     for command in commands:

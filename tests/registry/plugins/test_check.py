@@ -18,6 +18,7 @@ from tests.support.plugin_package import Plugin, Tiny
 from abair.cli import app
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.plugin_kit.naming import derive_names
+from abair.plugin_kit.placeholders import MARK
 from abair.plugin_kit.scaffold import Licence, make_package
 from abair_registry.plugins import check as plugin_check
 
@@ -49,6 +50,7 @@ def check(
 def project(tmp_path: Path, trained: Tiny) -> Path:
     """A package from the template, with a damage of its own and an adapter that undoes it."""
     made = make_package(derive_names("frost"), tmp_path, licence=Licence.mit, author="Ada")
+    fill_in(made.folder)
     package = made.folder / "src" / "abair_frost"
     (package / "synthesis.py").write_text(FROST)
     shutil.rmtree(package / "adapters", ignore_errors=True)
@@ -56,6 +58,12 @@ def project(tmp_path: Path, trained: Tiny) -> Path:
     (package / "adapters" / "tiny" / CONFIG_FILE).write_text(json.dumps(trained.config))
     shutil.copyfile(trained.adapter, package / "adapters" / "tiny" / WEIGHTS_FILE)
     return made.folder
+
+
+def fill_in(folder: Path) -> None:
+    """Replace what the template leaves to the author."""
+    for path in (folder / "README.md", *folder.rglob("*.py")):
+        path.write_text(path.read_text(encoding="utf-8").replace(MARK, "Said"), encoding="utf-8")
 
 
 def refused(told: dict[str, Any]) -> list[str]:
@@ -68,21 +76,43 @@ def test_a_good_plugin_passes_every_check_and_nothing_is_installed(check: Check,
     assert (code, refused(told), told["passed"]) == (0, [], True), told
     assert (told["plugin"], told["distribution"], told["version"]) == ("frost", "abair-frost", "0.1.0")
     names = [one["name"] for one in told["checks"]]
-    package = ["wheel", "contents", "requirements", "names", "entry points"]
+    package = ["wheel", "contents", "requirements", "names", "entry points", "placeholders"]
     assert names == [*package, "probe", "card", "efficacy", "against the others"]
     assert sys.path == path
     assert not list(project.glob("*.whl"))
 
 
 @pytest.mark.exhaustive
-def test_a_package_as_the_kit_makes_it_passes_every_check_with_the_factorys_network(
+def test_a_package_as_the_kit_makes_it_lacks_only_what_its_author_says_with_the_factorys_network(
     check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ABAIR_FACTORY")
     monkeypatch.delenv("ABAIR_CLEAN_DIR")
     made = make_package(derive_names("frosted-print"), tmp_path, author="Ada")
     code, told, _ = check(made.folder)
-    assert (code, refused(told), told["passed"]) == (0, [], True), told
+    assert (code, refused(told), told["passed"]) == (1, ["placeholders"], False), told
+
+
+@pytest.mark.parametrize(
+    ("file", "found"),
+    [
+        ("README.md", "README: TODO(plugin): the terms"),
+        ("pyproject.toml", "metadata, Summary: TODO(plugin): the terms"),
+        ("src/abair_frost/__init__.py", "abair_frost/__init__.py: TODO(plugin): the terms"),
+    ],
+)
+def test_a_placeholder_is_found_in_readme_metadata_and_card(check: Check, project: Path, file: str, found: str) -> None:
+    shutil.rmtree(project / "src" / "abair_frost" / "adapters")  # so the checks that take time are left out
+    path = project / file
+    text = path.read_text(encoding="utf-8")
+    for words in ("ABAIR plugin for one degradation", "A plugin of"):
+        text = text.replace(words, f"{MARK}: the terms", 1)
+    path.write_text(text, encoding="utf-8")
+    _, told, _ = check(project)
+    assert refused(told) == ["placeholders", "probe"]
+    (placeholders,) = (one for one in told["checks"] if one["name"] == "placeholders")
+    assert placeholders["found"].startswith(found)
+    assert placeholders["advice"] == "replace each text that begins with TODO(plugin)"
 
 
 @pytest.mark.exhaustive
@@ -183,4 +213,4 @@ def test_people_get_a_line_a_check_and_what_to_do(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("passed   wheel")
     assert any(line.startswith("REFUSED  probe") for line in lines)
-    assert lines[-1] == "abair-frost 0.1.0: 6 checks, 1 refused"
+    assert lines[-1] == "abair-frost 0.1.0: 7 checks, 1 refused"
