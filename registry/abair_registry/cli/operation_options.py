@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal, TypedDict, Unpack
 
@@ -101,7 +101,10 @@ def require_reason(force: bool, reason: str, gate: Sequence[str] | None = None) 
 
 @contextmanager
 def session(json: bool, *, undo: bool = True) -> Iterator[tuple[Reporter, Registry, Terminal]]:
-    """Open the registry for an operation and yield what tells the user of its steps, too."""
+    """Open the registry for an operation and yield what tells the user of its steps, too.
+
+    At the end, when the command has printed its answer, plugins get their notices.
+    """
     with reporting(json_lines=json) as reporter, registry_for(reporter, undo=undo) as registry:
         from abair_registry.operations.progress import Steps, Terminal
 
@@ -114,4 +117,7 @@ def session(json: bool, *, undo: bool = True) -> Iterator[tuple[Reporter, Regist
         def note(text: str) -> None:
             reporter.log(f"note: {text}")
 
-        yield reporter, registry, Terminal(Steps(), waiting, warn, note)
+        later: list[Callable[[], None]] = []
+        yield reporter, registry, Terminal(Steps(), waiting, warn, note, later.append)
+        for task in later:
+            task()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from abair.errors import RegistryError
 from abair_registry.operations.progress import Terminal
 from abair_registry.plugins import calls
@@ -15,6 +17,7 @@ from abair_registry.tracking.mlflow_client import Runs
 def follow(registry: Registry, runs: Runs, plugins: VerifiedPlugins | None, terminal: Terminal, operation: int) -> None:
     """Write the file that serves, bring MLflow up to date, and notify `plugins`, if any.
 
+    The notices are given when the terminal has told what happened, so that nobody waits for them.
     The commit of the `operation` stands whatever fails here: MLflow's and the plugins' failures are
     warnings.
 
@@ -24,7 +27,13 @@ def follow(registry: Registry, runs: Runs, plugins: VerifiedPlugins | None, term
     sync_live_file(registry)
     if runs.away is None:  # otherwise it was told, and the operation's run is kept
         _mirror(registry, runs, terminal, operation)
-    if plugins is not None and publish.read_published(registry.settings.home) is not None:
+    if plugins is not None:
+        terminal.later(partial(_notify, registry, plugins, terminal))
+
+
+def _notify(registry: Registry, plugins: VerifiedPlugins, terminal: Terminal) -> None:
+    """Tell plugins of what is live; what a plugin does wrong is a warning."""
+    if publish.read_published(registry.settings.home) is not None:
         for problem in calls.send_notices(plugins, registry.settings.home):
             terminal.warn(problem)
 

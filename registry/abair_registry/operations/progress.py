@@ -81,12 +81,16 @@ class Steps:
 
 @dataclass(frozen=True)
 class Terminal:
-    """How a person follows an operation: its steps, whom it waits for, its warnings and notes."""
+    """How a person follows an operation: its steps, whom it waits for, its warnings and notes.
+
+    What `later` is given need not be waited for: it may be called after the answer was printed.
+    """
 
     steps: Steps
     waiting: Callable[[Running], None] = lambda _: None
     warn: Callable[[str], None] = lambda _: None
     note: Callable[[str], None] = lambda _: None
+    later: Callable[[Callable[[], None]], object] = lambda task: task()
 
 
 def quiet() -> Terminal:

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,11 +34,15 @@ MOST_VERDICTS: Final = 20
 
 @dataclass(frozen=True)
 class Limits:
-    """What one job may take: wall clock, memory beyond torch's, bytes of a file that it writes."""
+    """What one job may take: wall clock, memory beyond torch's, bytes of a file that it writes.
+
+    A notice that takes over `slow` seconds is told to be slow.
+    """
 
     seconds: float
     memory_mib: int = 2048
     largest_file: int = 64 * 1024**2
+    slow: float = 5.0
 
 
 HOOK_LIMITS: Final = Limits(seconds=30)
@@ -134,22 +139,60 @@ def ask_gates(plugins: VerifiedPlugins, report: Report) -> dict[str, list[Verdic
 def send_notices(plugins: VerifiedPlugins, deployment: Path, limits: Limits = HOOK_LIMITS) -> list[str]:
     """Call each plugin's `abair_deployed` with the deployment in a folder.
 
-    Returns one line for each failure.
+    One process is for all of them, until one hangs or dies: that one is named, and the others hear
+    theirs in another process. Returns one line for each failure, and for each that was slow.
 
     A failure changes nothing: the deployment is live.
     """
-    if not plugins.refs:
-        return []
-    try:
-        failures = _run(NoticesJob, limits, plugins=plugins.refs, deployment=deployment)
-    except Refusal as refusal:
-        return [f"plugins {', '.join(ref.name for ref in plugins.refs)}: a notice of the deployment {refusal}"]
-    except RegistryError as error:
-        return [str(error)]
-    return [
-        f"plugin {name}: its notice of the deployment failed ({quote_foreign(str(why), 300)})"
-        for name, why in failures.items()
-    ]
+    problems: list[str] = []
+    groups = [plugins.refs] if plugins.refs else []
+    while groups:
+        refs = groups.pop(0)
+        clock = _NoticeClock()
+        try:
+            failures = _run(NoticesJob, limits, clock, plugins=refs, deployment=deployment)
+        except Refusal as refusal:
+            at = clock.finished if clock.moments else 0
+            if len(refs) > 1 and not clock.moments:  # it hangs or dies where all are imported: one by one, then
+                groups += [(ref,) for ref in refs]
+            elif at < len(refs):
+                problems.append(f"plugin {refs[at].name}: its notice of the deployment {refusal}")
+                groups += [refs[at + 1 :]] if refs[at + 1 :] else []
+            else:
+                problems.append(f"plugin {', '.join(ref.name for ref in refs)}: a notice of the deployment {refusal}")
+        except RegistryError as error:
+            problems.append(str(error))
+        else:
+            problems += [
+                f"plugin {name}: its notice of the deployment failed ({quote_foreign(str(why), 300)})"
+                for name, why in failures.items()
+            ]
+        problems += [
+            f"plugin {ref.name}: its notice of the deployment took {seconds:.0f} s; expected less than "
+            f"{limits.slow:g}, since the command waits for it"
+            for ref, seconds in zip(refs, clock.seconds(), strict=False)
+            if seconds > limits.slow
+        ]
+    return problems
+
+
+class _NoticeClock:
+    """Measures how long each plugin took: it is called once before the first, and after each."""
+
+    def __init__(self) -> None:
+        self.moments: list[float] = []
+
+    def __call__(self) -> None:
+        self.moments.append(time.monotonic())
+
+    @property
+    def finished(self) -> int:
+        """How many plugins heard theirs."""
+        return max(0, len(self.moments) - 1)
+
+    def seconds(self) -> list[float]:
+        """Return what each of them took."""
+        return [after - before for before, after in pairwise(self.moments)]
 
 
 def run_job(

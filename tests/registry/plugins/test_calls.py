@@ -90,6 +90,32 @@ def test_a_plugin_that_hangs_when_it_is_told_costs_its_time_and_a_line(
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.exhaustive
+@pytest.mark.slow
+def test_the_one_that_hangs_is_named_and_the_others_hear_theirs(site: Path, bundle: Path, tmp_path: Path) -> None:
+    tiny = Tiny.make(tmp_path)
+    hangs = "\nimport time\n@hookimpl\ndef abair_deployed(deployment):\n    time.sleep(600)\n"
+    Plugin(module=GOOD + hangs).make(site, tiny)
+    other = Plugin(module=GOOD + HEARS).make(site, tiny, name="sleet", distribution="abair-sleet")
+    (wrong,) = calls.send_notices(trusted("frost", "sleet"), bundle, Limits(seconds=15))
+    assert wrong == (
+        "plugin frost: its notice of the deployment did not finish within 15 s: it was in its hook abair_deployed"
+    )
+    assert (other / "heard.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_notice_that_takes_long_is_named(site: Path, bundle: Path, tmp_path: Path) -> None:
+    tiny = Tiny.make(tmp_path)
+    Plugin(module=GOOD + "\nimport time\n@hookimpl\ndef abair_deployed(deployment):\n    time.sleep(1)\n").make(
+        site, tiny
+    )
+    (slow,) = calls.send_notices(trusted("frost"), bundle, Limits(seconds=30, slow=0.9))
+    assert slow == (
+        "plugin frost: its notice of the deployment took 1 s; expected less than 0.9, since the command waits for it"
+    )
+
+
 def test_a_gate_is_asked_and_its_words_are_one_line(site: Path, tmp_path: Path) -> None:
     body = "from abair import Verdict; return [Verdict(name='ice\\x1b[31m', passed=False, measured=1, threshold=2)]"
     (verdict,) = gate(site, tmp_path, body)

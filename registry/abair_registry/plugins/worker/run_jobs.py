@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import EntryPoint
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
@@ -57,9 +56,9 @@ def work(job: AnyJob, send: Send) -> tuple[str, object]:
         confine(job)
         return "result", gates(_discover(job), job.report)
     if isinstance(job, NoticesJob):
-        send("stage", "telling plugins of the deployment")
+        send("stage", "loading plugins to tell them of the deployment")
         confine(job)
-        return "result", notices(_discover(job), job.deployment)
+        return "result", notices(_discover(job), job, send)
     send("stage", "making samples")
     import torch
 
@@ -87,16 +86,23 @@ def gates(plugins: Plugins, report: Report) -> dict[str, object]:
     return answers
 
 
-def notices(plugins: Plugins, deployment: Path) -> dict[str, object]:
-    """Give each plugin its notice; returns what failed, as a text, by the plugin's name."""
+def notices(plugins: Plugins, job: NoticesJob, send: Send) -> dict[str, object]:
+    """Give each plugin its notice; returns what failed, as a text, by the plugin's name.
+
+    One `progress` message is sent before the first, and one after each in the order of the job.
+    """
     failures: dict[str, object] = {}
-    for name, implementation in _implementations(
-        plugins, "abair_deployed", {"deployment": read_deployment(deployment)}
-    ):
-        try:
-            implementation()
-        except BaseException as error:  # a plugin may raise anything
-            failures[name] = describe_error(error)
+    given: dict[str, object] = {"deployment": read_deployment(job.deployment)}
+    implementations = dict(_implementations(plugins, "abair_deployed", given))
+    send("progress", None)
+    for ref in job.plugins:
+        if (implementation := implementations.get(ref.name)) is not None:
+            send("stage", "in its hook abair_deployed")
+            try:
+                implementation()
+            except BaseException as error:  # a plugin may raise anything
+                failures[ref.name] = describe_error(error)
+        send("progress", None)
     return failures
 
 
