@@ -36,6 +36,8 @@ FACTORY: Final = SHIPPED / "factory"
 FACTORY_VARIABLE: Final = "ABAIR_FACTORY"
 """The variable that names another bundle to start from; the default is `FACTORY`."""
 
+_FETCHED_AS: Final = {"runs": "models"}
+"""Schemes that another one's fetcher knows, too: MLflow's two."""
 FETCHERS: Final = "abair.fetchers"
 """The entry-point group of functions that bring a deployment from elsewhere, each named by its
 scheme: called with what was asked for, returns the bundle's folder."""
@@ -236,6 +238,8 @@ def missing_live() -> str:
 def read_deployment(path: Path | str | None = None) -> Deployment:
     """Read a bundle: a folder, its `deployment.json`, a `models:/...` name, or (None) the live one.
 
+    `runs:/ID` is what an MLflow run of an operation holds.
+
     A name such as `paper` is a bundle that comes with ABAIR.
 
     Raises:
@@ -309,10 +313,11 @@ def _locate(path: Path | str) -> Path:
     scheme, colon, _ = str(path).partition(":/")
     if isinstance(path, Path) or not colon or len(scheme) < 2:  # C:/ is a drive
         return Path(path)
-    fetcher = find_own(FETCHERS, scheme)
+    fetcher = find_own(FETCHERS, _FETCHED_AS.get(scheme, scheme))
     if fetcher is None:
         raise DeploymentError(
-            f"{path}: nothing that is installed fetches {scheme}:/; expected a bundle's folder, or models:/..."
+            f"{path}: nothing that is installed fetches {scheme}:/; expected a bundle's folder, models:/... or "
+            "runs:/..."
         )
     with foreign_kept_out():
         fetched: Path = fetcher.load()(path)

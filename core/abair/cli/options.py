@@ -88,9 +88,10 @@ Bundle = Annotated[
     str | None,
     typer.Option(
         "--deployment",
-        metavar="NAME|DIR|FILE|models:/...",
+        metavar="NAME|DIR|FILE|models:/...|runs:/ID",
         help="Use these weights: factory or paper, which come with ABAIR; a bundle's folder or its deployment.json; "
-        "or a model of the MLflow registry such as models:/abair@champion.  [default: the live deployment]",
+        "a model of the MLflow registry such as models:/abair@champion; or runs:/ID, what an operation's run holds, "
+        "also if it was refused.  [default: the live deployment]",
     ),
 ]
 PrecisionOption = Annotated[

@@ -9,7 +9,7 @@ from typing import Any
 from abair.errors import RegistryError
 from abair.text import near_misses
 from abair_registry.db import audit, queries
-from abair_registry.db.models import DeploymentRow, PluginRow
+from abair_registry.db.models import DeploymentRow, EventRow, PluginRow
 from abair_registry.plugins import installed
 from abair_registry.registry import Registry
 from abair_registry.storage.blobs import Blobs
@@ -170,11 +170,18 @@ def describe_plugin(registry: Registry, name: str) -> dict[str, Any]:
             {
                 "at": event.at.isoformat(timespec="seconds"), "actor": event.actor,
                 "action": event.action + (", forced" if event.detail.get("forced") else ""),
-                "deployment": event.deployment_number, "reason": event.reason, "gates": event.detail.get("gates"),
+                "deployment": event.deployment_number, "reason": event.reason, "gates": _gates(event),
+                "refusals": event.detail.get("why", []),
             }
             for event in audit.events(session, row.name)
         ]  # fmt: skip
     return shown
+
+
+def _gates(event: EventRow) -> str | None:
+    """Return what the gates said, if they were asked."""
+    told, refused = event.detail.get("gates"), event.detail.get("refused")
+    return f"{told}; refused by {', '.join(refused)}" if event.action == "reject" and refused else told
 
 
 def _held_out(card: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ scatter.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,7 @@ import numpy as np
 
 from abair.labels import CLEAN
 from abair.report import Group, Report, Verdict
+from abair.text import format_measured
 from abair_registry.settings import Thresholds, describe_lowered
 
 RESAMPLES: Final = 10_000
@@ -43,6 +45,10 @@ class GateKind(StrEnum):
     PLUGIN = "a plugin's own"
 
 
+_LOSSES: Final = frozenset({GateKind.LOSS, GateKind.CLEAN_LOSS})
+"""Kinds that measure a loss."""
+
+
 @dataclass(frozen=True)
 class GateResult:
     """A verdict with what was measured and who judged: the registry, or the plugin of this name."""
@@ -61,6 +67,19 @@ class GateResult:
         """Whether the gate lets the challenger pass."""
         return self.verdict.passed
 
+    @property
+    def found(self) -> str:
+        """What was measured, with its unit; a loss below zero is a gain."""
+        verdict = self.verdict
+        gained = self.kind in _LOSSES and round(verdict.measured, 2) < 0
+        text = f"{format_measured(abs(verdict.measured) if self.kind in _LOSSES else verdict.measured)} {verdict.unit}"
+        return f"gain {text}".strip() if gained else text.strip()
+
+    @property
+    def asked(self) -> str:
+        """The threshold with its unit."""
+        return f"{self.verdict.threshold:g} {self.verdict.unit}".strip()
+
 
 def evaluate_gates(report: Report, thresholds: Thresholds) -> list[GateResult]:
     """Return the results of all gates, on new and live labels, mixtures, and clean photos."""
@@ -72,7 +91,7 @@ def evaluate_gates(report: Report, thresholds: Thresholds) -> list[GateResult]:
         if CLEAN not in group.labels:
             over_another = len(group.labels) > 1 and not set(report.new).isdisjoint(group.labels)
             threshold = thresholds.mixed_loss if over_another else thresholds.loss
-            results.append(_loss_gate(group, threshold, len(compared)))
+            results.append(_loss_gate(group, threshold, len(compared), report.new))
     results += _clean_gates(report.group(CLEAN), thresholds, len(compared))
     return results
 
@@ -105,7 +124,9 @@ def loss_interval(
 def _new_label_gates(group: Group, thresholds: Thresholds) -> list[GateResult]:
     gain = group.mean("Oracle") - group.mean("backbone")
     gap = group.mean("Oracle") - group.mean("SW")
-    confused = "the estimator does not tell it from another label; make its samples more distinct, or --route full"
+    right = sum(top in group.labels for top in group.top)
+    counted = f"{right} of {len(group.top)} right"
+    confused = _confusion_advice(group) or "it is recognised, but shares its weight with others; see: abair-registry ui"
     return [
         GateResult(
             Verdict(
@@ -118,33 +139,79 @@ def _new_label_gates(group: Group, thresholds: Thresholds) -> list[GateResult]:
         GateResult(
             Verdict(
                 name=f"{group.name}: soft weights below Oracle", passed=gap <= thresholds.oracle_gap, measured=gap,
-                threshold=thresholds.oracle_gap, unit="dB", advice=confused,
+                threshold=thresholds.oracle_gap, unit="dB", detail=counted, advice=confused,
             ),
             GateKind.ORACLE_GAP,
         ),
         GateResult(
             Verdict(
                 name=f"{group.name}: recall", passed=group.recall >= thresholds.recall, measured=group.recall,
-                threshold=thresholds.recall, advice=confused,
+                threshold=thresholds.recall, detail=counted, advice=confused,
             ),
             GateKind.RECALL,
         ),
     ]  # fmt: skip
 
 
-def _loss_gate(group: Group, threshold: float, comparisons: int) -> GateResult:
+def count_wrong(group: Group) -> Counter[str]:
+    """Return by label how many of the samples it was given to, though it is none of theirs."""
+    return Counter(top for top in group.top if top not in group.labels)
+
+
+def _name_wrong(group: Group) -> str:
+    """Return the wrong labels in words, the most frequent first: `noise (2) and clean (1)`."""
+    return " and ".join(f"{label} ({count})" for label, count in count_wrong(group).most_common())
+
+
+def _confusion_advice(group: Group) -> str:
+    """Return what to do for a new label that was taken for others; empty if it was not."""
+    if not (wrong := count_wrong(group)):
+        return ""
+    ((worst, _),) = wrong.most_common(1)
+    told = f"the others were called {_name_wrong(group)}"
+    if worst == CLEAN:
+        return f"{told}: let the mildest damage of {group.name} be stronger, so that it can be seen"
+    return (
+        f"{told}: show more of {group.name} that does not look like {worst}, or leave out the strengths at which the "
+        "two look alike"
+    )
+
+
+def _loss_advice(group: Group, new: Sequence[str]) -> str:
+    """Return what to do for damage that is live and would be restored worse."""
+    if not (wrong := count_wrong(group)):
+        return (
+            "it is still recognised, but blended with less of its own adapters; look at the pictures: abair-registry ui"
+        )
+    ((worst, _),) = wrong.most_common(1)
+    told = f"{wrong.total()} of {len(group.top)} were called {_name_wrong(group)}"
+    if worst in new:
+        return f"{told}: leave out the strengths at which {worst} looks like {group.name}, or make it more distinct"
+    return f"{told}; look at the pictures: abair-registry ui"
+
+
+def _clean_advice(group: Group) -> str:
+    """Return what to do for undamaged photos that would be changed."""
+    if not (wrong := count_wrong(group)):
+        return "undamaged photos would be changed; the new samples may be too close to undamaged ones"
+    ((worst, _),) = wrong.most_common(1)
+    told = f"{wrong.total()} of {len(group.top)} undamaged photos were called {_name_wrong(group)}"
+    return f"{told}: let the mildest damage of {worst} be stronger"
+
+
+def _loss_gate(group: Group, threshold: float, comparisons: int, new: Sequence[str]) -> GateResult:
     mean, low, high = loss_interval(group.psnr["champion"], group.psnr["SW"], comparisons)
     verdict = Verdict(
         name=f"{group.name}: loss against the champion", passed=not _is_loss(mean, low, threshold), measured=mean,
-        threshold=threshold, unit="dB", detail=_interval_text(low, high, len(group.top)),
-        advice="what is live would get worse; try --route full, or make the new samples more distinct",
+        threshold=threshold, unit="dB", detail=_interval_text(mean, low, high, len(group.top)),
+        advice=_loss_advice(group, new),
     )  # fmt: skip
     return GateResult(verdict, GateKind.LOSS)
 
 
 def _clean_gates(group: Group, thresholds: Thresholds, comparisons: int) -> list[GateResult]:
     mean = group.mean("SW")
-    advice = "undamaged photos would be changed; the new samples may be too close to undamaged ones"
+    advice = _clean_advice(group)
     absolute = Verdict(
         name="clean photos", passed=mean >= thresholds.clean, measured=mean, threshold=thresholds.clean, unit="dB",
         advice=advice,
@@ -156,7 +223,7 @@ def _clean_gates(group: Group, thresholds: Thresholds, comparisons: int) -> list
         relative = Verdict(
             name="clean photos: loss against the champion", passed=not _is_loss(loss, low, thresholds.clean_loss),
             measured=loss, threshold=thresholds.clean_loss, unit="dB",
-            detail=_interval_text(low, high, len(group.top)), advice=advice,
+            detail=_interval_text(loss, low, high, len(group.top)), advice=advice,
         )  # fmt: skip
         results.append(GateResult(relative, GateKind.CLEAN_LOSS))
     return results
@@ -166,5 +233,8 @@ def _is_loss(mean: float, low: float, threshold: float) -> bool:
     return mean > threshold and (low > 0 or mean > CERTAIN_FACTOR * threshold)
 
 
-def _interval_text(low: float, high: float, count: int) -> str:
+def _interval_text(mean: float, low: float, high: float, count: int) -> str:
+    """Return the interval of a loss, or where the mean is a gain, that of the gain."""
+    if round(mean, 2) < 0:
+        return f"gain {-high:.2f} to {-low:.2f}, n={count}"
     return f"{low:.2f} to {high:.2f}, n={count}"

@@ -26,7 +26,7 @@ from abair_registry.db import audit, queries
 from abair_registry.db.audit import Actor
 from abair_registry.db.models import CONCLUSION, PUBLISHED, AdapterRow, DeploymentRow, OperationRow
 from abair_registry.db.snapshot import live_snapshot
-from abair_registry.operations import lock, run_report
+from abair_registry.operations import lock, refused, run_report
 from abair_registry.operations.after_commit import follow
 from abair_registry.operations.challenger import Trainer
 from abair_registry.operations.gates import summarize
@@ -145,7 +145,7 @@ class ChallengerOperation(Operation):
             deployment=ended.deployment,
             run_id=ended.run_id,
             route=challenger.route if challenger else None,
-            verdicts=tuple(challenger.verdicts) if challenger else (),
+            results=tuple(challenger.results) if challenger else (),
             seconds=round(time.monotonic() - began, 1),
             unchanged=ended.unchanged,
             lowered=self.options.thresholds.lowered() if challenger else {},
@@ -204,7 +204,10 @@ class _Pipeline:
                 self.trainer.contender(challenger.estimator),
                 champion=self.champion, route=challenger.route, why=challenger.why,
             )  # fmt: skip
-            number = self._conclude(outcome, challenger, run.run_id)
+            sha256 = self._keep_estimator(challenger)
+            number = self._conclude(outcome, challenger, sha256, run.run_id)
+            if outcome == "rejected":
+                refused.keep(run, self.registry, self.proposal.deployment, sha256, self.work.id, self.terminal.warn)
         notified = self.plugins if outcome == "live" else None
         follow(self.registry, self.runs, notified, self.terminal, self.work.id)
         return _Ended(outcome, number, run.run_id, challenger)
@@ -228,14 +231,20 @@ class _Pipeline:
             return "rejected"
         return "challenger" if self.operation.options.review else "live"
 
-    def _conclude(self, outcome: Outcome, challenger: Challenger, run_id: str | None) -> int:
+    def _keep_estimator(self, challenger: Challenger) -> str:
+        """Keep the estimator as a blob and return its SHA-256."""
+        with self.registry.blobs.writing() as path:
+            save_estimator(challenger.estimator, path)
+            return self.registry.blobs.add(path)
+
+    def _conclude(self, outcome: Outcome, challenger: Challenger, sha256: str, run_id: str | None) -> int:
         """Record the deployment or the refusal in one transaction; return what is live or waits."""
         operation, subject = self.operation, self.proposal.subject
-        refused = [result.name for result in challenger.refused]
+        names = [result.name for result in challenger.refused]
         detail: dict[str, Any] = {"champion": self.champion.number, "route": challenger.route}
-        forced = bool(refused) and operation.options.force
-        if refused:
-            detail["refused"] = refused
+        forced = bool(names) and operation.options.force
+        if names:
+            detail |= {"refused": names, "why": refused.explain(challenger.refused)}
             if forced:
                 detail["forced"] = True
         thresholds = operation.options.thresholds
@@ -243,10 +252,8 @@ class _Pipeline:
         if lowered := thresholds.lowered():
             detail["lowered"] = lowered
         self.work.step("publish")
-        self.terminal.steps.begin("publish")
-        with self.registry.blobs.writing() as path:
-            save_estimator(challenger.estimator, path)
-            sha256 = self.registry.blobs.add(path)
+        if outcome == "live":
+            self.terminal.steps.begin("publish")
         with self.work.session() as (session, row):
             if queries.live_number(session) != self.champion.number:
                 raise RegistryError(
@@ -254,7 +261,7 @@ class _Pipeline:
                     "made; nothing was published; run the command again"
                 )
             if outcome == "rejected":
-                operation.on_refusal(session, f"refused by {', '.join(refused)}")
+                operation.on_refusal(session, f"refused by {', '.join(names)}")
                 audit.record_event(session, operation.actor, "reject", subject, detail, operation_id=row.id)
                 self._record_conclusion(row, outcome, self.champion.number, challenger)
                 return self.champion.number

@@ -60,6 +60,11 @@ class Steps:
         self._step, self._done, self._total, self._told = step, 0, total or 0, time.monotonic()
         self._bar.reset(self._task, description=step, total=total)
 
+    def tell(self, text: str) -> None:
+        """Print a line that stays, above the bar if there is one."""
+        self._console.print(*(self._held_back or []), text, sep="\n", markup=False, soft_wrap=True)
+        self._held_back = None
+
     def advance(self) -> None:
         """Show that one more part of the step is done."""
         self._bar.advance(self._task)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from abair.report import Verdict
 from abair_registry.db.audit import Actor
 from abair_registry.db.snapshot import DeploymentSnapshot
+from abair_registry.operations.gates import GateResult
 from abair_registry.operations.progress import Terminal
 from abair_registry.registry import Registry
 from abair_registry.settings import Thresholds
@@ -80,16 +81,21 @@ class OperationResult:
     deployment: int
     run_id: str | None
     route: str | None
-    verdicts: tuple[Verdict, ...]
+    results: tuple[GateResult, ...]
     seconds: float
     unchanged: str | None = None
     lowered: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdicts of all gates."""
+        return tuple(result.verdict for result in self.results)
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values, with the fields of each verdict that a program needs."""
         gates = [verdict.model_dump(include={"name", "passed", "measured", "threshold"}) for verdict in self.verdicts]
         last = ("seconds", "unchanged", "lowered")
-        fields = {key: value for key, value in vars(self).items() if key not in {"verdicts", *last}}
+        fields = {key: value for key, value in vars(self).items() if key not in {"results", *last}}
         return fields | {"gates": gates} | {key: getattr(self, key) for key in last}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 from abair.continual.compare import Evaluation
 from abair.errors import RegistryError
@@ -21,6 +22,10 @@ from abair_registry.operations.progress import OperationLog
 from abair_registry.operations.requests import OperationOptions
 from abair_registry.plugins import calls
 from abair_registry.plugins.calls import VerifiedPlugins
+
+_FULL: Final = "; or train on new samples of all labels: --route full"
+_OF_ESTIMATOR: Final = frozenset({GateKind.ORACLE_GAP, GateKind.RECALL, GateKind.LOSS})
+"""Kinds of gates that another estimator may pass."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,17 @@ class ChallengerChoice:
         best, history = self._by_features()
         asked = self.options.route == "features"
         why = "; ".join(["asked for" if asked else "first choice", *history])
-        if not best.refused or asked:
+        if not best.refused:
             return replace(best, why=why)
+        if asked:
+            helps = not (_cannot_help(best.refused) or self._not_installed())
+            return replace(best, why=why, results=_offer_full(best.results) if helps else best.results)
         if obstacle := _cannot_help(best.refused) or self._not_installed():
             return replace(best, why=f"{why}; not in full, because {obstacle}")
         why = f"by features, {'; '.join(history)}, refused: {_names(best.refused)}"
-        return self._attempt("full", partial(self.trainer.train_full, self.plugins), why)
+        full = self._attempt("full", partial(self.trainer.train_full, self.plugins), why)
+        self.log.steps.tell(f"trained in full: {_summary(full.results)}")
+        return full
 
     def _by_features(self) -> tuple[Challenger, list[str]]:
         """Return the fit that no gate refuses, or fewest do, and the fits' history in words."""
@@ -85,6 +95,8 @@ class ChallengerChoice:
         for fit in self.trainer.fits():
             attempt = self._attempt("features", partial(self.trainer.fit_features, fit=fit))
             attempts[fit] = attempt
+            if new:
+                self.log.steps.tell(f"fitted {fit}: {_summary(attempt.results)}")
             if not attempt.refused or not new or _adapter_is_useless(attempt.refused):
                 break
             table = run_report.verdict_table(attempt.verdicts) + "\n"
@@ -133,6 +145,23 @@ def _cannot_help(refused: Sequence[GateResult]) -> str | None:
     if refused and all(result.kind is GateKind.PLUGIN for result in refused):
         return "a plugin's own gate refused"
     return None
+
+
+def _offer_full(results: Sequence[GateResult]) -> list[GateResult]:
+    """Return the results; where the full route may help, the advice says so."""
+    return [
+        replace(result, verdict=result.verdict.model_copy(update={"advice": f"{result.verdict.advice}{_FULL}"}))
+        if not result.passed and result.kind in _OF_ESTIMATOR
+        else result
+        for result in results
+    ]
+
+
+def _summary(results: Sequence[GateResult]) -> str:
+    """Return in words how many gates passed, and by what the others refused."""
+    refused = [f"{result.name} {result.found} (threshold {result.asked})" for result in results if not result.passed]
+    passed = f"{len(results) - len(refused)} of {len(results)} gates passed"
+    return f"{passed}; refused by {', '.join(refused)}" if refused else passed
 
 
 def _names(results: Sequence[GateResult]) -> str:

@@ -6,7 +6,8 @@ deployment still serves, complete; the next writing command writes the file (`wr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -23,7 +24,8 @@ from abair.deployment import (
 from abair.deployment import Deployment as Bundle
 from abair.errors import DeploymentError, RegistryError
 from abair_registry.db import queries
-from abair_registry.db.models import DeploymentRow
+from abair_registry.db.models import AdapterRow, BackboneRow, DeploymentRow, now
+from abair_registry.db.snapshot import DeploymentSnapshot
 from abair_registry.storage.blobs import Blobs, blob_path
 
 
@@ -36,31 +38,56 @@ def make_bundle(deployment: DeploymentRow, blobs: Blobs) -> Bundle:
     return _make_bundle(deployment, blobs.size)
 
 
+def make_proposed_bundle(
+    session: Session, proposed: DeploymentSnapshot, estimator_sha256: str, blobs: Blobs, *, name: str
+) -> Bundle:
+    """Return a proposal with an estimator as a bundle, which no deployment records.
+
+    Raises:
+        RegistryError: a blob is missing.
+    """
+    adapters = [(member.label, session.get_one(AdapterRow, member.adapter_id)) for member in proposed.members]
+    backbone = session.get_one(BackboneRow, proposed.backbone_id)
+    return _assemble(name, now(), proposed.labels, backbone, adapters, estimator_sha256, blobs.size)
+
+
 def _make_bundle(deployment: DeploymentRow, size: Callable[[str], int]) -> Bundle:
+    adapters = [(member.label, member.adapter) for member in deployment.members]
+    return _assemble(
+        str(deployment.number), deployment.created, tuple(deployment.labels), deployment.backbone, adapters,
+        deployment.estimator.sha256, size,
+    )  # fmt: skip
+
+
+def _assemble(
+    name: str,
+    created: datetime,
+    labels: tuple[str, ...],
+    backbone: BackboneRow,
+    adapters: Sequence[tuple[str, AdapterRow]],
+    estimator_sha256: str,
+    size: Callable[[str], int],
+) -> Bundle:
     def ref(sha256: str) -> FileRef:
         return FileRef(path=str(blob_path(sha256)), size=size(sha256), sha256=sha256)
 
     return Bundle(
-        name=str(deployment.number),
-        created=deployment.created,
-        labels=tuple(deployment.labels),
-        backbone=BackboneRef(
-            size=deployment.backbone.size,
-            fingerprint=deployment.backbone.fingerprint,
-            file=ref(deployment.backbone.sha256),
-        ),
+        name=name,
+        created=created,
+        labels=labels,
+        backbone=BackboneRef(size=backbone.size, fingerprint=backbone.fingerprint, file=ref(backbone.sha256)),
         adapters=tuple(
             AdapterRef(
-                degradation=member.label,
-                title=member.adapter.title,
-                distribution=member.adapter.release.plugin.distribution,
-                version=member.adapter.release.version,
-                config=ref(member.adapter.config_sha256),
-                weights=ref(member.adapter.weights_sha256),
+                degradation=label,
+                title=adapter.title,
+                distribution=adapter.release.plugin.distribution,
+                version=adapter.release.version,
+                config=ref(adapter.config_sha256),
+                weights=ref(adapter.weights_sha256),
             )
-            for member in deployment.members
+            for label, adapter in adapters
         ),
-        estimator=ref(deployment.estimator.sha256),
+        estimator=ref(estimator_sha256),
     )
 
 

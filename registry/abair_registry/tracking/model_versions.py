@@ -7,9 +7,10 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
+from abair.deployment import FILE_NAME
 from abair.errors import RegistryError
 from abair_registry.settings import Settings
 from abair_registry.tracking import limits
@@ -20,6 +21,8 @@ MODEL: Final = "abair"
 BUNDLE: Final = "bundle"
 """The artifact folder of a run that holds the challenger's complete bundle."""
 _MODEL_URI: Final = re.compile(r"models:/([^/@]+)(?:@([\w-]+)|/(\d+))")
+
+_RUN_URI: Final = re.compile(r"runs:/([0-9a-f]{32})")
 
 Alias = Literal["champion", "challenger"]
 
@@ -123,22 +126,25 @@ class ModelVersions(Store):
                 client.set_model_version_tag(MODEL, number, key, value)
 
     def fetch(self, model: str, folder: Path) -> Path:
-        """Download the bundle of `models:/abair@champion` or `models:/abair/3` below `folder`.
+        """Download the bundle of `models:/abair@champion` or another version, or of `runs:/ID`.
 
         Raises:
-            RegistryError: there is no such version, or the store cannot be reached.
+            RegistryError: there is no such version or run, or the store cannot be reached.
         """
-        named = _MODEL_URI.fullmatch(model)
-        if named is None:
-            raise RegistryError(f"deployment {model}: expected models:/{MODEL}@champion or models:/{MODEL}/NUMBER")
+        named, run = _MODEL_URI.fullmatch(model), _RUN_URI.fullmatch(model)
+        if named is None and run is None:
+            raise RegistryError(
+                f"deployment {model}: expected models:/{MODEL}@champion, models:/{MODEL}/NUMBER or runs:/ID with the "
+                "32 digits of a run"
+            )
         if not self.has_store:
             raise RegistryError(
                 f"deployment {model}: found no runs in {self._home}; expected those of an operation; name the server "
                 "that has them with MLFLOW_TRACKING_URI, or the home with ABAIR_HOME"
             )
+        if named is None:
+            return self._fetch_run(model.removeprefix("runs:/"), folder)
         with self._connected() as client:
-            from mlflow.artifacts import download_artifacts
-
             name, alias, number = named.groups()
             version = (
                 client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, alias)
@@ -147,11 +153,38 @@ class ModelVersions(Store):
             kept = hashlib.sha256(f"{self.uri} {version.run_id} {version.creation_timestamp}".encode()).hexdigest()[:12]
             target = folder / kept / name / str(version.version)
             if not target.is_dir():
-                source = client.get_model_version_download_uri(name, version.version)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(dir=target.parent) as aside:
-                    Path(download_artifacts(artifact_uri=source, dst_path=aside, tracking_uri=self.uri)).rename(target)
+                self._download(client.get_model_version_download_uri(name, version.version), target)
             return target
+
+    def _fetch_run(self, run_id: str, folder: Path) -> Path:
+        """Download the bundle that lies in a run.
+
+        Raises:
+            RegistryError: there is no such run, it holds none, or the store cannot be reached.
+        """
+        target = folder / "runs" / run_id
+        with self._connected() as client:
+            if self._stage(run_id) != "active":
+                raise RegistryError(
+                    f"deployment runs:/{run_id}: found no such run in {self.display_uri}; expected that of an "
+                    "operation; see: abair-registry ui"
+                )
+            if FILE_NAME not in {PurePosixPath(found.path).name for found in client.list_artifacts(run_id, BUNDLE)}:
+                raise RegistryError(
+                    f"deployment runs:/{run_id}: found no bundle in the run; expected that of an operation which "
+                    "trained an estimator; see: abair-registry ui"
+                )
+            if not target.is_dir():
+                self._download(f"{client.get_run(run_id).info.artifact_uri}/{BUNDLE}", target)
+        return target
+
+    def _download(self, source: str, target: Path) -> None:
+        """Download a folder of artifacts, all of it or nothing."""
+        from mlflow.artifacts import download_artifacts
+
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as aside:
+            Path(download_artifacts(artifact_uri=source, dst_path=aside, tracking_uri=self.uri)).rename(target)
 
     def _stage(self, run_id: str) -> str | None:
         """Return `active` or `deleted`, or None if there is no such run."""

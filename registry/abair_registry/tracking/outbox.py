@@ -78,6 +78,10 @@ class OperationRun:
         """Store a text as a file."""
         self._do("file", content=text.encode(), path=path)
 
+    def file(self, content: bytes, path: str) -> None:
+        """Store bytes as a file."""
+        self._do("file", content=content, path=path)
+
     def conclude(self, headline: str, tags: Mapping[str, str]) -> None:
         """Close the run as finished, replace its text's first line, and set tags."""
         self._do("conclude", headline=headline, tags=dict(tags), at=_now())

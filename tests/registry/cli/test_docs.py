@@ -29,7 +29,8 @@ COMMANDS = {
 Replace = Callable[[str, str], None]
 
 
-VERDICT = re.compile(r"(?m)^(passed|refused) +(.+?) {2,}-?\d+\.\d\d +(?:\S+ +to \S+, n=(\d+) +)?(\S+)$")
+MEASURED, DETAIL = r"(?:gain )?-?\d+\.\d\d(?: dB)?", r"(?:gain )?\S+ +to \S+, n=(\d+) +"
+VERDICT = re.compile(rf"(?m)^(passed|refused) +(.+?) {{2,}}{MEASURED} +(?:{DETAIL})?(\S+(?: dB)?)$")
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_every_command_says_what_the_page_shows(
             output = re.sub(r"run [0-9a-f]{32}, \d+ s", "run 0123456789abcdef0123456789abcdef, 12 s", output)
             # a decibel's last figures differ from one kind of processor to the next
             # what is measured differs from machine to machine, and the columns' widths with it
-            output = re.sub(r"(?m)^verdict +gate .*$", "verdict  gate  measured  interval  threshold", output)
+            output = re.sub(r"(?m)^verdict +gate .*$", "verdict  gate  measured  detail  threshold", output)
             output = VERDICT.sub(
                 lambda found: "  ".join(
                     [found[1], found[2], "…", *([f"… to …, n={found[3]}"] if found[3] else []), found[4]]

@@ -119,19 +119,24 @@ def test_restore_reads_a_version_of_the_model(
     monkeypatch.setenv("ABAIR_HOME", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     runs = Runs(Settings())
-    runs.register(runs.begin("add snow", tags={}, params={}), bundle, description="", tags={})
+    run_id = runs.begin("add snow", tags={}, params={})
+    runs.register(run_id, bundle, description="", tags={})
     runs.point("champion", "1")
     expected = Restorer.load(bundle)(photo).image
-    for name in ("models:/abair@champion", "models:/abair/1"):
+    for name in ("models:/abair@champion", "models:/abair/1", f"runs:/{run_id}"):
         assert np.array_equal(Restorer.load(name)(photo).image, expected)
     with pytest.raises(DeploymentError, match="MLflow at sqlite"):
         Restorer.load("models:/abair@challenger")
+    with pytest.raises(DeploymentError, match="found no bundle in the run; expected that of an operation"):
+        Restorer.load(f"runs:/{runs.begin('disable snow', tags={}, params={})}")
+    with pytest.raises(DeploymentError, match="found no such run in sqlite"):
+        Restorer.load(f"runs:/{'0' * 32}")
     with pytest.raises(DeploymentError, match="nothing that is installed fetches ftp:/"):
         Restorer.load("ftp://host/bundle")
 
 
 def test_a_name_that_is_none_is_told_with_the_form(runs: Runs, tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match="models:/abair: expected models:/abair@champion or models:/abair/NUMBER"):
+    with pytest.raises(RegistryError, match="models:/abair: expected models:/abair@champion, models:/abair/NUMBER or "):
         runs.fetch("models:/abair", tmp_path)
 
 
