@@ -29,7 +29,7 @@ from tests.support.campaign import FEWEST, Host, Parts, adopt_orphans, left_proc
 from tests.support.foreign_package import what_ran
 from tests.support.hostile_kinds import KINDS, TRAINED, Kind
 from tests.support.outside import Said, Serving, WrongError, ask, chosen, forged, manners, pages, parse, workplace
-from tests.support.plugin_package import Plugin
+from tests.support.plugin_package import CHANGED_LATER, Plugin
 
 SECONDS_LEFT = 5.0
 """How long a process may live on after the command that started it."""
@@ -65,7 +65,7 @@ class Campaign:
         self.host.site.mkdir()
         commands = [("doctor",)]
         if live:
-            Plugin(synthesis=FROST).make(self.host.site, self.parts.trained)
+            Plugin(module=CHANGED_LATER, synthesis=FROST).make(self.host.site, self.parts.trained)
             commands.append(("add", "frost", *TRAINED))
         for command in commands:
             said = ask(self.host, *command)

@@ -79,8 +79,8 @@ def then(change: Change) -> Install:
 
 
 def module(text: str) -> Install:
-    """Change the module of the one that is installed and live."""
-    return lambda site, _: (site / "abair_frost" / "__init__.py").write_text(text)
+    """Change what the module of the one that is live does, by a file that does not belong to its package."""
+    return lambda site, _: (site / "frost-later.py").write_text(text)
 
 
 def info(name: str, text: str | bytes) -> Change:
@@ -239,7 +239,7 @@ def later() -> dict[str, Kind]:
         "later: hangs when imported": Kind(module("import time; time.sleep(600)"), **meets, seconds=8),
     }
     changed: dict[str, Install] = {
-        "a changed module": module("x = 1"),
+        "a changed module": lambda site, _: (site / package / "__init__.py").write_text("x = 1"),
         "a lost module": lambda site, _: (site / package / "__init__.py").unlink(),
         "a lost package": lambda site, _: shutil.rmtree(site / package),
         "a changed adapter": lambda site, _: next(site.rglob("*.safetensors")).write_bytes(b"other"),

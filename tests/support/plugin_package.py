@@ -49,6 +49,12 @@ def degrade(clean, generator):
     return clean * 0.7 + grain * 0.25 + 0.01
 """
 GOOD = HEAD + HOOK
+CHANGED_LATER = (
+    GOOD
+    + "\nlater = HERE.parent / 'frost-later.py'\n"
+    + "if later.is_file(): exec(compile(later.read_text(), 'later', 'exec'))\n"
+)
+"""A good plugin whose code does what a file beside its package says, as a changed dependency would."""
 
 
 def hook(body: str) -> str:

@@ -220,7 +220,8 @@ def _notes(registry: Registry) -> list[str]:
     from abair_registry.maintenance.offer import offered_factory
 
     offer = offered_factory(registry)
-    return [*integrity.installed_changes(registry), *([str(offer)] if offer else [])]
+    changes = [*integrity.installed_changes(registry), *integrity.plugins_that_fail(registry)]
+    return [*changes, *([str(offer)] if offer else [])]
 
 
 def _print_health(

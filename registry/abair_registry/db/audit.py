@@ -61,3 +61,13 @@ def events(session: Session, subject: str | None = None, limit: int = 100) -> li
     if subject is not None:
         query = query.where(EventRow.subject == subject)
     return list(session.scalars(query))[::-1]
+
+
+def gate_summaries(session: Session) -> dict[int, str]:
+    """Return what the gates said of each deployment that an operation proposed, by its number."""
+    proposed = session.scalars(select(EventRow).where(EventRow.action == "propose").order_by(EventRow.id))
+    return {
+        event.deployment_number: str(event.detail["gates"])
+        for event in proposed
+        if event.deployment_number is not None and "gates" in event.detail
+    }

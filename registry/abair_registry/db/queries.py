@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -306,14 +306,10 @@ def champion_of(session: Session, deployment: DeploymentRow) -> int | None:
     return None if found is None else int(found)
 
 
-def gate_summaries(session: Session) -> dict[int, str]:
-    """Return what the gates said of each deployment that an operation proposed, by its number."""
-    proposed = session.scalars(select(EventRow).where(EventRow.action == "propose").order_by(EventRow.id))
-    return {
-        event.deployment_number: str(event.detail["gates"])
-        for event in proposed
-        if event.deployment_number is not None and "gates" in event.detail
-    }
+def recorded_files(session: Session, adapters: Iterable[int]) -> dict[str, dict[str, str]]:
+    """Return the SHA-256 of the files of these adapters' releases, by plugin and path."""
+    rows = session.scalars(select(AdapterRow).where(AdapterRow.id.in_(list(adapters))))
+    return {row.release.plugin.name: dict(row.release.files) for row in rows}
 
 
 def record_replay(session: Session, backbone_id: int, adapter_id: int | None, sha256: str) -> None:

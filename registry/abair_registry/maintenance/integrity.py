@@ -9,11 +9,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
 from abair.deployment import FILE_NAME
-from abair.errors import AdmissionError, RegistryError
+from abair.errors import RegistryError
 from abair_registry.db import queries
 from abair_registry.db.models import AdapterRow, DeploymentRow, MemberRow, PluginRow
+from abair_registry.db.snapshot import take_snapshot
 from abair_registry.maintenance.sources import Sources
-from abair_registry.plugins import installed
+from abair_registry.plugins import calls, installed
+from abair_registry.plugins.gates import find_gates
 from abair_registry.registry import Registry, live_file_problem
 
 
@@ -178,33 +180,46 @@ def installed_changes(registry: Registry) -> list[str]:
     on none of this.
     """
     notes = installed.unreadable_distributions()
-    plugins = installed.installed_plugins()
+    metadata = installed.plugins_with_metadata()
     with registry.database.read() as session:
         deployment = queries.live(session)
         for found in _live_plugins(session, deployment):
             release = queries.release_of(found, [m.adapter for m in deployment.members] if deployment else [])
-            same = [p for p in plugins if p.name == found.name and p.distribution == found.distribution]
+            same = [(p, d) for p, d in metadata if p.name == found.name and p.distribution == found.distribution]
             if release is None or not same:
                 notes.append(f"plugin {found.name}: not installed; what is served does not need it")
                 continue
-            if same[0].version != release.version:
+            plugin, distribution = same[0]
+            if plugin.version != release.version:
                 notes.append(
-                    f"plugin {found.name}: version {same[0].version} is installed, {release.version} is live; "
+                    f"plugin {found.name}: version {plugin.version} is installed, {release.version} is live; "
                     f"to use it, run: abair-registry add {found.name}"
                 )
-            elif release.files and (changed := _changed_files(release.files, same[0])):
+            elif release.files and (changed := installed.changed_files(plugin, distribution, release.files)):
                 notes.append(
-                    f"plugin {found.name}: {len(changed)} installed files differ from the record ({changed[0]})"
+                    f"plugin {found.name}: {len(changed)} installed files differ from the record ({changed[0]}), so "
+                    "its code is not run; install what was added, or raise its version and add it"
                 )
     return notes
 
 
-def _changed_files(recorded: dict[str, str], plugin: installed.InstalledPlugin) -> list[str]:
+def plugins_that_fail(registry: Registry) -> list[str]:
+    """Return a line for each live plugin that is installed as it is recorded, but cannot be loaded.
+
+    Each is loaded in a process of its own.
+    """
+    with registry.database.read() as session:
+        deployment = queries.live(session)
+        members = take_snapshot(session, deployment).members if deployment else ()
+        files = queries.recorded_files(session, (member.adapter_id for member in members))
     try:
-        now = installed.find(plugin.name).files
-    except AdmissionError as error:  # changed after the installation, or installed twice
+        broken = find_gates(calls.verify_plugins(members, files)).broken
+    except RegistryError as error:  # no process can be started
         return [str(error)]
-    return sorted(name for name in recorded.keys() | now.keys() if recorded.get(name) != now.get(name))
+    return [
+        f"plugin {name}: cannot be loaded ({why}); it may have a gate, so operations stop; mend or uninstall it"
+        for name, why in broken.items()
+    ]
 
 
 def _live_plugins(session: Session, deployment: DeploymentRow | None) -> Iterator[PluginRow]:

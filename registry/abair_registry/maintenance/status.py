@@ -114,7 +114,7 @@ def _available_status(plugins: Sequence[installed.InstalledPlugin]) -> PluginSta
 def deployment_history(registry: Registry) -> list[dict[str, Any]]:
     """Return all deployments as JSON objects, newest first."""
     with registry.database.read() as session:
-        gates = queries.gate_summaries(session)
+        gates = audit.gate_summaries(session)
         return [
             {
                 "deployment": deployment.number,

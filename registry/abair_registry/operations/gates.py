@@ -43,6 +43,7 @@ class GateKind(StrEnum):
     CLEAN = "clean photos"
     CLEAN_LOSS = "loss on clean photos"
     PLUGIN = "a plugin's own"
+    NO_VERDICT = "a plugin's own, which gave no verdict"
 
 
 _LOSSES: Final = frozenset({GateKind.LOSS, GateKind.CLEAN_LOSS})
@@ -96,9 +97,13 @@ def evaluate_gates(report: Report, thresholds: Thresholds) -> list[GateResult]:
     return results
 
 
-def plugin_results(verdicts: Sequence[Verdict], plugin: str) -> list[GateResult]:
-    """Return a plugin's verdicts as results; whatever they are called, they are that plugin's."""
-    return [GateResult(verdict, GateKind.PLUGIN, plugin) for verdict in verdicts]
+def plugin_results(verdicts: Sequence[Verdict], plugin: str, *, failed: bool = False) -> list[GateResult]:
+    """Return a plugin's verdicts as results; whatever they are called, they are that plugin's.
+
+    If its gate `failed`, they stand for the verdicts that it did not give.
+    """
+    kind = GateKind.NO_VERDICT if failed else GateKind.PLUGIN
+    return [GateResult(verdict, kind, plugin) for verdict in verdicts]
 
 
 def summarize(verdicts: Sequence[Verdict], thresholds: Thresholds, *, forced: bool = False) -> str:

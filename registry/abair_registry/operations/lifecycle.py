@@ -126,7 +126,9 @@ class Add(ChallengerOperation):
         work.step("train")
         whole = champion.with_members(self.subject, members)
         whole = replace(whole, members=_without_lost(whole.members, registry))
-        plugins = calls.verify_plugins(whole.members)
+        with registry.database.read() as session:
+            files = queries.recorded_files(session, (member.adapter_id for member in whole.members))
+        plugins = calls.verify_plugins(whole.members, files)
         add_replays(registry, whole, Proposal(self.subject, whole, lost), plugins, self.options.seed, steps)
         with work.session() as (session, row):
             audit.record_event(session, self.actor, "mend", self.subject, {"replays": list(lost)}, operation_id=row.id)

@@ -29,7 +29,6 @@ from abair_registry.db.snapshot import live_snapshot
 from abair_registry.operations import lock, refused, run_report
 from abair_registry.operations.after_commit import follow
 from abair_registry.operations.challenger import Trainer
-from abair_registry.operations.gates import summarize
 from abair_registry.operations.lock import Work
 from abair_registry.operations.progress import OperationLog, Steps, Terminal, quiet
 from abair_registry.operations.replays import Photos, add_replays
@@ -43,6 +42,7 @@ from abair_registry.operations.requests import (
 )
 from abair_registry.operations.routes import Challenger, ChallengerChoice
 from abair_registry.plugins import calls
+from abair_registry.plugins.gates import find_gates, refuse_broken
 from abair_registry.registry import Registry
 from abair_registry.tracking.mlflow_client import Runs
 from abair_registry.tracking.outbox import OperationRun
@@ -172,8 +172,12 @@ class _Pipeline:
         self.operation, self.registry, self.work, self.terminal = operation, registry, work, terminal
         with registry.database.read() as session:
             self.champion = live_snapshot(session)
+            files = queries.recorded_files(session, (m.adapter_id for m in proposal.deployment.members))
         # the installed metadata is scanned once; later steps get what was found
-        self.plugins = calls.verify_plugins(proposal.deployment.members)
+        self.plugins = calls.verify_plugins(proposal.deployment.members, files)
+        self.gates = find_gates(self.plugins)
+        if not operation.options.force:
+            refuse_broken(self.gates)
         self.proposal = self._sampled(proposal)
         self.runs = Runs(registry.settings)
         self.trainer = Trainer(
@@ -189,12 +193,11 @@ class _Pipeline:
     def run(self) -> _Ended:
         """Train, evaluate, gate and publish; then update the file, MLflow and the plugins."""
         with self._tracked() as run:
-            for name, why in self.plugins.left_out.items():
-                if name not in self.plugins.absent:
-                    self.terminal.warn(f"plugin {name}: {why}; its own gate and notice are left out")
+            for name, why in self.plugins.unasked.items():
+                self.terminal.warn(f"plugin {name}: {why}; its own gate and notice are left out")
             frozen = self._frozen()
             log = OperationLog(self.work, self.terminal.steps, run)
-            challenger = ChallengerChoice(self.trainer, self.operation.options, self.plugins, log).choose()
+            challenger = ChallengerChoice(self.trainer, self.operation.options, self.plugins, self.gates, log).choose()
             if self._frozen() != frozen:
                 raise TrainingError("backbone or adapters changed during the training; run: abair-registry doctor")
             run.tags({"abair.route": challenger.route, "abair.route.why": challenger.why, "abair.frozen": frozen})
@@ -202,7 +205,7 @@ class _Pipeline:
             run_report.evidence(
                 run, self.proposal, challenger.evaluation, challenger.verdicts,
                 self.trainer.contender(challenger.estimator),
-                champion=self.champion, route=challenger.route, why=challenger.why,
+                champion=self.champion, route=challenger.route, why=challenger.why, unasked=self.plugins.unasked,
             )  # fmt: skip
             sha256 = self._keep_estimator(challenger)
             number = self._conclude(outcome, challenger, sha256, run.run_id)
@@ -240,17 +243,10 @@ class _Pipeline:
     def _conclude(self, outcome: Outcome, challenger: Challenger, sha256: str, run_id: str | None) -> int:
         """Record the deployment or the refusal in one transaction; return what is live or waits."""
         operation, subject = self.operation, self.proposal.subject
-        names = [result.name for result in challenger.refused]
         detail: dict[str, Any] = {"champion": self.champion.number, "route": challenger.route}
-        forced = bool(names) and operation.options.force
-        if names:
-            detail |= {"refused": names, "why": refused.explain(challenger.refused)}
-            if forced:
-                detail["forced"] = True
-        thresholds = operation.options.thresholds
-        detail["gates"] = summarize(challenger.verdicts, thresholds, forced=forced)
-        if lowered := thresholds.lowered():
-            detail["lowered"] = lowered
+        if self.plugins.unasked:
+            detail["gates not asked"] = self.plugins.unasked
+        detail |= refused.judgement(challenger.results, operation.options.thresholds, forced=outcome != "rejected")
         self.work.step("publish")
         if outcome == "live":
             self.terminal.steps.begin("publish")
@@ -261,7 +257,7 @@ class _Pipeline:
                     "made; nothing was published; run the command again"
                 )
             if outcome == "rejected":
-                operation.on_refusal(session, f"refused by {', '.join(names)}")
+                operation.on_refusal(session, f"refused by {', '.join(detail['refused'])}")
                 audit.record_event(session, operation.actor, "reject", subject, detail, operation_id=row.id)
                 self._record_conclusion(row, outcome, self.champion.number, challenger)
                 return self.champion.number
@@ -296,9 +292,10 @@ class _Pipeline:
     def _record_conclusion(self, row: OperationRow, outcome: Outcome, number: int, challenger: Challenger) -> None:
         """Mark the operation as done, and keep what its MLflow run is to show."""
         title = f"{self.operation.kind} {self.proposal.subject}"
-        forced = bool(challenger.refused)
-        thresholds = self.operation.options.thresholds
-        conclusion = run_report.conclusion(title, outcome, number, challenger.verdicts, thresholds, forced=forced)
+        conclusion = run_report.conclusion(
+            title, outcome, number, challenger.verdicts, self.operation.options.thresholds,
+            forced=bool(challenger.refused), unasked=self.plugins.unasked,
+        )  # fmt: skip
         row.step = PUBLISHED
         row.detail = {**row.detail, CONCLUSION: asdict(conclusion)}
 

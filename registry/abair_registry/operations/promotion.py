@@ -77,10 +77,11 @@ class _PointerOperation(Operation):
                     operation_id=operation.id, detail={"forced": True} if self.force else None,
                 )  # fmt: skip
                 members = take_snapshot(session, deployment).members
+                files = queries.recorded_files(session, (member.adapter_id for member in members))
                 operation.step = PUBLISHED
                 operation.detail = {**operation.detail, "deployment": number}
             runs = Runs(registry.settings, patient=False)
-            follow(registry, runs, calls.verify_plugins(members), terminal, work.id)
+            follow(registry, runs, calls.verify_plugins(members, files), terminal, work.id)
             return PointerMove(work.id, "live", number, champion)
 
     def _unchanged(self, registry: Registry, operation: int | None = None) -> PointerMove | None:

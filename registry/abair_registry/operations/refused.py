@@ -13,12 +13,29 @@ from typing import Any
 from abair.deployment import FILE_NAME
 from abair.errors import RegistryError
 from abair_registry.db.snapshot import DeploymentSnapshot
-from abair_registry.operations.gates import GateResult
+from abair_registry.operations.gates import GateResult, summarize
 from abair_registry.registry import Registry
+from abair_registry.settings import Thresholds
 from abair_registry.storage import publish
 from abair_registry.tracking.model_versions import BUNDLE
 from abair_registry.tracking.outbox import OperationRun
 from abair_registry.tracking.sync import export_bundle
+
+
+def judgement(results: Sequence[GateResult], thresholds: Thresholds, *, forced: bool) -> dict[str, Any]:
+    """Return what the audit trail keeps of the gates, as JSON values.
+
+    `forced` is whether refusals change nothing.
+    """
+    refused = [result for result in results if not result.passed]
+    detail: dict[str, Any] = {}
+    if refused:
+        detail |= {"refused": [result.name for result in refused], "why": explain(refused)}
+        detail |= {"forced": True} if forced else {}
+    verdicts = [result.verdict for result in results]
+    detail["gates"] = summarize(verdicts, thresholds, forced=forced and bool(refused))
+    lowered = thresholds.lowered()
+    return detail | ({"lowered": lowered} if lowered else {})
 
 
 def explain(results: Sequence[GateResult]) -> list[dict[str, Any]]:

@@ -20,8 +20,8 @@ from abair_registry.operations.challenger import Fit, OnStep, Trainer
 from abair_registry.operations.gates import GateKind, GateResult, evaluate_gates, plugin_results
 from abair_registry.operations.progress import OperationLog
 from abair_registry.operations.requests import OperationOptions
-from abair_registry.plugins import calls
 from abair_registry.plugins.calls import VerifiedPlugins
+from abair_registry.plugins.gates import PluginGates, ask_gates
 
 _FULL: Final = "; or train on new samples of all labels: --route full"
 _OF_ESTIMATOR: Final = frozenset({GateKind.ORACLE_GAP, GateKind.RECALL, GateKind.LOSS})
@@ -56,6 +56,7 @@ class ChallengerChoice:
     trainer: Trainer
     options: OperationOptions
     plugins: VerifiedPlugins
+    gates: PluginGates
     log: OperationLog
 
     def choose(self) -> Challenger:
@@ -97,7 +98,7 @@ class ChallengerChoice:
             attempts[fit] = attempt
             if new:
                 self.log.steps.tell(f"fitted {fit}: {_summary(attempt.results)}")
-            if not attempt.refused or not new or _adapter_is_useless(attempt.refused):
+            if not attempt.refused or not new or _adapter_is_useless(attempt.refused) or _silent_gates(attempt.refused):
                 break
             table = run_report.verdict_table(attempt.verdicts) + "\n"
             self.log.run.text(table, f"refused/features, {fit}.md")
@@ -125,8 +126,8 @@ class ChallengerChoice:
         evaluation = self.trainer.evaluate(estimator)
         self.log.lease.step("gate")
         results = evaluate_gates(evaluation.report, self.options.thresholds)
-        for plugin, verdicts in calls.ask_gates(self.plugins, evaluation.report).items():
-            results += plugin_results(verdicts, plugin)
+        for answer in ask_gates(self.gates, evaluation.report):
+            results += plugin_results(answer.verdicts, answer.plugin, failed=answer.failed)
         return evaluation, results
 
     def _not_installed(self) -> str | None:
@@ -142,9 +143,16 @@ def _cannot_help(refused: Sequence[GateResult]) -> str | None:
     """Return why no other estimator would pass, or None if one might."""
     if _adapter_is_useless(refused):
         return "no estimator mends an adapter"
+    if silent := _silent_gates(refused):
+        return f"the gate of plugin {', '.join(silent)} gave no verdict"
     if refused and all(result.kind is GateKind.PLUGIN for result in refused):
         return "a plugin's own gate refused"
     return None
+
+
+def _silent_gates(refused: Sequence[GateResult]) -> list[str]:
+    """Return the plugins whose gates gave no verdict, as they would not on another estimator."""
+    return [result.source for result in refused if result.kind is GateKind.NO_VERDICT]
 
 
 def _offer_full(results: Sequence[GateResult]) -> list[GateResult]:

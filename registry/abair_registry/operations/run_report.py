@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -90,20 +90,28 @@ class Conclusion:
 
 
 def conclusion(
-    title: str, outcome: Outcome, number: int, verdicts: Sequence[Verdict], thresholds: Thresholds, *, forced: bool
+    title: str,
+    outcome: Outcome,
+    number: int,
+    verdicts: Sequence[Verdict],
+    thresholds: Thresholds,
+    *,
+    forced: bool,
+    unasked: Collection[str] = (),
 ) -> Conclusion:
     """Return what the run is to show, recorded in the transaction that ends the operation.
 
-    So the next command can bring the run up to date if MLflow cannot be reached now.
+    So the next command can bring the run up to date if MLflow cannot be reached now. `unasked` are
+    the plugins whose gates were not asked.
     """
     forced = forced and outcome != "rejected"
     # the run's name, too, so that the list of runs shows the outcomes
     tags = {"abair.outcome": outcome, "abair.deployment": str(number), "mlflow.runName": f"{title}: {outcome}"}
     tags |= {"abair.forced": "true"} if forced else {}
     tags["abair.gates"] = summarize(verdicts, thresholds, forced=forced)
-    lowered = describe_lowered(thresholds.lowered())
-    told = _OUTCOMES[outcome].format(number=number)
-    return Conclusion(_headline(told, verdicts, lowered=lowered, forced=forced), tags)
+    tags |= {"abair.gates.not_asked": ", ".join(unasked)} if unasked else {}
+    told, lowered = _OUTCOMES[outcome].format(number=number), describe_lowered(thresholds.lowered())
+    return Conclusion(_headline(told, verdicts, unasked, lowered=lowered, forced=forced), tags)
 
 
 def evidence(
@@ -116,9 +124,10 @@ def evidence(
     champion: DeploymentSnapshot,
     route: str,
     why: str,
+    unasked: Mapping[str, str],
 ) -> None:
     """Record description, metrics, report and figures, before anything is published."""
-    run.describe(*_descriptions(champion, proposal, route, why, evaluation, verdicts))
+    run.describe(*_descriptions(champion, proposal, route, why, evaluation, verdicts, unasked))
     run.metrics({f"gates/{_metric_name(verdict.name)}": verdict.measured for verdict in verdicts})
     if evaluation is None:
         return
@@ -150,10 +159,13 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
     return markdown_table(columns, rows, left=range(5)) if rows else "No gate was asked."
 
 
-def _headline(outcome: str, verdicts: Sequence[Verdict], *, lowered: str = "", forced: bool = False) -> str:
+def _headline(
+    outcome: str, verdicts: Sequence[Verdict], unasked: Collection[str] = (), *, lowered: str = "", forced: bool = False
+) -> str:
     passed = f"{sum(verdict.passed for verdict in verdicts)} of {len(verdicts)} gates passed"
     passed += f", {escape_markdown(lowered)}." if lowered else "."
-    return f"## {outcome} {passed}" + (" **Forced.**" if forced else "")
+    silent = f" Not asked: {escape_markdown(', '.join(unasked))}." if unasked else ""
+    return f"## {outcome} {passed}{silent}" + (" **Forced.**" if forced else "")
 
 
 def _descriptions(
@@ -163,18 +175,22 @@ def _descriptions(
     why: str,
     evaluation: Evaluation | None,
     verdicts: Sequence[Verdict],
+    unasked: Mapping[str, str],
 ) -> tuple[str, str]:
     """Return the text of a run's page, and the whole text if the page has no room for it.
 
     The first line is replaced when the operation has ended; the whole text comes without it.
     """
-    headline = _headline("Judged; not published yet.", verdicts)
+    headline = _headline("Judged; not published yet.", verdicts, unasked)
     refused = [verdict for verdict in verdicts if not verdict.passed]
     parts = []
     if refused:
         parts.append(
             f"**Refused by** {', '.join(escape_markdown(verdict.name) for verdict in refused)}."
         )  # the page folds what is below
+    if unasked:
+        named = "; ".join(f"{name} ({why})" for name, why in unasked.items())
+        parts.append(f"**Gates of live plugins that were not asked:** {escape_markdown(named)}.")
     parts.append(
         f"Labels: {', '.join(proposal.deployment.labels)}"
         + (f"; new: **{', '.join(proposal.new_labels)}**" if proposal.new_labels else "")

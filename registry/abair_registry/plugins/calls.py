@@ -1,35 +1,31 @@
-"""Calls of live plugins in worker processes: gates, notices, synthesisers.
+"""Calls of live plugins in worker processes: notices, synthesisers, and the jobs of any kind.
 
-A plugin runs only if its name, distribution and version are those that were admitted. Another
-distribution with its name, or a version that was never added, is left out, and the caller learns
-why.
+A plugin runs only if its name, distribution, version and files are those that were admitted.
+Another distribution with its name, a version that was never added, or code that was changed under
+the same version is left out, and the caller learns why.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import Distribution
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from packaging.utils import canonicalize_name
-from pydantic import TypeAdapter, ValidationError
 
 from abair.errors import RegistryError, TrainingError
-from abair.report import Report, Verdict
 from abair.text import quote_foreign
 from abair_registry.db.snapshot import Member
 from abair_registry.plugins import installed
-from abair_registry.plugins.worker.jobs import GatesJob, Job, NoticesJob, PluginRef, SynthesisJob
+from abair_registry.plugins.installed import InstalledPlugin
+from abair_registry.plugins.worker.jobs import Job, NoticesJob, PluginRef, SynthesisJob
 from abair_registry.plugins.worker.protocol import Refusal
 from abair_registry.plugins.worker.supervisor import run_worker
-
-_VERDICTS = TypeAdapter(list[Verdict])
-MOST_VERDICTS: Final = 20
-"""Most verdicts of one plugin; each is a line on the terminal and on the run's page."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,11 @@ class VerifiedPlugins:
     left_out: dict[str, str]
     absent: frozenset[str] = frozenset()
 
+    @property
+    def unasked(self) -> dict[str, str]:
+        """Those that are installed otherwise than they were admitted, so that no hook is called."""
+        return {name: why for name, why in self.left_out.items() if name not in self.absent}
+
     def require(self, names: Collection[str]) -> tuple[PluginRef, ...]:
         """Return the named plugins.
 
@@ -83,9 +84,14 @@ class VerifiedPlugins:
         return tuple(ref for ref in self.refs if ref.name in names)
 
 
-def verify_plugins(members: Iterable[Member]) -> VerifiedPlugins:
-    """Compare the members' plugins with what is installed; imports none of them."""
-    found = installed.installed_plugins()
+def verify_plugins(members: Iterable[Member], files: Mapping[str, Mapping[str, str]]) -> VerifiedPlugins:
+    """Compare the members' plugins with what is installed; imports none of them.
+
+    `files` are the SHA-256 of their files as they were added, by plugin and path; those of plugins
+    that came with a factory were not recorded.
+    """
+    metadata = installed.plugins_with_metadata()
+    found = [plugin for plugin, _ in metadata]
     refs, left_out, absent = [], {}, set()
     for member in {member.plugin: member for member in members}.values():
         named = [plugin for plugin in found if plugin.name == member.plugin]
@@ -101,39 +107,22 @@ def verify_plugins(members: Iterable[Member]) -> VerifiedPlugins:
             left_out[member.plugin] = (
                 f"version {quote_foreign(same[0].version, 60)} is installed, {member.version} is recorded"
             )
+        elif changed := _changed_files(same[0], metadata, files.get(member.plugin, {})):
+            more = f" and {len(changed) - 1} more" if changed[1:] else ""
+            left_out[member.plugin] = (
+                f"its files are not those of version {member.version} that was added: {changed[0]}{more}"
+            )
         else:
             refs.append(PluginRef(name=member.plugin, module=same[0].module, distribution=same[0].distribution))
     return VerifiedPlugins(tuple(refs), left_out, frozenset(absent))
 
 
-def ask_gates(plugins: VerifiedPlugins, report: Report) -> dict[str, list[Verdict]]:
-    """Return the verdicts of each plugin's `abair_gates`, by the plugin's name.
-
-    A gate that raises, or returns something else, refuses in the plugin's name. If the worker
-    process ends before its time, one refusal stands for all, under all their names.
-    """
-    if not plugins.refs:
-        return {}
-    try:
-        answers = _run(GatesJob, HOOK_LIMITS, plugins=plugins.refs, report=report)
-    except Refusal as refusal:
-        names = ", ".join(ref.name for ref in plugins.refs)
-        return {names: [_failed_gate(f"of {names}", f"a gate of {names} {refusal}")]}
-    verdicts: dict[str, list[Verdict]] = {}
-    for name, answer in answers.items():
-        try:
-            own = _VERDICTS.validate_python(answer)
-        except ValidationError:
-            own = [
-                _failed_gate(
-                    "its gate", f"the gate of plugin {name} could not be asked ({quote_foreign(str(answer), 300)})"
-                )
-            ]
-        if len(own) > MOST_VERDICTS:
-            found = f"the gate of plugin {name} returned {len(own)} verdicts; expected at most {MOST_VERDICTS}"
-            own = [_failed_gate("its gate", found)]
-        verdicts[name] = [_cleaned(verdict, name) for verdict in own]
-    return {name: own for name, own in verdicts.items() if own}
+def _changed_files(
+    plugin: InstalledPlugin, metadata: Iterable[tuple[InstalledPlugin, Distribution]], recorded: Mapping[str, str]
+) -> list[str]:
+    """Return which files differ from the recorded ones, if any were recorded."""
+    distribution = next(distribution for found, distribution in metadata if found is plugin)
+    return installed.changed_files(plugin, distribution, recorded) if recorded else []
 
 
 def send_notices(plugins: VerifiedPlugins, deployment: Path, limits: Limits = HOOK_LIMITS) -> list[str]:
@@ -150,7 +139,7 @@ def send_notices(plugins: VerifiedPlugins, deployment: Path, limits: Limits = HO
         refs = groups.pop(0)
         clock = _NoticeClock()
         try:
-            failures = _run(NoticesJob, limits, clock, plugins=refs, deployment=deployment)
+            failures = run(NoticesJob, limits, clock, plugins=refs, deployment=deployment)
         except Refusal as refusal:
             at = clock.finished if clock.moments else 0
             if len(refs) > 1 and not clock.moments:  # it hangs or dies where all are imported: one by one, then
@@ -210,7 +199,7 @@ def run_job(
         TrainingError: a synthesiser failed, hung, or took more than it may.
     """
     try:
-        _run(kind, limits, on_progress, **fields)
+        run(kind, limits, on_progress, **fields)
     except _EndedError as refusal:
         names = ", ".join(ref.name for ref in fields["plugins"])
         raise TrainingError(quote_foreign(f"a synthesiser of {names} {refusal}; mend or uninstall it")) from None
@@ -218,9 +207,15 @@ def run_job(
         raise TrainingError(quote_foreign(str(refusal))) from None
 
 
-def _run(
+def run(
     kind: type[Job], limits: Limits, on_progress: Callable[[], object] = lambda: None, **fields: Any
 ) -> dict[str, Any]:
+    """Run a job in a worker process, and return the body of its result.
+
+    Raises:
+        Refusal: a plugin's fault, or the process ended before its time.
+        RegistryError: the process cannot be started.
+    """
     job = kind(
         token=secrets.token_hex(16), seconds=limits.seconds, memory_mib=limits.memory_mib, output_kib=1024,
         largest_file=limits.largest_file, **fields,
@@ -238,21 +233,3 @@ def _run(
     if last.kind != "result":
         raise Refusal(str(last.body))
     return last.body if isinstance(last.body, dict) else {}
-
-
-def _cleaned(verdict: Verdict, plugin: str) -> Verdict:
-    """Return a plugin's verdict with its name, all texts on one line and of bounded length."""
-    return verdict.model_copy(
-        update={
-            "name": f"plugin {plugin}: {quote_foreign(verdict.name, 100)}",
-            "unit": quote_foreign(verdict.unit, 20),
-            "advice": quote_foreign(verdict.advice, 300),
-            "detail": quote_foreign(verdict.detail, 100),
-        }
-    )
-
-
-def _failed_gate(name: str, why: str) -> Verdict:
-    return Verdict(
-        name=name, passed=False, measured=0.0, threshold=0.0, advice=f"{quote_foreign(why)}; mend or uninstall it"
-    )

@@ -8,7 +8,7 @@ import importlib
 import re
 import stat
 from base64 import urlsafe_b64decode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from importlib.metadata import Distribution
@@ -63,7 +63,12 @@ def installed_plugins() -> list[InstalledPlugin]:
     A distribution with unreadable metadata is left out. A name may occur twice, from two
     distributions.
     """
-    return [plugin for plugin, _ in _list_plugins([])]
+    return [plugin for plugin, _ in plugins_with_metadata()]
+
+
+def plugins_with_metadata() -> list[tuple[InstalledPlugin, Distribution]]:
+    """Return all plugins by name, each with the metadata of its distribution."""
+    return _list_plugins([])
 
 
 def unreadable_distributions() -> list[str]:
@@ -71,6 +76,18 @@ def unreadable_distributions() -> list[str]:
     problems: list[Problem] = []
     installed_points(problems)
     return [str(problem) for problem in problems]
+
+
+def changed_files(plugin: InstalledPlugin, distribution: Distribution, recorded: Mapping[str, str]) -> list[str]:
+    """Return the files of a plugin that differ from those that were recorded when it was added.
+
+    One that cannot be compared, because its installation is damaged, counts with the reason.
+    """
+    try:
+        now = _hash_files(plugin, distribution).files
+    except AdmissionError as error:
+        return [quote_foreign(str(error).partition("): ")[2], 200)]
+    return sorted(name for name in recorded.keys() | now.keys() if recorded.get(name) != now.get(name))
 
 
 def is_installed(name: str) -> bool:

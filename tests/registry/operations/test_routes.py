@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -110,8 +110,8 @@ def test_a_new_label_learns_how_it_blends_with_those_whose_plugins_are_there_and
 ) -> None:
     real = calls.verify_plugins
 
-    def without_rain(parts: Iterable[Member]) -> calls.VerifiedPlugins:
-        there = real(part for part in parts if part.plugin != "rain" or broken)
+    def without_rain(parts: Iterable[Member], files: Mapping[str, Mapping[str, str]]) -> calls.VerifiedPlugins:
+        there = real((part for part in parts if part.plugin != "rain" or broken), files)
         points = [
             point.model_copy(update={"module": "nowhere.at_all"}) if point.name == "rain" else point
             for point in there.refs

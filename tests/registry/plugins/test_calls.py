@@ -21,6 +21,8 @@ from abair_registry.db.snapshot import Member
 from abair_registry.operations import gates, run_report
 from abair_registry.plugins import calls
 from abair_registry.plugins.calls import Limits, VerifiedPlugins
+from abair_registry.plugins.gates import GateAnswer, PluginGates, ask_gates, find_gates
+from abair_registry.plugins.installed import find
 from abair_registry.plugins.worker.protocol import Refusal
 
 HEARS = """
@@ -43,7 +45,7 @@ def part(name: str = "frost", distribution: str = "abair-frost", version: str = 
 
 def trusted(*names: str) -> VerifiedPlugins:
     """These plugins, which are installed as they are recorded."""
-    found = calls.verify_plugins([part(name, f"abair-{name}") for name in names])
+    found = calls.verify_plugins([part(name, f"abair-{name}") for name in names], {})
     assert found.left_out == {}
     return found
 
@@ -60,8 +62,9 @@ def report() -> Report:
 def gate(site: Path, tmp_path: Path, body: str) -> list[Verdict]:
     """What is heard of a plugin with this gate."""
     Plugin(module=GOOD + GATE.format(body=body)).make(site, Tiny.make(tmp_path))
-    (verdicts,) = calls.ask_gates(trusted("frost"), report()).values()
-    return verdicts
+    (answer,) = ask_gates(find_gates(trusted("frost")), report())
+    assert answer.plugin == "frost"
+    return list(answer.verdicts)
 
 
 def test_a_plugin_hears_which_deployment_went_live(site: Path, bundle: Path, tmp_path: Path) -> None:
@@ -158,6 +161,7 @@ def test_a_gate_with_too_many_verdicts_refuses_with_one(site: Path, tmp_path: Pa
         ("raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})", "the gate of plugin frost could"),
         ("raise KeyboardInterrupt", "could not be asked (KeyboardInterrupt)"),
         ("return 3", "valid list"),
+        ("print('x' * 5_000_000)", "printed more than 1024 KiB"),
         ("import os; os._exit(0)", "ended the process with code 0"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed with SIGSEGV"),
     ],
@@ -167,6 +171,51 @@ def test_a_gate_that_cannot_be_asked_refuses_with_its_name(site: Path, tmp_path:
     assert not verdict.passed
     assert "frost" in verdict.advice
     assert why in verdict.advice
+
+
+def test_one_gate_that_ends_its_process_leaves_the_others_answers(site: Path, tmp_path: Path) -> None:
+    tiny = Tiny.make(tmp_path)
+    Plugin(module=GOOD + GATE.format(body="os._exit(0)")).make(site, tiny)
+    body = "from abair import Verdict; return [Verdict(name='ice', passed=True, measured=1, threshold=0)]"
+    Plugin(module=GOOD + GATE.format(body=body)).make(site, tiny, "frostbite", "abair-frostbite")
+    Plugin().make(site, tiny, "frostwork", "abair-frostwork")
+
+    answers = ask_gates(find_gates(trusted("frost", "frostbite", "frostwork")), report())
+
+    assert [(answer.plugin, answer.failed) for answer in answers] == [("frost", True), ("frostbite", False)]
+    assert answers[1].verdicts[0].passed
+
+
+def test_a_plugin_that_cannot_be_loaded_any_more_refuses_in_its_name(site: Path, tmp_path: Path) -> None:
+    Plugin(module=GOOD).make(site, Tiny.make(tmp_path))
+    plugins = trusted("frost")
+    (site / "abair_frost" / "__init__.py").write_text("import no_such_module")
+
+    gates = find_gates(plugins)
+
+    assert gates.refs == ()
+    assert "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'" in gates.broken["frost"]
+    (answer,) = ask_gates(gates, report())
+    assert isinstance(answer, GateAnswer)
+    assert (answer.failed, [verdict.passed for verdict in answer.verdicts]) == (True, [False])
+    assert "no_such_module" in answer.verdicts[0].advice
+
+
+def test_code_that_was_changed_under_its_version_never_runs(site: Path, tmp_path: Path) -> None:
+    folder = Plugin().make(site, Tiny.make(tmp_path))
+    (site / "abair_frost-1.0.dist-info" / "RECORD").unlink()  # an editable install has none of the code
+    recorded = {"frost": find("frost").files}
+    assert calls.verify_plugins([part()], recorded).left_out == {}
+
+    ran = tmp_path / "ran"
+    (folder / "__init__.py").write_text(f"open({os.fspath(ran)!r}, 'w')\n" + GOOD)
+    (folder / "more.py").touch()
+    found = calls.verify_plugins([part()], recorded)
+
+    why = "its files are not those of version 1.0 that was added: abair_frost/__init__.py and 1 more"
+    assert (found.refs, found.unasked) == ((), {"frost": why})
+    assert find_gates(found) == PluginGates((), {})
+    assert not ran.exists()
 
 
 def test_a_process_for_training_that_ends_is_told_with_the_plugins_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,10 +259,10 @@ def test_what_is_not_installed_as_it_is_recorded_never_runs(
 ) -> None:
     ran = tmp_path / "ran"
     Plugin(module=f"open({os.fspath(ran)!r}, 'w')\n" + GOOD).make(site, Tiny.make(tmp_path))
-    found = calls.verify_plugins([recorded])
+    found = calls.verify_plugins([recorded], {})
     assert (found.refs, found.left_out) == ((), {recorded.plugin: why})
     assert calls.send_notices(found, bundle) == []
-    assert calls.ask_gates(found, report()) == {}
+    assert find_gates(found) == PluginGates((), {})
     assert not ran.exists()
     assert calls.send_notices(trusted("frost"), bundle) == []
     assert ran.exists()

@@ -66,7 +66,7 @@ def _of_many_labels(count: int, refused: int) -> tuple[str, str]:
     snow = Member("snow", 2, "snow", "abair-snow", "1.0", "3" * 64, "4" * 64, None)
     proposal = Proposal("snow", champion.with_members("snow", (snow,)), ("snow",))
     evaluation = Evaluation(Report(new=("snow",), groups=tuple(groups)), {}, {})
-    return _descriptions(champion, proposal, "features", "fitted", evaluation, verdicts)
+    return _descriptions(champion, proposal, "features", "fitted", evaluation, verdicts, {})
 
 
 def test_the_essentials_of_sixty_labels_fit_and_the_rest_is_in_an_artifact() -> None:

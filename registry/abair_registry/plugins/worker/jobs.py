@@ -48,8 +48,14 @@ class Job(WorkerRequest):
     plugins: tuple[PluginRef, ...]
 
 
+class HooksJob(Job):
+    """Load the plugin, and tell whether it has a gate."""
+
+    task: Literal["hooks"] = "hooks"
+
+
 class GatesJob(Job):
-    """Call each plugin's `abair_gates` with a report."""
+    """Call the plugin's `abair_gates` with a report."""
 
     task: Literal["gates"] = "gates"
     report: Report
@@ -129,5 +135,5 @@ class EstimatorJob(SynthesisJob):
     folder: Path
 
 
-AnyJob = GatesJob | NoticesJob | ReplayJob | EstimatorJob
+AnyJob = HooksJob | GatesJob | NoticesJob | ReplayJob | EstimatorJob
 JOBS: Final[TypeAdapter[AnyJob]] = TypeAdapter(Annotated[AnyJob, Field(discriminator="task")])

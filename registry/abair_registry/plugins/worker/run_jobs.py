@@ -26,6 +26,7 @@ from abair_registry.plugins.worker.jobs import (
     AnyJob,
     EstimatorJob,
     GatesJob,
+    HooksJob,
     Job,
     NoticesJob,
     ReplayJob,
@@ -46,15 +47,21 @@ _VERDICTS = TypeAdapter(list[Verdict])
 def work(job: AnyJob, send: Send) -> tuple[str, object]:
     """Do a job; returns kind and body of the last message.
 
-    The body of gates and notices is each plugin's answer by its name.
+    The body of notices is each plugin's answer by its name.
 
     Raises:
-        Refusal: a synthesiser failed, or a plugin that is needed cannot be used.
+        Refusal: a gate or synthesiser failed, or a plugin that is needed cannot be used.
     """
-    if isinstance(job, GatesJob):
-        send("stage", "asking plugins' gates")
+    if isinstance(job, HooksJob):
+        send("stage", "loading it")
         confine(job)
-        return "result", gates(_discover(job), job.report)
+        return "result", {"gates": bool(_load(job).manager.hook.abair_gates.get_hookimpls())}
+    if isinstance(job, GatesJob):
+        send("stage", "loading it")
+        confine(job)
+        plugins = _load(job)
+        send("stage", "asking its gate")
+        return "result", {"verdicts": gates(plugins, job.report)}
     if isinstance(job, NoticesJob):
         send("stage", "loading plugins to tell them of the deployment")
         confine(job)
@@ -73,17 +80,19 @@ def work(job: AnyJob, send: Send) -> tuple[str, object]:
     return "result", None
 
 
-def gates(plugins: Plugins, report: Report) -> dict[str, object]:
-    """Return each plugin's verdicts as JSON values, or as a text why its gate failed."""
-    answers: dict[str, object] = {}
-    for name, implementation in _implementations(plugins, "abair_gates", {"report": report}):
+def gates(plugins: Plugins, report: Report) -> list[object]:
+    """Return the plugin's verdicts as JSON values.
+
+    Raises:
+        Refusal: its gate failed, or returned something else.
+    """
+    verdicts: list[Verdict] = []
+    for _, implementation in _implementations(plugins, "abair_gates", {"report": report}):
         try:
-            verdicts = _VERDICTS.validate_python(implementation())
+            verdicts += _VERDICTS.validate_python(implementation())
         except BaseException as error:  # a plugin may raise anything
-            answers[name] = describe_error(error)
-        else:
-            answers[name] = [verdict.model_dump(mode="json") for verdict in verdicts]
-    return answers
+            raise Refusal(describe_error(error)) from None
+    return [verdict.model_dump(mode="json") for verdict in verdicts]
 
 
 def notices(plugins: Plugins, job: NoticesJob, send: Send) -> dict[str, object]:
@@ -196,6 +205,18 @@ def estimator(job: EstimatorJob) -> None:
 
 def _discover(job: Job) -> Plugins:
     return discover([EntryPoint(ref.name, ref.module, GROUP) for ref in job.plugins])
+
+
+def _load(job: Job) -> Plugins:
+    """Load the plugin of a job for one plugin.
+
+    Raises:
+        Refusal: it cannot be loaded.
+    """
+    plugins = _discover(job)
+    if plugins.problems:
+        raise Refusal(plugins.problems[0].reason)
+    return plugins
 
 
 def _degradation(plugins: Plugins, name: str) -> Degradation:
