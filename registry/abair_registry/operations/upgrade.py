@@ -87,7 +87,10 @@ class Upgrade(ChallengerOperation):
         """Tell whether the factory's backbone is live."""
         backbone = self._factory.backbone
         if live_snapshot(session).fingerprint == backbone.fingerprint:
-            return Unchanged(f"the backbone {backbone.size}, which the package brings, is live already")
+            live = f"the backbone {backbone.size}, which the package brings, is live already"
+            stay = [name for name in self._without if name in live_snapshot(session).plugins]
+            asked = " ".join(f"--without {name}" for name in self._without)
+            return Unchanged(f"{live}; {asked} left nothing behind{_still_live(stay)}" if asked else live)
         return None
 
     @override
@@ -207,6 +210,13 @@ class _Moves:
     champion: DeploymentSnapshot
     shipped: tuple[AdapterRef, ...]
     probed: Mapping[str, ProbedPlugin]
+
+
+def _still_live(names: Sequence[str]) -> str:
+    """Return what is to be said of plugins that were to be left behind and are live."""
+    if not names:
+        return ""
+    return f": {', '.join(names)} stays live; to take it out: abair-registry disable {names[0]}"
 
 
 def _labels(deployment: DeploymentSnapshot, plugin: str) -> set[str]:

@@ -113,6 +113,20 @@ def test_the_factorys_own_backbone_is_no_upgrade(begun: Run, settings: Settings)
     assert (settings.home / "deployment.json").read_bytes() == before
 
 
+def test_leaving_a_plugin_behind_where_there_is_no_upgrade_is_told_to_do_nothing(begun: Run) -> None:
+    reason = ("--reason", "smears")
+    code, (told,), err = begun("upgrade", "--without", "rain", *reason)
+    assert (code, told["outcome"], told["run_id"]) == (0, "live", None)
+    said = (
+        "--without rain left nothing behind: rain stays live; to take it out: abair-registry disable rain; nothing was"
+    )
+    assert said in err
+    assert told["unchanged"].endswith("abair-registry disable rain")
+
+    code, _, err = begun("upgrade", "--without", "no-such", *reason)
+    assert (code, "; --without no-such left nothing behind; nothing was" in err) == (0, True)
+
+
 def make_frost(site: Path, trained: Tiny, next_bundle: Path, *, for_next: bool) -> None:
     """Install `frost` with an adapter for the older backbone, and one for the newer if asked."""
 
