@@ -103,7 +103,9 @@ def train(
             **settings.model_dump(),
         }
         tags = {"abair.kind": "train adapter", "abair.degradation": name}
-        opened = open_tracker(f"train adapter {name}", params=params, tags=tags)
+        opened = open_tracker(
+            f"train adapter {name}", params=params, tags=tags, warn=lambda text: log(f"warning: {text}")
+        )
     with opened as tracked:
 
         def track_metrics(step: int, metrics: dict[str, float]) -> None:

@@ -19,11 +19,14 @@ TRACKERS: Final = "abair.trackers"
 
 
 class Tracker(Protocol):
-    """One run, which ends as its `with` block does: finished, failed, or killed."""
+    """One run, which ends as its `with` block does: finished, failed, or killed.
+
+    No method fails because of the store.
+    """
 
     @property
-    def run_id(self) -> str:
-        """The run's identifier in the store."""
+    def run_id(self) -> str | None:
+        """The run's identifier in the store; None if that cannot be reached."""
         ...
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
@@ -47,7 +50,7 @@ Opener = Callable[..., AbstractContextManager[Tracker]]
 
 
 def tracker() -> Opener:
-    """Return `open(name, params=..., tags=...)` of the installed tracker.
+    """Return `open(name, params=..., tags=..., warn=...)` of the installed tracker.
 
     Raises:
         MissingExtraError: none is installed.

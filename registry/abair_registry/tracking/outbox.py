@@ -1,8 +1,9 @@
-"""The run of an operation, told to MLflow as it goes; what it could not be told is kept for later.
+"""A run, told to MLflow as it goes; what it could not be told is kept for later.
 
-MLflow observes, so an operation does not wait for it. A run that cannot be told is written below
-the home, in a folder of `outbox`: `entries.jsonl` holds the calls in order, and the files lie
-beside it. A later command replays it. To replay a part that MLflow has already changes nothing.
+MLflow observes, so an operation or a training does not wait for it. A run that cannot be told is
+written below the home, in a folder of `outbox`: `entries.jsonl` holds the calls in order, and the
+files lie beside it. A later command replays it. To replay a part that MLflow has already changes
+nothing.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from filelock import FileLock, Timeout
 
 from abair.errors import RegistryError
 from abair.text import describe_error
 from abair_registry.db.models import OperationRow
+from abair_registry.processes.identity import ProcessIdentity
 from abair_registry.registry import Registry
 from abair_registry.tracking.mlflow_client import Runs, Status, image_of
 
@@ -32,6 +34,11 @@ _ENTRIES: Final = "entries.jsonl"
 _CALLS: Final = frozenset({"metrics", "tags", "describe", "file", "conclude", "end"})
 """What a kept run may ask of MLflow after its beginning."""
 
+TRAINING_RUN: Final = "abair.training"
+"""The tag that tells the run of a training from all others."""
+_UNREADABLE: Final = (OSError, LookupError, TypeError, ValueError)
+"""The errors of files of the outbox that were lost or altered."""
+
 Entry = tuple[str, dict[str, Any]]
 """A method of `Runs`, and its arguments but for the run's id."""
 
@@ -41,6 +48,11 @@ class OperationRun:
 
     The first failure is told by `warn`, in one line. From then on the run is kept in the outbox.
     """
+
+    what: ClassVar[str] = "operation"
+    """What goes on without MLflow."""
+    identity: ClassVar[tuple[str, ...]] = ("abair.operation", "abair.started")
+    """The tags by which the run is found again."""
 
     def __init__(self, runs: Runs, home: Path, warn: Callable[[str], None]) -> None:
         self.run_id: str | None = None
@@ -52,9 +64,9 @@ class OperationRun:
         self._lost = False
 
     def begin(self, name: str, *, tags: Mapping[str, str], params: Mapping[str, object]) -> None:
-        """Start the run; `tags` name the operation as `abair.operation` and `abair.started`."""
-        started = "".join(filter(str.isalnum, tags["abair.started"]))
-        self._folder = self._home / FOLDER / f"{tags['abair.operation']}-{started}"
+        """Start the run; `tags` hold those of its `identity`."""
+        parts = ["".join(filter(str.isalnum, tags[name])) for name in self.identity]
+        self._folder = self._home / FOLDER / "-".join(parts)
         shown = {key: str(value) for key, value in params.items()}
         self._do("begin", name=name, tags=dict(tags), params=shown, at=_now())
 
@@ -102,7 +114,7 @@ class OperationRun:
             except RegistryError as error:
                 self._kept = 0
                 self._warn(
-                    f"{error}; the operation goes on; the next command that reaches MLflow mirrors its run, which is "
+                    f"{error}; the {self.what} goes on; the next command that reaches MLflow mirrors its run, which is "
                     f"kept in {self._folder}"
                 )
         self._keep()
@@ -144,6 +156,13 @@ def settle(home: Path) -> None:
         (home / FOLDER).rmdir()
 
 
+class TrainingRun(OperationRun):
+    """The MLflow run of a training, which is kept like that of an operation."""
+
+    what: ClassVar[str] = "training"
+    identity: ClassVar[tuple[str, ...]] = (TRAINING_RUN,)
+
+
 def drain(registry: Registry, runs: Runs, operation: int | None = None) -> tuple[list[str], list[str]]:
     """Replay the kept runs of all operations that have ended, and of the one that calls.
 
@@ -159,30 +178,25 @@ def drain(registry: Registry, runs: Runs, operation: int | None = None) -> tuple
     if not is_pending(home):
         return done, refused
     with suppress(Timeout), _locked(home):  # else another process does it
-        for folder in sorted(path for path in (home / FOLDER).iterdir() if path.is_dir()):
-            entries = _read(folder)
-            if not entries or entries[0][0] != "begin":  # killed at the first one
-                shutil.rmtree(folder)
-                continue
+        for folder, entries in _kept_runs(home):
             try:
                 tags = entries[0][1]["tags"]
+                if TRAINING_RUN in tags:
+                    continue
                 number, started = int(tags["abair.operation"]), str(tags["abair.started"])
                 with registry.database.read() as session:
                     row = session.get(OperationRow, number)
                     ours = row is not None and row.started.isoformat() == started
                     if row is not None and ours and row.state == "running" and row.id != operation:
                         continue
-                run_id = _replay(runs, entries, folder)
+                run_id = _replay(runs, entries, folder, OperationRun.identity)
             except RegistryError as error:
                 if runs.away is not None:
                     raise
                 refused.append(f"{error}; the run is kept in {folder}; to give it up, delete that folder")
                 continue
-            except (OSError, LookupError, TypeError, ValueError) as error:  # lost or altered files
-                refused.append(
-                    f"MLflow's run of an operation cannot be read any more ({describe_error(error)}); expected what "
-                    f"the operation left; it is kept in {folder}; to give it up, delete that folder"
-                )
+            except _UNREADABLE as error:
+                refused.append(_unreadable("operation", error, folder))
                 continue
             if ours:
                 with registry.database.write() as session:
@@ -191,6 +205,62 @@ def drain(registry: Registry, runs: Runs, operation: int | None = None) -> tuple
             shutil.rmtree(folder)
             done.append(f"run {run_id} holds {entries[0][1]['name']}, which was kept meanwhile")
     return done, refused
+
+
+def drain_trainings(home: Path, runs: Runs) -> tuple[list[str], list[str]]:
+    """Replay the kept runs of trainings that have ended; `runs` are those of their experiment.
+
+    The run of a training that was killed ends so.
+
+    Returns:
+        As `drain`.
+
+    Raises:
+        RegistryError: MLflow cannot be reached or written, or the outbox cannot be locked.
+    """
+    done: list[str] = []
+    refused: list[str] = []
+    if not is_pending(home):
+        return done, refused
+    with suppress(Timeout), _locked(home):
+        for folder, entries in _kept_runs(home):
+            try:
+                tags = entries[0][1]["tags"]
+                process = ProcessIdentity.from_tags(tags)
+                ended = entries[-1][0] == "end"
+                if TRAINING_RUN not in tags or not (ended or process is None or process.is_gone()):
+                    continue
+                run_id = _replay(runs, entries, folder, TrainingRun.identity)
+                if not ended:
+                    runs.end(run_id, "KILLED", f"{process} was gone before the training ended")
+            except RegistryError as error:
+                if runs.away is not None:
+                    raise
+                refused.append(f"{error}; the run is kept in {folder}; to give it up, delete that folder")
+            except _UNREADABLE as error:
+                refused.append(_unreadable("training", error, folder))
+            else:
+                shutil.rmtree(folder)
+                done.append(f"run {run_id} holds {entries[0][1]['name']}, which was kept meanwhile")
+    return done, refused
+
+
+def _kept_runs(home: Path) -> Iterator[tuple[Path, list[Entry]]]:
+    """Yield the folders of kept runs with their entries; delete those that hold none."""
+    for folder in sorted(path for path in (home / FOLDER).iterdir() if path.is_dir()):
+        entries = _read(folder)
+        if entries and entries[0][0] == "begin":
+            yield folder, entries
+        else:  # killed at the first one
+            shutil.rmtree(folder)
+
+
+def _unreadable(what: str, error: Exception, folder: Path) -> str:
+    return (
+        f"MLflow's run of {'an' if what == 'operation' else 'a'} {what} cannot be read any more "
+        f"({describe_error(error)}); expected what the {what} left; it is kept in {folder}; to give it up, delete that "
+        "folder"
+    )
 
 
 @contextmanager
@@ -213,8 +283,8 @@ def _locked(home: Path) -> Iterator[None]:
         lock.release()
 
 
-def _replay(runs: Runs, entries: list[Entry], folder: Path) -> str:
-    """Tell MLflow all entries; the run is the one that was begun, if there is still one.
+def _replay(runs: Runs, entries: list[Entry], folder: Path, identity: Sequence[str]) -> str:
+    """Tell MLflow all entries; the run is the one with the tags of `identity`, if there is one.
 
     Raises:
         RegistryError: MLflow cannot be reached or written, or refuses the run.
@@ -224,7 +294,7 @@ def _replay(runs: Runs, entries: list[Entry], folder: Path) -> str:
     begin = entries[0][1]
     if unknown := next((call for call, _ in entries[1:] if call not in _CALLS), None):
         raise ValueError(f"found {unknown!r} among its entries")
-    run_id = runs.find({key: begin["tags"][key] for key in ("abair.operation", "abair.started")})
+    run_id = runs.find({key: begin["tags"][key] for key in identity})
     if run_id is None:
         run_id = runs.begin(**begin)
     for call, arguments in entries[1:]:

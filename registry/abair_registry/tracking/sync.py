@@ -28,6 +28,7 @@ from abair_registry.storage.blobs import Blobs
 from abair_registry.tracking import outbox
 from abair_registry.tracking.mlflow_client import Runs, Status
 from abair_registry.tracking.model_versions import Alias, Version
+from abair_registry.tracking.store import TRAINING
 from abair_registry.tracking.training import close_trainings
 
 RETIRED: Final = "retired"
@@ -66,6 +67,10 @@ def reconcile(registry: Registry, runs: Runs, operation: int | None = None) -> l
         done += lines
         if not wrote or _wanted_numbers(registry) == before:
             break
+    trainings = Runs(registry.settings, experiment=TRAINING) if outbox.is_pending(registry.settings.home) else None
+    if trainings is not None:
+        mirrored, not_taken = outbox.drain_trainings(registry.settings.home, trainings)
+        done, refused = done + mirrored, refused + not_taken
     if refused:
         raise RegistryError("; ".join(refused))
     outbox.settle(registry.settings.home)

@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 from abair.errors import RegistryError
 from abair_registry.processes.identity import ProcessIdentity
 from abair_registry.settings import Settings
+from abair_registry.tracking import outbox
 from abair_registry.tracking.mlflow_client import Runs
+from abair_registry.tracking.outbox import TrainingRun
 from abair_registry.tracking.store import TRAINING
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class TrackedRun:
-    """One run, as `abair.plugin_kit.tracking.Tracker` describes it.
-
-    Each method raises RegistryError.
-    """
-
-    runs: Runs
-    run_id: str
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics at a step."""
-        self.runs.metrics(self.run_id, values, step)
-
-    def figure(self, figure: Figure, path: str) -> None:
-        """Store a figure as an image."""
-        self.runs.figure(self.run_id, figure, path)
-
-    def text(self, text: str, path: str) -> None:
-        """Store a text as a file."""
-        self.runs.text(self.run_id, text, path)
-
-    def describe(self, markdown: str) -> None:
-        """Set the text at the top of the run's page."""
-        self.runs.describe(self.run_id, markdown)
 
 
 def close_trainings(runs: Runs) -> list[str]:
@@ -62,25 +33,32 @@ def close_trainings(runs: Runs) -> list[str]:
 
 
 @contextmanager
-def track_training(name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[TrackedRun]:
+def track_training(
+    name: str,
+    *,
+    params: Mapping[str, object],
+    tags: Mapping[str, str],
+    warn: Callable[[str], None] = lambda _: None,
+) -> Iterator[TrainingRun]:
     """Open a run that ends as the block ends: finished, failed, or killed by Ctrl-C.
 
-    Its tags name this process. If that is killed, the next one that connects to the store from this
-    host closes the run.
-
-    Raises:
-        RegistryError: the store cannot be reached or written.
+    The training goes on without MLflow: `warn` is told in one line, and the run is kept in the home
+    until a later training, operation or `doctor` mirrors it. Its tags name this process. If that is
+    killed, the next one that connects to the store from this host closes the run.
     """
     settings = Settings()
     settings.home.mkdir(parents=True, exist_ok=True)
     runs = Runs(settings, experiment=TRAINING)
-    close_trainings(runs)
-    run_id = runs.begin(name, tags={**tags, **ProcessIdentity.of_this_process().as_tags()}, params=params)
+    with suppress(RegistryError):  # the run's beginning tells
+        outbox.drain_trainings(settings.home, runs)
+        outbox.settle(settings.home)
+        close_trainings(runs)
+    run = TrainingRun(runs, settings.home, warn)
+    identity = {outbox.TRAINING_RUN: secrets.token_hex(16), **ProcessIdentity.of_this_process().as_tags()}
+    run.begin(name, tags={**tags, **identity}, params=params)
     try:
-        yield TrackedRun(runs, run_id)
+        yield run
     except BaseException as error:
-        status: Literal["KILLED", "FAILED"] = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        with suppress(RegistryError):  # the store may be what failed
-            runs.end(run_id, status, str(error) or type(error).__name__)
+        run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", str(error) or type(error).__name__)
         raise
-    runs.end(run_id, "FINISHED")
+    run.end("FINISHED")

@@ -70,7 +70,8 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
             return lambda *arguments: calls.append((name, arguments))
 
     @contextmanager
-    def opened(name: str, *, params: dict[str, Any], tags: dict[str, str]) -> Iterator[Tracker]:
+    def opened(name: str, *, params: dict[str, Any], tags: dict[str, str], warn: object) -> Iterator[Tracker]:
+        assert callable(warn)
         calls.append(("open", (name, params, tags)))
         yield Tracker()
         calls.append(("end", ()))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 
+from abair.errors import RegistryError
 from abair.plugin_kit.tracking import tracker
 from abair_registry.processes.identity import ProcessIdentity
 from abair_registry.settings import Settings
 from abair_registry.tracking.mlflow_client import Runs
+from abair_registry.tracking.outbox import drain_trainings
 from abair_registry.tracking.store import TRAINING
 from abair_registry.tracking.training import close_trainings
 
@@ -32,6 +36,12 @@ def status(home: Path, run_id: str) -> tuple[str, str]:
 
     run = MlflowClient(f"sqlite:///{home / 'mlflow.db'}").get_run(run_id)
     return run.info.status, run.data.tags.get("abair.reason", "")
+
+
+def history(home: Path, run_id: str) -> list[Any]:
+    from mlflow import MlflowClient
+
+    return list(MlflowClient(f"sqlite:///{home / 'mlflow.db'}").get_metric_history(run_id, "train/psnr"))
 
 
 def test_a_training_is_a_run_of_its_own_experiment(home: Path) -> None:
@@ -57,6 +67,55 @@ def test_a_training_that_is_stopped_ends_its_run_with_the_reason(home: Path, err
     with pytest.raises(type(error)), tracker()("train adapter snow", params={}, tags={}) as run:
         raise error
     assert status(home, run.run_id) == (ended, str(error) or "KeyboardInterrupt")
+
+
+def test_a_training_goes_on_without_its_server_and_the_next_one_mirrors_its_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    real, kept = Runs.metrics, home / "outbox"
+
+    def lost(*_: object, **__: object) -> None:
+        raise RegistryError("MLflow at http://mlflow: connection refused")
+
+    with tracker()("train adapter snow", params={"steps": 4}, tags={}, warn=told.append) as run:
+        run.metrics({"train/psnr": 20.0}, 1)
+        monkeypatch.setattr(Runs, "metrics", lost)
+        for step in (2, 3):
+            run.metrics({"train/psnr": 21.0}, step)
+        run.text("a table", "report.md")
+
+    assert len(told) == 1
+    assert "connection refused; the training goes on; the next command that reaches MLflow mirrors its run" in told[0]
+    assert len(list(kept.iterdir())) == 1
+    monkeypatch.setattr(Runs, "metrics", real)
+
+    with tracker()("train adapter rain", params={}, tags={}, warn=told.append):
+        pass
+
+    assert len(told) == 1
+    assert not kept.exists()
+    assert run.run_id is not None
+    assert status(home, run.run_id) == ("FINISHED", "")
+    assert [metric.step for metric in history(home, run.run_id)] == [1, 2, 3]
+
+
+def test_a_kept_training_that_was_killed_ends_so_and_one_that_goes_on_is_left(home: Path) -> None:
+    this = ProcessIdentity.of_this_process()
+    for training, process in (("gone", replace(this, number=2**22 + 1)), ("alive", this)):
+        folder = home / "outbox" / training
+        folder.mkdir(parents=True)
+        begin = {"name": "train adapter snow", "tags": {"abair.training": training, **process.as_tags()}, "params": {}}
+        (folder / "entries.jsonl").write_text(json.dumps(["begin", begin]) + "\n")
+    runs = Runs(Settings(), experiment=TRAINING)
+
+    done, refused = drain_trainings(home, runs)
+
+    assert (len(done), refused) == (1, [])
+    assert [folder.name for folder in (home / "outbox").iterdir()] == ["alive"]
+    found = runs.find({"abair.training": "gone"})
+    assert found is not None
+    assert status(home, found)[0] == "KILLED"
 
 
 TRAINING_WITHOUT_END = """
