@@ -16,11 +16,13 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar, Final
+from unittest import mock
 
 from abair.contract import GROUP, Degradation
 from abair.data.synthesizers import load_synthesizer
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
 
     from abair.data.synthesizers import Synthesizer
 
-SIZES: Final = ((1, 1), (1, 7), (33, 47), (128, 128))
+SIZES: Final = ((1, 1), (1, 7), (33, 47), (128, 128), (211, 512), (512, 512))
 """Heights and widths in pixels that every synthesiser is tried on: one pixel, one row, odd sides, a
-training crop."""
+training crop, and scenes as a registry damages them."""
 SEEDS: Final = range(4)
-"""Seeds that every size is tried with: severities and kinds are drawn, so one sample shows
-little."""
+"""Seeds that every size is tried with, scenes with half of them: severities and kinds are drawn, so
+one sample shows little."""
+CALLS: Final = 100
+"""Calls in a row that must all give a sample: training makes thousands."""
 
 _REFERENCE: Final = re.compile(r"abair/([a-z0-9-]+)@([0-9a-f]{64})")
 _IMPORTS: Final = """
@@ -104,6 +108,10 @@ class DegradationContract:
         """An undamaged sample with a degradation's label would mislead the estimator."""
         self._each(_check_damage)
 
+    def test_neither_the_calls_before_nor_threads_nor_the_hour_count(self) -> None:
+        """Training draws thousands of samples, with as many threads as there are, at any time."""
+        self._each(_check_calls)
+
     def test_torchs_global_generator_is_neither_used_nor_moved(self) -> None:
         """Otherwise a run that is resumed would see other samples than one that was not cut off."""
         self._each(_check_generator)
@@ -164,22 +172,24 @@ def check_synthesizer(name: str, degrade: Synthesizer) -> None:
     Raises:
         AssertionError: what was found, and what was expected.
     """
-    for check in (_check_form, _check_given, _check_damage, _check_seeds, _check_generator):
+    for check in (_check_form, _check_given, _check_damage, _check_seeds, _check_generator, _check_calls):
         check(name, degrade)
 
 
 def _check_form(name: str, degrade: Synthesizer) -> None:
+    for where, clean, degraded in _samples(name, degrade):
+        _check_sample(where, clean, degraded)
+
+
+def _check_sample(where: str, clean: Tensor, degraded: object) -> None:
     import torch
 
-    for where, clean, degraded in _samples(name, degrade):
-        assert isinstance(degraded, torch.Tensor), f"{where}: found {type(degraded).__name__}, expected a tensor"
-        assert degraded.shape == clean.shape, (
-            f"{where}: found shape {tuple(degraded.shape)}, expected {tuple(clean.shape)}"
-        )
-        assert degraded.dtype == torch.float32, f"{where}: found {degraded.dtype}, expected torch.float32"
-        assert bool(degraded.isfinite().all()), f"{where}: found NaN or infinite values, expected finite ones"
-        low, high = float(degraded.min()), float(degraded.max())
-        assert 0 <= low <= high <= 1, f"{where}: found values from {low:.4g} to {high:.4g}, expected [0, 1]"
+    assert isinstance(degraded, torch.Tensor), f"{where}: found {type(degraded).__name__}, expected a tensor"
+    assert degraded.shape == clean.shape, f"{where}: found shape {tuple(degraded.shape)}, expected {tuple(clean.shape)}"
+    assert degraded.dtype == torch.float32, f"{where}: found {degraded.dtype}, expected torch.float32"
+    assert bool(degraded.isfinite().all()), f"{where}: found NaN or infinite values, expected finite ones"
+    low, high = float(degraded.min()), float(degraded.max())
+    assert 0 <= low <= high <= 1, f"{where}: found values from {low:.4g} to {high:.4g}, expected [0, 1]"
 
 
 def _check_given(name: str, degrade: Synthesizer) -> None:
@@ -223,10 +233,29 @@ def _check_generator(name: str, degrade: Synthesizer) -> None:
     assert results[0].equal(results[1]), f"{name}: the result depends on torch.manual_seed; expected the generator"
 
 
+def _check_calls(name: str, degrade: Synthesizer) -> None:
+    import torch
+
+    small, scene, threads = _photo(48, 64), _photo(384, 512), torch.get_num_threads()
+    for call in range(CALLS):
+        _check_sample(f"{name}, call {call + 1}", small, degrade(small, _generator(call)))
+    results, now = [], time.time
+    try:
+        for count, hours in ((1, 0), (4, 7)):
+            torch.set_num_threads(count)
+            with mock.patch("time.time", lambda later=hours: now() + 3600 * later):
+                results.append(degrade(scene, _generator(0)))
+    finally:
+        torch.set_num_threads(threads)
+    assert float((results[0] - results[1]).abs().max()) <= 1 / 255, (
+        f"{name}: one seed gives two results with 1 and 4 threads or at another time; expected one"
+    )
+
+
 def _samples(name: str, degrade: Synthesizer) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Which sample it is, the photo given, and its damaged version, for every size and seed."""
     for size in SIZES:
-        for seed in SEEDS:
+        for seed in SEEDS if max(size) < 200 else SEEDS[::2]:
             clean = _photo(*size)
             yield f"{name}, size {size}, seed {seed}", clean, degrade(clean, _generator(seed))
 

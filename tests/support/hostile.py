@@ -298,5 +298,32 @@ FAMILY: dict[str, Plugin] = {
     "out of range": Plugin("expected [0, 1]", synthesis=degrading("return damaged * 2")),
     "makes NaN": Plugin("found NaN or infinite values", synthesis=degrading("return damaged / 0 * 0")),
     "changes its input": Plugin("modified in place", synthesis=degrading("return clean.copy_(damaged)")),
+    "raises above 200 pixels": Plugin(
+        "the synthesiser failed on a photo of shape (3, 512, 512): ZeroDivisionError",
+        synthesis=degrading("return damaged if clean.shape[-1] < 200 else 1 / 0"),
+    ),
+    "NaN above 200 pixels": Plugin(
+        "size (211, 512), seed 0: found NaN",
+        synthesis=degrading("return damaged if max(clean.shape) < 200 else damaged / 0 * 0"),
+    ),
+    "slow above 200 pixels": Plugin(
+        "s for a scene of 512x512 pixels, expected at most 1.6",
+        synthesis=degrading("time.sleep(1.7 * (clean.shape[-1] > 200)); return damaged"),
+    ),
+    "NaN from the ninetieth small photo on": Plugin(
+        "call 91: found NaN",
+        synthesis=degrading(
+            "seen.extend([1] * (clean.shape[1] == 48)); return damaged / (len(seen) <= 90)", "seen = []"
+        ),
+    ),
+    "another result with more threads": Plugin(
+        "two results with 1 and 4 threads", synthesis=degrading("return damaged * (1 - 0.02 * torch.get_num_threads())")
+    ),
+    "another result at another hour": Plugin(
+        "or at another time", synthesis=degrading("return damaged * (0.9 - (time.time() // 3600) % 5 / 50)")
+    ),
+    "declares nine degradations": Plugin(
+        "declares 9 degradations, expected at most 8", hook("return [declare(name=f'frost-{n}') for n in range(9)]")
+    ),
     "far too slow": Plugin("crops of 128x128 pixels a second", synthesis=degrading("time.sleep(0.3); return damaged")),
 }

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 from typing_extensions import override
 
 from abair.errors import RegistryError
-from abair.text import quote_foreign
 from abair_registry.db import audit, queries
 from abair_registry.db.audit import Actor
 from abair_registry.db.lookup import recorded
@@ -22,7 +21,7 @@ from abair_registry.operations import lock
 from abair_registry.operations.lock import Work
 from abair_registry.operations.pipeline import ChallengerOperation
 from abair_registry.operations.progress import Steps
-from abair_registry.operations.releases import keep_release, with_replays
+from abair_registry.operations.releases import describe_candidate, keep_release, with_replays, without_lost
 from abair_registry.operations.replays import add_replays
 from abair_registry.operations.requests import OperationOptions, Proposal, Unchanged
 from abair_registry.plugins import admission, calls, installed
@@ -73,7 +72,7 @@ class Add(ChallengerOperation):
         for release in found.releases if found and found.distribution == self._candidate.distribution else ():
             adapters = {adapter.id for adapter in release.adapters if adapter.backbone_id == champion.backbone_id}
             same = (release.version, release.files) == (self._candidate.version, self._candidate.files)
-            lost = any(member.replay is None for member in _without_lost(champion.members, registry))
+            lost = any(member.replay is None for member in without_lost(champion.members, registry.blobs))
             if live and same and adapters == live and not lost:
                 return self._live_already()
         return None
@@ -108,7 +107,7 @@ class Add(ChallengerOperation):
         with work.session() as (session, _):
             recorded = queries.record_release(session, release, self.actor)
             adapters = [a for a in recorded.adapters if a.backbone_id == champion.backbone_id]
-            members = _without_lost(with_replays(session, adapters, champion.backbone_id), registry)
+            members = without_lost(with_replays(session, adapters, champion.backbone_id), registry.blobs)
         live = {member.adapter_id for member in champion.members if member.plugin == self.subject}
         if live == {member.adapter_id for member in members}:
             self._make_lost_replays(registry, work, champion, members, steps)
@@ -125,7 +124,7 @@ class Add(ChallengerOperation):
             return
         work.step("train")
         whole = champion.with_members(self.subject, members)
-        whole = replace(whole, members=_without_lost(whole.members, registry))
+        whole = replace(whole, members=without_lost(whole.members, registry.blobs))
         with registry.database.read() as session:
             files = queries.recorded_files(session, (member.adapter_id for member in whole.members))
         plugins = calls.verify_plugins(whole.members, files)
@@ -144,9 +143,7 @@ class Add(ChallengerOperation):
         with registry.database.read() as session:
             self._champion = live_snapshot(session)
             taken = queries.degradation_owners(session, besides=self.subject)
-        others = ", ".join(self._candidate.groups)
-        told = f", which also has entry points in {quote_foreign(others, 200)}" if others else ""
-        steps.begin(f"probe {self.subject} {self._candidate.version}{told}")
+        steps.begin(f"probe {describe_candidate(self._candidate, self._champion)}")
         backbone = registry.blobs.path(self._champion.backbone_sha256)
         try:
             self._probed = admission.probe(self._candidate, backbone, taken, self._limits)
@@ -302,12 +299,6 @@ class Retrain(ChallengerOperation):
         """Propose what is live, with another estimator."""
         with registry.database.read() as session:
             return Proposal(self.subject, live_snapshot(session))
-
-
-def _without_lost(members: Sequence[Member], registry: Registry) -> tuple[Member, ...]:
-    """Return the members; one whose replay's file is lost or changed is without."""
-    problem = registry.blobs.problem
-    return tuple(replace(m, replay=None) if m.replay is not None and problem(m.replay) else m for m in members)
 
 
 def _with_earlier_estimator(session: Session, proposed: DeploymentSnapshot) -> DeploymentSnapshot | None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 
+from packaging.version import InvalidVersion, Version
 from sqlalchemy.orm import Session
 
+from abair.text import quote_foreign
 from abair_registry.db import queries
 from abair_registry.db.models import AdapterRow
 from abair_registry.db.queries import NewAdapter, NewRelease
-from abair_registry.db.snapshot import Member, members_of
+from abair_registry.db.snapshot import DeploymentSnapshot, Member, members_of
 from abair_registry.plugins.admission import ProbedPlugin
+from abair_registry.plugins.installed import Candidate
 from abair_registry.storage.blobs import Blobs
 
 
@@ -45,6 +50,25 @@ def keep_release(blobs: Blobs, probed: ProbedPlugin, backbone_id: int) -> NewRel
             for found in probed.degradations
         },
     )  # fmt: skip
+
+
+def describe_candidate(candidate: Candidate, live: DeploymentSnapshot) -> str:
+    """Return name and version of a plugin that is to be added, and what else is to be known of it.
+
+    This is that a newer version of it is live, and the further groups of its entry points.
+    """
+    told = f"{candidate.name} {candidate.version}"
+    newer = {member.version for member in live.members if member.plugin == candidate.name}
+    with suppress(InvalidVersion):
+        if any(Version(version) > Version(candidate.version) for version in newer):
+            told += f", older than {', '.join(newer)}, which is live"
+    others = ", ".join(candidate.groups)
+    return told + (f", which also has entry points in {quote_foreign(others, 200)}" if others else "")
+
+
+def without_lost(members: Sequence[Member], blobs: Blobs) -> tuple[Member, ...]:
+    """Return the members; one whose replay's file is lost or changed is without."""
+    return tuple(replace(m, replay=None) if m.replay is not None and blobs.problem(m.replay) else m for m in members)
 
 
 def with_replays(session: Session, adapters: Sequence[AdapterRow], backbone_id: int) -> tuple[Member, ...]:

@@ -65,12 +65,14 @@ class Limits:
         output_kib: what it prints. Warnings at import take a few KiB.
         crops_per_second: the least speed of a synthesiser. Refitting an estimator draws thousands
             of crops; the slowest of our own synthesisers makes over a hundred a second.
+        degradations: the most that it declares. Each is probed within the same time.
     """
 
     seconds: float = 60
     memory_mib: int = 2048
     output_kib: int = 256
     crops_per_second: float = 10
+    degradations: int = 8
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def probe(candidate: Candidate, backbone: Path, owners: Mapping[str, str], limit
     _refuse_code_outside(candidate)
     deadline = time.monotonic() + limits.seconds
     messages = _run(candidate, "declare", backbone, limits, deadline)
-    declared = _parse_degradations(candidate, messages[-1].body, owners)
+    declared = _parse_degradations(candidate, messages[-1].body, owners, limits.degradations)
     files = [_adapter_files(candidate, degradation, size) for degradation in declared]
     messages = _run(candidate, "examine", backbone, limits, deadline, declared, [c.parent for c, _ in files])
     sizes, speeds = _parse_results(candidate, messages, declared)
@@ -233,12 +235,17 @@ def _run(
     return messages
 
 
-def _parse_degradations(candidate: Candidate, body: object, owners: Mapping[str, str]) -> list[Degradation]:
+def _parse_degradations(candidate: Candidate, body: object, owners: Mapping[str, str], most: int) -> list[Degradation]:
     """Validate what the worker says that the plugin declares."""
     try:
         declared = _DEGRADATIONS.validate_python(body)
     except ValidationError as error:
         raise admission_error(candidate, f"declares what is no abair.Degradation: {describe_error(error)}") from None
+    if len(declared) > most:
+        raise admission_error(
+            candidate,
+            f"declares {len(declared)} degradations, expected at most {most} in one plugin; make several of it",
+        )
     for degradation in declared:
         card = degradation.card
         texts = [degradation.title, *card.authors, card.licence, card.training_data, card.command, *card.figures]

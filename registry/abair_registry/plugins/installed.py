@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import importlib
+import json
 import re
 import stat
+import sys
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +17,14 @@ from importlib.metadata import Distribution
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from packaging.utils import canonicalize_name
 
 from abair.contract import CONFIG_FILE, GROUP
 from abair.discovery import Problem, distribution_of, installed_points
-from abair.distributions import read_entry_points
+from abair.distributions import installed_distributions, normalise_name, read_entry_points
 from abair.errors import AdmissionError
 from abair.files import file_sha256
 from abair.text import describe_error, near_misses, quote_foreign
@@ -28,6 +32,7 @@ from abair.text import describe_error, near_misses, quote_foreign
 LARGEST_PLUGIN: Final = 4 * 1024**3
 """Most bytes of all files of a plugin, which are all read for their hashes."""
 PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9]([\w.-]{0,198}[A-Za-z0-9])?", re.ASCII)
+_OURS: Final = frozenset({"abair", "abair_registry", "abair_migrations"})
 _INSTALLERS: Final = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
 """What an installer writes into a `.dist-info` folder, and the distribution does not."""
 
@@ -191,6 +196,7 @@ def _hash_files(plugin: InstalledPlugin, distribution: Distribution) -> Candidat
             plugin, f"found its module at {origin}, which hides the one that was installed in {root}; remove either"
         )
     else:
+        _refuse_module_of_others(plugin, distribution, origin)
         recorded, root = {}, folder.parent
         inside = sorted(folder.rglob("*")) if origin.parent == folder else [origin]
         paths = [p for p in inside if p.is_file() and not p.is_symlink() and "__pycache__" not in p.parts]
@@ -204,6 +210,48 @@ def _hash_files(plugin: InstalledPlugin, distribution: Distribution) -> Candidat
             )
     groups = tuple(sorted({point.group for point in read_entry_points(distribution)} - {GROUP}))
     return Candidate(plugin.name, plugin.module, plugin.distribution, plugin.version, files, root, folder, groups)
+
+
+def _refuse_module_of_others(plugin: InstalledPlugin, distribution: Distribution, origin: Path) -> None:
+    """Refuse a plugin whose entry point names a module that is not its distribution's own.
+
+    Such a module is Python's, ABAIR's, in the RECORD of another distribution, or in the project of
+    another one that is installed as editable.
+
+    Raises:
+        AdmissionError: it is somebody else's.
+    """
+    top = plugin.module.partition(":")[0].strip().partition(".")[0]
+    owner = "Python" if top in sys.stdlib_module_names else "abair" if top in _OURS else None
+    deepest = len(_editable_project(distribution, origin))
+    for name, other in installed_distributions() if owner is None else ():
+        if name == normalise_name(plugin.distribution):
+            continue
+        if _records(other, origin) or len(_editable_project(other, origin)) > deepest:
+            owner = name
+            break
+    if owner is not None:
+        raise admission_error(
+            plugin, f"its entry point names the module {top}, which belongs to {owner}; expected a module of its own"
+        )
+
+
+def _records(distribution: Distribution, origin: Path) -> bool:
+    """Return whether a file is in the distribution's RECORD."""
+    with contextlib.suppress(Exception):  # metadata may be damaged in any way
+        path = _relative_path(Path(str(distribution.locate_file(""))), origin)
+        return path is not None and f"\n{path}," in f"\n{distribution.read_text('RECORD') or ''}"
+    return False
+
+
+def _editable_project(distribution: Distribution, origin: Path) -> str:
+    """Return the project's folder if the distribution is installed from it and holds a module."""
+    with contextlib.suppress(Exception):  # metadata may be damaged in any way
+        told = json.loads(distribution.read_text("direct_url.json") or "{}")
+        if told.get("dir_info", {}).get("editable"):
+            folder = Path(url2pathname(urlsplit(told["url"]).path)).resolve()
+            return str(folder) if origin.resolve().is_relative_to(folder) else ""
+    return ""
 
 
 def _read_record(plugin: InstalledPlugin, distribution: Distribution) -> dict[str, str]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 CROP: Final = 128
 """Side in pixels of the crops that a synthesiser is timed on: a training crop."""
+SCENE: Final = 512
+"""Side in pixels of the largest scene that an operation damages."""
 CROPS: Final = 16
 LONGEST_TIMING: Final = 1.0
 """Most seconds that a synthesiser is timed, if `CROPS` crops take longer."""
@@ -116,6 +118,8 @@ def examine(request: Request, send: Send) -> dict[str, float]:
 def try_synthesizer(degradation: Degradation, slowest: float) -> float:
     """Hold a synthesiser to its contract; returns 128-pixel crops a second on one thread.
 
+    A large scene may take no longer a pixel than the slowest crops.
+
     Raises:
         Refusal: it cannot be loaded, raises, is slower than `slowest`, or breaks the contract.
     """
@@ -132,6 +136,12 @@ def try_synthesizer(degradation: Degradation, slowest: float) -> float:
         raise Refusal(
             f"{degradation.name}: the synthesiser makes {speed:.3g} crops of {CROP}x{CROP} pixels a second, "
             f"expected at least {slowest:g}: training draws thousands"
+        )
+    seconds, most = _seconds_for(SCENE, degrade), (SCENE / CROP) ** 2 / slowest
+    if seconds > most:
+        raise Refusal(
+            f"{degradation.name}: the synthesiser takes {seconds:.3g} s for a scene of {SCENE}x{SCENE} pixels, "
+            f"expected at most {most:.3g}, as for as many pixels in crops: samples are made of whole scenes"
         )
 
     try:
@@ -159,21 +169,23 @@ def _refuse_failures(name: str, degrade: Synthesizer) -> Synthesizer:
 
 
 def _crops_per_second(degrade: Synthesizer) -> float:
-    import torch
-
-    def crop(seed: int) -> tuple[Tensor, Generator]:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.rand((3, CROP, CROP), generator=generator), generator
-
-    degrade(*crop(0))  # what the first call sets up is not what training pays
+    _seconds_for(CROP, degrade)  # what the first call sets up is not what training pays
     count, seconds = 0, 0.0
     while count < CROPS and seconds < LONGEST_TIMING:
         count += 1
-        given = crop(count)
-        start = time.perf_counter()
-        degrade(*given)
-        seconds += time.perf_counter() - start
+        seconds += _seconds_for(CROP, degrade, count)
     return count / max(seconds, 1e-6)
+
+
+def _seconds_for(side: int, degrade: Synthesizer, seed: int = 0) -> float:
+    """Return how long a call takes with a square of noise."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    clean = torch.rand((3, side, side), generator=generator)
+    start = time.perf_counter()
+    degrade(clean, generator)
+    return time.perf_counter() - start
 
 
 def work(request: Request, send: Send) -> tuple[str, object]:
