@@ -194,6 +194,10 @@ class Trainer:
         """Return the proposal with an estimator, ready to restore."""
         return self._contender(self.proposal, self.backbone, estimator, cache or ScoreCache())
 
+    def champion_contender(self) -> Contender:
+        """Return what is live, ready to restore."""
+        return self._champion(ScoreCache())
+
     @property
     def _replaces_backbone(self) -> bool:
         return self.champion.fingerprint != self.base.fingerprint

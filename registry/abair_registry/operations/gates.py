@@ -48,6 +48,8 @@ class GateKind(StrEnum):
 
 _LOSSES: Final = frozenset({GateKind.LOSS, GateKind.CLEAN_LOSS})
 """Kinds that measure a loss."""
+AT_LEAST: Final = frozenset({GateKind.ADAPTER_GAIN, GateKind.RECALL, GateKind.CLEAN})
+"""The kinds whose threshold is the least that passes; of the registry's others it is the most."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,13 @@ class GateResult:
     def name(self) -> str:
         """The verdict's name, to be shown."""
         return self.verdict.name
+
+    @property
+    def bound(self) -> str:
+        """What the threshold is: `at least`, `at most`, or of a plugin's own gate `threshold`."""
+        if self.kind in AT_LEAST:
+            return "at least"
+        return "at most" if self.source == REGISTRY else "threshold"
 
     @property
     def passed(self) -> bool:

@@ -203,9 +203,10 @@ class _Pipeline:
             run.tags({"abair.route": challenger.route, "abair.route.why": challenger.why, "abair.frozen": frozen})
             outcome = self._outcome(challenger)
             run_report.evidence(
-                run, self.proposal, challenger.evaluation, challenger.verdicts,
-                self.trainer.contender(challenger.estimator),
-                champion=self.champion, route=challenger.route, why=challenger.why, unasked=self.plugins.unasked,
+                run, self.operation, self.proposal, challenger.evaluation, challenger.results,
+                (self.trainer.contender(challenger.estimator), self.trainer.champion_contender()),
+                champion=self.champion, outcome=outcome, options=self.operation.options,
+                route=challenger.route, why=challenger.why, unasked=self.plugins.unasked,
             )  # fmt: skip
             sha256 = self._keep_estimator(challenger)
             number = self._conclude(outcome, challenger, sha256, run.run_id)

@@ -100,7 +100,7 @@ class ChallengerChoice:
                 self.log.steps.tell(f"fitted {fit}: {_summary(attempt.results)}")
             if not attempt.refused or not new or _adapter_is_useless(attempt.refused) or _silent_gates(attempt.refused):
                 break
-            table = run_report.verdict_table(attempt.verdicts) + "\n"
+            table = run_report.verdict_table(attempt.results) + "\n"
             self.log.run.text(table, f"refused/features, {fit}.md")
             if fit is not Fit.WITH_MIXTURES and _cannot_help(attempt.refused):
                 break

@@ -6,21 +6,21 @@ import json
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Final
 
 import torch
 
 import abair
 from abair.continual.compare import Contender, Evaluation
 from abair.labels import CLEAN
-from abair.report import Group, Verdict, Way
-from abair.text import escape_markdown, format_measured, markdown_table
+from abair.report import Group, Report, Verdict
+from abair.text import escape_markdown, markdown_table, quote_foreign
 from abair_registry.db.snapshot import DeploymentSnapshot
 from abair_registry.operations import charts
-from abair_registry.operations.gates import summarize
+from abair_registry.operations.gates import GateResult, summarize
+from abair_registry.operations.report_page import PAGE, Judged, render_page
 from abair_registry.operations.requests import Operation, OperationOptions, Outcome, Proposal
 from abair_registry.settings import Thresholds, describe_lowered
-from abair_registry.tracking import limits
-from abair_registry.tracking.mlflow_client import DESCRIPTION
 from abair_registry.tracking.outbox import OperationRun
 
 _OUTCOMES = {
@@ -30,6 +30,19 @@ _OUTCOMES = {
 }
 
 
+_NOTHING_TRAINED = (
+    "Nothing was trained: outputs of an estimator that is kept were rearranged; backbone and adapters are as they "
+    "were (tag `abair.frozen`)."
+)
+_JUDGED = {
+    "live": "It goes live as the next deployment.",
+    "challenger": "It waits for review as a challenger.",
+    "rejected": "Nothing changes: deployment {number} stays live.",
+}
+MOST_SHOWN: Final = 6
+MOST_LABELS: Final = 12
+LONGEST_WHY: Final = 400
+"""What a description shows: refusals or new labels, labels, and characters of a reason."""
 _ONLY_ESTIMATOR = "Only the estimator was trained; backbone and adapters are as they were (tag `abair.frozen`)."
 _ANOTHER_BACKBONE = (
     "The backbone and its adapters come with the package or with plugins (tag `abair.frozen`); only the estimator was "
@@ -62,6 +75,7 @@ def begin(
         "abair.champion": str(champion.number),
         "abair.backbone": proposal.deployment.fingerprint,
     }
+    tags = {name: value for name, value in tags.items() if value}
     for member in proposal.deployment.members:
         release = f"{member.distribution}=={member.version} {member.weights_sha256}"
         tags[f"abair.release.{member.label}"] = release
@@ -116,19 +130,51 @@ def conclusion(
 
 def evidence(
     run: OperationRun,
+    operation: Operation,
     proposal: Proposal,
     evaluation: Evaluation | None,
-    verdicts: Sequence[Verdict],
-    contender: Contender,
+    results: Sequence[GateResult],
+    contenders: tuple[Contender, Contender],
     *,
     champion: DeploymentSnapshot,
+    outcome: Outcome,
+    options: OperationOptions,
     route: str,
     why: str,
     unasked: Mapping[str, str],
 ) -> None:
-    """Record description, metrics, report and figures, before anything is published."""
-    run.describe(*_descriptions(champion, proposal, route, why, evaluation, verdicts, unasked))
-    run.metrics({f"gates/{_metric_name(verdict.name)}": verdict.measured for verdict in verdicts})
+    """Record description, page, metrics, report and figures, before anything is published.
+
+    `contenders` are the challenger and the champion.
+    """
+    run.describe(describe(champion, proposal, route, why, evaluation, results, unasked))
+    challenger, before = contenders
+    forced = outcome != "rejected" and not all(result.passed for result in results)
+    told = ("Forced. " if forced else "") + _JUDGED[outcome].format(number=champion.number)
+    if lowered := describe_lowered(options.thresholds.lowered()):
+        told += f" Of the gates, {lowered}."
+    judged = Judged(
+        title=f"{operation.kind} {proposal.subject}",
+        outcome=told,
+        deployment=champion.number,
+        results=results,
+        evaluation=evaluation,
+        challenger=challenger,
+        champion=before,
+        origin={
+            "asked by": operation.actor.name,
+            "reason": operation.actor.reason or "none given",
+            "labels": ", ".join(proposal.deployment.labels),
+            "new": ", ".join(proposal.new_labels) or "none",
+            "route": f"{route} ({why})",
+            "trained": _trained(proposal, route).replace("`", ""),
+            "seed": str(options.seed),
+            "thresholds": ", ".join(f"{name} {value:g}" for name, value in options.thresholds.model_dump().items()),
+        },
+        unasked=unasked,
+    )
+    run.text(render_page(judged), PAGE)
+    run.metrics({f"gates/{_metric_name(result.name)}": result.verdict.measured for result in results})
     if evaluation is None:
         return
     report = evaluation.report
@@ -142,18 +188,18 @@ def evidence(
     run.text(report.model_dump_json(indent=2) + "\n", "report.json")
     run.text(json.dumps(asdict(proposal.deployment), indent=2) + "\n", "lineage.json")
     run.figure(charts.bars(report), "figures/1 champion and challenger.png")
-    run.figure(charts.sheet(evaluation, contender, proposal.new_labels), "figures/2 before and after.png")
+    run.figure(charts.sheet(evaluation, challenger, proposal.new_labels), "figures/2 before and after.png")
     run.figure(charts.confusion(report), "figures/3 confusion matrix.png")
     run.figure(charts.histograms(evaluation), "figures/4 weights.png")
 
 
-def verdict_table(verdicts: Sequence[Verdict]) -> str:
+def verdict_table(results: Sequence[GateResult]) -> str:
     """Return the verdicts as a Markdown table, plugins' texts escaped."""
     rows = []
-    for v in verdicts:
-        verdict, advice = ("passed", "") if v.passed else ("**refused**", v.advice)
-        measured = f"{format_measured(v.measured)} {v.unit}" + (f" ({v.detail})" if v.detail else "")
-        texts = (v.name, measured, f"{v.threshold:g} {v.unit}", advice)
+    for result in results:
+        verdict, advice = ("passed", "") if result.passed else ("**refused**", result.verdict.advice)
+        measured = result.found + (f" ({result.verdict.detail})" if result.verdict.detail else "")
+        texts = (result.name, measured, result.asked, advice)
         rows.append([verdict, *map(escape_markdown, texts)])
     columns = ["verdict", "gate", "measured", "threshold", "what to do"]
     return markdown_table(columns, rows, left=range(5)) if rows else "No gate was asked."
@@ -168,71 +214,74 @@ def _headline(
     return f"## {outcome} {passed}{silent}" + (" **Forced.**" if forced else "")
 
 
-def _descriptions(
+def describe(
     champion: DeploymentSnapshot,
     proposal: Proposal,
     route: str,
     why: str,
     evaluation: Evaluation | None,
-    verdicts: Sequence[Verdict],
+    results: Sequence[GateResult],
     unasked: Mapping[str, str],
-) -> tuple[str, str]:
-    """Return the text of a run's page, and the whole text if the page has no room for it.
+) -> str:
+    """Return the text of a run's page: what one decides by, in a few lines without a table.
 
-    The first line is replaced when the operation has ended; the whole text comes without it.
+    It stays within MLflow's limits however many labels are live. The first line is replaced when
+    the operation has ended.
     """
-    headline = _headline("Judged; not published yet.", verdicts, unasked)
-    refused = [verdict for verdict in verdicts if not verdict.passed]
-    parts = []
+    parts = [_headline("Judged; not published yet.", [result.verdict for result in results], unasked)]
+    refused = [result for result in results if not result.passed]
     if refused:
-        parts.append(
-            f"**Refused by** {', '.join(escape_markdown(verdict.name) for verdict in refused)}."
-        )  # the page folds what is below
+        more = [f"- and {len(refused) - MOST_SHOWN} more"] if refused[MOST_SHOWN:] else []
+        parts.append("\n".join(["**Refused by**", "", *map(_refusal, refused[:MOST_SHOWN]), *more]))
+    parts.append(f"**All gates, and pictures of the samples that decided: artifact `{PAGE}`.**")
+    if evaluation is not None:
+        parts.append("\n".join(_essentials(evaluation.report, champion)))
     if unasked:
-        named = "; ".join(f"{name} ({why})" for name, why in unasked.items())
+        named = quote_foreign("; ".join(f"{name} ({why})" for name, why in unasked.items()), LONGEST_WHY)
         parts.append(f"**Gates of live plugins that were not asked:** {escape_markdown(named)}.")
-    parts.append(
-        f"Labels: {', '.join(proposal.deployment.labels)}"
-        + (f"; new: **{', '.join(proposal.new_labels)}**" if proposal.new_labels else "")
-        + f". Compared with deployment {champion.number}. Route: {route} ({why}). "
-        + (_ONLY_ESTIMATOR if proposal.base is None else _ANOTHER_BACKBONE)
-    )
-    tail = ["Figures and the whole report lie under *Artifacts*."] if evaluation is not None else []
-    whole = "\n\n".join([*parts, *_tables(verdicts, evaluation, evaluation.report.groups if evaluation else ()), *tail])
-    if len(headline) + 2 + len(whole) <= limits.NOTE:
-        return f"{headline}\n\n{whole}", ""
-    notable = [group for group in evaluation.report.groups if _is_notable(group, evaluation)] if evaluation else []
-    left_out = f"Gates that passed and labels that were live before are left out: the artifact `{DESCRIPTION}` has all."
-    shown = [headline, *parts, left_out, *_tables(refused, evaluation, notable), *tail]
-    return "\n\n".join(shown), whole
+    labels = proposal.deployment.labels
+    shown = ", ".join(labels[:MOST_LABELS]) + (f" and {len(labels) - MOST_LABELS} more" if labels[MOST_LABELS:] else "")
+    how = escape_markdown(quote_foreign(f"{route} ({why})", LONGEST_WHY))
+    compared = f"Compared with deployment {champion.number}." if evaluation is not None else "Nothing was compared."
+    parts.append(f"Labels: {shown}. {compared} Route: {how}. {_trained(proposal, route)}")
+    return "\n\n".join(parts)
 
 
-def _tables(verdicts: Sequence[Verdict], evaluation: Evaluation | None, groups: Sequence[Group]) -> list[str]:
-    """Return the tables of verdicts and of mean PSNR, each with its heading, if there is one."""
-    tables = [verdict_table(verdicts)] if verdicts else []
-    if evaluation is not None and groups:
-        heading = "Mean PSNR in dB on held-out samples, the same ones for all:"
-        tables.append(f"{heading}\n\n{_psnr_table(evaluation, groups)}")
-    return tables
+def _refusal(result: GateResult) -> str:
+    """Return what a gate found and what to do, as an item of a list."""
+    verdict = result.verdict
+    detail = f" ({verdict.detail})" if verdict.detail else ""
+    text = f"{result.found}{detail}, {result.bound} {result.asked}: {verdict.advice}"
+    return f"- **{escape_markdown(verdict.name)}:** {escape_markdown(text)}"
 
 
-def _is_notable(group: Group, evaluation: Evaluation) -> bool:
-    """Return whether a group is shown where there is no room for all: a new label, clean photos."""
-    return group.labels == (CLEAN,) or (len(group.labels) == 1 and _is_new(group, evaluation.report.new))
+def _essentials(report: Report, champion: DeploymentSnapshot) -> list[str]:
+    """Return a line for each new label, and for what was live and loses most; the page has all."""
+    lines = []
+    for label in report.new[:MOST_SHOWN]:
+        group = report.group(label)
+        before = f"{group.mean('champion'):.2f} by deployment {champion.number}, " if "champion" in group.psnr else ""
+        lines.append(
+            f"- **{label}** (new): {group.mean('input'):.2f} dB damaged, {before}**{group.mean('SW'):.2f}** by the "
+            f"challenger, {group.mean('Oracle'):.2f} with the true label; recognised on "
+            f"{sum(top == label for top in group.top)} of {len(group.top)}"
+        )
+    lines += [f"- and {len(report.new) - MOST_SHOWN} more new labels"] if report.new[MOST_SHOWN:] else []
+    clean = report.group(CLEAN)
+    others = [group for group in report.groups if group is not clean and "champion" in group.psnr]
+    old = [group for group in others if not _is_new(group, report.new)]
+    if old:
+        worst = max(old, key=lambda group: group.mean("champion") - group.mean("SW"))
+        change = worst.mean("SW") - worst.mean("champion")
+        lines.append(f"- of {len(old)} kinds that were live, {worst.name} changes for the worst: {change:+.2f} dB")
+    return [*lines, f"- clean photos come back at {clean.mean('SW'):.2f} dB"]
 
 
-def _psnr_table(evaluation: Evaluation, groups: Sequence[Group]) -> str:
-    """Return the mean PSNR of each of the groups as a Markdown table, new labels first."""
-    rows = []
-    new = evaluation.report.new
-    ways: tuple[Way, ...] = ("input", "backbone", "OH", "SW", "Oracle")
-    for group in sorted(groups, key=lambda g: (not _is_new(g, new), len(g.labels))):
-        cells = [f"{group.mean(way):.2f}" for way in ways]
-        cells.append(f"{group.mean('champion'):.2f}" if "champion" in group.psnr else "")
-        name = f"**{group.name}**" if _is_new(group, new) else group.name
-        rows.append([name, str(len(group.top)), *cells, f"{group.recall:.2f}"])
-    columns = ["damage", "n", "input", "bare backbone", "OH", "SW", "Oracle", "champion (SW)", "recall"]
-    return markdown_table(columns, rows)
+def _trained(proposal: Proposal, route: str) -> str:
+    """Return what was trained."""
+    if proposal.base is not None:
+        return _ANOTHER_BACKBONE
+    return _ONLY_ESTIMATOR if proposal.new_labels or route == "full" else _NOTHING_TRAINED
 
 
 def _is_new(group: Group, new: Sequence[str]) -> bool:

@@ -20,6 +20,7 @@ from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import BACKBONE_FILE, ESTIMATOR_FILE, FileRef, write_deployment
 from abair.deployment import Deployment as Bundle
 from abair.errors import RegistryError
+from abair.text import escape_markdown, quote_foreign
 from abair_registry.db import queries
 from abair_registry.db.models import CONCLUSION, DeploymentRow, OperationRow
 from abair_registry.registry import Registry
@@ -234,7 +235,12 @@ def _register(
     with tempfile.TemporaryDirectory() as folder:
         export_bundle(bundle, blobs, Path(folder))
         tags = {"abair.deployment": str(deployment.number), "abair.bundle": digest}
-        description = f"Deployment {deployment.number}: {', '.join(bundle.labels)}. {deployment.reason}".strip()
+        description = " ".join(filter(None, (
+            f"Deployment {deployment.number}: {', '.join(bundle.labels)}.",
+            deployment.reason and f"Reason: {escape_markdown(quote_foreign(deployment.reason))}.",
+            f"To make it live: `abair-registry promote {deployment.number}` if it waits for review, "
+            f"`abair-registry rollback --to {deployment.number}` if it was live.",
+        )))  # fmt: skip
         number = runs.register(run_id, Path(folder), description=description, tags=tags)
     if own:
         runs.end(run_id, "FINISHED")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tests.registry.conftest import Run, complaints
 from tests.support.outcomes import client, sqlite
 
 from abair.report import Verdict
 from abair_registry.operations.gates import summarize
+from abair_registry.operations.report_page import PAGE
 from abair_registry.settings import Settings, Thresholds, describe_lowered
 
 
@@ -72,3 +75,5 @@ def test_history_audit_and_run_say_what_was_lowered(run: Run, settings: Settings
     headline = tags["mlflow.note.content"].splitlines()[0]
     assert headline.startswith("## Deployment 2 is live. ")
     assert r"two lowered: mixed\_loss 30 (0.5), recall 0.8 (0.9)." in headline
+    page = client(settings).download_artifacts(result["run_id"], PAGE)
+    assert f"Of the gates, {said}." in Path(page).read_text()

@@ -17,6 +17,7 @@ from tests.support.plugin_package import Plugin, Tiny
 from abair import Restorer
 from abair.contract import WEIGHTS_FILE
 from abair.deployment import read_deployment
+from abair_registry.operations.report_page import PAGE
 from abair_registry.settings import Settings
 from abair_registry.tracking import sync
 
@@ -61,11 +62,20 @@ def test_a_good_plugin_goes_live_and_everything_that_follows_agrees(
         assert {f"psnr/frost/{way}", f"ssim/frost/{way}"} <= found.data.metrics.keys()
     assert {"psnr/noise/champion", "psnr/noise_and_rain/SW", "psnr/clean/SW"} <= found.data.metrics.keys()
     assert len(client(settings).get_metric_history(result["run_id"], "train/loss")) >= 4
+    assert "" not in found.data.tags.values()
+    page = Path(client(settings).download_artifacts(result["run_id"], PAGE)).read_text()
+    assert "15 of 15 gates passed" in page
+    assert page.count("data:image/png;base64,") == 3 * 4
     figures = [file.path for file in client(settings).list_artifacts(result["run_id"], "figures")]
     assert len(figures) == 4
 
     # the version is the bundle, on any host
     assert aliases(settings) == {"champion": "2"}
+    described = client(settings).get_model_version_by_alias("abair", "champion").description
+    assert described.startswith(
+        "Deployment 2: noise, rain, low-light, frost, clean. Reason: asked for. To make it live: "
+    )
+    assert "`abair-registry rollback --to 2`" in described
     fetched = Restorer.load("models:/abair@champion")
     assert np.array_equal(fetched(photo).image, Restorer.load(settings.home)(photo).image)
     files = {path.suffix for path in fetched.deployment.folder.rglob("*") if path.is_file()}

@@ -133,7 +133,7 @@ def test_all_texts_of_a_verdict_are_bounded_lines_and_nothing_more_on_a_page(sit
     texts = [verdict.name, verdict.unit, verdict.advice, verdict.detail]
     assert all(text.isprintable() for text in texts)
     assert [len(text) for text in texts] == [114, 20, 300, 100]
-    table = run_report.verdict_table([verdict])
+    table = run_report.verdict_table(gates.plugin_results([verdict], "frost"))
     assert "[2J" in MarkdownIt("gfm-like", {"linkify": False}).render(table)
     tags = {token.type for block in MarkdownIt("gfm-like", {"linkify": False}).parse(table) for token in tree(block)}
     assert "td_open" in tags
