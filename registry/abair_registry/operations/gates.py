@@ -80,6 +80,8 @@ class GateResult:
     @property
     def found(self) -> str:
         """What was measured, with its unit; a loss below zero is a gain."""
+        if self.kind is GateKind.NO_VERDICT:
+            return "no verdict"
         verdict = self.verdict
         gained = self.kind in _LOSSES and round(verdict.measured, 2) < 0
         text = f"{format_measured(abs(verdict.measured) if self.kind in _LOSSES else verdict.measured)} {verdict.unit}"
@@ -87,7 +89,9 @@ class GateResult:
 
     @property
     def asked(self) -> str:
-        """The threshold with its unit."""
+        """The threshold with its unit; empty where no verdict has one."""
+        if self.kind is GateKind.NO_VERDICT:
+            return ""
         return f"{self.verdict.threshold:g} {self.verdict.unit}".strip()
 
 

@@ -167,7 +167,11 @@ def _offer_full(results: Sequence[GateResult]) -> list[GateResult]:
 
 def _summary(results: Sequence[GateResult]) -> str:
     """Return in words how many gates passed, and by what the others refused."""
-    refused = [f"{result.name} {result.found} (threshold {result.asked})" for result in results if not result.passed]
+    refused = [
+        f"{result.name} {result.found}" + (f" (threshold {result.asked})" if result.asked else "")
+        for result in results
+        if not result.passed
+    ]
     passed = f"{len(results) - len(refused)} of {len(results)} gates passed"
     return f"{passed}; refused by {', '.join(refused)}" if refused else passed
 

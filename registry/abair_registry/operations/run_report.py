@@ -250,8 +250,9 @@ def describe(
 def _refusal(result: GateResult) -> str:
     """Return what a gate found and what to do, as an item of a list."""
     verdict = result.verdict
-    detail = f" ({verdict.detail})" if verdict.detail else ""
-    text = f"{result.found}{detail}, {result.bound} {result.asked}: {verdict.advice}"
+    found = result.found + (f" ({verdict.detail})" if verdict.detail else "")
+    found += f", {result.bound} {result.asked}" if result.asked else ""
+    text = f"{found}: {verdict.advice}"
     return f"- **{escape_markdown(verdict.name)}:** {escape_markdown(text)}"
 
 

@@ -49,7 +49,7 @@ def test_a_live_plugin_that_cannot_be_loaded_stops_an_operation_and_doctor_tells
     assert (code, result["outcome"]) == (0, "live")
     assert "plugin frost: its gate" in refused(result)
     tags = client(settings).get_run(result["run_id"]).data.tags
-    assert "plugin frost: its gate" in tags["mlflow.note.content"]
+    assert "- **plugin frost: its gate:** no verdict: the gate of plugin frost" in tags["mlflow.note.content"]
 
 
 @sqlite
@@ -63,10 +63,12 @@ def test_a_gate_that_dies_ends_the_operation_without_another_training(
 
     monkeypatch.setattr(routes.Trainer, "train_full", train)
 
-    code, (result,), _ = run("disable", "rain", "--yes", "--gate", "clean=100", "--reason", "to refuse")
+    code, (result,), err = run("disable", "rain", "--yes", "--gate", "clean=100", "--reason", "to refuse")
 
     assert (code, result["outcome"]) == (1, "rejected")
     assert refused(result)[-1] == "plugin frost: its gate"
+    (row,) = [line for line in err.splitlines() if line.startswith("refused  plugin frost: its gate")]
+    assert " its gate no verdict the gate of plugin frost could not be asked " in " ".join(row.split())
 
 
 @sqlite
