@@ -119,8 +119,9 @@ def conclusion(
     the plugins whose gates were not asked.
     """
     forced = forced and outcome != "rejected"
-    # the run's name, too, so that the list of runs shows the outcomes
-    tags = {"abair.outcome": outcome, "abair.deployment": str(number), "mlflow.runName": f"{title}: {outcome}"}
+    # the run's name, too, so that the list of runs and the top of its page show the outcome
+    name = f"{title}: {_short(outcome, verdicts, forced=forced)}"
+    tags = {"abair.outcome": outcome, "abair.deployment": str(number), "mlflow.runName": name}
     tags |= {"abair.forced": "true"} if forced else {}
     tags["abair.gates"] = summarize(verdicts, thresholds, forced=forced)
     tags |= {"abair.gates.not_asked": ", ".join(unasked)} if unasked else {}
@@ -212,6 +213,16 @@ def _headline(
     passed += f", {escape_markdown(lowered)}." if lowered else "."
     silent = f" Not asked: {escape_markdown(', '.join(unasked))}." if unasked else ""
     return f"## {outcome} {passed}{silent}" + (" **Forced.**" if forced else "")
+
+
+def _short(outcome: Outcome, verdicts: Sequence[Verdict], *, forced: bool) -> str:
+    """Return how an operation ended, and how many gates refused or passed."""
+    refused, count = sum(not verdict.passed for verdict in verdicts), len(verdicts)
+    if outcome == "rejected":
+        return f"refused by {refused} of {count}"
+    if not verdicts:
+        return outcome
+    return f"{outcome}, forced against {refused} of {count}" if forced else f"{outcome}, {count} of {count} passed"
 
 
 def describe(

@@ -53,7 +53,7 @@ def test_a_good_plugin_goes_live_and_everything_that_follows_agrees(
     # the run says it all
     found = client(settings).get_run(result["run_id"])
     assert (found.info.status, found.data.tags["abair.outcome"]) == ("FINISHED", "live")
-    assert found.info.run_name == "add frost: live"
+    assert found.info.run_name == "add frost: live, 15 of 15 passed"
     assert found.data.tags["abair.actor"] == "ada"
     assert found.data.tags["mlflow.note.content"].startswith("## Deployment 2 is live. 15 of 15 gates passed.")
     assert found.data.params["labels"] == "noise, rain, low-light, frost, clean"

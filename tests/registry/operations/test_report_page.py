@@ -14,8 +14,9 @@ from abair.report import Group, Report, Verdict
 from abair_registry.db.snapshot import DeploymentSnapshot, Member
 from abair_registry.operations.gates import GateKind, GateResult
 from abair_registry.operations.report_page import Judged, Scale, render_page
-from abair_registry.operations.requests import Proposal
-from abair_registry.operations.run_report import describe
+from abair_registry.operations.requests import Outcome, Proposal
+from abair_registry.operations.run_report import conclusion, describe
+from abair_registry.settings import Thresholds
 from abair_registry.tracking import limits
 
 COUNT = 5
@@ -178,6 +179,24 @@ def test_a_description_of_sixty_labels_shows_what_one_decides_by_and_needs_no_ta
     assert any("degradation-59 changes for the worst: -0.35 dB" in line for line in lines)
     assert lines[-1].startswith("Labels: degradation-0, ")
     assert " and 50 more. Compared with deployment 7." in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "passed", "forced", "name"),
+    [
+        ("rejected", [True, False, False], False, "add snow: refused by 2 of 3"),
+        ("live", [True, True, True], False, "add snow: live, 3 of 3 passed"),
+        ("challenger", [True, True], False, "add snow: challenger, 2 of 2 passed"),
+        ("live", [True, False, True], True, "add snow: live, forced against 1 of 3"),
+        ("live", [], False, "add snow: live"),
+    ],
+)
+def test_the_runs_name_says_how_many_gates_refused(
+    outcome: Outcome, passed: list[bool], forced: bool, name: str
+) -> None:
+    verdicts = [Verdict(name="a gate", passed=one, measured=0, threshold=0) for one in passed]
+    tags = conclusion("add snow", outcome, 8, verdicts, Thresholds(), forced=forced).tags
+    assert tags["mlflow.runName"] == name
 
 
 def test_only_where_an_estimator_was_trained_the_description_says_so() -> None:
