@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from abair.report import Verdict
 from abair_registry.db.audit import Actor
 from abair_registry.db.snapshot import DeploymentSnapshot
-from abair_registry.operations.gates import GateResult
 from abair_registry.operations.progress import Terminal
 from abair_registry.registry import Registry
 from abair_registry.settings import Thresholds
+
+if TYPE_CHECKING:
+    from abair_registry.operations.gates import GateResult  # with numpy, before a mistyped name would be told
 
 Route = Literal["auto", "features", "full"]
 Outcome = Literal["live", "challenger", "rejected"]
