@@ -47,7 +47,7 @@ class Thresholds(BaseModel):
         default=0.3, ge=0, le=MOST_DB, description="of undamaged photos against the champion, at most"
     )
     oracle_gap: float = Field(default=0.3, ge=0, le=MOST_DB, description="from SW to Oracle for a new label, at most")
-    recall: float = Field(default=0.9, ge=0, le=1, description="of a new label, at least")
+    recall: float = Field(default=0.8, ge=0, le=1, description="of a new label, at least")
 
     def lowered(self) -> dict[str, tuple[float, float]]:
         """Return the thresholds that let more pass than ABAIR's: by name, the value and ABAIR's."""
@@ -78,7 +78,7 @@ class ChallengerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     training_scenes: int = Field(default=160, ge=1, description="scenes of each, degraded and undegraded")
-    held_out: int = Field(default=20, ge=1, description="held-out samples of each while the label is new")
+    held_out: int = Field(default=40, ge=1, description="held-out samples of each while the label is new")
     held_out_later: int = Field(default=12, ge=1, description="those that later challengers are evaluated on")
     held_out_of_mixture: int = Field(default=6, ge=1, description="held-out samples of a mixture")
     held_out_mixtures: int = Field(default=5, ge=0, description="live labels at most in held-out mixtures")

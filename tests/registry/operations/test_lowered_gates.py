@@ -17,9 +17,9 @@ from abair_registry.settings import Settings, Thresholds, describe_lowered
 def test_a_threshold_is_lowered_if_it_lets_more_pass_whichever_way_it_points() -> None:
     assert Thresholds().lowered() == {}
     assert Thresholds(recall=0.95, loss=0.05, clean=40, gain=1).lowered() == {}
-    lowered = Thresholds(recall=0.8, loss=0.2, gain=0.1, oracle_gap=0.2).lowered()
-    assert lowered == {"gain": (0.1, 0.3), "loss": (0.2, 0.1), "recall": (0.8, 0.9)}
-    assert describe_lowered(lowered) == "three lowered: gain 0.1 (0.3), loss 0.2 (0.1), recall 0.8 (0.9)"
+    lowered = Thresholds(recall=0.7, loss=0.2, gain=0.1, oracle_gap=0.2).lowered()
+    assert lowered == {"gain": (0.1, 0.3), "loss": (0.2, 0.1), "recall": (0.7, 0.8)}
+    assert describe_lowered(lowered) == "three lowered: gain 0.1 (0.3), loss 0.2 (0.1), recall 0.7 (0.8)"
 
 
 def test_all_thresholds_together_can_be_said_to_be_lowered() -> None:
@@ -31,8 +31,8 @@ def test_all_thresholds_together_can_be_said_to_be_lowered() -> None:
 def test_a_summary_says_how_many_passed_whether_it_was_forced_and_what_was_lowered() -> None:
     verdicts = [Verdict(name=str(n), passed=n > 0, measured=0, threshold=0) for n in range(3)]
     assert summarize(verdicts, Thresholds()) == "2 of 3 passed"
-    assert summarize(verdicts, Thresholds(recall=0.8), forced=True) == (
-        "2 of 3 passed, forced, one lowered: recall 0.8 (0.9)"
+    assert summarize(verdicts, Thresholds(recall=0.7), forced=True) == (
+        "2 of 3 passed, forced, one lowered: recall 0.7 (0.8)"
     )
 
 
@@ -59,11 +59,11 @@ def test_a_gate_is_changed_only_with_a_reason(run: Run) -> None:
 @pytest.mark.slow
 @sqlite
 def test_history_audit_and_run_say_what_was_lowered(run: Run, settings: Settings) -> None:
-    lowered = ("--gate", "recall=0.8", "--gate", "mixed_loss=30", "--gate", "clean=45")
+    lowered = ("--gate", "recall=0.7", "--gate", "mixed_loss=30", "--gate", "clean=45")
     code, (result,), err = run("disable", "rain", "--yes", *lowered, "--force", "--reason", "tiny")
     assert code == 0, err
-    said = "two lowered: mixed_loss 30 (0.5), recall 0.8 (0.9)"
-    assert result["lowered"] == {"mixed_loss": [30, 0.5], "recall": [0.8, 0.9]}
+    said = "two lowered: mixed_loss 30 (0.5), recall 0.7 (0.8)"
+    assert result["lowered"] == {"mixed_loss": [30, 0.5], "recall": [0.7, 0.8]}
     assert f"abair-registry: warning: of the gates, {said}" in complaints(err)
     newest, first = run("history")[1]
     assert newest["gates"].endswith(f" passed, {said}") or newest["gates"].endswith(f" passed, forced, {said}")
@@ -74,6 +74,6 @@ def test_history_audit_and_run_say_what_was_lowered(run: Run, settings: Settings
     assert tags["abair.gates"] == newest["gates"]
     headline = tags["mlflow.note.content"].splitlines()[0]
     assert headline.startswith("## Deployment 2 is live. ")
-    assert r"two lowered: mixed\_loss 30 (0.5), recall 0.8 (0.9)." in headline
+    assert r"two lowered: mixed\_loss 30 (0.5), recall 0.7 (0.8)." in headline
     page = client(settings).download_artifacts(result["run_id"], PAGE)
     assert f"Of the gates, {said}." in Path(page).read_text()
