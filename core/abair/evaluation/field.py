@@ -197,7 +197,7 @@ def choose_photos(folder: Path, limit: int | None = None) -> list[Path]:
 def _judge_photo(restorer: Restorer, name: str, pixels: Pixels) -> tuple[FieldPhoto, Pixels]:
     group, kind = _group_of(name)
     estimated = {label: float(weight) for label, weight in restorer.estimate(pixels).items()}
-    restored = np.asarray(restorer(pixels, weights=estimated).image)
+    restored = np.asarray(restorer(pixels).image)
     top = max(estimated, key=estimated.__getitem__)
     flips = {}
     for change, changed in _harmless_changes(pixels):

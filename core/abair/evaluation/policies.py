@@ -80,7 +80,7 @@ def run_policies(
     asked: dict[Policy, dict[str, Any]] = {
         "backbone": {"policy": "backbone"},
         "OH": {"weights": {top: 1.0}},
-        "SW": {"weights": estimated},
+        "SW": {"policy": "soft"},  # as users get it: what the estimate is unsure of is restored gently
     }
     if labels and set(labels) <= set(restorer.labels):
         asked["Oracle"] = {"weights": {label: 1 / len(labels) for label in labels}}

@@ -27,6 +27,7 @@ from abair.deployment import Deployment, read_deployment
 from abair.errors import DeploymentError, WeightsError
 from abair.images.exif import turn_upright
 from abair.inference.conversion import ImageLike, from_pixels, is_bilevel, quantize, to_pil, to_pixels
+from abair.inference.doubt import judge_strength
 from abair.inference.tiling import SMALLEST_PANEL, Part, restore_parts
 from abair.inference.tone import Tone
 from abair.labels import CLEAN, TOLERANCE
@@ -38,10 +39,6 @@ from abair.model.views import Pixels
 
 DEFAULT_TILE: Final = 8192
 """Width of a panel in pixels: most photos are one panel."""
-UNSURE: Final = 0.5
-"""Confidence below which the likeliest label is wrong more often than right."""
-GENTLE: Final = 0.5
-"""Strength at which a photo is restored then."""
 ORIENTATIONS: Final = 8
 """Quarter turns and their mirror images."""
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -219,7 +216,7 @@ class Restorer:
         Args:
             image: a PIL image; an array (H, W, 3) or (H, W) of uint8, uint16 or floats in [0, 1];
                 or a tensor (3, H, W) of floats in [0, 1].
-            policy: `soft` blends by the estimator's weights, at half strength if it is unsure;
+            policy: `soft` blends by the estimator's weights, less or not at all where it is unsure;
                 `one-hot` uses its likeliest label; `backbone` uses the network without adapters.
             weights: parts of the photo, in [0, 1], that replace the estimator's weights. Labels
                 not named get 0, and what is left of 1 goes to `clean`: `{"noise": 1}` is the
@@ -265,13 +262,10 @@ class Restorer:
             estimated, confidence = self._judge(pixels)
             chosen = one_hot(list(estimated.values())) if policy == "one-hot" else estimated.values()
             used, named = dict(zip(self.labels, chosen, strict=True)), policy
-            likeliest = max(used, key=used.__getitem__)
-            if policy == "soft" and confidence is not None and confidence < UNSURE and likeliest != CLEAN:
-                strength *= GENTLE
-                warnings.append(
-                    f"{likeliest}, not sure ({confidence:.2f}): restored at half strength; "
-                    f"--weights {likeliest}=1 for all of it"
-                )
+            if policy == "soft":
+                followed, doubts = judge_strength(used, confidence)
+                strength *= followed
+                warnings += doubts
         if strength < 1:
             rest = 1 - strength * (1 - used[CLEAN])
             used = {label: strength * weight for label, weight in used.items()} | {CLEAN: rest}

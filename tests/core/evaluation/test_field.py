@@ -25,7 +25,8 @@ class Brightening:
         dark = float(image[0, 0].mean() < 50)
         return {"haze": 0.0, "low-light": 0.9 * dark, "clean": 1 - 0.9 * dark}
 
-    def __call__(self, image: np.ndarray, *, weights: dict[str, float]) -> Any:
+    def __call__(self, image: np.ndarray, *, weights: dict[str, float] | None = None) -> Any:
+        weights = self.estimate(image) if weights is None else weights
         part = 1 - weights.get("clean", 1 - sum(weights.values()))
         return SimpleNamespace(image=np.clip(image + 20.0 * part, 0, 255).round().astype(np.uint8))
 

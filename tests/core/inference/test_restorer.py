@@ -342,7 +342,7 @@ def test_a_deployment_that_is_calibrated_says_how_sure_it_is(bundle: Path, photo
     assert restorer.judge(page) == ({label: float(label == "clean") for label in restorer.labels}, 1.0)
 
 
-def test_what_the_estimate_is_unsure_of_is_restored_at_half_strength_and_said(
+def test_what_the_estimate_is_unsure_of_is_restored_gently_or_not_at_all_and_said(
     restorer: Restorer, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = dict.fromkeys(restorer.labels, 0.0) | {"noise": 0.75, "clean": 0.25}
@@ -351,9 +351,14 @@ def test_what_the_estimate_is_unsure_of_is_restored_at_half_strength_and_said(
         monkeypatch.setattr(restorer, "_judge", lambda _: Judgement(weights, confidence))
         return restorer(photo)
 
-    unsure, sure = answer(0.41), answer(0.5)
+    unsure, sure, lost = answer(5 / 12), answer(0.5), answer(0.33)
     assert unsure.weights == pytest.approx(weights | {"noise": 0.375, "clean": 0.625})
-    assert unsure.warnings == ("noise, not sure (0.41): restored at half strength; --weights noise=1 for all of it",)
+    assert unsure.warnings == (
+        "noise, not sure (0.42): restored at a strength of 0.50; --weights noise=1 for all of it",
+    )
+    assert lost.weights == dict.fromkeys(restorer.labels, 0.0) | {"clean": 1.0}
+    assert np.array_equal(lost.image, photo)
+    assert lost.warnings == ("noise, not sure (0.33): left as it is; --weights noise=1 for all of it",)
     assert np.array_equal(unsure.image, restorer(photo, weights=unsure.weights).image)
     assert (sure.weights, sure.warnings) == (weights, ())
     assert answer(None).weights == weights
