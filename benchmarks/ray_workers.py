@@ -45,7 +45,7 @@ class Waiting:
         time.sleep(self.seconds)
         made = {"weights": {"clean": 1.0}, "policy": "soft", "quality": "standard", "deployment": "waiting"}
         size = {"seconds": self.seconds, "megapixels": image.size / 3e6}
-        return SimpleNamespace(image=image, confidence=None, **size, **made)
+        return SimpleNamespace(image=image, confidence=None, warnings=(), **size, **made)
 
 
 def main() -> None:

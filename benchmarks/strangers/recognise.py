@@ -20,16 +20,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from abair.continual.collect import LONGEST, compute_features
+from abair.continual.collect import build_held_out, compute_features
 from abair.continual.refit import refit
 from abair.continual.replay import Replay
 from abair.data.degrade import Degrader, Recipe
 from abair.data.photos import load_clean_photos
-from abair.data.seeds import Stream, generator_for
 from abair.deployment import read_deployment
 from abair.labels import CLEAN
 from abair.model.backbone import fingerprint, load_backbone
-from abair.model.estimator import extract_image_features, load_estimator
+from abair.model.estimator import load_estimator
 from abair_registry.settings import ChallengerConfig
 
 if TYPE_CHECKING:
@@ -60,14 +59,10 @@ def main(clean: Path | None, names: list[str], held_out: int) -> None:
         everything = (*labels[:-1], name, CLEAN)
         estimator = refit(champion, fingerprint(backbone), everything, [replay.features], [new], seed=0)
         fitted = time.process_time()
-        rows = []
-        for index in range(held_out):
-            generator = generator_for(0, Stream.HELD_OUT_SCENE, index)
-            scene = judged.scene(generator, LONGEST, smallest=0.6, index=index % len(judged))
-            damaged = degrader.single(scene, name, generator).degraded
-            rows.append(extract_image_features(backbone, damaged).float().mean(0))
+        samples = build_held_out(backbone, degrader, judged, [(name,)], held_out, seed=0)
         with torch.inference_mode():
-            answers = Counter(everything[place] for place in estimator(torch.stack(rows)).argmax(1))
+            features = torch.stack([sample.features for sample in samples])
+            answers = Counter(everything[place] for place in estimator(features).argmax(1))
             won = sum(everything[place] == name for place in estimator(known.float()).argmax(1)) / len(known)
         others = ", ".join(f"{other} {count}" for other, count in answers.most_common() if other != name)
         print(

@@ -36,6 +36,7 @@ class FakeRestorer:
         self.loaded: list[tuple[Any, ...]] = []
         self.invert = True
         self.confidence: float | None = 0.98
+        self.warnings: tuple[str, ...] = ()
         self.before: Callable[[np.ndarray], None] = lambda pixels: None
 
     def load(self, *given: Any) -> FakeRestorer:
@@ -62,6 +63,7 @@ class FakeRestorer:
             seconds=0.5,
             megapixels=image.shape[0] * image.shape[1] / 1e6,
             confidence=self.confidence if options["weights"] is None else None,
+            warnings=self.warnings,
         )
 
 
