@@ -84,7 +84,7 @@ class ChallengerConfig(BaseModel):
     held_out_mixtures: int = Field(default=5, ge=0, description="live labels at most in held-out mixtures")
     mixtures: int = Field(default=320, ge=1, description="mixtures to train on, however many labels are live")
     mixtures_labels: int = Field(default=16, ge=0, description="live labels at most in those")
-    refit_steps: int = Field(default=1500, ge=1, description="training steps of the route by features")
+    refit_steps: int = Field(default=1500, ge=1, description="training steps of a whole estimator on features")
     full_steps: int = Field(default=1200, ge=1, description="training steps of the full route")
     validation: int = Field(default=40, ge=1, description="held-out samples a label for the full route's curves")
     temperature: int = Field(default=200, ge=1, description="held-out samples that choose the full route's temperature")

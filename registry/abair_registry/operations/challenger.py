@@ -37,7 +37,7 @@ OnStep = Callable[[int, dict[str, float]], None]
 class Fit(StrEnum):
     """How the champion's estimator is fitted to new labels on features."""
 
-    WITH_MIXTURES = "with chains"
+    WITH_MIXTURES = "with mixtures"
     """The new labels' outputs, to mixtures as well: their blends with the others are learnt."""
     ALONE = "alone"
     """The new labels' outputs alone."""

@@ -173,7 +173,7 @@ def _check(
         or len(held_out_of(made, label)) != config.held_out
     ):
         raise TrainingError(
-            f"degradation {label}: found a replay of {', '.join(features.labels)} with chains of {', '.join(mixed)}, "
+            f"degradation {label}: found a replay of {', '.join(features.labels)} with mixtures of {', '.join(mixed)}, "
             f"expected one of {label} by this backbone; its synthesiser may not touch it"
         )
 

@@ -128,7 +128,9 @@ def test_a_new_label_learns_how_it_blends_with_those_whose_plugins_are_there_and
     assert chains is not None
     assert chains.features.labels == ("noise", "low-light", "frost", "clean")
     assert len(chains.stakes) == settings.challenger.mixtures
-    assert client(settings).get_run(result["run_id"]).data.tags["abair.route.why"] == "first choice; fitted with chains"
+    assert (
+        client(settings).get_run(result["run_id"]).data.tags["abair.route.why"] == "first choice; fitted with mixtures"
+    )
 
 
 @sqlite
@@ -147,6 +149,6 @@ def test_where_chains_are_refused_the_label_is_learnt_without_them(
     code, (result,), err = run("add", "frost", "--gate", "mixed_loss=30", "--reason", "a tiny network")
     assert (code, result["outcome"], len(calls)) == (0, "live", 2), err
     tags = client(settings).get_run(result["run_id"]).data.tags
-    assert tags["abair.route.why"] == "first choice; fitted with chains: refused by patience; fitted alone"
+    assert tags["abair.route.why"] == "first choice; fitted with mixtures: refused by patience; fitted alone"
     (file,) = client(settings).list_artifacts(result["run_id"], "refused")
-    assert file.path == "refused/features, with chains.md"
+    assert file.path == "refused/features, with mixtures.md"

@@ -12,20 +12,6 @@ from abair.errors import AdmissionError
 from abair_registry.plugins.installed import find
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return Tiny.make(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder on the path, where plugins are put."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(folder)
-    return folder
-
-
 @pytest.mark.parametrize(
     ("module", "owner"), [("abair_frost", "abair-frost"), ("abair.cli", "abair"), ("json", "Python")]
 )
