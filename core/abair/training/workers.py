@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterable
+from functools import partial
+from types import TracebackType
 from typing import Final, Generic, TypeVar
 
 import torch
@@ -15,6 +18,7 @@ AHEAD: Final = 8
 """Results that each worker makes ahead of time."""
 
 Result = TypeVar("Result")
+ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
 
 
 def compute_ahead(function: Callable[[int], Result], numbers: range, workers: int) -> Iterable[Result]:
@@ -49,3 +53,13 @@ def _set_up_worker(_worker: int) -> None:
     for number in HOW:  # a terminal sends them to all processes; the training process ends its workers
         if number != signal.SIGTERM:  # which is how it does that
             signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = partial(_report, sys.excepthook)
+
+
+def _report(report: ExceptHook, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Report an error of a thread that sends results, unless the training process was killed.
+
+    The kernel closes a killed process's connections before `os.getppid` shows that it ended.
+    """
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        report(kind, error, trace)
