@@ -48,7 +48,7 @@ def train(
     device, rank, world = _set_up_process(device)
     module = task.module.to(device)
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    optimizer = make_optimizer(parameters.values(), settings)
+    optimizer = make_optimizer(parameters.values(), settings, in_bf16=_in_bf16(settings.precision, device))
     state = State(average={name: p.detach().clone() for name, p in parameters.items()})
     checkpoint = Checkpoint(folder / CHECKPOINT, task, settings, parameters, optimizer)
     if checkpoint.path.exists():
@@ -168,11 +168,14 @@ def _mirror(batch: Batch, use: int) -> Batch:
     return tuple(part.flip(axes) if axes and part.ndim == 4 else part for part in batch)
 
 
+def _in_bf16(precision: str, device: str) -> bool:
+    has_bf16 = torch.cuda.is_bf16_supported() if torch.device(device).type == "cuda" else fast_bf16_on_cpu()
+    return precision == "bfloat16" or (precision == "auto" and has_bf16)
+
+
 def _autocast(precision: str, device: str) -> Callable[[], AbstractContextManager[object]]:
-    kind = torch.device(device).type
-    has_bf16 = torch.cuda.is_bf16_supported() if kind == "cuda" else fast_bf16_on_cpu()
-    enabled = precision == "bfloat16" or (precision == "auto" and has_bf16)
-    return lambda: torch.autocast(kind, torch.bfloat16, enabled=enabled)
+    enabled = _in_bf16(precision, device)
+    return lambda: torch.autocast(torch.device(device).type, torch.bfloat16, enabled=enabled)
 
 
 @torch.no_grad()

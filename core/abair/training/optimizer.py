@@ -3,8 +3,8 @@
 Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024) replaces the
 momentum of a weight matrix by the nearest orthogonal matrix, so that all its directions learn
 alike. The update is scaled as by Liu et al. ("Muon is scalable for LLM training", arXiv
-2502.16982), so that one learning rate serves both. `torch.optim.Muon` takes matrices alone, in
-bfloat16; here the filters of a convolution are matrices, too, equal shapes are one product, and
+2502.16982), so that one learning rate serves both. `torch.optim.Muon` takes matrices alone, always
+in bfloat16; here the filters of a convolution are matrices, too, equal shapes are one product, and
 the processes of a group share the work.
 """
 
@@ -34,10 +34,16 @@ ITERATIONS: Final = 5
 """Newton-Schulz iterations: singular values end between about 0.7 and 1.2."""
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
-    """Return the optimiser that the settings name; the loop sets its rate at each step."""
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], settings: Settings, *, in_bf16: bool = False
+) -> torch.optim.Optimizer:
+    """Return the optimiser that the settings name; the loop sets its rate at each step.
+
+    With `in_bf16`, Muon multiplies in bfloat16, as its authors do: that moves the singular values
+    less than its polynomial does.
+    """
     if settings.optimizer == "muon":
-        return Muon(parameters, settings.weight_decay)
+        return Muon(parameters, settings.weight_decay, torch.bfloat16 if in_bf16 else torch.float32)
     return torch.optim.AdamW(parameters, lr=0.0, betas=BETAS, weight_decay=settings.weight_decay, fused=True)
 
 
@@ -47,8 +53,11 @@ class Muon(torch.optim.Optimizer):
     The state of a matrix is its `momentum`, that of the others is AdamW's.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], weight_decay: float) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], weight_decay: float, products: torch.dtype = torch.float32
+    ) -> None:
         parameters = list(parameters)
+        self._products = products
         others = [parameter for parameter in parameters if not _is_matrix(parameter)]
         self._matrices = [parameter for parameter in parameters if _is_matrix(parameter)]
         super().__init__(parameters, {"lr": 0.0, "weight_decay": weight_decay})
@@ -93,23 +102,27 @@ class Muon(torch.optim.Optimizer):
         updates = [torch.zeros_like(momentum) for momentum in momenta]
         for indices in by_shape.values():
             if own := distributed.share_of(indices):
-                stacked = orthogonalise(torch.stack([momenta[index] for index in own]))
+                stacked = orthogonalise(torch.stack([momenta[index] for index in own]), self._products)
                 for index, update in zip(own, stacked, strict=True):
                     updates[index] = update
         distributed.add_up(updates)
         return updates
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
-    """Return matrices (N, rows, columns) with the same singular vectors and values near 1."""
+def orthogonalise(matrices: Tensor, products: torch.dtype = torch.float32) -> Tensor:
+    """Return matrices (N, rows, columns) with the same singular vectors and values near 1.
+
+    The iterations compute in the type `products`; the result has the type of `matrices`.
+    """
     first, second, third = COEFFICIENTS
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
     x = x / x.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]
+    x = x.to(products)
     for _ in range(ITERATIONS):
         square = x @ x.mT
         x = first * x + (second * square + third * square @ square) @ x
-    orthogonal: Tensor = x.mT if is_tall else x
+    orthogonal: Tensor = (x.mT if is_tall else x).to(matrices.dtype)
     return orthogonal
 
 

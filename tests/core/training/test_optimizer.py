@@ -13,14 +13,17 @@ from torch import nn
 from abair.training.optimizer import MOMENTUM, UPDATE_RMS, Muon, make_optimizer, orthogonalise
 
 
+@pytest.mark.parametrize(("products", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.1)])
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 16, 64), (3, 64, 16)])
-def test_orthogonalising_keeps_singular_vectors_and_evens_out_the_values(shape: tuple[int, int, int]) -> None:
+def test_orthogonalising_keeps_singular_vectors_and_evens_out_the_values(
+    shape: tuple[int, int, int], products: torch.dtype, tolerance: float
+) -> None:
     torch.manual_seed(0)
     matrices = torch.randn(shape) * torch.tensor([1e-3, 1.0, 1e3])[: shape[0], None, None]
     left, values, right = torch.linalg.svd(matrices, full_matrices=False)
-    found = left.mT @ orthogonalise(matrices) @ right.mT
+    found = left.mT @ orthogonalise(matrices, products) @ right.mT
     diagonal = found.diagonal(dim1=1, dim2=2)
-    assert torch.allclose(found, torch.diag_embed(diagonal), atol=1e-3)
+    assert torch.allclose(found, torch.diag_embed(diagonal), atol=tolerance)
     large = values > 0.02 * values.amax(dim=1, keepdim=True)
     assert diagonal[large].min() > 0.5
     assert diagonal.max() < 1.3
