@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from abair.cli.console import Reporter, command_line, reporting
+from abair.cli.console import command_line, reporting
 from abair.cli.options import PLAIN, Device, parse_names
 from abair.cli.train_options import (
     OLD_NAME,
@@ -37,14 +36,13 @@ from abair.cli.train_options import (
     Workers,
 )
 from abair.cli.train_pack import pack
+from abair.cli.train_values import current_value, read_labelled, read_labels, read_minutes
 
 app = typer.Typer(
     help="Train the network in three phases: the backbone, one adapter a degradation, the estimator.", **PLAIN
 )
 
 app.command()(pack)
-
-Value = TypeVar("Value", str, Path)
 
 
 @app.command()
@@ -94,10 +92,10 @@ def backbone(
             out=out,
             settings_file=settings,
             start=start,
-            labels=_labels(labels),
+            labels=read_labels(labels),
             device=device,
             log=reporter.log,
-            minutes=_minutes(time_budget),
+            minutes=read_minutes(time_budget),
             compile=compile_network or None,
             steps=steps,
             batch=batch,
@@ -182,8 +180,8 @@ def adapter(
     """
     with reporting() as reporter:
         _start_processes(processes)
-        mix_with = _current(mix_with, "--mix-with", beside, "--beside", reporter)
-        average_with = _current(average_with, "--average-with", mean_with, "--mean-with", reporter)
+        mix_with = current_value(mix_with, "--mix-with", beside, "--beside", reporter)
+        average_with = current_value(average_with, "--average-with", mean_with, "--mean-with", reporter)
         partners = parse_names(mix_with, "--mix-with") if mix_with is not None else None
         _check_installed(name, *(partners or ()))
         from abair.plugin_kit.adapter_report import train
@@ -204,7 +202,7 @@ def adapter(
             track=track,
             log=reporter.log,
             steps=steps,
-            minutes=_minutes(time_budget),
+            minutes=read_minutes(time_budget),
             patience=patience,
             batch=batch,
             crop=crop,
@@ -270,7 +268,7 @@ def estimator(
     """Phase III: train the estimator and write a bundle; backbone and adapters stay frozen."""
     with reporting() as reporter:
         _start_processes(processes)
-        average_with = _current(average_with, "--average-with", mean_with, "--mean-with", reporter)
+        average_with = current_value(average_with, "--average-with", mean_with, "--mean-with", reporter)
         from abair.training.run import train_estimator
 
         train_estimator(
@@ -283,12 +281,12 @@ def estimator(
             start=start,
             average_with=average_with,
             settings_file=settings,
-            labels=_labels(labels),
-            labelled=[_labelled(text) for text in labelled or ()],
+            labels=read_labels(labels),
+            labelled=[read_labelled(text) for text in labelled or ()],
             device=device,
             log=reporter.log,
             steps=steps,
-            minutes=_minutes(time_budget),
+            minutes=read_minutes(time_budget),
             patience=patience,
             batch=batch,
             crop=crop,
@@ -323,54 +321,3 @@ def _check_installed(*names: str) -> None:
     plugins = discover()
     for name in names:
         plugins.get(name)
-
-
-def _current(
-    value: Value | None, name: str, old_value: Value | None, old_name: str, reporter: Reporter
-) -> Value | None:
-    """Return an option's value, given by its name or, with a warning, by its old name.
-
-    Raises:
-        BadParameter: both are given.
-    """
-    if old_value is None:
-        return value
-    if value is not None:
-        raise typer.BadParameter(f"found {old_name}, too, its old name; expected one of them", param_hint=name)
-    reporter.log(f"warning: {old_name} is now {name}; the old name will be refused after this release")
-    return old_value
-
-
-def _labels(labels: str | None) -> tuple[str, ...]:
-    return parse_names(labels, "--labels") if labels is not None else ()
-
-
-def _labelled(text: str) -> tuple[str, Path]:
-    """Read LABEL=DIR.
-
-    Raises:
-        BadParameter: it is not of that form.
-    """
-    label, equals, folder = text.partition("=")
-    if not (label and equals and folder):
-        raise typer.BadParameter(
-            f"found {text!r}, expected a label and a folder, such as haze=photos/haze", param_hint="--labelled"
-        )
-    return label, Path(folder)
-
-
-def _minutes(time: str | None) -> float | None:
-    """Read a time such as 1h30m; None stays None.
-
-    Raises:
-        BadParameter: it is no time, or none at all.
-    """
-    if time is None:
-        return None
-    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", time)
-    minutes = sum(float(n or 0) * of for n, of in zip(parts.groups(), (60, 1, 1 / 60), strict=True)) if parts else 0
-    if not minutes:
-        raise typer.BadParameter(
-            f"found {time!r}, expected hours, minutes, seconds: 10m, 1h30m, 90s", param_hint="--time-budget"
-        )
-    return minutes

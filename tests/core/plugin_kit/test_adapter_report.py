@@ -15,7 +15,7 @@ from tests.conftest import pictures
 
 from abair import images
 from abair.cli.app import run
-from abair.cli.train import _minutes
+from abair.cli.train_values import read_minutes
 from abair.data.photos import load_clean_photos
 from abair.discovery import discover
 from abair.errors import MissingExtraError, TrainingError
@@ -186,7 +186,7 @@ def test_a_training_that_fails_leaves_the_card_as_it_was(
 
 @pytest.mark.parametrize(("text", "minutes"), [("10m", 10), ("90s", 1.5), ("1h30m", 90), ("2h", 120), (None, None)])
 def test_a_time_budget_is_read_in_hours_minutes_and_seconds(text: str | None, minutes: float | None) -> None:
-    assert _minutes(text) == minutes
+    assert read_minutes(text) == minutes
 
 
 @pytest.mark.parametrize("text", ["10", "", "m", "0m", "ten", "10 m", "-5m"])
