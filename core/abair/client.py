@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 from abair import errors
 from abair.errors import AbairError, MissingExtraError, ServingError
@@ -85,6 +85,9 @@ class ServedDeployment:
     details: dict[str, Any] = field(repr=False)
 
 
+Told = TypeVar("Told", RestoredFile, Estimate, ServedDeployment)
+
+
 class Client:
     """A connection to a server; several threads may use it."""
 
@@ -142,7 +145,9 @@ class Client:
             ServingError: the server cannot be reached, or has no place for longer than `patience`.
             OSError: the file cannot be read.
         """
-        given = ",".join(f"{label}={weight!r}" for label, weight in weights.items()) if weights is not None else None
+        given = None
+        if weights is not None:  # without any label, all is left alone
+            given = ",".join(f"{label}={float(weight)!r}" for label, weight in weights.items()) or "clean=1"
         options = {
             "weights": given,
             "policy": policy,
@@ -152,9 +157,8 @@ class Client:
             "jpeg_quality": jpeg_quality,
         }
         answer = self._send("/v1/restore", photo, {key: value for key, value in options.items() if value is not None})
-        record = json.loads(answer.headers["ABAIR-Result"])
-        record["warnings"] = tuple(record["warnings"])
-        return RestoredFile(data=answer.content, media_type=answer.headers["content-type"], **record)
+        media_type = answer.headers.get("content-type", "")
+        return _read(answer, RestoredFile, "ABAIR-Result", data=answer.content, media_type=media_type)
 
     def estimate(self, photo: Path | str | bytes) -> Estimate:
         """Estimate what is wrong with a photo: a file, or its bytes.
@@ -162,7 +166,7 @@ class Client:
         Raises:
             AbairError: as for restoring.
         """
-        return Estimate(**self._send("/v1/estimate", photo, {}).json())
+        return _read(self._send("/v1/estimate", photo, {}), Estimate)
 
     def deployment(self) -> ServedDeployment:
         """Return what serves.
@@ -170,8 +174,8 @@ class Client:
         Raises:
             ServingError: the server cannot be reached, or asks for another token.
         """
-        details = self._ask("GET", "/v1/deployment").json()
-        return ServedDeployment(details["deployment"], tuple(details["labels"]), details)
+        answer = self._ask("GET", "/v1/deployment")
+        return replace(_read(answer, ServedDeployment, details={}), details=answer.json())
 
     def _send(self, route: str, photo: Path | str | bytes, options: Mapping[str, Any]) -> httpx.Response:
         if isinstance(photo, bytes):
@@ -198,6 +202,25 @@ class Client:
         if answer.is_success:
             return answer
         raise _error_of(answer)
+
+
+def _read(answer: httpx.Response, kind: type[Told], header: str | None = None, **known: Any) -> Told:
+    """Return what an answer tells, in its JSON or in a header with JSON, beside what is known.
+
+    What a newer server tells beside that is passed over.
+
+    Raises:
+        ServingError: it tells something else.
+    """
+    try:
+        found = json.loads(answer.headers[header] if header else answer.content)
+        names = {one.name for one in fields(kind)} - set(known)
+        told = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+        return kind(**known, **{name: value for name, value in told.items() if name in names})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ServingError(
+            f"{answer.url}: found an answer without what abair serve tells, expected its; correct the address"
+        ) from None
 
 
 def _error_of(answer: httpx.Response) -> AbairError:
