@@ -31,6 +31,8 @@ _HEADERS: Final = {
 class Guard:
     """Middleware: refuses foreign hosts and origins, adds headers, counts, answers for errors.
 
+    HEAD is answered as GET, without the body.
+
     `names` are the hosts that a request may be for, or empty for any. A page of another site that a
     user visits could otherwise reach a server on the same machine.
     """
@@ -50,6 +52,9 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        head = scope["method"] == "HEAD"
+        if head:
+            scope = {**scope, "method": "GET"}
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -60,6 +65,8 @@ class Guard:
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault(DEPLOYMENT, header_text(self._live.restorer.deployment.name))
+            elif head:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -97,9 +104,14 @@ def refuse_foreign(headers: Headers, names: Collection[str]) -> ServingError | N
 
 
 def expected_names(host: str, allowed: Collection[str]) -> frozenset[str]:
-    """Return the names that a server on `host` is called by, or none if they cannot be known."""
-    own = {"localhost", "127.0.0.1", "::1"} if is_loopback(host) else set[str]()
-    return frozenset({*own, *(name.lower() for name in allowed)})
+    """Return the names that a server on `host` is called by, or none if they cannot be known.
+
+    This machine's own names are among them, for those that ask how the server is; no page of
+    another site is called so.
+    """
+    if not allowed and not is_loopback(host):
+        return frozenset()
+    return frozenset({"localhost", "127.0.0.1", "::1", *(name.lower() for name in allowed)})
 
 
 def is_loopback(host: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from abair.deployment import FILE_NAME, live, missing_live
 from abair.errors import AbairError
 from abair.inference.restorer import Restorer
-from abair.text import error_text
+from abair.text import describe_error, error_text
 
 RETRY_SECONDS: Final = 5.0
 """After a deployment that could not be loaded."""
@@ -67,8 +67,8 @@ class LiveRestorer:
         before = self.restorer.deployment.name
         try:
             self.restorer = self._load()
-        except (AbairError, OSError) as error:
-            problem = error_text(error)
+        except Exception as error:  # whatever is wrong with the new one, the old one can serve
+            problem = error_text(error) if isinstance(error, AbairError | OSError) else describe_error(error)
             if failed != state:
                 self._log(f"warning: {problem}; going on with {before}")
             self.problem, self._tried = problem, (state, time.monotonic())

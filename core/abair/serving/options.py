@@ -25,7 +25,8 @@ class Limits:
     """What the server takes.
 
     `queue` is how many requests may wait beside the `workers` that are being answered; `seconds`
-    are those of one photo's work; `upload_seconds` those that a request may take to arrive.
+    are those of one photo's work; `upload_seconds` those that a request may take to arrive, beside
+    those that its size takes.
     """
 
     max_megapixels: float = 100.0

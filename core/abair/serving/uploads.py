@@ -25,6 +25,8 @@ UNNAMED: Final = "photo"
 _LARGEST_FIELD: Final = 4096
 _MOST_FIELDS: Final = 16
 _LINGER_SECONDS: Final = 5.0
+SLOWEST: Final = 250_000
+"""Bytes in a second that a request must bring which takes longer than its first seconds."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Upload:
 async def receive(request: Request, folder: Path, max_body: int, seconds: float) -> Upload:
     """Write a request's photo into `folder`: the body itself, or the field `file` of a form.
 
+    It has `seconds` to arrive, and more for each byte that did.
+
     Raises:
         ServingError: it is too large (413), takes too long (408) or is no right form (400, 422).
     """
@@ -46,26 +50,28 @@ async def receive(request: Request, folder: Path, max_body: int, seconds: float)
         raise _too_large(int(declared), max_body)
     path = folder / "upload"
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds) as limit:
+            chunks = _counted(request, max_body, limit)
             if request.headers.get("content-type", "").lower().startswith("multipart/"):
-                return await _receive_form(request, path, max_body)
+                return await _receive_form(request, chunks, path)
             with path.open("xb") as file:
-                async for chunk in _counted(request, max_body):
+                async for chunk in chunks:
                     file.write(chunk)
             return Upload(path)
     except TimeoutError:
         raise ServingError(
-            f"found a request that did not arrive within {seconds:g} seconds, expected it sooner; send a smaller photo",
+            f"found a request that did not arrive in time, expected it within {seconds:g} seconds or at "
+            f"{SLOWEST / 1000:g} kB a second; send a smaller photo, or by a faster connection",
             408,
         ) from None
     except ClientDisconnect:
         raise ServingError("the client is gone", 400) from None
 
 
-async def _receive_form(request: Request, path: Path, max_body: int) -> Upload:
+async def _receive_form(request: Request, chunks: AsyncGenerator[bytes, None], path: Path) -> Upload:
     parser = MultiPartParser(
         request.headers,
-        _counted(request, max_body),
+        chunks,
         max_files=1,
         max_fields=_MOST_FIELDS,
         max_part_size=_LARGEST_FIELD,
@@ -96,12 +102,14 @@ def _copy(source: BinaryIO, path: Path) -> None:
         shutil.copyfileobj(source, file)
 
 
-async def _counted(request: Request, max_body: int) -> AsyncGenerator[bytes, None]:
+async def _counted(request: Request, max_body: int, limit: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > max_body:
             raise _too_large(size, max_body)
+        if (end := limit.when()) is not None and not limit.expired():
+            limit.reschedule(end + len(chunk) / SLOWEST)
         yield chunk
 
 

@@ -147,6 +147,56 @@ def test_what_is_wrong_is_said_in_the_command_s_words(server: TestClient) -> Non
         assert "expected at most 0.001 megapixels" in problem(small.post("/v1/restore", content=good), 422)
 
 
+PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\nphoto\r\n'
+FIELD = b'--x\r\nContent-Disposition: form-data; name="strength"\r\n\r\n1\r\n'
+END = b"--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"", 422, "no file named file"),
+        (b"no form at all", 400, "cannot be read"),
+        (PART + PART + END, 400, "Too many files"),
+        (FIELD * 17 + PART + END, 400, "Too many fields"),
+        (FIELD.replace(b"1\r\n", b"1" * 5000 + b"\r\n") + PART + END, 400, "maximum size"),
+        (PART.replace(b'form-data; name="file"; ', b"form-data; ") + END, 400, "cannot be read"),
+        (PART.replace(b"Content-Disposition", b"Content-Something") + END, 400, "cannot be read"),
+        (PART.replace(b'; filename="a.png"', b"") + END, 422, "no file named file"),
+        (FIELD.replace(b"strength", b"strenght") + PART + END, 422, "strenght: found '1'; there is no such setting"),
+        (FIELD.replace(b"1\r\n", b"much\r\n") + PART + END, 422, "strength: found 'much', expected a valid number"),
+        (PART.replace(b"photo", b"") + END, 422, "a.png: found an empty file"),
+        (PART.replace(b"a.png", b"\xff\x00\xfe.png") + END, 422, ".png: found text"),
+    ],
+)
+def test_a_form_that_is_wrong_is_said_and_is_nothing_unexpected(
+    live: LiveRestorer, body: bytes, status: int, words: str
+) -> None:
+    logged: list[Exception] = []
+    with TestClient(create_app(live, Limits(), log_error=logged.append), raise_server_exceptions=False) as server:
+        kind = {"content-type": "multipart/form-data; boundary=x"}
+        assert words in problem(server.post("/v1/restore", content=body, headers=kind), status)
+        assert list(server.app.state.context.folder.iterdir()) == []
+    assert logged == []
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain; charset=nonsense", "multipart", ""])
+def test_a_body_is_taken_as_the_photo_whatever_it_is_said_to_be(server: TestClient, kind: str) -> None:
+    assert server.post("/v1/estimate", content=photo_bytes(), headers={"content-type": kind}).status_code == 200
+
+
+def test_head_is_answered_as_get_and_what_a_route_lacks_is_said(server: TestClient) -> None:
+    for route in ("/", "/static/page.css", "/healthz", "/readyz", "/v1/deployment", "/openapi.json"):
+        got, head = server.get(route), server.head(route)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == got.headers["content-length"] == str(len(got.content))
+    assert server.head("/metrics").status_code == 200
+    assert server.head("/v1/restore").status_code == 405
+    asked = server.options("/v1/restore")
+    assert "found the method OPTIONS" in problem(asked, 405)
+    assert asked.headers["allow"] == "POST"
+
+
 def test_a_body_above_the_limit_is_refused_however_it_comes(live: LiveRestorer) -> None:
     with TestClient(create_app(live, Limits(max_body=10_000))) as server:
         for content in (b"x" * 10_001, iter([b"x" * 6000] * 2)):  # with a length, and in chunks

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from abair import images
 from abair.client import Client
 from abair.deployment import read_deployment, write_deployment
 from abair.errors import ImageError, ServingError, WeightsError
+from abair.serving.guard import expected_names
 from abair.serving.live import LiveRestorer
 from abair.serving.options import Limits
 
@@ -163,6 +165,71 @@ def test_a_promoted_deployment_serves_and_no_request_is_lost(
     assert set(names) <= {"first", "second", "third"}
     assert "serving second in place of first" in said
     assert sum("going on with second" in text for text in said) == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("not enough memory"), KeyError("size"), OSError("no such file")])
+def test_whatever_is_wrong_with_a_new_deployment_the_old_one_goes_on(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    publish(bundle, tmp_path, "first")
+    monkeypatch.setenv("ABAIR_HOME", str(tmp_path))
+    said: list[str] = []
+    live = LiveRestorer(log=said.append)
+    with monkeypatch.context() as broken:
+        broken.setattr("abair.serving.live.Restorer.load", fail)
+        publish(bundle, tmp_path, "second")
+        assert live.current().deployment.name == "first"
+    assert str(error) in live.problem
+    assert said == [f"warning: {live.problem}; going on with first"]
+    monkeypatch.setattr("abair.serving.live.RETRY_SECONDS", 0.0)
+    assert live.current().deployment.name == "second"
+    assert live.problem == ""
+
+
+def slowly(parts: list[bytes], seconds: float) -> Iterator[bytes]:
+    for part in parts:
+        yield part
+        time.sleep(seconds)
+
+
+def test_a_request_that_stops_arriving_is_given_up_and_a_slow_one_is_not(
+    listening: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("abair.serving.uploads.SLOWEST", 100.0)
+    url, photo = listening(Limits(upload_seconds=1.0)), photo_bytes()
+    parts = [photo[at : at + 2000] for at in range(0, len(photo), 2000)]
+    assert len(parts) > 3
+    answer = httpx.post(f"{url}/v1/estimate", content=slowly(parts, 0.5), timeout=30)
+    assert answer.status_code == 200, answer.text
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as silent:
+        silent.sendall(f"POST /v1/estimate HTTP/1.1\r\nHost: {host}\r\nContent-Length: 10\r\n\r\n".encode())
+        answered = silent.recv(4096)
+    assert answered.startswith(b"HTTP/1.1 408")
+    assert b"did not arrive in time, expected it within 1 seconds or at 0.1 kB a second" in answered
+    assert "abair_queue_waiting 0.0" in httpx.get(f"{url}/metrics").text
+
+
+def test_a_connection_goes_on_after_head(listening: Callable[..., str]) -> None:
+    with httpx.Client(base_url=listening()) as client:
+        for _ in range(2):
+            assert client.head("/healthz").status_code == 200
+            assert client.get("/healthz").json()["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "names"),
+    [
+        ("0.0.0.0", (), set()),  # any name
+        ("0.0.0.0", ("Photos.example",), {"photos.example", "localhost", "127.0.0.1", "::1"}),
+        ("127.0.0.1", (), {"localhost", "127.0.0.1", "::1"}),
+    ],
+)
+def test_a_server_with_a_name_still_answers_this_machine(host: str, allowed: tuple[str, ...], names: set[str]) -> None:
+    assert expected_names(host, allowed) == names
 
 
 @pytest.mark.slow
