@@ -149,6 +149,61 @@ def test_an_error_is_shown_beside_its_photo_and_the_others_go_on(page: Any) -> N
     assert page.locator(".photo").count() == 0
 
 
+def test_an_estimate_that_is_not_followed_is_shown_as_it_was_seen(
+    page: Any, live: LiveRestorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hot = torch.full((), 1e6)  # all labels are as likely
+    monkeypatch.setitem(live.restorer._estimator._buffers, "confidence_temperature", hot)
+    data = photo_bytes()
+    with page.expect_response("**/v1/estimate*") as estimated:
+        drop(page, ("cat.png", "image/png", data))
+    wait_until_done(page)
+    weights = estimated.value.json()["weights"]
+    assert max(weights, key=weights.get) != "clean", "the fixture sees something"
+    seen = page.locator(".seen span").all_inner_texts()
+    assert seen == [f"seen: {round(100 * weight)} %" for label, weight in weights.items() if label != "clean"]
+    assert {e.input_value() for e in page.locator(".rows input").all()} == {"0"}
+    assert "left as it is" in page.locator(".warnings").inner_text()
+    assert page.locator(".sure").inner_text().startswith("It is not sure of that: ")
+    assert downloaded(page)[1].read_bytes() == data
+
+
+FOLDER = """([photo, text]) => {
+  const file = (name, type, data) => {
+    const made = new File([Uint8Array.from(data)], name, { type });
+    return { name, isFile: true, file: (done) => done(made) };
+  };
+  const folder = (name, ...entries) => {
+    const parts = [...entries.map((entry) => [entry]), []];
+    return { name, isDirectory: true, createReader: () => ({ readEntries: (done) => done(parts.shift()) }) };
+  };
+  const inside = folder("sub", file("b.png", "image/png", photo), file(".hidden.png", "image/png", photo));
+  const entry = folder("in", inside, file("notes.txt", "text/plain", text), file("a.png", "image/png", photo));
+  const event = new Event("drop");
+  event.dataTransfer = { files: [], items: [{ webkitGetAsEntry: () => entry }] };
+  document.dispatchEvent(event);
+}"""
+
+
+def test_a_folder_stands_for_the_photos_in_it(page: Any) -> None:
+    page.evaluate(FOLDER, [list(photo_bytes()), list(b"no photo")])
+    page.wait_for_function(
+        "() => document.querySelectorAll('.photo:not(.busy) abair-compare:not([hidden])').length === 2"
+    )
+    assert page.locator("h2").all_inner_texts() == ["a.png", "b.png"]
+    assert page.locator("#status").inner_text() == "2 photos"
+
+
+def test_a_file_that_is_gone_is_not_said_to_be_the_servers_fault(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(photo_bytes())
+    page.set_input_files("#files", tmp_path / "cat.png")
+    wait_until_done(page)
+    (tmp_path / "cat.png").unlink()
+    page.locator(".rows input").first.fill("80")
+    page.wait_for_selector('[role="alert"]:not([hidden])')
+    assert page.locator('[role="alert"]').inner_text() == "cat.png cannot be read any more. Choose it again."
+
+
 def test_a_token_is_asked_for(browser: Any, listening: Callable[..., str]) -> None:
     page = browser.new_page()
     page.goto(listening(token="a" * 20))

@@ -4,6 +4,21 @@
 const AT_A_TIME = 2;
 const find = (id) => document.getElementById(id);
 
+// Return the files of what was dropped, folders' included; hidden ones and those that are known to
+// be no photos are passed over in folders.
+async function filesOf(entry) {
+  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  const reader = entry.createReader(), found = [];
+  for (;;) { // a browser gives a hundred at a time
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (some.length === 0) break;
+    found.push(...some.filter((one) => !one.name.startsWith(".")));
+  }
+  found.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
+  const files = (await Promise.all(found.map(filesOf))).flat();
+  return files.filter((file) => file.type === "" || file.type.startsWith("image/"));
+}
+
 class Page {
   cards = [];
   titles = {};
@@ -18,7 +33,7 @@ class Page {
       document.addEventListener(kind, (event) => {
         event.preventDefault();
         find("drop").classList.toggle("over", kind === "dragenter" || kind === "dragover");
-        if (kind === "drop") this.add(event.dataTransfer.files);
+        if (kind === "drop") this.drop(event.dataTransfer);
       });
     }
     document.addEventListener("paste", (event) => this.add(event.clipboardData.files));
@@ -46,6 +61,19 @@ class Page {
       this.told(found.deployment);
     } catch {
       find("status").textContent = "The server cannot be reached. Is abair serve still running?";
+    }
+  }
+
+  // A folder stands for the photos in it.
+  async drop(given) {
+    const entries = [...given.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    if (!entries.some((entry) => entry.isDirectory)) { this.add(given.files); return; }
+    try {
+      const files = (await Promise.all(entries.map(filesOf))).flat();
+      this.add(files);
+      if (files.length === 0) find("status").textContent = "There are no photos in this folder.";
+    } catch {
+      find("status").textContent = "This folder cannot be read.";
     }
   }
 

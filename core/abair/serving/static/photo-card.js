@@ -5,6 +5,7 @@ const SHOWN = new Set(["image/jpeg", "image/png", "image/webp", "image/bmp"]); /
 const SUFFIX = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/tiff": "tif", "image/bmp": "bmp" };
 const WAIT = 350; // milliseconds after a slider was moved
 const SURE = 0.6; // below it, an estimate is doubtful: as abair estimate has it
+const FOLLOWED = 0.5; // from it on, a photo is restored by all that was seen: as Restorer has it
 
 class Problem extends Error {
   constructor(status, detail) { super(detail); this.status = status; }
@@ -21,7 +22,10 @@ function send(route, file, options, { token, signal, progress }) {
     if (token) request.setRequestHeader("Authorization", `Bearer ${token}`);
     request.responseType = "blob";
     request.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
-    request.onerror = () => reject(new Problem(0, "The server cannot be reached. Is abair serve still running?"));
+    request.onerror = () => file.slice(0, 1).arrayBuffer().then(
+      () => "The server cannot be reached. Is abair serve still running?",
+      () => `${file.name} cannot be read any more. Choose it again.`,
+    ).then((text) => reject(new Problem(0, text)));
     request.onabort = () => reject(new DOMException("", "AbortError"));
     request.onload = async () => {
       if (request.status === 200) {
@@ -48,6 +52,7 @@ const pause = (seconds, signal) => new Promise((resolve, reject) => {
 class PhotoCard {
   constructor(file, page) {
     this.file = file;
+    this.size = file.size; // once it was asked for, Chromium no longer takes a file that is gone for an empty one
     this.page = page;
     this.element = document.getElementById("card").content.firstElementChild.cloneNode(true);
     this.find = (selector) => this.element.querySelector(selector);
@@ -98,7 +103,7 @@ class PhotoCard {
     const shown = this.result ?? (await this.ask(signal, { ...this.options(record.weights), format: "png" })).blob;
     await this.show("after", shown);
     this.kept = blob;
-    if (!this.seen) this.see(record);
+    if (!this.used) await this.see(record, signal);
     this.find(".warnings").replaceChildren(...record.warnings.map((text) => {
       const item = document.createElement("li");
       item.textContent = text;
@@ -114,14 +119,14 @@ class PhotoCard {
   async showBefore(signal) {
     const plain = SHOWN.has(this.file.type);
     if (plain && await this.show("before", this.file).then(() => true, () => false)) return;
-    const { blob } = await this.ask(signal, { strength: 0, format: "png" });
+    const { blob } = await this.ask(signal, { weights: "clean=1", format: "png" });
     await this.show("before", blob);
   }
 
-  async ask(signal, options) {
+  async ask(signal, options, route = "v1/restore") {
     for (;;) {
       try {
-        return await send("v1/restore", this.file, options, {
+        return await send(route, this.file, options, {
           signal, token: this.page.token,
           progress: (part) => { this.bar(part); this.say(part < 1 ? "Sending" : "Restoring"); },
         });
@@ -148,9 +153,13 @@ class PhotoCard {
   }
 
   // Make a row for each label: its slider, and what was seen as a bar.
-  see(record) {
-    this.seen = record.weights;
-    const rows = Object.entries(record.weights).filter(([label]) => label !== "clean").map(([label, weight]) => {
+  async see(record, signal) {
+    let seen = record.weights;
+    if (record.confidence != null && record.confidence < FOLLOWED) { // it was used in part, or not at all
+      const { blob } = await this.ask(signal, {}, "v1/estimate");
+      seen = JSON.parse(await blob.text()).weights;
+    }
+    const rows = Object.entries(seen).filter(([label]) => label !== "clean").map(([label, weight]) => {
       const row = document.createElement("div"), id = `weight-${this.page.nextId()}`, percent = Math.round(100 * weight);
       row.className = "row";
       row.innerHTML = `<label></label><input type="range" min="0" max="100"><output></output>
@@ -170,7 +179,8 @@ class PhotoCard {
       this.find(".sure").textContent = `${sure}: ${Math.round(100 * record.confidence)} %`;
       this.find(".sure").hidden = false;
     }
-    this.fill(record.weights);
+    this.used = record.weights;
+    this.fill(this.used);
   }
 
   fill(weights) {
@@ -193,15 +203,15 @@ class PhotoCard {
   }
 
   choose(weights) {
-    this.weights = weights && { ...Object.fromEntries(Object.keys(this.seen).map((label) => [label, 0])), clean: 1 };
-    this.fill(this.weights ?? this.seen);
+    this.weights = weights && { ...Object.fromEntries(Object.keys(this.used).map((label) => [label, 0])), clean: 1 };
+    this.fill(this.weights ?? this.used);
     if (weights) this.soon(0); else { this.find(".strength output").textContent = "100 %"; this.restore(); }
   }
 
   soon(wait = WAIT) {
     this.find(".strength output").textContent = `${this.strength.value} %`;
-    // what was seen is used again: there is no need for another estimate
-    this.weights ??= { ...this.seen };
+    // what was used is used again: there is no need for another estimate
+    this.weights ??= { ...this.used };
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.restore(), wait);
   }
