@@ -2,12 +2,13 @@
 
     abair serve
     python benchmarks/load_server.py http://127.0.0.1:8000 photo.jpg --clients 32 --requests 200
-    python benchmarks/load_server.py http://127.0.0.1:8000 --side 64 --weights noise=1
+    python benchmarks/load_server.py http://127.0.0.1:8000 --side 64 128 --requests 2000
 
 Several addresses, with commas between them, are asked in turn, as by a proxy. Without a photo,
-`--side` makes a noisy one. Prints the 50th and 95th percentile of the seconds from a request to its
-answer, waiting after 429 included, the requests in a second, and the servers' memory before, after
-each tenth and at the end.
+`--side` makes noisy ones; two numbers are the least and the greatest side, in steps of 16.
+
+Prints the 50th and 95th percentile of the seconds from a request to its answer, waiting after 429
+included, the requests in a second, and the servers' memory before, after each tenth and at the end.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import io
 import re
 import statistics
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,9 +35,11 @@ def memory(url: str) -> float:
     return float(found[1]) / 1e6 if found else float("nan")
 
 
-def noise(side: int) -> bytes:
-    """Return a PNG file of a noisy photo."""
-    pixels = np.random.default_rng(0).normal(128, 30, (side, side, 3)).clip(0, 255).astype(np.uint8)
+def noise(number: int, sides: Sequence[int]) -> bytes:
+    """Return a PNG file of a noisy photo; its sides lie between the least and the greatest."""
+    random = np.random.default_rng(number)
+    height, width = random.choice(range(min(sides), max(sides) + 1, 16), 2)
+    pixels = random.normal(128, 30, (height, width, 3)).clip(0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
@@ -46,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("urls", help="one, or several with commas between them")
     parser.add_argument("photo", type=Path, nargs="?")
-    parser.add_argument("--side", type=int, default=256, help="of the made photo, in pixels")
+    parser.add_argument("--side", type=int, nargs="+", default=[256], help="of made photos, in pixels; or two limits")
     parser.add_argument("--weights", help="such as noise=1, so that nothing is estimated")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--requests", type=int, default=200, help="of all clients together")
@@ -55,14 +59,15 @@ def main() -> None:
     for url in urls:
         if urlsplit(url).hostname not in {"127.0.0.1", "::1", "localhost"}:
             parser.error(f"found {url}, expected a server on this machine")
-    photo = given.photo.read_bytes() if given.photo else noise(given.side)
+    photo = given.photo.read_bytes() if given.photo else None
     weights = parse_weights(given.weights) if given.weights else None
     clients = [Client(url, patience=600) for url in urls]
     used = [[memory(url)] for url in urls]
 
     def ask(number: int) -> float:
+        sent = noise(number, given.side) if photo is None else photo
         started = time.perf_counter()
-        clients[number % len(clients)].restore(photo, weights=weights)
+        clients[number % len(clients)].restore(sent, weights=weights)
         taken = time.perf_counter() - started
         if (number + 1) % max(1, given.requests // 10) == 0:
             for url, told in zip(urls, used, strict=True):
