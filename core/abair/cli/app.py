@@ -327,8 +327,13 @@ def _load_restorer(
 
     If loading fails, that fails all `sources`; return None then, too.
     """
+    from abair.inference.lean_torch import import_torch
+
     try:
-        return loading.load_restorer(deployment, device, precision) if sources else None
+        if not sources:
+            return None
+        import_torch()
+        return loading.load_restorer(deployment, device, precision)
     except Exception as error:
         reporter.fail(error, *sources)
         return None
