@@ -45,9 +45,9 @@ from filelock import FileLock
 from PIL import Image
 from pydantic import SecretStr
 from safetensors.torch import save_file
+from tests.support.trained_head import train_head
 
 from abair.continual.collect import ReplayCounts, build_replay
-from abair.continual.refit import RefitConfig, refit
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE, Card, Degradation
 from abair.data.degrade import Degrader
 from abair.data.photos import CleanPhotos
@@ -154,15 +154,7 @@ def make_bundle(root: Path, size: str = "tiny", labels: Sequence[str] = LABELS, 
         0,
     )
     untrained = Estimator((*labels, "clean"), feature_count(backbone.size))
-    estimator = refit(
-        untrained,
-        fingerprint(backbone),
-        untrained.labels,
-        [],
-        [replay.features],
-        0,
-        config=RefitConfig(steps=400),
-    )
+    estimator = train_head(untrained, replay.features)
     estimator.temperature.fill_(0.3)
     save_estimator(estimator, root / "parts" / "estimator.safetensors")
     assemble(

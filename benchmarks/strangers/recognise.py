@@ -54,10 +54,10 @@ def main(clean: Path | None, names: list[str], held_out: int) -> None:
         began = time.process_time()
         degrader = Degrader({name: load(name)}, Recipe(cutmix=0.25, mixture=0.0, clean=0.0, gamma=0.35))
         scenes = ChallengerConfig().training_scenes
-        new = compute_features(backbone, degrader, train_on, scenes, seed=0, paired=True)
+        new = compute_features(backbone, degrader, train_on, scenes, seed=0, undamaged=scenes // 2)
         looked = time.process_time()
         everything = (*labels[:-1], name, CLEAN)
-        estimator = refit(champion, fingerprint(backbone), everything, [replay.features], [new], seed=0)
+        estimator = refit(champion, fingerprint(backbone), everything, [replay.features], [new])
         fitted = time.process_time()
         samples = build_held_out(backbone, degrader, judged, [(name,)], held_out, seed=0)
         with torch.inference_mode():

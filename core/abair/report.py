@@ -16,9 +16,12 @@ its soft weights, by the true labels; the deployment that is live, by its soft w
 class Group(BaseModel):
     """Held-out samples with one kind of damage: a label, a mixture, or none.
 
-    `psnr` holds for each way the PSNR in dB of each sample, `ssim` the structural similarity, the
-    same samples in the same order for all ways; `champion` goes by the labels that it knows, and is
-    missing where nothing is live. `top` is the challenger's likeliest label for each sample.
+    `psnr` holds for each way the PSNR in dB of each sample that was restored, `ssim` the structural
+    similarity, the same samples in the same order for all ways; `champion` goes by the labels that
+    it knows, and is missing where nothing is live. `top` is the challenger's likeliest label for
+    each sample. Looking costs less than restoring: there may be more samples in `top`, after those
+    that were restored. `strength` is the PSNR in dB of each sample of `top` before restoration, if
+    that was measured; faint damage has a high one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +30,12 @@ class Group(BaseModel):
     psnr: dict[Way, tuple[FiniteFloat, ...]]
     ssim: dict[Way, tuple[FiniteFloat, ...]] = Field(default_factory=dict)
     top: tuple[str, ...] = Field(min_length=1)
+    strength: tuple[FiniteFloat, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many samples were restored."""
+        return len(self.psnr["SW"])
 
     @property
     def name(self) -> str:
@@ -39,8 +48,12 @@ class Group(BaseModel):
             raise ValueError(f"{self.name}: found no {', '.join(sorted(missing))}")
         for measure in (self.psnr, self.ssim):
             counts = {way: len(values) for way, values in measure.items()}
-            if set(counts.values()) - {len(self.top)}:
-                raise ValueError(f"{self.name}: found {counts} samples, expected {len(self.top)} for each way")
+            if set(counts.values()) - {self.count}:
+                raise ValueError(f"{self.name}: found {counts} samples, expected as many for each way")
+        if not 1 <= self.count <= len(self.top):
+            raise ValueError(f"{self.name}: found {self.count} restored samples, expected 1 to {len(self.top)}")
+        if self.strength and len(self.strength) != len(self.top):
+            raise ValueError(f"{self.name}: found {len(self.strength)} strengths, expected {len(self.top)}")
         return self
 
     def mean(self, way: Way) -> float:

@@ -71,20 +71,23 @@ def describe_lowered(lowered: Mapping[str, tuple[float, float]]) -> str:
 class ChallengerConfig(BaseModel):
     """How much is made and trained for a challenger; the defaults are those of the platform.
 
-    A new label's samples are counted for it and for `clean` each. Mixtures are samples with a new
-    label's damage over that of a live one.
+    Samples are those of one new label. Mixtures are samples with its damage over that of a live
+    one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    training_scenes: int = Field(default=160, ge=1, description="scenes of each, degraded and undegraded")
-    held_out: int = Field(default=40, ge=1, description="held-out samples of each while the label is new")
-    held_out_later: int = Field(default=12, ge=1, description="those that later challengers are evaluated on")
-    held_out_of_mixture: int = Field(default=6, ge=1, description="held-out samples of a mixture")
+    training_scenes: int = Field(default=160, ge=1, description="damaged scenes; half as many are left undamaged")
+    held_out: int = Field(default=80, ge=1, description="held-out samples, all of which are looked at")
+    held_out_clean: int = Field(default=24, ge=1, description="undamaged held-out samples of the same photos")
+    held_out_of_mixture: int = Field(default=12, ge=1, description="held-out samples of a mixture")
+    first_look: int = Field(
+        default=12, ge=1, description="samples of each kind that are restored at first, of a mixture half as many"
+    )
+    further_looks: int = Field(default=160, ge=0, description="samples that are restored at most where gates stay open")
     held_out_mixtures: int = Field(default=5, ge=0, description="live labels at most in held-out mixtures")
-    mixtures: int = Field(default=320, ge=1, description="mixtures to train on, however many labels are live")
+    mixtures: int = Field(default=160, ge=1, description="mixtures to train on, however many labels are live")
     mixtures_labels: int = Field(default=16, ge=0, description="live labels at most in those")
-    refit_steps: int = Field(default=1500, ge=1, description="training steps of a whole estimator on features")
     full_steps: int = Field(default=1200, ge=1, description="training steps of the full route")
     validation: int = Field(default=40, ge=1, description="held-out samples a label for the full route's curves")
     temperature: int = Field(default=200, ge=1, description="held-out samples that choose the full route's temperature")

@@ -37,10 +37,12 @@ class ReplayCounts:
 
     features: int = 80
     """Samples a label and source, `clean` included, whose features are kept."""
-    held_out: int = 12
+    held_out: int = 24
     """Held-out samples of each label."""
-    held_out_mixtures: int = 6
+    held_out_mixtures: int = 12
     """Held-out samples of each mixture of two."""
+    held_out_clean: int | None = None
+    """Held-out samples without damage; by default as many as of each label."""
 
 
 def build_replay(
@@ -51,35 +53,35 @@ def build_replay(
     counts: ReplayCounts,
     seed: int,
     *,
-    paired: bool = False,
+    undamaged: int = 0,
     on_progress: OnProgress = ignore_progress,
 ) -> Replay:
     """Build the replay of all labels of a degrader.
 
-    Features are computed from each source. Held out are samples of each label, `clean` included,
-    and of each mixture of two labels that are neighbours in the degrader's order. `paired` features
-    need a single source.
+    Features are computed from each source, and of `undamaged` scenes more. Held out are samples of
+    each label, `clean` included, and of each mixture of two labels that are neighbours in the
+    degrader's order.
     """
     names = list(degrader.synthesizers)
     pairs = sorted({tuple(sorted((name, names[i - 1]))) for i, name in enumerate(names) if len(names) > 1})
-    total = counts.features * len(degrader.labels)
+    total = counts.features * (len(names) if undamaged else len(degrader.labels))
     parts = [
-        compute_features(backbone, degrader, photos, total, seed, paired=paired, on_progress=on_progress)
+        compute_features(backbone, degrader, photos, total, seed, undamaged=undamaged, on_progress=on_progress)
         for photos in sources
     ]
     features = concatenate(parts) if len(parts) > 1 else parts[0]
-    singles = [(label,) for label in degrader.labels]
-    samples = build_held_out(backbone, degrader, held_out, singles, counts.held_out, seed, on_progress=on_progress)
-    samples += build_held_out(
-        backbone,
-        degrader,
-        held_out,
-        pairs,
-        counts.held_out_mixtures,
-        seed,
-        first_kind=len(singles),
-        on_progress=on_progress,
-    )
+    clean = counts.held_out if counts.held_out_clean is None else counts.held_out_clean
+    samples: list[HeldOut] = []
+    numbered = 0
+    for kinds, count in (
+        ([(name,) for name in names], counts.held_out),
+        ([(CLEAN,)], clean),
+        (pairs, counts.held_out_mixtures),
+    ):
+        samples += build_held_out(
+            backbone, degrader, held_out, kinds, count, seed, first_kind=numbered, on_progress=on_progress
+        )
+        numbered += len(kinds)
     return Replay(features, tuple(samples))
 
 
@@ -90,27 +92,26 @@ def compute_features(
     count: int,
     seed: int,
     *,
-    paired: bool = False,
+    undamaged: int = 0,
     on_progress: OnProgress = ignore_progress,
 ) -> Features:
     """Damage `count` scenes by the degrader's recipe and compute their features.
 
-    If `paired`, those of the undamaged scenes follow. The same seed gives the same scenes for every
-    degrader.
+    Those of the first `undamaged` scenes without any damage follow. The same seed gives the same
+    scenes for every degrader.
     """
-    damaged, targets, undamaged = [], [], []
+    values, cleans, targets = [], [], []
     clean_target = torch.tensor([float(label == CLEAN) for label in degrader.labels])
     for index in range(count):
         scene = photos.scene(generator_for(seed, Stream.REPLAY_SCENE, index), LONGEST)
         sample = degrader.sample(scene, generator_for(seed, Stream.REPLAY_DAMAGE, index))
-        damaged.append(extract_image_features(backbone, sample.degraded).float().mean(0))
+        values.append(extract_image_features(backbone, sample.degraded).float().mean(0))
         targets.append(sample.types.mean((1, 2)))
-        if paired:
-            undamaged.append(extract_image_features(backbone, sample.clean).float().mean(0))
+        if index < undamaged:
+            cleans.append(extract_image_features(backbone, sample.clean).float().mean(0))
         on_progress()
-    values = torch.stack([*damaged, *undamaged])
-    targets += [clean_target] * len(undamaged)
-    return Features(fingerprint(backbone), degrader.labels, values, torch.stack(targets), paired)
+    targets += [clean_target] * len(cleans)
+    return Features(fingerprint(backbone), degrader.labels, torch.stack([*values, *cleans]), torch.stack(targets))
 
 
 def build_held_out(

@@ -3,17 +3,22 @@
 Scores are cached. For the cache, weights are rounded to hundredths: that changes a restored sample
 invisibly, and then many samples are restored alike by both.
 
-The cost of an evaluation does not grow with the number of labels. Of the samples without a new
-label, both restore the `BUDGET` whose weights moved farthest from the champion's. The others count
-as no better and no worse than before: with both, they get the cached scores of the nearest weights.
-At most another `BUDGET` of those cached scores, the ones with the farthest weights, are renewed.
+All samples are looked at, which costs nothing, because their features are kept. Few are restored:
+the first of each kind, and more of a kind while they leave open whether it loses, or while the
+weights of others moved.
+
+The cost of an evaluation does not grow with the number of labels. Of the first samples without a
+new label, both restore the `BUDGET` whose weights moved farthest from the champion's, and more if
+more moved. The others count as no better and no worse than before: with both, they get the cached
+scores of the nearest weights. At most as many of those cached scores, the ones with the farthest
+weights, are renewed.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -33,6 +38,10 @@ from abair.report import Group, Report, Way
 
 BUDGET: Final = 32
 """Samples without a new label that challenger and champion restore; the others count as unmoved."""
+FIRST: Final = 12
+"""Samples of a kind that are restored at first; of a mixture half as many."""
+FURTHER: Final = 160
+"""Samples more that are restored at most, of all kinds together."""
 NEAR: Final = 0.1
 """Distance of weights up to which cached scores serve for an unmoved sample."""
 DIGEST_LENGTH: Final = 16
@@ -129,7 +138,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The report, and for each of its groups the samples and the challenger's weights for them."""
+    """The report, and for each of its groups the restored samples and the challenger's weights."""
 
     report: Report
     samples: dict[str, list[HeldOut]]
@@ -142,96 +151,135 @@ def evaluate(
     samples: Sequence[HeldOut],
     new: Sequence[str],
     *,
+    find_open: Callable[[Report], Collection[str]] = lambda _: (),
+    first: int = FIRST,
+    further: int = FURTHER,
     budget: int = BUDGET,
     near: float = NEAR,
 ) -> Evaluation:
-    """Score the samples whose labels the challenger knows, restored by it and the champion."""
+    """Look at the samples whose labels the challenger knows, and score restored ones.
+
+    `find_open` names the groups of a report that leave something open. Of those, twice as many
+    samples are restored as before, until nothing is open or all are restored. `further` samples are
+    restored at most beyond the first and the `budget` of old ones that moved.
+    """
     known = [sample for sample in samples if set(sample.labels) <= set(challenger.estimator.labels)]
-    weights = challenger.weights(known)
-    before = champion.weights(known) if champion is not None else [None] * len(known)
-    unmoved = _find_unmoved(challenger, champion, known, weights, before, new, budget, near)
-    places_by_labels: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, sample in enumerate(known):
-        places_by_labels[sample.labels].append(place)
-    groups = []
-    for labels, places in places_by_labels.items():
-        rows = [
-            _score_ways(challenger, champion, known[place], weights[place], before[place], unmoved.get(place))
-            for place in places
-        ]
-        groups.append(
-            Group(
-                labels=labels,
-                psnr={way: tuple(row[way][0] for row in rows) for way in rows[0]},
-                ssim={way: tuple(row[way][1] for row in rows) for way in rows[0]},
-                top=tuple(_likeliest(weights[place]) for place in places),
-            )
-        )
-    by_name = {group.name: places_by_labels[group.labels] for group in groups}
+        places[sample.labels].append(place)
+    weights = challenger.weights(known)
+    before = champion.weights(known) if champion is not None else None
+    comparison = _Comparison(challenger, champion, known, weights, before, frozenset(new), near)
+    taken = {labels: min(len(found), first if len(labels) == 1 else -(-first // 2)) for labels, found in places.items()}
+    looked = [place for labels, count in taken.items() for place in places[labels][:count]]
+    beyond = min(further, max(0, sum(map(comparison.has_moved, looked)) - budget))
+    comparison.score(looked, budget + beyond)
+    further -= beyond
+    while True:
+        groups = [comparison.group(labels, found, taken[labels]) for labels, found in places.items()]
+        report = Report(new=tuple(new), groups=tuple(groups))
+        wanted = set(find_open(report))
+        added: list[int] = []
+        for group in groups:
+            found, count = places[group.labels], taken[group.labels]
+            if group.name in wanted or any(map(comparison.has_moved, found[count:])):
+                more = min(2 * count, len(found), count + further - len(added))
+                added += found[count:more]
+                taken[group.labels] = more
+        if not added:
+            break
+        further -= len(added)
+        comparison.score(added, len(added))
+    shown = {group.name: places[group.labels][: group.count] for group in groups}
     return Evaluation(
-        Report(new=tuple(new), groups=tuple(groups)),
-        {name: [known[place] for place in places] for name, places in by_name.items()},
-        {name: [weights[place] for place in places] for name, places in by_name.items()},
+        report,
+        {name: [known[place] for place in found] for name, found in shown.items()},
+        {name: [weights[place] for place in found] for name, found in shown.items()},
     )
+
+
+@dataclass
+class _Comparison:
+    """All samples with the weights by challenger and champion, and the scores of restored ones."""
+
+    challenger: Contender
+    champion: Contender | None
+    samples: Sequence[HeldOut]
+    weights: Sequence[Weights]
+    before: Sequence[Weights] | None
+    new: frozenset[str]
+    near: float
+    rows: dict[int, dict[Way, Scores]] = field(default_factory=dict)
+
+    def has_moved(self, place: int) -> bool:
+        """Tell whether the weights of an old sample are no longer near the champion's."""
+        return self._is_old(place) and self._drift(place) > self.near
+
+    def score(self, places: Sequence[int], budget: int) -> None:
+        """Score samples; of the old ones, the `budget` that moved most are restored anew."""
+        unmoved = self._find_unmoved(places, budget)
+        for place in places:
+            self.rows[place] = self._score_ways(place, unmoved.get(place))
+
+    def group(self, labels: tuple[str, ...], places: Sequence[int], count: int) -> Group:
+        """Return the group of samples, of which the first `count` were scored."""
+        rows = [self.rows[place] for place in places[:count]]
+        return Group(
+            labels=labels,
+            psnr={way: tuple(row[way][0] for row in rows) for way in rows[0]},
+            ssim={way: tuple(row[way][1] for row in rows) for way in rows[0]},
+            top=tuple(_likeliest(self.weights[place]) for place in places),
+            strength=tuple(
+                self.challenger.input_score(self.samples[place])[0] for place in places if self.new.issuperset(labels)
+            ),
+        )
+
+    def _is_old(self, place: int) -> bool:
+        if self.champion is None:
+            return False
+        return (set(self.champion.estimator.labels) - self.new).issuperset(self.samples[place].labels)
+
+    def _drift(self, place: int) -> float:
+        if self.champion is None or self.before is None:
+            return 0.0
+        return self.challenger.drift(self.weights[place], self.champion, self.before[place])
+
+    def _find_unmoved(self, places: Sequence[int], budget: int) -> dict[int, Scores]:
+        """Return the scores, by place, of the samples that count as unmoved.
+
+        These are all old ones but the `budget` that moved most. As many cached scores are renewed
+        at most, those with the farthest weights beyond `near` first.
+        """
+        champion, before = self.champion, self.before
+        if champion is None or before is None:
+            return {}
+        moved = sorted(filter(self._is_old, places), key=lambda place: -self._drift(place))
+        nearest = {place: champion.nearest_score(self.samples[place], before[place]) for place in moved[budget:]}
+        stale = sorted((place for place in nearest if nearest[place][0] > self.near), key=lambda p: -nearest[p][0])
+        renewed = set(stale[:budget])
+        return {
+            place: champion.score(self.samples[place], before[place]) if scores is None or place in renewed else scores
+            for place, (_, scores) in nearest.items()
+        }
+
+    def _score_ways(self, place: int, unmoved: Scores | None) -> dict[Way, Scores]:
+        """Score a sample in every way of the report."""
+        challenger, sample, weights = self.challenger, self.samples[place], self.weights[place]
+        ways: dict[Way, Scores] = {
+            "input": challenger.input_score(sample),
+            "backbone": challenger.score(sample, {}),
+            "OH": challenger.score(sample, {_likeliest(weights): 1.0}),
+            "Oracle": challenger.score(sample, {label: 1 / len(sample.labels) for label in sample.labels}),
+        }
+        if self.champion is not None and self.before is not None:
+            ways["champion"] = unmoved or self.champion.score(sample, self.before[place])
+        ways["SW"] = unmoved or challenger.score(sample, weights)
+        return ways
 
 
 def to_picture(image: torch.Tensor) -> Picture:
     """Convert an image (3, H, W) to an array (H, W, 3)."""
     return image.permute(1, 2, 0).numpy()  # type: ignore[no-any-return,unused-ignore]
-
-
-def _find_unmoved(
-    challenger: Contender,
-    champion: Contender | None,
-    samples: Sequence[HeldOut],
-    weights: Sequence[Weights],
-    before: Sequence[Weights | None],
-    new: Sequence[str],
-    budget: int,
-    near: float,
-) -> dict[int, Scores]:
-    """Return the scores, by place, of the samples that count as unmoved.
-
-    These are all old ones but the `budget` that moved most. As many cached scores are renewed at
-    most, those with the farthest weights beyond `near` first.
-    """
-    if champion is None:
-        return {}
-    live = set(champion.estimator.labels) - set(new)
-    old = {
-        place: weights_before
-        for place, (sample, weights_before) in enumerate(zip(samples, before, strict=True))
-        if weights_before is not None and live.issuperset(sample.labels)
-    }
-    moved = sorted(old, key=lambda place: -challenger.drift(weights[place], champion, old[place]))
-    nearest = {place: champion.nearest_score(samples[place], old[place]) for place in moved[budget:]}
-    stale = sorted((place for place in nearest if nearest[place][0] > near), key=lambda place: -nearest[place][0])
-    renewed = set(stale[:budget])
-    return {
-        place: champion.score(samples[place], old[place]) if scores is None or place in renewed else scores
-        for place, (_, scores) in nearest.items()
-    }
-
-
-def _score_ways(
-    challenger: Contender,
-    champion: Contender | None,
-    sample: HeldOut,
-    weights: Weights,
-    before: Weights | None,
-    unmoved: Scores | None,
-) -> dict[Way, Scores]:
-    """Score a sample in every way of the report."""
-    ways: dict[Way, Scores] = {
-        "input": challenger.input_score(sample),
-        "backbone": challenger.score(sample, {}),
-        "OH": challenger.score(sample, {_likeliest(weights): 1.0}),
-        "Oracle": challenger.score(sample, {label: 1 / len(sample.labels) for label in sample.labels}),
-    }
-    if champion is not None and before is not None:
-        ways["champion"] = unmoved or champion.score(sample, before)
-    ways["SW"] = unmoved or challenger.score(sample, weights)
-    return ways
 
 
 def _likeliest(weights: Weights) -> str:

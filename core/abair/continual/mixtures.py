@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 GAMMA: Final = 0.5
 """Share of the mixtures whose scenes are made brighter or darker first."""
+RESTORED_SIDE: Final = 80
+"""Side in pixels of the crop that the blends restore: that takes most of the time."""
 
 
 def build_mixtures(
@@ -51,7 +53,7 @@ def build_mixtures(
     values, targets, stakes = [], [], []
     for place, name in enumerate(known):
         degrader = Degrader({name: synthesizers[name], new: synthesizers[new]})
-        costs = BlendCosts(Blender(backbone, [adapters[name], adapters[new]]))
+        costs = BlendCosts(Blender(backbone, [adapters[name], adapters[new]]), RESTORED_SIDE)
         for index in range(place, count, len(known)):
             scene = photos.scene(generator_for(seed, Stream.MIXTURE_SCENE, index // len(known)), LONGEST)
             generator = generator_for(seed, Stream.MIXTURE_DAMAGE, index)

@@ -51,11 +51,6 @@ class RefitConfig:
     """Weight of the squared output weights of new labels, over standardised inputs."""
     false_alarms: float = 0.02
     """Share of known samples that a new label may win, at most."""
-    steps: int = 1500
-    """Gradient steps of the fit of a whole estimator, with `batch` samples each."""
-    report_every: int = 100
-    batch: int = 256
-    learning_rate: float = 1e-3
 
 
 def refit(
@@ -64,11 +59,9 @@ def refit(
     labels: Sequence[str],
     known: Sequence[Features],
     new: Sequence[Features],
-    seed: int,
     on_step: OnStep = lambda _step, _metrics: None,
     *,
     mixtures: Sequence[Mixtures] = (),
-    whole: bool = False,
     config: RefitConfig | None = None,
 ) -> Estimator:
     """Fit the champion, for `labels` with `clean` last, to features; return a frozen estimator.
@@ -77,15 +70,12 @@ def refit(
     normalised features and the hidden units. Only these outputs are fitted, so the logits of known
     labels do not change, and known labels can lose to new ones only. The fit is a multinomial
     logistic regression with the known logits given: convex, so it has one answer and takes seconds.
-    `mixtures` teach it which share of the best blend is the new label's, each by its stake.
+    If nothing is known, all outputs are fitted so. `mixtures` teach it which share of the best
+    blend is the new label's, each by its stake.
 
     The new labels are shown more often than each known one. In the end their logits are lowered
     until they win no more than `false_alarms` of the known samples, each of which is judged by a
     fit that did not see it.
-
-    If `whole`, or if nothing is known, all parameters are fitted by gradient steps instead. Then
-    `new` features teach the truth, and `known` ones the champion's answers, right or wrong (Li,
-    Hoiem, "Learning without Forgetting", 2016).
 
     The temperature stays. The same arguments give the same estimator.
 
@@ -105,8 +95,6 @@ def refit(
     novel = torch.tensor([all(label not in features.labels for features in known) for label in labels])
     start = champion.with_labels(labels)
     with _one_thread():
-        if whole or bool(novel.all()):
-            return _fit_whole(start, rows, novel, seed, on_step, config)
         return _fit_outputs(start, rows, _mixture_rows(labels, mixtures, config), novel, on_step, config)
 
 
@@ -160,7 +148,8 @@ def _fit_outputs(
     mean, deviation = inputs.mean(0), inputs.std(0).clamp_min(LEAST_DEVIATION)
     task = _Outputs((inputs - mean) / deviation, given, everything.truth, everything.weights, novel, config)
     weight, bias = task.fit(torch.ones(len(inputs), dtype=torch.bool), on_step)
-    bias = bias - _surplus(task, ~everything.new)
+    if not bool(novel.all()):
+        bias = bias - _surplus(task, ~everything.new)
     weight = weight / deviation[:, None]
     return _with_outputs(start, weight, bias - mean @ weight, novel)
 
@@ -193,13 +182,17 @@ class _Outputs:
         self.given = given[:, ~novel]
         # what matters to the novel outputs is their own shares; the known labels keep theirs
         self.shares = truth[:, novel]
+        # all known labels together, one column of logits and shares, or none
+        together = slice(None) if self.given.shape[1] else slice(0)
+        self.rest = self.given.logsumexp(1, keepdim=True)[:, together]
+        self.rest_shares = (1 - self.shares.sum(1, keepdim=True))[:, together]
 
     def fit(self, taken: Tensor, on_step: OnStep = lambda _step, _metrics: None) -> tuple[Tensor, Tensor]:
         """Return weights (I, U) and biases (U,) of the U novel outputs, for the samples taken."""
         inputs, shares, weights = self.inputs[taken], self.shares[taken], self.weights[taken]
         weights = weights / weights.sum()
-        rest = self.given[taken].logsumexp(1, keepdim=True)  # all known labels together
-        target = torch.cat([shares, 1 - shares.sum(1, keepdim=True)], 1)
+        rest = self.rest[taken]
+        target = torch.cat([shares, self.rest_shares[taken]], 1)
         weight = torch.zeros(inputs.shape[1], shares.shape[1], requires_grad=True)
         bias = torch.zeros(shares.shape[1], requires_grad=True)
         optimizer = torch.optim.LBFGS(
@@ -254,33 +247,6 @@ def _with_outputs(start: Estimator, weight: Tensor, bias: Tensor, novel: Tensor)
     grown.load_state_dict(state)
     freeze(grown)
     return grown
-
-
-def _fit_whole(
-    start: Estimator, rows: _Rows, novel: Tensor, seed: int, on_step: OnStep, config: RefitConfig
-) -> Estimator:
-    """Fit all parameters; known samples teach what the estimator says of them at the start."""
-    generator = torch.Generator().manual_seed(seed)
-    teacher, student = start, start.with_labels(start.labels).requires_grad_(True)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=0.0)
-    for step in range(config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (step + 1) / 20, 1.5 * (1 - step / config.steps))
-        chosen = torch.multinomial(rows.weights, config.batch, replacement=True, generator=generator)
-        x, truth, new = rows.values[chosen], rows.truth[chosen], rows.new[chosen]
-        with torch.no_grad():
-            taught = teacher(x).masked_fill(novel, -torch.inf).softmax(1)
-        target = torch.where(new[:, None], truth, taught)
-        logits = student(x)
-        loss = F.cross_entropy(logits, target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if (step + 1) % config.report_every == 0:
-            accuracy = float((logits.detach().argmax(1) == target.argmax(1)).float().mean())
-            on_step(step + 1, {"loss": float(loss.detach()), "accuracy": accuracy})
-    freeze(student)
-    return student
 
 
 @contextmanager

@@ -32,15 +32,12 @@ class Features:
     """Features of N samples: `values` (N, F), `targets` (N, L) over `labels`.
 
     `backbone` is the fingerprint of the network that computed them.
-    If they are `paired`, the second half are the scenes of the first half, undamaged and in the
-    same order.
     """
 
     backbone: str
     labels: tuple[str, ...]
     values: Tensor
     targets: Tensor
-    paired: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,6 @@ class Replay:
         document = {
             "backbone": self.features.backbone,
             "labels": self.features.labels,
-            "paired": self.features.paired,
             "held_out": [[sample.labels, place] for sample, place in zip(self.held_out, places, strict=True)],
         }
         tensors = {
@@ -166,7 +162,7 @@ class Replay:
         if layout.mixed_labels:
             mixed = Features(layout.backbone, layout.mixed_labels, tensors["chain_values"], tensors["chain_targets"])
             mixtures = Mixtures(mixed, tensors["chain_stakes"])
-        features = Features(layout.backbone, layout.labels, tensors["values"], tensors["targets"], layout.paired)
+        features = Features(layout.backbone, layout.labels, tensors["values"], tensors["targets"])
         return cls(features, held_out, mixtures)
 
 
@@ -176,7 +172,6 @@ class _Layout:
 
     backbone: str
     labels: tuple[str, ...]
-    paired: bool
     held_out: tuple[tuple[tuple[str, ...], int], ...]
     """Each sample's labels, and the place of its undamaged part."""
     mixed_labels: tuple[str, ...]
@@ -211,7 +206,7 @@ def _parse_header(header: Header) -> _Layout:
             "chain_targets": (mixtures, len(mixed_labels)),
             "chain_stakes": (mixtures,),
         }
-    return _Layout(str(document["backbone"]), labels, bool(document["paired"]), held_out, mixed_labels, shapes)
+    return _Layout(str(document["backbone"]), labels, held_out, mixed_labels, shapes)
 
 
 def concatenate(parts: Sequence[Features]) -> Features:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from abair.continual.collect import ReplayCounts, build_replay
-from abair.continual.refit import RefitConfig, refit
+from abair.continual.refit import refit
 from abair.continual.replay import Features, HeldOut
 from abair.data.degrade import Degrader, Recipe
 from abair.data.photos import CleanPhotos
@@ -53,13 +53,12 @@ class AblationConfig:
     """The size of the experiment.
 
     `mixture_count`: held-out samples of each kind of mixture. `replay`: the samples that an
-    estimator is fitted to and evaluated on. `refit`: how it is fitted.
+    estimator is fitted to and evaluated on.
     """
 
     ranks: tuple[int, ...] = (2, 4, 8, 16)
     mixture_count: int = 24
     replay: ReplayCounts = field(default_factory=lambda: ReplayCounts(80, 8, 8))
-    refit: RefitConfig = field(default_factory=RefitConfig)
     pretraining: BackboneSettings = PRETRAINING
     adapting: AdapterSettings = ADAPTING
 
@@ -244,7 +243,7 @@ class _Experiment:
             GLOBAL_VIEW_ALONE: columns[-context:],
         }
         samples = [sample for sample in replay.held_out if len(sample.labels) == 1]
-        return {name: _accuracy(known, samples, selected[name], self.config.refit) for name in selections}
+        return {name: _accuracy(known, samples, selected[name]) for name in selections}
 
     def _settings(self, defaults: AnySettings, times: int = 1) -> AnySettings:
         limits = {
@@ -273,12 +272,12 @@ def _sum(costs: Sequence[TrainingCost]) -> TrainingCost:
     )
 
 
-def _accuracy(known: Features, samples: Sequence[HeldOut], columns: Tensor, config: RefitConfig) -> float:
+def _accuracy(known: Features, samples: Sequence[HeldOut], columns: Tensor) -> float:
     """Fit an estimator to the chosen columns of the features; return its accuracy on `samples`."""
     features = replace(known, values=known.values[:, columns])
     torch.manual_seed(0)
     untrained = Estimator(known.labels, features.values.shape[1])
-    estimator = refit(untrained, known.backbone, known.labels, [], [features], 0, config=config)
+    estimator = refit(untrained, known.backbone, known.labels, [], [features])
     seen = torch.stack([sample.features for sample in samples])[:, columns]
     with torch.inference_mode():
         predicted = estimator(seen).argmax(1).tolist()

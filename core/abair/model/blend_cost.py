@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 import torch
@@ -43,8 +43,11 @@ class BlendCosts:
     The labels are the adapters of `blender` and, last, `clean`: the sample as it is.
     """
 
-    def __init__(self, blender: Blender) -> None:
-        self._blender = blender
+    def __init__(self, blender: Blender, largest: int = LARGEST_CROP) -> None:
+        """Prepare the blends of `blender`, to restore crops of at most `largest` pixels a side."""
+        self._blender, self._largest = blender, largest
+        # a mixture's blends are the same for each sample of it
+        self._between = lru_cache(maxsize=BLEND_STEPS)(lambda weights: blender.blend(weights[:-1], keep=weights[-1]))
 
     @cached_property
     def digest(self) -> str:
@@ -56,7 +59,7 @@ class BlendCosts:
     def side(self) -> int:
         """Side in pixels of the crop that each label restores, a multiple of `CROP_MULTIPLE`."""
         labels = max(FULL_CROP_LABELS, len(self._blender.adapters) + 1)
-        return int(LARGEST_CROP * math.sqrt(FULL_CROP_LABELS / labels)) // CROP_MULTIPLE * CROP_MULTIPLE
+        return int(self._largest * math.sqrt(FULL_CROP_LABELS / labels)) // CROP_MULTIPLE * CROP_MULTIPLE
 
     @cached_property
     def _networks(self) -> list[Backbone]:
@@ -83,10 +86,7 @@ class BlendCosts:
         one, other = target.topk(2).indices.tolist()
         blends = torch.zeros(BLEND_STEPS + 1, len(target))
         blends[:, one], blends[:, other] = torch.linspace(1, 0, BLEND_STEPS + 1), torch.linspace(0, 1, BLEND_STEPS + 1)
-        between = [
-            error(self._blender.blend(blend[:-1].tolist(), keep=float(blend[-1]))).square().mean()
-            for blend in blends[1:-1]
-        ]
+        between = [error(self._between(tuple(blend.tolist()))).square().mean() for blend in blends[1:-1]]
         measured = torch.stack([products[one, one], *between, products[other, other]])
         products[one, other] = products[other, one] = _fit_product(blends[:, one], measured)
         return blends[measured.argmin()], products

@@ -6,22 +6,25 @@ Only an estimator is ever trained here. Backbone and adapters are read from blob
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import zip_longest
 
 import torch
 
 from abair.continual.compare import BUDGET, Contender, Evaluation, evaluate
-from abair.continual.refit import RefitConfig, refit
+from abair.continual.refit import refit
 from abair.continual.replay import Features, HeldOut, Replay
 from abair.continual.score_cache import ScoreCache, open_score_cache
+from abair.continual.separation import Separation, measure_separation
 from abair.errors import TrainingError
 from abair.labels import CLEAN
 from abair.model.backbone import Backbone, load_backbone
 from abair.model.estimator import Estimator, load_estimator
 from abair.model.lora import Adapter, read_adapter_files
+from abair.report import Report
 from abair_registry.db.snapshot import DeploymentSnapshot, Member
 from abair_registry.operations.replays import adapter_files, held_out_of, load_replay
 from abair_registry.plugins import calls
@@ -41,8 +44,6 @@ class Fit(StrEnum):
     """The new labels' outputs, to mixtures as well: their blends with the others are learnt."""
     ALONE = "alone"
     """The new labels' outputs alone."""
-    WHOLE = "whole"
-    """All outputs, so that what the estimator says of old labels may change, too (see `refit`)."""
 
 
 @dataclass
@@ -98,14 +99,24 @@ class Trainer:
         kept = {member.label: member.replay for member in self.proposal.members} | {CLEAN: self.proposal.replay}
         return [label for label, sha256 in kept.items() if sha256 is None]
 
+    @cached_property
+    def separations(self) -> list[list[Separation]]:
+        """How well features tell each new label from each other label, the worst first."""
+        old = self._old_replays()
+        new = [one for one in self.proposal.members if one.label in self.new_labels and one.replay not in old]
+        if not new or self.missing_replays():
+            return []
+        known = self._known_features()
+        return [measure_separation(one.label, self._replay(one.replay).features, known) for one in new]
+
     def fits(self) -> tuple[Fit, ...]:
         """Return the ways to fit to features, in the order in which they are to be tried."""
         if not self.new_labels:
             return (Fit.ALONE,)
         new = [member for member in self.proposal.members if member.label in self.new_labels and member.replay]
         if any(self._replay(member.replay).mixtures for member in new):
-            return (Fit.WITH_MIXTURES, Fit.ALONE, Fit.WHOLE)
-        return (Fit.ALONE, Fit.WHOLE)
+            return (Fit.WITH_MIXTURES, Fit.ALONE)
+        return (Fit.ALONE,)
 
     def fit_features(self, on_step: OnStep, *, fit: Fit = Fit.ALONE) -> Estimator:
         """Fit the estimator of `base` to the features of all labels.
@@ -121,24 +132,15 @@ class Trainer:
             raise TrainingError(
                 f"label {missing[0]}: found no features of earlier samples; expected some; --route full"
             )
-        known: list[Features] = []
-        for replay in map(self._replay, self._old_replays()):
-            known.append(replay.features)
-            if replay.mixtures and set(self.new_labels).isdisjoint(replay.mixtures.features.labels):
-                known.append(replay.mixtures.features)
         new = [self._replay(member.replay) for member in self.proposal.members if member.label in self.new_labels]
-        steps = self.settings.challenger.refit_steps
         return refit(
             self.base_estimator,
             self.base.fingerprint,
             self.proposal.labels,
-            known,
+            self._known_features(),
             [replay.features for replay in new],
-            self.seed,
             on_step,
             mixtures=[replay.mixtures for replay in new if replay.mixtures and fit is Fit.WITH_MIXTURES],
-            whole=fit is Fit.WHOLE,
-            config=RefitConfig(steps=steps, report_every=max(1, min(100, steps // 3))),
         )
 
     def train_full(self, plugins: VerifiedPlugins, on_step: OnStep) -> Estimator:
@@ -175,8 +177,11 @@ class Trainer:
             on_step(int(step["step"]), {key: step[key] for key in ("loss", "accuracy") if key in step})
         return load_estimator(made, self.proposal.labels, self.backbone.size)
 
-    def evaluate(self, estimator: Estimator) -> Evaluation:
-        """Restore all held-out samples of what the challenger knows, by challenger and champion.
+    def evaluate(self, estimator: Estimator, find_open: Callable[[Report], Collection[str]]) -> Evaluation:
+        """Look at all held-out samples of what the challenger knows, and restore some.
+
+        Champion and challenger restore the first of each kind, and more of those that `find_open`
+        names.
 
         Raises:
             TrainingError: A label has no replay.
@@ -186,9 +191,18 @@ class Trainer:
         with open_score_cache(self.settings.home / "cache" / "measured.json") as cache:
             samples = self._held_out()
             champion = self._champion(cache)
-            # with another backbone every sample is restored in another way
-            budget = len(samples) if self._replaces_backbone else BUDGET
-            return evaluate(self.contender(estimator, cache), champion, samples, self.judged_as_new, budget=budget)
+            config, every = self.settings.challenger, self._replaces_backbone
+            return evaluate(
+                self.contender(estimator, cache),
+                champion,
+                samples,
+                self.judged_as_new,
+                find_open=find_open,
+                first=config.first_look,
+                # with another backbone every sample is restored in another way
+                further=len(samples) if every else config.further_looks,
+                budget=len(samples) if every else BUDGET,
+            )
 
     def contender(self, estimator: Estimator, cache: ScoreCache | None = None) -> Contender:
         """Return the proposal with an estimator, ready to restore."""
@@ -229,16 +243,14 @@ class Trainer:
         return {member.label: self._adapters[member] for member in deployment.members}
 
     def _held_out(self) -> list[HeldOut]:
-        """Return held-out samples of labels and mixtures, fewer of the older ones."""
-        config = self.settings.challenger
+        """Return held-out samples of labels and mixtures, fewer mixtures of the older ones."""
         samples: list[HeldOut] = []
         for member in self.proposal.members:
-            own = held_out_of(self._replay(member.replay), member.label)
-            samples += own if member.label in self.judged_as_new else own[: config.held_out_later]
-        samples += held_out_of(self._replay(self.proposal.replay), CLEAN)[: config.held_out_later]
-        for member in self.proposal.members:
-            if member.label in self.new_labels:
-                samples += held_out_of(self._replay(member.replay), CLEAN)
+            samples += held_out_of(self._replay(member.replay), member.label)
+        # undamaged photos of the platform and of new labels in turn, so that the first are of all
+        new = [member.replay for member in self.proposal.members if member.label in self.new_labels]
+        clean = [held_out_of(self._replay(sha256), CLEAN) for sha256 in (self.proposal.replay, *new)]
+        samples += [sample for turn in zip_longest(*clean) for sample in turn if sample is not None]
         known = set(self.proposal.labels)
         later = {member.replay for member in self.proposal.members if member.label not in self.new_labels} - {
             self.proposal.replay
@@ -248,10 +260,18 @@ class Trainer:
             kinds = list(dict.fromkeys(sample.labels for sample in mixtures))
             if sha256 in later:
                 kinds = kinds[:1]  # with fifty labels there would be thousands to restore
-            for kind in kinds:
-                samples += [sample for sample in mixtures if sample.labels == kind][: config.held_out_of_mixture]
+            samples += [sample for kind in kinds for sample in mixtures if sample.labels == kind]
         # a blob may hold several labels' samples: each is restored once
         return list({sample.digest + str(sample.labels): sample for sample in samples}.values())
+
+    def _known_features(self) -> list[Features]:
+        """Return the features, mixtures included, of all labels that are not new."""
+        known: list[Features] = []
+        for replay in map(self._replay, self._old_replays()):
+            known.append(replay.features)
+            if replay.mixtures and set(self.new_labels).isdisjoint(replay.mixtures.features.labels):
+                known.append(replay.mixtures.features)
+        return known
 
     def _old_replays(self) -> list[str]:
         return self._distinct_replays(lambda member: member.label not in self.new_labels)

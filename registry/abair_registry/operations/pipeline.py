@@ -207,6 +207,7 @@ class _Pipeline:
                 (self.trainer.contender(challenger.estimator), self.trainer.champion_contender()),
                 champion=self.champion, outcome=outcome, options=self.operation.options,
                 route=challenger.route, why=challenger.why, unasked=self.plugins.unasked,
+                separations=self.trainer.separations, stages=self.terminal.steps.stages(),
             )  # fmt: skip
             sha256 = self._keep_estimator(challenger)
             number = self._conclude(outcome, challenger, sha256, run.run_id)

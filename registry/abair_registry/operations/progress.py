@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from types import TracebackType
 from typing import Final
 
@@ -21,6 +23,18 @@ LINE_SECONDS: Final = 30.0
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Go on without a reader of stderr, where rich would end the program."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of an operation, and what it took: seconds, and those of all processors together.
+
+    Processes for plugins count, once they have ended.
+    """
+
+    name: str
+    seconds: float
+    cpu_seconds: float
 
 
 class Steps:
@@ -48,9 +62,19 @@ class Steps:
         self._held_back: list[str] | None = []
         self._step, self._done, self._total = "", 0, 0
         self._told = time.monotonic()
+        self._marks: list[tuple[str, float, float]] = []
+
+    def stages(self) -> list[Stage]:
+        """Return what each step took until now; steps of the same name are one."""
+        took: dict[str, tuple[float, float]] = {}
+        for (name, began, busy), (_, ended, later) in pairwise([*self._marks, _mark("")]):
+            seconds, cpu = took.get(name, (0.0, 0.0))
+            took[name] = (seconds + ended - began, cpu + later - busy)
+        return [Stage(name, seconds, cpu) for name, (seconds, cpu) in took.items()]
 
     def begin(self, step: str, total: int | None = None) -> None:
         """Show the next step, which has `total` parts if that is known."""
+        self._marks.append(_mark(step))
         if self._bar.disable:
             if self._held_back == []:
                 self._held_back.append(step)
@@ -82,6 +106,13 @@ class Steps:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+
+def _mark(name: str) -> tuple[str, float, float]:
+    """Return a step's name, the time, and the seconds that processors worked until now."""
+    times = os.times()
+    busy = times.user + times.system + times.children_user + times.children_system
+    return name, time.monotonic(), busy
 
 
 @dataclass(frozen=True)

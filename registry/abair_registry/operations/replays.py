@@ -89,7 +89,8 @@ def labels_to_mix(base: DeploymentSnapshot, new: Member, plugins: VerifiedPlugin
 
 def sample_count(config: ChallengerConfig, mixed_with: Sequence[Member]) -> int:
     """Return how many samples `make_replay` makes at most, each of which it reports."""
-    return 2 * config.training_scenes + 2 * config.held_out + (config.mixtures if mixed_with else 0)
+    held_out = config.held_out + config.held_out_clean
+    return config.training_scenes + held_out + (config.mixtures if mixed_with else 0)
 
 
 def make_replay(
@@ -129,6 +130,7 @@ def make_replay(
             seed=seed,
             trained=config.training_scenes,
             judged=config.held_out,
+            judged_clean=config.held_out_clean,
             kept=config.held_out_of_mixture,
             chained=config.mixtures,
             out=path,

@@ -18,9 +18,11 @@ import numpy as np
 from PIL import Image
 
 from abair.continual.compare import Contender, Evaluation, Picture, to_picture
+from abair.continual.separation import HARD, Separation
 from abair.labels import CLEAN
 from abair.report import Group, Report
 from abair_registry.operations.gates import REGISTRY, GateKind, GateResult
+from abair_registry.operations.progress import Stage
 
 PAGE: Final = "0 report.html"
 """The artifact's name, by which it is the first of a run."""
@@ -47,7 +49,8 @@ class Judged:
     """A proposal as the gates judged it: what a page shows.
 
     `challenger` and `champion` restore the samples that are shown; without an evaluation there are
-    none. `unasked` are the live plugins whose gates were not asked, and why.
+    none. `unasked` are the live plugins whose gates were not asked, and why. `separations` say how
+    well features tell new labels from others, `stages` what the operation took until now.
     """
 
     title: str
@@ -59,6 +62,8 @@ class Judged:
     champion: Contender
     origin: Mapping[str, str]
     unasked: Mapping[str, str]
+    separations: Sequence[Separation] = ()
+    stages: Sequence[Stage] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,10 @@ def render_page(judged: Judged) -> str:
         champion=judged.deployment,
         low=f"{decibels.low:.1f}",
         high=f"{decibels.high:.1f}",
+        separations=judged.separations,
+        good=f"{HARD:g}",
+        stages=list(judged.stages),
+        took=Stage("in all", sum(one.seconds for one in judged.stages), sum(one.cpu_seconds for one in judged.stages)),
         origin=judged.origin,
     )
     return page
@@ -179,7 +188,7 @@ def _group_row(group: Group, report: Report, scale: Scale) -> dict[str, Any]:
     return {
         "name": group.name,
         "new": bool(set(group.labels) & set(report.new)),
-        "count": len(group.top),
+        "count": group.count,
         "input": f"{group.mean('input'):.2f}",
         "before": f"{group.mean('champion'):.2f}" if there else "",
         "challenger": f"{group.mean('SW'):.2f}",
@@ -199,7 +208,7 @@ def _samples(judged: Judged) -> Iterable[dict[str, Any]]:
     shown: dict[tuple[str, int], str] = {}
     for group, kind in _deciding(judged.results, evaluation.report):
         why, badness = _worst_by(kind)
-        places = sorted(range(len(group.top)), key=lambda place: -badness(group, place))
+        places = sorted(range(group.count), key=lambda place: -badness(group, place))
         for rank, place in enumerate(places[:SAMPLES_OF_GATE], 1):
             shown.setdefault((group.name, place), f"{why}, {rank} of {len(places)}")
     for (name, place), why in list(shown.items())[:SAMPLES]:

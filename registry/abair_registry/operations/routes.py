@@ -12,12 +12,13 @@ from functools import partial
 from typing import Final
 
 from abair.continual.compare import Evaluation
+from abair.continual.separation import describe_separation
 from abair.errors import RegistryError
 from abair.model.estimator import Estimator
 from abair.report import Verdict
 from abair_registry.operations import run_report
 from abair_registry.operations.challenger import Fit, OnStep, Trainer
-from abair_registry.operations.gates import GateKind, GateResult, evaluate_gates, plugin_results
+from abair_registry.operations.gates import GateKind, GateResult, evaluate_gates, find_open, plugin_results
 from abair_registry.operations.progress import OperationLog
 from abair_registry.operations.requests import OperationOptions
 from abair_registry.plugins.calls import VerifiedPlugins
@@ -74,6 +75,8 @@ class ChallengerChoice:
             # nothing can be compared: the outputs stay as the bundle's
             kept = self.trainer.fit_features(lambda *_: None)
             return Challenger(kept, "features", "no samples to judge by", None, [])
+        for found in filter(None, self.trainer.separations):
+            self.log.steps.tell(describe_separation(found))
         best, history = self._by_features()
         asked = self.options.route == "features"
         why = "; ".join(["asked for" if asked else "first choice", *history])
@@ -102,8 +105,6 @@ class ChallengerChoice:
                 break
             table = run_report.verdict_table(attempt.results) + "\n"
             self.log.run.text(table, f"refused/features, {fit}.md")
-            if fit is not Fit.WITH_MIXTURES and _cannot_help(attempt.refused):
-                break
         best = min(attempts, key=lambda fit: len(attempts[fit].refused))  # of equals the first
         if not new:
             return attempts[best], []
@@ -123,7 +124,7 @@ class ChallengerChoice:
 
     def _evaluate(self, estimator: Estimator) -> tuple[Evaluation, list[GateResult]]:
         self.log.begin("evaluate", "evaluate on held-out samples")
-        evaluation = self.trainer.evaluate(estimator)
+        evaluation = self.trainer.evaluate(estimator, partial(find_open, thresholds=self.options.thresholds))
         self.log.lease.step("gate")
         results = evaluate_gates(evaluation.report, self.options.thresholds)
         for answer in ask_gates(self.gates, evaluation.report):

@@ -12,12 +12,14 @@ import torch
 
 import abair
 from abair.continual.compare import Contender, Evaluation
+from abair.continual.separation import Separation
 from abair.labels import CLEAN
 from abair.report import Group, Report, Verdict
 from abair.text import escape_markdown, markdown_table, quote_foreign
 from abair_registry.db.snapshot import DeploymentSnapshot
 from abair_registry.operations import charts
 from abair_registry.operations.gates import GateResult, summarize
+from abair_registry.operations.progress import Stage
 from abair_registry.operations.report_page import PAGE, Judged, render_page
 from abair_registry.operations.requests import Operation, OperationOptions, Outcome, Proposal
 from abair_registry.settings import Thresholds, describe_lowered
@@ -143,6 +145,8 @@ def evidence(
     route: str,
     why: str,
     unasked: Mapping[str, str],
+    separations: Sequence[Sequence[Separation]],
+    stages: Sequence[Stage],
 ) -> None:
     """Record description, page, metrics, report and figures, before anything is published.
 
@@ -173,6 +177,8 @@ def evidence(
             "thresholds": ", ".join(f"{name} {value:g}" for name, value in options.thresholds.model_dump().items()),
         },
         unasked=unasked,
+        separations=[one for found in separations for one in found],
+        stages=stages,
     )
     run.text(render_page(judged), PAGE)
     run.metrics({f"gates/{_metric_name(result.name)}": result.verdict.measured for result in results})

@@ -17,9 +17,8 @@ pytestmark = pytest.mark.slow
 
 def test_a_replay_holds_each_label_and_a_mixture_on_the_same_scenes(replay: Replay) -> None:
     kinds = [sample.labels for sample in replay.held_out]
-    assert kinds == [("dark",), ("red",), ("clean",)] * 2 + [("dark", "red")] * 2
-    singles, mixtures = replay.held_out[:6], replay.held_out[6:]
-    first, second = ((*singles[i : i + 3], mixtures[i // 3]) for i in (0, 3))
+    assert kinds == [("dark",), ("red",)] * 2 + [("clean",)] * 2 + [("dark", "red")] * 2
+    first, second = ([replay.held_out[place] for place in places] for places in ((0, 1, 4, 6), (2, 3, 5, 7)))
     assert all(torch.equal(sample.clean, first[0].clean) for sample in first)
     assert not torch.equal(first[0].clean, second[0].clean)
     assert torch.equal(first[2].degraded, first[2].clean)
@@ -28,13 +27,13 @@ def test_a_replay_holds_each_label_and_a_mixture_on_the_same_scenes(replay: Repl
     assert len({sample.digest for sample in replay.held_out}) == 8
 
 
-def test_pairs_are_the_same_scenes_damaged_and_not(backbone: Backbone, three_photos: CleanPhotos) -> None:
+def test_undamaged_scenes_follow_those_that_are_damaged(backbone: Backbone, three_photos: CleanPhotos) -> None:
     recipe = Recipe(cutmix=0, mixture=0, clean=0)
-    paired = compute_features(backbone, Degrader({"dark": darker}, recipe), three_photos, 4, 0, paired=True)
-    other = compute_features(backbone, Degrader({"red": red}, recipe), three_photos, 4, 0, paired=True)
-    assert paired.targets.tolist() == [[1, 0]] * 4 + [[0, 1]] * 4
-    assert torch.equal(paired.values[4:], other.values[4:])  # one seed, the same scenes for any label
-    assert not torch.equal(paired.values[:4], other.values[:4])
+    made = compute_features(backbone, Degrader({"dark": darker}, recipe), three_photos, 4, 0, undamaged=2)
+    other = compute_features(backbone, Degrader({"red": red}, recipe), three_photos, 4, 0, undamaged=2)
+    assert made.targets.tolist() == [[1, 0]] * 4 + [[0, 1]] * 2
+    assert torch.equal(made.values[4:], other.values[4:])  # one seed, the same scenes for any label
+    assert not torch.equal(made.values[:4], other.values[:4])
 
 
 def test_samples_of_one_label_are_damaged_by_another(backbone: Backbone, replay: Replay) -> None:

@@ -16,6 +16,7 @@ from abair.deployment import read_deployment
 from abair.model.backbone import load_backbone
 from abair.model.estimator import Estimator, load_estimator
 from abair.model.lora import read_adapter_files
+from abair.report import Report
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +80,7 @@ def test_of_old_samples_those_that_moved_most_are_restored_and_the_rest_counts_a
         for sample, said, before in zip(samples, challenger.weights(samples), champion.weights(samples), strict=True)
     }
     assert min(drifts.values()) > 0.02
-    after = evaluate(challenger, champion, samples, (), budget=3)
+    after = evaluate(challenger, champion, samples, (), budget=3, further=0)
     moved = []
     for group in after.report.groups:
         old = before.report.group(group.name)
@@ -91,17 +92,75 @@ def test_of_old_samples_those_that_moved_most_are_restored_and_the_rest_counts_a
                 moved.append(sample.digest)
     assert sorted(moved) == sorted(sorted(drifts, key=lambda mark: -drifts[mark])[:3])
     # and however often it is proposed: what was refused once may not look like what is live
-    again = evaluate(contender(bundle, known, turn=0.7), champion, samples, (), budget=3).report
+    again = evaluate(contender(bundle, known, turn=0.7), champion, samples, (), budget=3, further=0).report
     assert again == after.report
+
+
+def test_old_samples_that_moved_beyond_the_budget_are_restored_from_what_is_left_for_more(
+    bundle: Path, samples: list[HeldOut]
+) -> None:
+    known = ScoreCache()
+    champion = contender(bundle, known)
+    before = evaluate(champion, None, samples, ()).report
+    after = evaluate(contender(bundle, known, turn=0.7), champion, samples, (), budget=0, further=5).report
+    pairs = [
+        (now, then)
+        for group in after.groups
+        for now, then in zip(group.psnr["SW"], before.group(group.name).psnr["SW"], strict=True)
+    ]
+    assert sum(now != then for now, then in pairs) == 5
 
 
 def test_samples_of_a_new_label_are_restored_whatever_the_budget(bundle: Path, samples: list[HeldOut]) -> None:
     known = ScoreCache()
     champion = contender(bundle, known)
     before = evaluate(champion, None, samples, ()).report.group("rain")
-    after = evaluate(contender(bundle, known, turn=0.7), champion, samples, ("rain",), budget=0).report
+    after = evaluate(contender(bundle, known, turn=0.7), champion, samples, ("rain",), budget=0, further=0).report
     assert all(a != b for a, b in zip(after.group("rain").psnr["SW"], before.psnr["SW"], strict=True))
     assert after.group("noise").psnr["SW"] == after.group("noise").psnr["champion"]
+
+
+def test_more_of_a_kind_is_restored_while_it_is_open_and_all_are_looked_at(
+    bundle: Path, samples: list[HeldOut]
+) -> None:
+    known, asked = ScoreCache(), []
+    looks = {"noise": 2, "rain": 1}  # how often each is open
+
+    def find_open(report: Report) -> list[str]:
+        asked.append({group.name: group.count for group in report.groups})
+        return [name for name, count in looks.items() if len(asked) <= count]
+
+    champion = contender(bundle, known)
+    found = evaluate(contender(bundle, known), champion, samples, (), find_open=find_open, first=1)
+    assert asked == [
+        {"noise": 1, "rain": 1, "low-light": 1, "clean": 1},
+        {"noise": 2, "rain": 2, "low-light": 1, "clean": 1},
+        {"noise": 4, "rain": 2, "low-light": 1, "clean": 1},
+    ]
+    assert {group.name: len(group.top) for group in found.report.groups} == dict.fromkeys(asked[0], 4)
+    assert {name: len(kept) for name, kept in found.samples.items()} == asked[-1]
+    asked.clear()
+    evaluate(contender(bundle, known), champion, samples, (), find_open=find_open, first=1, further=2)
+    assert sum(asked[-1].values()) == 4 + 2
+
+
+def test_old_samples_whose_weights_moved_are_restored_though_the_first_did_not_move(
+    bundle: Path, samples: list[HeldOut]
+) -> None:
+    known = ScoreCache()
+    champion = contender(bundle, known)
+    same = evaluate(contender(bundle, known), champion, samples, (), first=1)
+    assert {group.count for group in same.report.groups} == {1}
+    moved = evaluate(contender(bundle, known, turn=0.7), champion, samples, (), first=1, near=0.0)
+    assert {group.count for group in moved.report.groups} == {4}
+
+
+def test_the_strength_of_damage_is_told_of_new_labels(bundle: Path, samples: list[HeldOut]) -> None:
+    known = ScoreCache()
+    report = evaluate(contender(bundle, known), contender(bundle, known), samples, ("rain",), first=1).report
+    assert len(report.group("rain").strength) == 4
+    assert report.group("rain").strength[0] == report.group("rain").psnr["input"][0]
+    assert report.group("noise").strength == ()
 
 
 def test_what_is_new_is_also_restored_by_a_champion_that_does_not_know_it(bundle: Path, samples: list[HeldOut]) -> None:
@@ -161,7 +220,7 @@ def test_levels_that_are_far_from_what_was_measured_are_measured_again_the_farth
         for sample, said in zip(samples, champion.weights(samples), strict=True)
     }
     assert min(before.values()) > 0.01
-    evaluate(challenger, champion, samples, (), budget=2, near=0.01)
+    evaluate(challenger, champion, samples, (), budget=2, near=0.01, further=0)
     assert champion.restored == 4  # two that moved most, and two levels
     now = {
         sample.digest: champion.nearest_score(sample, said)[0]
@@ -171,7 +230,7 @@ def test_levels_that_are_far_from_what_was_measured_are_measured_again_the_farth
     assert len(measured_again) == 4
     assert max(before, key=before.__getitem__) in measured_again
     for _ in range(len(samples)):
-        evaluate(challenger, champion, samples, (), budget=2, near=0.01)
+        evaluate(challenger, champion, samples, (), budget=2, near=0.01, further=0)
     assert all(champion.nearest_score(s, w)[0] <= 0.01 for s, w in zip(samples, champion.weights(samples), strict=True))
 
 

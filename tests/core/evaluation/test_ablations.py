@@ -12,7 +12,6 @@ from tests.conftest import pictures
 
 from abair.cli import app
 from abair.continual.collect import ReplayCounts
-from abair.continual.refit import RefitConfig
 from abair.evaluation import ablations
 from abair.evaluation.ablations import AblationConfig
 from abair.training.settings import ADAPTING, PRETRAINING
@@ -25,7 +24,7 @@ def small(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list
     """The command on little of everything."""
     quick = {"crop": 32, "batch": 2, "workers": 0}
     config = AblationConfig(
-        ranks=(2, 4), mixture_count=2, replay=ReplayCounts(8, 2, 2), refit=RefitConfig(steps=50),
+        ranks=(2, 4), mixture_count=2, replay=ReplayCounts(8, 2, 2),
         pretraining=PRETRAINING.model_copy(update=quick), adapting=ADAPTING.model_copy(update=quick),
     )  # fmt: skip
     monkeypatch.setattr(ablations, "ablate", partial(ablations.ablate, config=config))

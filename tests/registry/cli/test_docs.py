@@ -106,7 +106,7 @@ def test_every_command_says_what_the_page_shows(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("LOGNAME", "ada")
-    monkeypatch.setenv("ABAIR_CHALLENGER__HELD_OUT_LATER", "12")
+    monkeypatch.setenv("ABAIR_CHALLENGER__FIRST_LOOK", "12")
     monkeypatch.setenv("ABAIR_CHALLENGER__HELD_OUT_OF_MIXTURE", "6")
     (tmp_path / "shared").mkdir()
     blocks = re.findall(r"```console\n(.*?)```", page, re.DOTALL)

@@ -13,7 +13,15 @@ from pydantic import ValidationError
 
 import abair_registry
 from abair.report import Group, Report, Verdict
-from abair_registry.operations.gates import REGISTRY, GateKind, evaluate_gates, is_loss, loss_interval, plugin_results
+from abair_registry.operations.gates import (
+    REGISTRY,
+    GateKind,
+    evaluate_gates,
+    find_open,
+    is_loss,
+    loss_interval,
+    plugin_results,
+)
 from abair_registry.settings import Thresholds
 
 COUNT = 20
@@ -128,6 +136,52 @@ def test_no_single_sample_decides() -> None:
     assert is_loss([38.0, 38.0, *[26.0] * 10], after, threshold=0.1, comparisons=12)
 
 
+@pytest.mark.parametrize("missed", [0, 7])
+def test_what_soft_weights_cost_is_asked_where_the_label_is_recognised(missed: int) -> None:
+    """A recall of 0.825 is enough; what a miss costs is for recall and losses to judge."""
+    shared = (20.0,) * missed + (26.0,) * (40 - missed)
+    ways = dict.fromkeys(("input", "backbone"), (20.0,) * 40) | dict.fromkeys(("OH", "Oracle"), (26.1,) * 40)
+    snow = Group(labels=("snow",), psnr=ways | {"SW": shared}, top=("noise",) * missed + ("snow",) * (40 - missed))
+    results = {result.kind: result.verdict for result in evaluate_gates(report(snow=snow), Thresholds())}
+    assert results[GateKind.ORACLE_GAP].measured == pytest.approx(0.1)
+    assert results[GateKind.ORACLE_GAP].detail == f"where recognised, n={40 - missed}"
+    assert all(verdict.passed for verdict in results.values())
+    weak = snow.model_copy(update={"psnr": ways | {"SW": tuple(value - 0.5 for value in shared)}})
+    assert refused(report(snow=weak)) == ["snow: soft weights below Oracle"]
+
+
+def test_a_label_that_is_never_recognised_is_refused_by_its_recall_alone() -> None:
+    assert refused(report(snow=group("snow", right=0))) == ["snow: recall"]
+
+
+def test_all_samples_count_for_recall_though_few_are_restored() -> None:
+    few = group("snow")
+    more = few.model_copy(update={"top": few.top + ("noise",) * 10})
+    (recall,) = [one for one in evaluate_gates(report(snow=more), Thresholds()) if one.kind is GateKind.RECALL]
+    assert (recall.passed, recall.verdict.detail) == (False, "20 of 30 right")
+
+
+def test_the_worst_quarter_by_strength_and_the_worst_mixture_are_named() -> None:
+    faint_missed = group("snow").model_copy(
+        update={"top": ("clean",) * 3 + ("snow",) * 17, "strength": tuple(40.0 - place for place in range(COUNT))}
+    )
+    over = group("haze", "snow", right=10)
+    found = evaluate_gates(report(snow=faint_missed, over=over), Thresholds())
+    (recall,) = [one.verdict for one in found if one.kind is GateKind.RECALL]
+    assert recall.detail == "17 of 20 right; the faintest quarter 2 of 5; with haze 10 of 20"
+
+
+def test_more_samples_are_asked_for_only_where_they_may_change_a_verdict() -> None:
+    assert find_open(report(), Thresholds()) == set()
+    scattered = report(noise=group("noise", champion=around(26.15, noise=2.0)))
+    assert find_open(scattered, Thresholds()) == {"noise"}
+    assert find_open(scattered, Thresholds(loss=5.0)) == set()
+    unsure = report(snow=group("snow", Oracle=around(24.4, noise=1.0), SW=around(24.4, noise=1.0)))
+    assert find_open(unsure, Thresholds()) == {"snow"}
+    changed = report(clean=group("clean", SW=around(38.5, 3.0), champion=around(38.5, 3.0)))
+    assert find_open(changed, Thresholds()) == {"clean"}
+
+
 def test_a_loss_is_told_with_its_interval_and_the_count_of_samples() -> None:
     (loss,) = [result for result in evaluate_gates(report(), Thresholds()) if result.name.startswith("noise")]
     loss = loss.verdict
@@ -150,7 +204,12 @@ def test_a_mixture_is_recalled_by_any_of_its_labels() -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: group("snow", SW=(26.0,)), "expected 20 for each way"),
+        (lambda: group("snow", SW=(26.0,)), "expected as many for each way"),
+        (
+            lambda: Group.model_validate(group("snow").model_dump() | {"top": ("snow",)}),
+            "found 20 restored samples, expected 1 to 1",
+        ),
+        (lambda: Group.model_validate(group("snow").model_dump() | {"strength": (1.0,)}), "found 1 strengths"),
         (lambda: Group(labels=("snow",), psnr={"SW": (1.0,)}, top=("snow",)), "found no OH, Oracle, backbone, input"),
         (lambda: group("snow", SW=float("nan")), "finite number"),
         (lambda: Report(new=("snow",), groups=(group("clean"),)), "found no samples of snow"),

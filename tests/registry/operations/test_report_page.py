@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,9 +12,11 @@ import pytest
 import torch
 
 from abair.continual.compare import Evaluation, to_picture
+from abair.continual.separation import Separation
 from abair.report import Group, Report, Verdict
 from abair_registry.db.snapshot import DeploymentSnapshot, Member
 from abair_registry.operations.gates import GateKind, GateResult
+from abair_registry.operations.progress import Stage, Steps
 from abair_registry.operations.report_page import Judged, Scale, render_page
 from abair_registry.operations.requests import Outcome, Proposal
 from abair_registry.operations.run_report import conclusion, describe
@@ -111,6 +115,27 @@ def test_of_what_passes_the_new_labels_samples_are_shown() -> None:
     assert "add snow: 1 of 1 gates passed" in text
     assert "snow , improved least, 1 of 5" in text
     assert "Samples that decided" not in text
+
+
+def test_pairs_that_features_hardly_tell_apart_and_what_each_step_took_are_on_the_page() -> None:
+    given = judged([], group("noise"), group("clean"))
+    apart = [Separation("snow", "rain", 0.8714), Separation("snow", "clean", 0.991)]
+    stages = [Stage("look at photos", 41.26, 38.0), Stage("evaluate", 9.0, 8.5)]
+    text = text_of(render_page(replace(given, separations=apart, stages=stages)))
+    assert "snow rain 0.871 hard to tell apart snow clean 0.991" in text
+    assert "look at photos 41.3 38.0 evaluate 9.0 8.5 in all 50.3 46.5" in text
+    assert "Where the time went" not in text_of(render_page(given))
+
+
+def test_steps_say_what_they_took_and_those_of_one_name_are_one() -> None:
+    steps = Steps(quiet=True)
+    for step in ("train", "evaluate", "train"):
+        steps.begin(step)
+        time.sleep(0.01)
+    train, evaluate = steps.stages()
+    assert (train.name, evaluate.name) == ("train", "evaluate")
+    assert train.seconds > evaluate.seconds > 0
+    assert train.cpu_seconds >= 0
 
 
 def test_texts_of_plugins_are_text_on_the_page() -> None:

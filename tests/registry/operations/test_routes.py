@@ -148,6 +148,10 @@ def test_where_chains_are_refused_the_label_is_learnt_without_them(
     monkeypatch.setattr(routes, "evaluate_gates", hard_at_first)
     code, (result,), err = run("add", "frost", "--gate", "mixed_loss=30", "--reason", "a tiny network")
     assert (code, result["outcome"], len(calls)) == (0, "live", 2), err
+    assert err.index("frost: features ") < err.index("fitted with mixtures: ")  # told before anything is fitted
+    page = client(settings).download_artifacts(result["run_id"], "0 report.html")
+    assert "Told apart by features alone" in Path(page).read_text(encoding="utf-8")
+    assert "Where the time went" in Path(page).read_text(encoding="utf-8")
     tags = client(settings).get_run(result["run_id"]).data.tags
     assert tags["abair.route.why"] == "first choice; fitted with mixtures: refused by patience; fitted alone"
     (file,) = client(settings).list_artifacts(result["run_id"], "refused")

@@ -42,8 +42,8 @@ pytestmark = pytest.mark.slow
 
 ME = Actor("me", "because")
 SMALL = ChallengerConfig(
-    training_scenes=4, held_out=2, held_out_later=1, held_out_of_mixture=1, held_out_mixtures=1, mixtures=2,
-    mixtures_labels=1,
+    training_scenes=4, held_out=2, held_out_clean=2, first_look=1, held_out_of_mixture=1, held_out_mixtures=1,
+    mixtures=2, mixtures_labels=1,
 )  # fmt: skip
 NAMES = ("noise", "rain", "low-light", "frost")
 

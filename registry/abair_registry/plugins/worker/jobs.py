@@ -94,8 +94,9 @@ class ReplayJob(SynthesisJob):
         adapter: its configuration and weights.
         known: the adapters of the live labels that are mixed with the new one.
         others: the replays of all live labels.
-        trained: how many training samples the replay gets.
+        trained: how many damaged training samples the replay gets; half as many undamaged ones.
         judged: how many held-out samples it gets.
+        judged_clean: how many undamaged held-out samples it gets.
         kept: how many held-out samples it gets of each mixture with a live label.
         chained: how many samples it gets with the new damage over that of `known` labels, if there
             are any.
@@ -108,6 +109,7 @@ class ReplayJob(SynthesisJob):
     others: tuple[LabelReplay, ...]
     trained: int
     judged: int
+    judged_clean: int
     kept: int
     chained: int
 

@@ -142,9 +142,10 @@ def replay(job: ReplayJob, send: Send) -> None:
     def on_progress() -> None:
         send("progress", None)
 
+    counts = ReplayCounts(job.trained, job.judged, job.kept, job.judged_clean)
     made = build_replay(
-        backbone, degrader, [train_on], held_out, ReplayCounts(job.trained, job.judged, job.kept), job.seed,
-        paired=True, on_progress=on_progress,
+        backbone, degrader, [train_on], held_out, counts, job.seed,
+        undamaged=-(-job.trained // 2), on_progress=on_progress,
     )  # fmt: skip
     known = _working_synthesizers(plugins, [one.label for one in job.known], train_on)
     mixed: list[HeldOut] = []
