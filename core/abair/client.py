@@ -66,8 +66,8 @@ class RestoredFile:
 class Estimate:
     """What the estimator sees in a photo; the weights sum to 1.
 
-    `confidence` is how likely the largest one lies on a true label; None where the deployment
-    cannot tell.
+    `confidence` is how much of them lies on true labels, as is to be expected; None where the
+    deployment cannot tell.
     """
 
     deployment: str

@@ -70,6 +70,8 @@ class Stream(IntEnum):
     """Phase III: which hidden units a sample of a batch goes without, by item."""
     SMALL_PART = 27
     """Phase III: whether a sample is a small part of its scene, and which, by place."""
+    MIXTURE_VALIDATION = 28
+    """Phase III: a held-out scene and its damage, mostly two kinds of it, by item."""
 
 
 def generator_for(seed: int, stream: Stream, *indices: int) -> torch.Generator:

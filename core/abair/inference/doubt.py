@@ -11,8 +11,8 @@ from typing import Final
 from abair.labels import CLEAN
 
 UNSURE: Final = (1 / 3, 1 / 2)
-"""Confidences between which the strength rises from none to all of it: where the likeliest label is
-wrong twice as often as right, and where it is right as often as wrong."""
+"""Confidences between which the strength rises from none to all of it: where twice as much of the
+weights is expected on wrong labels as on true ones, and where it is as much."""
 
 
 def judge_strength(weights: Mapping[str, float], confidence: float | None) -> tuple[float, list[str]]:

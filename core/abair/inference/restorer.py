@@ -57,9 +57,9 @@ class Restored(Generic[Kind]):
     `weights` maps every label to the weight that was used, none for the bare backbone; `policy` is
     `soft`, `one-hot`, `backbone` or `given`; `quality` is `standard` or `best`. `seconds` is the
     time for this image; `megapixels` is its size. `warnings` say what was left out. `confidence` is
-    how likely the estimator's largest weight lies on a true label; None if nothing was estimated or
-    the deployment's estimator cannot tell. A PIL image keeps EXIF and colour profile, and writes
-    both as JPEG, PNG, WebP and TIFF.
+    how much of the estimator's weights lies on true labels, as is to be expected; None if nothing
+    was estimated or the deployment's estimator cannot tell. A PIL image keeps EXIF and colour
+    profile, and writes both as JPEG, PNG, WebP and TIFF.
     """
 
     image: Kind
@@ -88,8 +88,8 @@ class Restored(Generic[Kind]):
 class Judgement(NamedTuple):
     """What the estimator says of a photo.
 
-    `confidence` is how likely the largest weight lies on a true label, in [0, 1]; None where the
-    deployment's estimator cannot tell.
+    `confidence` is how much of the weights lies on true labels, as is to be expected, in [0, 1];
+    None where the deployment's estimator cannot tell.
     """
 
     weights: dict[str, float]

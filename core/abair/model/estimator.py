@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from abair.errors import DeploymentError
 from abair.model import compression_features
 from abair.model.backbone import Backbone, BackboneSize, freeze
+from abair.model.confidence import label_probabilities
 from abair.model.look import look_at
 from abair.model.safetensors_io import read_header, read_tensors, write_tensors
 
@@ -31,7 +32,9 @@ label."""
 SMALLEST_DEVIATION: Final = 1e-3
 """Least standard deviation that a feature is divided by; one below it hardly varies."""
 CONFIDENCE: Final = "confidence_temperature"
-"""What files of estimators before this one lack."""
+CONFIDENCE_PAIRS: Final = "confidence_pairs"
+LATER: Final = (CONFIDENCE, CONFIDENCE_PAIRS)
+"""What files of earlier estimators lack: it is 0 in them."""
 FIRST, LAST = "head.1", "head.3"
 """The head's linear layers, as its file names them."""
 
@@ -66,7 +69,7 @@ def extract_image_features(backbone: Backbone, image: Tensor) -> Tensor:
 
 
 class Estimate(NamedTuple):
-    """Weights over the labels, and how likely the largest one lies on a true label, in [0, 1].
+    """Weights over the labels, and how much of them lies on true labels, as expected, in [0, 1].
 
     The confidence is None if it was never calibrated.
     """
@@ -79,17 +82,19 @@ class Estimator(nn.Module):
     """The head over a fixed order of labels, for feature vectors of length `features`.
 
     The weights are the softmax of the logits divided by `temperature`, which training leaves at 1;
-    the confidence is the largest softmax at `confidence_temperature`, which is 0 until it is
-    calibrated (see `abair.training.temperature`).
+    the confidence rests on `confidence_temperature`, which is 0 until it is calibrated, and
+    `confidence_pairs`, the odds of two labels together (see `abair.model.confidence`).
     """
 
     temperature: Tensor
     confidence_temperature: Tensor
+    confidence_pairs: Tensor
 
     def __init__(self, labels: Sequence[str], features: int, hidden: int = HIDDEN) -> None:
         super().__init__()
         self.register_buffer("temperature", torch.ones(()))
-        self.register_buffer(CONFIDENCE, torch.zeros(()))
+        for name in LATER:
+            self.register_buffer(name, torch.zeros(()))
         self.labels, self.features, self.hidden = tuple(labels), features, hidden
         self.head = nn.Sequential(
             nn.LayerNorm(features), nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, len(self.labels))
@@ -148,6 +153,15 @@ class Estimator(nn.Module):
         weights: Tensor = (self(features) / self.temperature).softmax(1)
         return weights
 
+    def confidence(self, features: Tensor) -> Tensor:
+        """Map features (B, F) to how much of the weights lies on true labels, (B,) in [0, 1].
+
+        The confidence is to be calibrated.
+        """
+        temperature, pairs = float(self.confidence_temperature), float(self.confidence_pairs)
+        probabilities = label_probabilities(self(features), temperature, pairs)
+        return (self.predict_weights(features) * probabilities).sum(1).clamp_max(1)
+
     @torch.inference_mode()
     def estimate(self, backbone: Backbone, crops: Tensor, view: Tensor) -> Estimate:
         """Estimate one photo by its crops (N, 3, 64, 64) and global view (1, 3, 64, 64)."""
@@ -155,7 +169,7 @@ class Estimator(nn.Module):
         weights = self.predict_weights(features)[0].tolist()
         if not self.confidence_temperature:
             return Estimate(weights, None)
-        return Estimate(weights, min(1.0, float((self(features) / self.confidence_temperature).softmax(1).max())))
+        return Estimate(weights, float(self.confidence(features)))
 
 
 def one_hot(weights: Sequence[float]) -> list[float]:
@@ -201,9 +215,10 @@ def load_estimator(path: Path, labels: Sequence[str], size: BackboneSize | None 
     with torch.device("meta"):
         estimator = Estimator(labels, features, hidden)
     shapes = {name: tuple(tensor.shape) for name, tensor in estimator.state_dict().items()}
-    if CONFIDENCE not in header.shapes:
-        del shapes[CONFIDENCE]
-    tensors = {CONFIDENCE: torch.zeros(())} | read_tensors(path, shapes)
+    missing = [name for name in LATER if name not in header.shapes]
+    for name in missing:
+        del shapes[name]
+    tensors = {name: torch.zeros(()) for name in missing} | read_tensors(path, shapes)
     estimator.load_state_dict(tensors, assign=True)
     freeze(estimator)
     return estimator

@@ -48,7 +48,8 @@ class Estimate(BaseModel):
     deployment: str
     weights: dict[str, float] = Field(description="one for each label; they sum to 1")
     confidence: float | None = Field(
-        description="how likely the largest weight lies on a true label; null where the deployment cannot tell"
+        description="how much of the weights lies on true labels, as is to be expected; null where the deployment "
+        "cannot tell"
     )
     megapixels: float
 

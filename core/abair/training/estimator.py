@@ -62,6 +62,10 @@ SMALL_PARTS: Final = 0.15
 """Share of the samples that are small parts: thumbnails, and what gates compare."""
 SMALL_SIDES: Final = (80, 224)
 """Range of a small part's sides in pixels."""
+MIXTURES: Final = 5
+"""For each held-out sample a label, so many in which most have two kinds of damage."""
+TWO_KINDS: Final = 0.6
+"""Share of them with two degradations; those of the others that were saved may have two, too."""
 VALIDATION_SIDE: Final = 512
 """Longest side in pixels of a held-out photo; the estimator sees it whole."""
 
@@ -219,11 +223,15 @@ class EstimatorTask:
         return metrics
 
     def held_out_features(self) -> tuple[Tensor, Tensor]:
-        """Return features (N, F) of held-out samples and photos, and the places (N,) of labels."""
-        features, target = self._held_out
-        if self._held_out_labelled is None:
-            return features, target
-        return torch.cat([features, self._held_out_labelled[0]]), torch.cat([target, self._held_out_labelled[1]])
+        """Return features (N, F) of held-out samples and photos, and 1 for true labels (N, L).
+
+        They are one degradation or none each, labelled photos, and mixtures.
+        """
+        parts = [self._held_out, *([self._held_out_labelled] if self._held_out_labelled else [])]
+        mixed, truth = self._held_out_mixtures
+        features = [features for features, _ in parts]
+        truths = [F.one_hot(target, len(self.module.labels)).float() for _, target in parts]
+        return torch.cat([*features, mixed]), torch.cat([*truths, truth])
 
     @cached_property
     def _held_out_artifacts(self) -> Tensor:
@@ -246,6 +254,23 @@ class EstimatorTask:
                 rows.append(self._mean_features(self.degrader.single(clean, label, generator).degraded))
                 target.append(position)
         return torch.stack(rows), torch.tensor(target)
+
+    @cached_property
+    def _held_out_mixtures(self) -> tuple[Tensor, Tensor]:
+        """Features (N, F) of held-out samples, most with two degradations, and their labels (N, L).
+
+        An undamaged sample that was saved as what a degradation stands for is that alone.
+        """
+        recipe = replace(self.degrader.recipe, cutmix=0.0, clean=0.0, mixture=TWO_KINDS)
+        degrader, labels = Degrader(self.degrader.synthesizers, recipe), self.module.labels
+        rows, truth = [], []
+        for item in range(MIXTURES * self._validation_count):
+            generator = generator_for(0, Stream.MIXTURE_VALIDATION, item)
+            clean = self.held_out.scene(generator, VALIDATION_SIDE, smallest=1.0)
+            sample = degrader.sample(clean, generator)
+            rows.append(self._mean_features(sample.degraded))
+            truth.append([float(label in sample.labels) for label in labels])
+        return torch.stack(rows), torch.tensor(truth)
 
     @cached_property
     def _held_out_labelled(self) -> tuple[Tensor, Tensor] | None:

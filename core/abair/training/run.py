@@ -19,7 +19,7 @@ from abair.discovery import Plugins
 from abair.errors import TrainingError
 from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
 from abair.model.blend_cost import BlendCosts
-from abair.model.estimator import save_estimator
+from abair.model.estimator import LATER, save_estimator
 from abair.model.lora import Blender, read_adapter
 from abair.training import distributed
 from abair.training.adapter import AdapterTask
@@ -276,7 +276,7 @@ def train_estimator(
         common, common_held_out = load_clean_photos(None)
         sources = [photos] if photos.digest() == common.digest() else [photos, common]
         temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out, counts.temperature)
-        error = calibrate_confidence(task.module, *task.held_out_features())
+        errors = calibrate_confidence(task.module, *task.held_out_features())
         save_estimator(task.module, trained)
         deployment = assemble(
             out,
@@ -293,7 +293,7 @@ def train_estimator(
                 "during the training; train the estimator again"
             )
         facts: dict[str, object] = {"labels": list(degrader.labels), "temperature": temperature}
-        facts |= {"confidence_temperature": float(task.module.confidence_temperature), "calibration_error": error}
+        facts |= {name: float(getattr(task.module, name)) for name in LATER} | errors
         # the names alone, as of pairs
         facts |= {"labelled_photos": [f"{label}={folder.name}" for label, folder in labelled]} if labelled else {}
         facts |= {"start": fingerprint(first)} if first is not None else {}

@@ -177,7 +177,7 @@ def estimator(job: EstimatorJob) -> None:
     from abair.training.estimator import RECIPE, EstimatorTask
     from abair.training.loop import train
     from abair.training.settings import ESTIMATING
-    from abair.training.temperature import calibrate
+    from abair.training.temperature import calibrate, calibrate_confidence
 
     backbone, folder = load_backbone(job.backbone), job.folder
     expected, names = fingerprint(backbone), job.labels[:-1]
@@ -201,6 +201,7 @@ def estimator(job: EstimatorJob) -> None:
     train(task, settings, folder, quiet=True)
     made = task.module.requires_grad_(False).eval()
     calibrate(made, backbone, blender, degrader, held_out, job.temperature)
+    calibrate_confidence(made, *task.held_out_features())
     save_estimator(made, job.out)
 
 
