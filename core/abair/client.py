@@ -52,6 +52,7 @@ class RestoredFile:
     unchanged: bool
     warnings: tuple[str, ...] = ()
     confidence: float | None = None
+    unknown: float | None = None
 
     def save(self, path: Path | str) -> None:
         """Write the file as it came; its format does not follow the path's suffix.
@@ -66,14 +67,16 @@ class RestoredFile:
 class Estimate:
     """What the estimator sees in a photo; the weights sum to 1.
 
-    `confidence` is how much of them lies on true labels, as is to be expected; None where the
-    deployment cannot tell.
+    `confidence` is how much of them lies on true labels, as is to be expected, `unknown` the part
+    of known photos that are more like what was learnt; each is None where the deployment cannot
+    tell.
     """
 
     deployment: str
     weights: dict[str, float]
     megapixels: float
     confidence: float | None = None
+    unknown: float | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ LONGEST: Final = 40
 TOLERANCE: Final = 1e-4
 """By how much given weights may exceed a sum of 1: they may have been rounded."""
 
+UNKNOWN: Final = 0.95
+"""From which `unknown` of a photo counts: one known photo in twenty is above it."""
+
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -69,5 +72,5 @@ def round_weights(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def round_confidence(confidence: float | None) -> float | None:
-    """Return a confidence as JSON records show it."""
+    """Return a confidence, or what is said to be unknown, as JSON records show it."""
     return None if confidence is None else round(confidence, 4)

@@ -39,6 +39,7 @@ def schema() -> pyarrow.Schema:
             ("megapixels", number),
             ("warnings", pa.list_(text)),
             ("confidence", number),
+            ("unknown", number),
         ]
     )
 

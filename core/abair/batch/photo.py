@@ -81,4 +81,5 @@ def restore_photo(
         "unchanged": written.unchanged,
         "warnings": [*filter(None, [choices.warning]), *restored.warnings, *written.warnings],
         "confidence": round_confidence(restored.confidence),
+        "unknown": round_confidence(restored.unknown),
     }

@@ -272,13 +272,13 @@ def estimate(
                 weights: dict[str, float] = {}
                 with reporter.guard(source):
                     photo = images.read(Path(source), max_megapixels=max_megapixels).visible
-                    weights, confidence = restorer.judge(photo)
+                    weights, confidence, unknown = restorer.judge(photo)
                 if weights and json:
-                    record = {"input": source, "weights": round_weights(weights)}
-                    reporter.result(record | {"confidence": round_confidence(confidence)})
+                    doubts = {"confidence": round_confidence(confidence), "unknown": round_confidence(unknown)}
+                    reporter.result({"input": source, "weights": round_weights(weights)} | doubts)
                 elif weights:
                     name = reporter.aliases.get(source, one_line(source))
-                    print(name + tell_doubt(confidence), *weight_bars(weights), sep="\n", flush=True)
+                    print(name + tell_doubt(confidence, unknown), *weight_bars(weights), sep="\n", flush=True)
                 progress(done, len(sources), source)
 
 

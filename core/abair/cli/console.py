@@ -21,6 +21,7 @@ import typer
 
 from abair import signals
 from abair.errors import AbairError
+from abair.labels import UNKNOWN
 from abair.text import one_line
 
 if TYPE_CHECKING:
@@ -195,9 +196,11 @@ def _extra_with(module: str) -> str:
     return ""
 
 
-def tell_doubt(confidence: float | None) -> str:
-    """Return what follows a photo's name where the estimate is not sure; else nothing."""
-    return "" if confidence is None or confidence >= SURE else f" (not sure: {confidence:.2f})"
+def tell_doubt(confidence: float | None, unknown: float | None) -> str:
+    """Return what follows a photo's name where the estimate is not sure or does not know it."""
+    doubts = [] if confidence is None or confidence >= SURE else [f"not sure: {confidence:.2f}"]
+    doubts += [] if unknown is None or unknown <= UNKNOWN else [f"unlike what was learnt: {unknown:.2f}"]
+    return f" ({', '.join(doubts)})" if doubts else ""
 
 
 def weight_bars(weights: Mapping[str, float], width: int = 24) -> Iterable[str]:

@@ -42,15 +42,20 @@ class FileRestorer:
 
         with self._reporter.guard(str(job.source)):
             photo = images.read(job.source, max_megapixels=self._choices.max_megapixels)
-            weights, confidence = self._restorer.judge(photo.visible)
+            weights, confidence, unknown = self._restorer.judge(photo.visible)
             if self._reporter.json_lines:
-                plan = {"input": str(job.source), "output": str(job.target), "weights": round_weights(weights)}
-                self._reporter.result(plan | {"confidence": round_confidence(confidence)})
+                plan: dict[str, Any] = {
+                    "input": str(job.source),
+                    "output": str(job.target),
+                    "weights": round_weights(weights),
+                }
+                plan |= {"confidence": round_confidence(confidence), "unknown": round_confidence(unknown)}
+                self._reporter.result(plan)
             else:
                 source, target = (
                     self._reporter.aliases.get(str(path), one_line(str(path))) for path in (job.source, job.target)
                 )
-                print(f"{source} -> {target}{tell_doubt(confidence)}", *weight_bars(weights), sep="\n")
+                print(f"{source} -> {target}{tell_doubt(confidence, unknown)}", *weight_bars(weights), sep="\n")
 
     def _restore(self, job: inputs.Job) -> dict[str, Any]:
         """Restore one file and return its JSON record.

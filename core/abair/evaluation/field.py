@@ -20,7 +20,7 @@ from abair.data.photos import list_photos
 from abair.errors import ImageError
 from abair.images.photo import Photo
 from abair.images.pixels import reduce_to_8_bit
-from abair.labels import CLEAN
+from abair.labels import CLEAN, round_confidence
 from abair.metrics import PSNR_CAP, psnr
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class FieldPhoto(BaseModel):
     `expected` is the label that it should get; None where the deployment has none for its kind or
     nothing is expected. `flips` says for each harmless change of the photo whether the likeliest
     label changed. Means are of the channels, in 8-bit levels; `psnr` is that of the restored photo
-    to the photo as it was. `small_weight_shift` is the largest shift of a channel's mean by any
+    to the photo as it was. `unknown` is what the deployment says of it; None where it cannot tell.
+    `small_weight_shift` is the largest shift of a channel's mean by any
     label with a weight of 0.1, measured on plain kinds.
     """
 
@@ -71,6 +72,7 @@ class FieldPhoto(BaseModel):
     mean_before: tuple[float, float, float]
     mean_after: tuple[float, float, float]
     psnr: float
+    unknown: float | None = None
     small_weight_shift: float | None = None
 
     @property
@@ -130,6 +132,18 @@ class FieldReport(BaseModel):
             spreads[name] = max(0.0, (max(after) - min(after)) - (max(before) - min(before)))
         return spreads
 
+    def unknown_auroc(self) -> float | None:
+        """Return how well damage without a label is told from all other photos, in [0, 1].
+
+        This is the area under the receiver operating characteristic of `unknown`: the probability
+        that a photo of the one is above one of the other; 0.5 is no better than chance. None
+        without either, or where the deployment cannot tell.
+        """
+        judged = [(photo, photo.unknown) for photo in self.photos if photo.unknown is not None]
+        strange = [said for photo, said in judged if photo.group == DAMAGED and photo.expected is None]
+        known = [said for photo, said in judged if photo.expected is not None]
+        return area_above(strange, known)
+
     def largest_shift(self) -> float | None:
         """Return the largest shift of a channel's mean among plain photos, in levels."""
         return max((photo.shift for photo in self.of(TRICKY) if photo.kind in PLAIN), default=None)
@@ -137,6 +151,17 @@ class FieldReport(BaseModel):
     def small_weight_shift(self) -> float | None:
         """Return the largest shift of a channel's mean by a weight of 0.1, in levels."""
         return max((one.small_weight_shift for one in self.photos if one.small_weight_shift is not None), default=None)
+
+
+def area_above(higher: Sequence[float], lower: Sequence[float]) -> float | None:
+    """Return how often one of `higher` is above one of `lower`, equal ones counted by half.
+
+    None if one of them is empty.
+    """
+    if not higher or not lower:
+        return None
+    above = np.subtract.outer(np.array(higher), np.array(lower))
+    return float((above > 0).mean() + (above == 0).mean() / 2)
 
 
 def judge(
@@ -196,7 +221,8 @@ def choose_photos(folder: Path, limit: int | None = None) -> list[Path]:
 
 def _judge_photo(restorer: Restorer, name: str, pixels: Pixels) -> tuple[FieldPhoto, Pixels]:
     group, kind = _group_of(name)
-    estimated = {label: float(weight) for label, weight in restorer.estimate(pixels).items()}
+    weights, _, unknown = restorer.judge(pixels)
+    estimated = {label: float(weight) for label, weight in weights.items()}
     restored = np.asarray(restorer(pixels).image)
     top = max(estimated, key=estimated.__getitem__)
     flips = {}
@@ -220,6 +246,7 @@ def _judge_photo(restorer: Restorer, name: str, pixels: Pixels) -> tuple[FieldPh
         mean_before=_means(pixels),
         mean_after=_means(restored),
         psnr=psnr(restored / np.float32(255), pixels / np.float32(255)),
+        unknown=round_confidence(unknown),
         small_weight_shift=small,
     )
     return judged, restored

@@ -58,8 +58,9 @@ class Restored(Generic[Kind]):
     `soft`, `one-hot`, `backbone` or `given`; `quality` is `standard` or `best`. `seconds` is the
     time for this image; `megapixels` is its size. `warnings` say what was left out. `confidence` is
     how much of the estimator's weights lies on true labels, as is to be expected; None if nothing
-    was estimated or the deployment's estimator cannot tell. A PIL image keeps EXIF and colour
-    profile, and writes both as JPEG, PNG, WebP and TIFF.
+    was estimated or the deployment's estimator cannot tell. `unknown` is the part of known photos
+    that are more like what was learnt: above 0.95 the damage is taken for unknown; None likewise. A
+    PIL image keeps EXIF and colour profile, and writes both as JPEG, PNG, WebP and TIFF.
     """
 
     image: Kind
@@ -71,6 +72,7 @@ class Restored(Generic[Kind]):
     megapixels: float
     warnings: tuple[str, ...] = ()
     confidence: float | None = None
+    unknown: float | None = None
 
     def save(self, path: Path | str, **options: Any) -> None:
         """Write the image to a file whose suffix names the format, with Pillow's `options`.
@@ -89,11 +91,13 @@ class Judgement(NamedTuple):
     """What the estimator says of a photo.
 
     `confidence` is how much of the weights lies on true labels, as is to be expected, in [0, 1];
-    None where the deployment's estimator cannot tell.
+    None where the deployment's estimator cannot tell. `unknown` is the part of known photos that
+    are more like what was learnt, in [0, 1]; None likewise.
     """
 
     weights: dict[str, float]
     confidence: float | None
+    unknown: float | None = None
 
 
 class Restorer:
@@ -165,7 +169,7 @@ class Restorer:
         return self.judge(image).weights
 
     def judge(self, image: ImageLike) -> Judgement:
-        """Return the estimator's weights over the labels, which sum to 1, and its confidence.
+        """Return the estimator's weights, which sum to 1, and how much to trust them.
 
         Pages of black and white alone, such as scans of text, are clean: they have no tones to
         restore.
@@ -216,7 +220,8 @@ class Restorer:
         Args:
             image: a PIL image; an array (H, W, 3) or (H, W) of uint8, uint16 or floats in [0, 1];
                 or a tensor (3, H, W) of floats in [0, 1].
-            policy: `soft` blends by the estimator's weights, less or not at all where it is unsure;
+            policy: `soft` blends by the estimator's weights, less or not at all where it is unsure
+                or the damage is unknown;
                 `one-hot` uses its likeliest label; `backbone` uses the network without adapters.
             weights: parts of the photo, in [0, 1], that replace the estimator's weights. Labels
                 not named get 0, and what is left of 1 goes to `clean`: `{"noise": 1}` is the
@@ -253,17 +258,17 @@ class Restorer:
         if isinstance(image, Image.Image):
             image = turn_upright(image, warnings.append)
         pixels = to_pixels(image)
-        confidence = None
+        confidence = unknown = None
         if weights is not None:
             used, named = self.complete_weights(weights), "given"
         elif policy == "backbone":
             used, named = dict.fromkeys(self.labels, 0.0), policy
         else:
-            estimated, confidence = self._judge(pixels)
+            estimated, confidence, unknown = self._judge(pixels)
             chosen = one_hot(list(estimated.values())) if policy == "one-hot" else estimated.values()
             used, named = dict(zip(self.labels, chosen, strict=True)), policy
             if policy == "soft":
-                followed, doubts = judge_strength(used, confidence)
+                followed, doubts = judge_strength(used, confidence, unknown)
                 strength *= followed
                 warnings += doubts
         if strength < 1:
@@ -280,6 +285,7 @@ class Restorer:
             megapixels=pixels.shape[0] * pixels.shape[1] / 1e6,
             warnings=tuple(warnings),
             confidence=confidence,
+            unknown=unknown,
         )
 
     def complete_weights(self, weights: Mapping[str, float]) -> dict[str, float]:
@@ -310,11 +316,11 @@ class Restorer:
 
     def _judge(self, pixels: Pixels) -> Judgement:
         if is_bilevel(pixels):
-            return Judgement({label: float(label == CLEAN) for label in self.labels}, 1.0)
+            return Judgement({label: float(label == CLEAN) for label in self.labels}, 1.0, 0.0)
         backbone = self._blender.backbone
         crops, view = (part.to(self.device) for part in look_at(pixels, backbone.size))
-        weights, confidence = self._estimator.estimate(backbone, crops, view)
-        return Judgement(dict(zip(self.labels, weights, strict=True)), confidence)
+        weights, confidence, unknown = self._estimator.estimate(backbone, crops, view)
+        return Judgement(dict(zip(self.labels, weights, strict=True)), confidence, unknown)
 
     @torch.inference_mode()
     def _restore(

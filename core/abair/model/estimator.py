@@ -23,6 +23,7 @@ from abair.errors import DeploymentError
 from abair.model import compression_features
 from abair.model.backbone import Backbone, BackboneSize, freeze
 from abair.model.confidence import label_probabilities
+from abair.model.familiarity import Familiarity
 from abair.model.look import look_at
 from abair.model.safetensors_io import read_header, read_tensors, write_tensors
 
@@ -35,6 +36,10 @@ CONFIDENCE: Final = "confidence_temperature"
 CONFIDENCE_PAIRS: Final = "confidence_pairs"
 LATER: Final = (CONFIDENCE, CONFIDENCE_PAIRS)
 """What files of earlier estimators lack: it is 0 in them."""
+KNOWN: Final = "known"
+"""The part with `abair.model.familiarity`, which files of earlier estimators lack."""
+FACTOR: Final = f"{KNOWN}.factor"
+"""Its large tensor, which files hold in 16 bits."""
 FIRST, LAST = "head.1", "head.3"
 """The head's linear layers, as its file names them."""
 
@@ -71,11 +76,13 @@ def extract_image_features(backbone: Backbone, image: Tensor) -> Tensor:
 class Estimate(NamedTuple):
     """Weights over the labels, and how much of them lies on true labels, as expected, in [0, 1].
 
-    The confidence is None if it was never calibrated.
+    The confidence is None if it was never calibrated. `unknown` is the part of known photos that
+    are more like what was learnt, in [0, 1]; None if the estimator does not know.
     """
 
     weights: list[float]
     confidence: float | None
+    unknown: float | None
 
 
 class Estimator(nn.Module):
@@ -83,7 +90,8 @@ class Estimator(nn.Module):
 
     The weights are the softmax of the logits divided by `temperature`, which training leaves at 1;
     the confidence rests on `confidence_temperature`, which is 0 until it is calibrated, and
-    `confidence_pairs`, the odds of two labels together (see `abair.model.confidence`).
+    `confidence_pairs`, the odds of two labels together (see `abair.model.confidence`). `known`
+    tells what is unlike all that was learnt; None where nothing was kept of it.
     """
 
     temperature: Tensor
@@ -95,6 +103,7 @@ class Estimator(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
         for name in LATER:
             self.register_buffer(name, torch.zeros(()))
+        self.known: Familiarity | None = None
         self.labels, self.features, self.hidden = tuple(labels), features, hidden
         self.head = nn.Sequential(
             nn.LayerNorm(features), nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, len(self.labels))
@@ -125,6 +134,7 @@ class Estimator(nn.Module):
         Labels that this estimator lacks get the logit 0; labels that are not named are dropped.
         """
         other = Estimator(labels, self.features, self.hidden)
+        other.known = self.known
         state = self.state_dict()
         for name in (f"{LAST}.{kind}" for kind in ("weight", "bias")):
             given = dict(zip(self.labels, state[name], strict=True))
@@ -139,6 +149,7 @@ class Estimator(nn.Module):
         Their output weights are 0, so the copy gives the same logits.
         """
         other = Estimator(self.labels, self.features, self.hidden + len(weight))
+        other.known = self.known
         state = self.state_dict()
         state[f"{FIRST}.weight"] = torch.cat([state[f"{FIRST}.weight"], weight])
         state[f"{FIRST}.bias"] = torch.cat([state[f"{FIRST}.bias"], bias])
@@ -166,10 +177,11 @@ class Estimator(nn.Module):
     def estimate(self, backbone: Backbone, crops: Tensor, view: Tensor) -> Estimate:
         """Estimate one photo by its crops (N, 3, 64, 64) and global view (1, 3, 64, 64)."""
         features = extract_features(backbone, crops, view).float().mean(0, keepdim=True)
-        weights = self.predict_weights(features)[0].tolist()
-        if not self.confidence_temperature:
-            return Estimate(weights, None)
-        return Estimate(weights, float(self.confidence(features)))
+        return Estimate(
+            self.predict_weights(features)[0].tolist(),
+            float(self.confidence(features)) if self.confidence_temperature else None,
+            None if self.known is None else float(self.known.unknown(features)),
+        )
 
 
 def one_hot(weights: Sequence[float]) -> list[float]:
@@ -184,7 +196,8 @@ def save_estimator(estimator: Estimator, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    write_tensors(path, estimator.state_dict(), {"abair.estimator": json.dumps({"labels": estimator.labels})})
+    tensors = {name: tensor.half() if name == FACTOR else tensor for name, tensor in estimator.state_dict().items()}
+    write_tensors(path, tensors, {"abair.estimator": json.dumps({"labels": estimator.labels})})
 
 
 def load_estimator(path: Path, labels: Sequence[str], size: BackboneSize | None = None) -> Estimator:
@@ -214,6 +227,8 @@ def load_estimator(path: Path, labels: Sequence[str], size: BackboneSize | None 
         )
     with torch.device("meta"):
         estimator = Estimator(labels, features, hidden)
+        if kept := header.shapes.get(f"{KNOWN}.distances"):
+            estimator.known = Familiarity(features, kept[0])
     shapes = {name: tuple(tensor.shape) for name, tensor in estimator.state_dict().items()}
     missing = [name for name in LATER if name not in header.shapes]
     for name in missing:

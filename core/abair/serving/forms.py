@@ -51,6 +51,10 @@ class Estimate(BaseModel):
         description="how much of the weights lies on true labels, as is to be expected; null where the deployment "
         "cannot tell"
     )
+    unknown: float | None = Field(
+        description="the part of known photos that are more like what was learnt; above 0.95 the damage is taken for "
+        "unknown; null as the confidence"
+    )
     megapixels: float
 
 

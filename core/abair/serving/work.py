@@ -73,6 +73,7 @@ def restore(
         "unchanged": written.unchanged,
         "warnings": [*restored.warnings, *written.warnings],
         "confidence": round_confidence(restored.confidence),
+        "unknown": round_confidence(restored.unknown),
     }
     return Answer(data, MEDIA_TYPE_OF[suffix], record)
 
@@ -86,12 +87,13 @@ def estimate(restorer: Restorer, upload: Upload, limits: Limits, metrics: Metric
     with metrics.stage("read"):
         photo = images.read(upload.path, max_megapixels=limits.max_megapixels)
     with metrics.stage("estimate"):
-        weights, confidence = restorer.judge(photo.visible)
+        weights, confidence, unknown = restorer.judge(photo.visible)
     metrics.see(weights)
     height, width = photo.pixels.shape[:2]
     return {
         "deployment": restorer.deployment.name,
         "weights": round_weights(weights),
         "confidence": round_confidence(confidence),
+        "unknown": round_confidence(unknown),
         "megapixels": height * width / 1e6,
     }

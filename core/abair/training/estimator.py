@@ -31,7 +31,7 @@ from abair.data.seeds import Stream, generator_for
 from abair.model import views
 from abair.model.backbone import Backbone, fingerprint
 from abair.model.blend_cost import BlendCosts, log_blend_error
-from abair.model.estimator import Estimator, extract_image_features, feature_count
+from abair.model.estimator import KNOWN, Estimator, extract_image_features, feature_count
 from abair.physics import chance, uniform
 from abair.training.sample_pool import PooledSample, SamplePool
 from abair.training.settings import EstimatorSettings
@@ -99,7 +99,8 @@ class EstimatorTask:
         self.module = Estimator(degrader.labels, feature_count(backbone.size))
         self._start_digest = "" if start is None else fingerprint(start)
         if start is not None:
-            self.module.load_state_dict(start.state_dict())
+            state = {name: tensor for name, tensor in start.state_dict().items() if not name.startswith(KNOWN)}
+            self.module.load_state_dict(state)
         self.degrader, self.photos, self.held_out, self.settings = degrader, photos, held_out, settings
         self._validation_count = validation_samples
         self._labelled = labelled[0] if labelled else None

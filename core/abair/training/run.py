@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from abair.continual.known import familiarity_of
 from abair.contract import RECORD_FILE
 from abair.data.degrade import Degrader, Recipe
 from abair.data.labelled_photos import LabelledPhotos, read_labelled
@@ -277,6 +278,8 @@ def train_estimator(
         sources = [photos] if photos.digest() == common.digest() else [photos, common]
         temperature = calibrate(task.module.cpu(), network, blender, degrader, held_out, counts.temperature)
         errors = calibrate_confidence(task.module, *task.held_out_features())
+        replay = make_replay(network, degrader, sources, common_held_out, settings.seed, counts.replay)
+        task.module.known = familiarity_of([replay])
         save_estimator(task.module, trained)
         deployment = assemble(
             out,
@@ -285,7 +288,7 @@ def train_estimator(
             backbone=source,
             estimator=trained,
             adapters=members,
-            replay=make_replay(network, degrader, sources, common_held_out, settings.seed, counts.replay),
+            replay=replay,
         )
         if deployment.backbone.fingerprint != frozen:
             raise TrainingError(

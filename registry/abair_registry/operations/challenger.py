@@ -15,6 +15,7 @@ from itertools import zip_longest
 import torch
 
 from abair.continual.compare import BUDGET, Contender, Evaluation, evaluate
+from abair.continual.known import familiarity_of
 from abair.continual.refit import refit
 from abair.continual.replay import Features, HeldOut, Replay
 from abair.continual.score_cache import ScoreCache, open_score_cache
@@ -23,6 +24,7 @@ from abair.errors import TrainingError
 from abair.labels import CLEAN
 from abair.model.backbone import Backbone, load_backbone
 from abair.model.estimator import Estimator, load_estimator
+from abair.model.familiarity import Familiarity
 from abair.model.lora import Adapter, read_adapter_files
 from abair.report import Report
 from abair_registry.db.snapshot import DeploymentSnapshot, Member
@@ -133,7 +135,7 @@ class Trainer:
                 f"label {missing[0]}: found no features of earlier samples; expected some; --route full"
             )
         new = [self._replay(member.replay) for member in self.proposal.members if member.label in self.new_labels]
-        return refit(
+        fitted = refit(
             self.base_estimator,
             self.base.fingerprint,
             self.proposal.labels,
@@ -142,6 +144,8 @@ class Trainer:
             on_step,
             mixtures=[replay.mixtures for replay in new if replay.mixtures and fit is Fit.WITH_MIXTURES],
         )
+        fitted.known = self._known
+        return fitted
 
     def train_full(self, plugins: VerifiedPlugins, on_step: OnStep) -> Estimator:
         """Train the whole estimator on samples of all labels, and calibrate its temperature.
@@ -175,7 +179,9 @@ class Trainer:
         for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines():
             step = json.loads(line)
             on_step(int(step["step"]), {key: step[key] for key in ("loss", "accuracy") if key in step})
-        return load_estimator(made, self.proposal.labels, self.backbone.size)
+        estimator = load_estimator(made, self.proposal.labels, self.backbone.size)
+        estimator.known = None if self.missing_replays() else self._known
+        return estimator
 
     def evaluate(self, estimator: Estimator, find_open: Callable[[Report], Collection[str]]) -> Evaluation:
         """Look at all held-out samples of what the challenger knows, and restore some.
@@ -211,6 +217,11 @@ class Trainer:
     def champion_contender(self) -> Contender:
         """Return what is live, ready to restore."""
         return self._champion(ScoreCache())
+
+    @cached_property
+    def _known(self) -> Familiarity:
+        """What tells whether a photo's damage is known, the new labels' among it."""
+        return familiarity_of([self._replay(sha256) for sha256 in self._distinct_replays()])
 
     @property
     def _replaces_backbone(self) -> bool:

@@ -44,7 +44,7 @@ class SlowStub:
             os.kill(os.getpid(), signal.SIGKILL)
         return SimpleNamespace(
             image=255 - image, weights={"clean": 1.0}, policy="soft", quality="standard", deployment="stub",
-            seconds=self.seconds, megapixels=0.0, confidence=None, warnings=(),
+            seconds=self.seconds, megapixels=0.0, confidence=None, unknown=None, warnings=(),
         )  # fmt: skip
 
 

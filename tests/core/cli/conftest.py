@@ -26,6 +26,7 @@ class Judged(NamedTuple):
 
     weights: dict[str, float]
     confidence: float | None
+    unknown: float | None
 
 
 class FakeRestorer:
@@ -36,6 +37,7 @@ class FakeRestorer:
         self.loaded: list[tuple[Any, ...]] = []
         self.invert = True
         self.confidence: float | None = 0.98
+        self.unknown: float | None = 0.4
         self.warnings: tuple[str, ...] = ()
         self.before: Callable[[np.ndarray], None] = lambda pixels: None
 
@@ -48,7 +50,7 @@ class FakeRestorer:
 
     def judge(self, image: np.ndarray) -> Judged:
         self.before(image)
-        return Judged({"noise": 0.75, "blur": 0.25, "clean": 0.0}, self.confidence)
+        return Judged({"noise": 0.75, "blur": 0.25, "clean": 0.0}, self.confidence, self.unknown)
 
     def __call__(self, image: np.ndarray, **options: Any) -> Any:
         self.before(image)
@@ -63,6 +65,7 @@ class FakeRestorer:
             seconds=0.5,
             megapixels=image.shape[0] * image.shape[1] / 1e6,
             confidence=self.confidence if options["weights"] is None else None,
+            unknown=self.unknown if options["weights"] is None else None,
             warnings=self.warnings,
         )
 

@@ -16,6 +16,7 @@ def test_the_json_lines_of_estimate_hold_exactly_what_is_promised(abair: Abair, 
         "input": os.path.join("x", "a.png"),
         "weights": {"noise": 0.75, "blur": 0.25, "clean": 0},
         "confidence": 0.98,
+        "unknown": 0.4,
     }
     assert set(done.records[0]) == {"input", "error"}
 
@@ -39,6 +40,17 @@ def test_doubt_is_told_beside_the_name_and_no_confidence_is_null(abair: Abair, r
     assert abair("restore", "a.png", "-o", "b.png", "--dry-run").out[0] == "a.png -> b.png (not sure: 0.30)"
     record = abair("restore", "a.png", "-o", "b.png", "--weights", "noise=1", "--json").records[0]
     assert record["confidence"] is None
+    assert record["unknown"] is None
+
+
+def test_a_photo_unlike_all_that_was_learnt_is_told_beside_the_name(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("a.png")
+    told = {0.95: "a.png", 0.96: "a.png (unlike what was learnt: 0.96)", None: "a.png"}
+    for restorer.unknown, line in told.items():
+        assert abair("estimate", "a.png").out[0] == line
+        assert abair("estimate", "a.png", "--json").records[0]["unknown"] == restorer.unknown
+    restorer.confidence, restorer.unknown = 0.3, 0.99
+    assert abair("estimate", "a.png").out[0] == "a.png (not sure: 0.30, unlike what was learnt: 0.99)"
 
 
 def test_a_strange_file_name_stays_on_one_line(abair: Abair, restorer: FakeRestorer) -> None:

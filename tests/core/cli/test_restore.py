@@ -115,6 +115,7 @@ def test_the_json_lines_of_restore_hold_exactly_what_is_promised(abair: Abair, r
         "unchanged": False,
         "warnings": [],
         "confidence": 0.98,
+        "unknown": 0.4,
     }
     assert set(failed) == {"input", "error"}
     assert failed["input"] == "b.png"
@@ -303,6 +304,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(abair: Abair, restor
         "output": target,
         "weights": weights,
         "confidence": 0.98,
+        "unknown": 0.4,
     }
     assert not Path("new").exists()
     assert not restorer.calls

@@ -81,7 +81,7 @@ def test_an_estimate_takes_a_photo_from_stdin(restorer: FakeRestorer, monkeypatc
     code, out = call(monkeypatch, photo("in.png").read_bytes(), "estimate", "-", "--json")
     assert (code, json.loads(out)) == (
         0,
-        {"input": "-", "weights": {"noise": 0.75, "blur": 0.25, "clean": 0.0}, "confidence": 0.98},
+        {"input": "-", "weights": {"noise": 0.75, "blur": 0.25, "clean": 0.0}, "confidence": 0.98, "unknown": 0.4},
     )
 
 

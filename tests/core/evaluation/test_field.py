@@ -25,6 +25,9 @@ class Brightening:
         dark = float(image[0, 0].mean() < 50)
         return {"haze": 0.0, "low-light": 0.9 * dark, "clean": 1 - 0.9 * dark}
 
+    def judge(self, image: np.ndarray) -> tuple[dict[str, float], None, float]:
+        return self.estimate(image), None, float(image[0, 0].mean() / 255)
+
     def __call__(self, image: np.ndarray, *, weights: dict[str, float] | None = None) -> Any:
         weights = self.estimate(image) if weights is None else weights
         part = 1 - weights.get("clean", 1 - sum(weights.values()))
@@ -58,6 +61,7 @@ def test_every_figure_is_that_of_known_mistakes(folder: Path) -> None:
     report = judged(folder)
     assert report.recognised() == (1, 2), "b's top left pixel is bright"
     assert report.kept() == (1, 2)
+    assert report.unknown_auroc() == 0.5, "90 levels, against 20, 120, 40 and 200"
     assert report.largest_shift() == report.of("tricky")[1].shift == 18
     assert report.small_weight_shift() == 2
     assert report.burst_spreads() == {"room": 0.0}, "the darker frame came nearer to the other"
@@ -87,6 +91,7 @@ def test_the_page_names_kinds_and_the_worst(folder: Path) -> None:
     page = " ".join(field_page(report).split())
     assert "largest weight right | 1 of 2 |" in page
     assert "damaged photos called clean | 2 of 3 |" in page
+    assert "told from all other photos by `unknown`, AUROC | 0.50 |" in page
     assert "| damaged/old | 1 | - | clean 1 |" in page
     assert "| tricky/wall/d.png | low-light 0.90 | 18.0 |" in page
     assert "- left out: " in page

@@ -332,14 +332,15 @@ def test_a_deployment_that_is_calibrated_says_how_sure_it_is(bundle: Path, photo
     restorer = Restorer.load(bundle)
     assert restorer.judge(photo).confidence is restorer(photo).confidence is None
     restorer._estimator.confidence_temperature.fill_(1.0)
-    weights, confidence = restorer.judge(photo)
+    weights, confidence, unknown = restorer.judge(photo)
     assert weights == restorer.estimate(photo)
+    assert unknown is restorer(photo).unknown is None  # this estimator keeps nothing of what it was taught
     assert confidence is not None
     assert 1 / len(weights) <= confidence <= 1
     assert restorer(photo).confidence == confidence
     assert restorer(photo, weights={"noise": 1}).confidence is None
     page = np.where(photo[:, :, :1] > 128, 255, 0).astype(np.uint8).repeat(3, axis=2)
-    assert restorer.judge(page) == ({label: float(label == "clean") for label in restorer.labels}, 1.0)
+    assert restorer.judge(page) == ({label: float(label == "clean") for label in restorer.labels}, 1.0, 0.0)
 
 
 def test_what_the_estimate_is_unsure_of_is_restored_gently_or_not_at_all_and_said(
@@ -364,6 +365,31 @@ def test_what_the_estimate_is_unsure_of_is_restored_gently_or_not_at_all_and_sai
     assert answer(None).weights == weights
     weights |= {"noise": 0.2, "clean": 0.8}
     assert answer(0.41).weights == weights  # little is done anyway
+
+
+def test_damage_that_is_unlike_all_that_was_learnt_is_restored_gently_or_not_at_all_and_said(
+    restorer: Restorer, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = dict.fromkeys(restorer.labels, 0.0) | {"noise": 0.75, "clean": 0.25}
+
+    def answer(unknown: float | None, confidence: float = 0.9) -> Restored[Any]:
+        monkeypatch.setattr(restorer, "_judge", lambda _: Judgement(weights, confidence, unknown))
+        return restorer(photo)
+
+    strange, known, alien = answer(0.9625), answer(0.95), answer(0.98)
+    assert strange.weights == pytest.approx(weights | {"noise": 0.375, "clean": 0.625})
+    assert strange.warnings == (
+        "noise, but unlike what was learnt (0.96): restored at a strength of 0.50; --weights noise=1 for all of it",
+    )
+    assert (strange.unknown, known.unknown) == (0.9625, 0.95)
+    assert (known.weights, known.warnings) == (weights, ())
+    assert np.array_equal(alien.image, photo)
+    assert alien.warnings == (
+        "noise, but unlike what was learnt (0.98): left as it is; --weights noise=1 for all of it",
+    )
+    assert "not sure (0.33)" in answer(0.9625, 0.33).warnings[0]  # the stronger reason is told
+    weights |= {"noise": 0.2, "clean": 0.8}
+    assert answer(0.99).weights == weights  # little is done anyway
 
 
 @pytest.mark.parametrize("border", [16, 64, 304])  # multiples of the stride: the same grid

@@ -68,8 +68,8 @@ def test_an_answer_says_all_that_the_command_s_json_line_says(
     assert 0 < told["confidence"] <= 1
     assert told | {"seconds": 0} == {k: v for k, v in expected.items() if k not in {"input", "output"}} | {"seconds": 0}
     estimated = server.post("/v1/estimate", content=photo_bytes()).json()
-    assert {name: estimated[name] for name in ("deployment", "weights", "confidence", "megapixels")} == {
-        name: told[name] for name in ("deployment", "weights", "confidence", "megapixels")
+    assert {name: estimated[name] for name in ("deployment", "weights", "confidence", "unknown", "megapixels")} == {
+        name: told[name] for name in ("deployment", "weights", "confidence", "unknown", "megapixels")
     }
 
 

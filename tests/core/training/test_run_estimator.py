@@ -15,7 +15,7 @@ from abair import Restorer
 from abair.continual.replay import Replay
 from abair.errors import AdapterError, DeploymentError, TrainingError
 from abair.model.backbone import SIZES, fingerprint
-from abair.model.estimator import LATER, Estimator, feature_count, load_estimator, save_estimator
+from abair.model.estimator import KNOWN, LATER, Estimator, feature_count, load_estimator, save_estimator
 from abair.training.run import train_backbone, train_estimator
 
 pytestmark = pytest.mark.slow
@@ -64,7 +64,9 @@ def test_phase_three_ends_in_a_mean_where_it_is_asked_to(
     train_estimator(out=tmp_path / "mean", start=other, average_with=other, **given)  # from the finished run
     trained, mean = (load_file(tmp_path / name / "estimator.safetensors") for name in ("trained", "mean"))
     begun = load_file(other)
-    learnt = mean.keys() - {"temperature", *LATER}
+    known = {name for name in mean if name.startswith(f"{KNOWN}.")}
+    assert known == {f"{KNOWN}.{part}" for part in ("mean", "factor", "distances")}
+    learnt = mean.keys() - {"temperature", *LATER, *known}
     for name in learnt:
         torch.testing.assert_close(mean[name], (trained[name] + begun[name]) / 2)
     assert any(not torch.equal(mean[name], trained[name]) for name in learnt)

@@ -67,6 +67,8 @@ def _figures(report: FieldReport) -> list[list[str]]:
         rows.append(["damaged photos of known kinds, largest weight right", f"{right} of {known}"])
         called_clean = sum(photo.top == CLEAN for photo in damaged)
         rows.append(["damaged photos called clean", f"{called_clean} of {len(damaged)}"])
+    if (area := report.unknown_auroc()) is not None:
+        rows.append(["damage without a label told from all other photos by `unknown`, AUROC", f"{area:.2f}"])
     if undamaged:
         kept, count = report.kept()
         rows.append(["undamaged photos within 10 levels and 38 dB, or the same", f"{kept} of {count}"])

@@ -4,6 +4,7 @@
 const SHOWN = new Set(["image/jpeg", "image/png", "image/webp", "image/bmp"]); // what every browser shows
 const SUFFIX = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/tiff": "tif", "image/bmp": "bmp" };
 const WAIT = 350; // milliseconds after a slider was moved
+const UNKNOWN = 0.95; // above it, damage is taken for unknown: as abair.labels has it
 const SURE = 0.6; // below it, an estimate is doubtful: as abair estimate has it
 const FOLLOWED = 0.5; // from it on, a photo is restored by all that was seen: as Restorer has it
 
@@ -177,6 +178,10 @@ class PhotoCard {
     if (record.confidence != null) { // null: the deployment cannot tell
       const sure = record.confidence < SURE ? "It is not sure of that" : "How sure it is of that";
       this.find(".sure").textContent = `${sure}: ${Math.round(100 * record.confidence)} %`;
+      this.find(".sure").hidden = false;
+    }
+    if (record.unknown > UNKNOWN) {
+      this.find(".sure").textContent += ". It knows no photo like this one";
       this.find(".sure").hidden = false;
     }
     this.used = record.weights;

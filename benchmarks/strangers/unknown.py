@@ -1,0 +1,77 @@
+"""Measure how well damage of kinds that were never learnt is told from known photos.
+
+Run: python benchmarks/strangers/unknown.py --clean DIR [NAME...]
+
+Known are the held-out samples of the factory's replay, one degradation or two, and undamaged
+scenes of the folder. Unknown are the same scenes with a stranger of `damage/`. Printed for each
+stranger: the area under the receiver operating characteristic (AUROC), and the share that is taken
+for unknown; in the end the same for all together, and the share of known ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from recognise import DAMAGE, load
+
+from abair.continual.collect import build_held_out
+from abair.continual.known import familiarity_of
+from abair.continual.replay import Replay
+from abair.data.degrade import Degrader
+from abair.data.photos import load_clean_photos
+from abair.deployment import read_deployment
+from abair.evaluation.field import area_above
+from abair.labels import CLEAN, UNKNOWN
+from abair.model.backbone import load_backbone
+
+
+def main(clean: Path | None, names: list[str], scenes: int) -> None:
+    """Print one line of a Markdown table for each stranger, and two for all."""
+    deployment = read_deployment("factory")
+    backbone = load_backbone(deployment.find(deployment.backbone.file))
+    if deployment.replay is None:
+        sys.exit(f"deployment {deployment.name}: found no replay; expected one that says what is known")
+    replay = Replay.load(deployment.find(deployment.replay))
+    known = familiarity_of([replay])
+    _, photos = load_clean_photos(clean)
+    degrader = Degrader({name: load(name) for name in names})
+
+    def unknown(label: str) -> list[float]:
+        samples = build_held_out(backbone, degrader, photos, [(label,)], scenes, seed=0)
+        return known.unknown(torch.stack([sample.features for sample in samples])).tolist()  # type: ignore[no-any-return]
+
+    usual = [*known.unknown(torch.stack([sample.features for sample in replay.held_out]).float()).tolist()]
+    usual += unknown(CLEAN)
+    print("| stranger | AUROC | taken for unknown |")
+    print("|---|---:|---:|")
+    everything: list[float] = []
+    for name in names:
+        strange = unknown(name)
+        everything += strange
+        print(_line(name, strange, usual), flush=True)
+    print(_line("all", everything, usual))
+    print(f"| known | - | {_share(usual):.2f} |")
+
+
+def _line(name: str, strange: list[float], usual: list[float]) -> str:
+    return f"| {name} | {area_above(strange, usual):.2f} | {_share(strange):.2f} |"
+
+
+def _share(said: list[float]) -> float:
+    return sum(one > UNKNOWN for one in said) / len(said)
+
+
+if __name__ == "__main__":
+    everyone = sorted(path.stem for path in DAMAGE.glob("*.py"))
+    parser = argparse.ArgumentParser(description="Measure how well unknown damage is told from known photos.")
+    parser.add_argument("names", nargs="*", help=f"strangers; by default all: {', '.join(everyone)}")
+    parser.add_argument("--clean", type=Path, help="folder of clean photos; without it, those of scikit-image")
+    parser.add_argument("--scenes", type=int, default=60, help="held-out scenes of each stranger")
+    given = parser.parse_args()
+    if strangers := [name for name in given.names if name not in everyone]:
+        sys.exit(f"{strangers[0]}: no such stranger; expected one of {', '.join(everyone)}")
+    torch.set_num_threads(1)
+    main(given.clean, given.names or everyone, given.scenes)
