@@ -161,8 +161,9 @@ def field(
     """Judge a deployment on real photographs, which have no reference.
 
     Counts right labels, undamaged photos that come back changed, labels that change when the photo
-    is mirrored, turned, cropped or a little brighter, and frames of a burst that come back
-    differently bright. The page field.html shows every photo before and after.
+    is mirrored, turned, cropped or a little brighter, frames of a burst that come back differently
+    bright, and damage that comes back otherwise inside a border. The page field.html shows every
+    photo before and after.
     """
     with reporting() as reporter:
         from abair.cli.gallery import open_gallery

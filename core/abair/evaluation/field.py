@@ -38,6 +38,10 @@ EXPOSURE: Final = 1.05
 """Factor of the brighter version."""
 SMALL_WEIGHT: Final = 0.1
 """Weight of a label that must not change a photo much."""
+BORDERS: Final = {9: 255, 64: 0, 200: 255}
+"""Widths in pixels of the borders that a part of a damaged photo is put into, and their levels."""
+BORDERED: Final = 256
+"""Longest side in pixels of that part, from the photo's middle."""
 KEPT_PSNR: Final = 38.0
 """PSNR in dB to the photo as it was, from which on an undamaged one counts as kept."""
 KEPT_LEVELS: Final = 10.0
@@ -57,8 +61,9 @@ class FieldPhoto(BaseModel):
     nothing is expected. `flips` says for each harmless change of the photo whether the likeliest
     label changed. Means are of the channels, in 8-bit levels; `psnr` is that of the restored photo
     to the photo as it was. `unknown` is what the deployment says of it; None where it cannot tell.
-    `small_weight_shift` is the largest shift of a channel's mean by any
-    label with a weight of 0.1, measured on plain kinds.
+    `small_weight_shift` is the largest shift of a channel's mean by any label with a weight of 0.1,
+    measured on plain kinds. `in_borders` maps a border's width in pixels to the PSNR in dB, inside
+    of it, to the same part restored without it, where the damage is of a known kind.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -74,6 +79,7 @@ class FieldPhoto(BaseModel):
     psnr: float
     unknown: float | None = None
     small_weight_shift: float | None = None
+    in_borders: dict[int, float] = {}
 
     @property
     def top(self) -> str:
@@ -143,6 +149,12 @@ class FieldReport(BaseModel):
         strange = [said for photo, said in judged if photo.group == DAMAGED and photo.expected is None]
         known = [said for photo, said in judged if photo.expected is not None]
         return area_above(strange, known)
+
+    def in_borders(self) -> dict[int, tuple[float, float]]:
+        """Return for each border's width the mean PSNR inside of it, in dB, and the least."""
+        found = [photo.in_borders for photo in self.photos if photo.in_borders]
+        by_width = {width: [one[width] for one in found] for width in (found[0] if found else ())}
+        return {width: (sum(values) / len(values), min(values)) for width, values in by_width.items()}
 
     def largest_shift(self) -> float | None:
         """Return the largest shift of a channel's mean among plain photos, in levels."""
@@ -236,11 +248,12 @@ def _judge_photo(restorer: Restorer, name: str, pixels: Pixels) -> tuple[FieldPh
             for label in restorer.labels
             if label != CLEAN
         )
+    expected = _expected(group, kind, restorer.labels)
     judged = FieldPhoto(
         file=name,
         group=group,
         kind=kind,
-        expected=_expected(group, kind, restorer.labels),
+        expected=expected,
         weights={label: round(weight, 4) for label, weight in estimated.items()},
         flips=flips,
         mean_before=_means(pixels),
@@ -248,8 +261,22 @@ def _judge_photo(restorer: Restorer, name: str, pixels: Pixels) -> tuple[FieldPh
         psnr=psnr(restored / np.float32(255), pixels / np.float32(255)),
         unknown=round_confidence(unknown),
         small_weight_shift=small,
+        in_borders=_judge_borders(restorer, pixels) if group == DAMAGED and expected is not None else {},
     )
     return judged, restored
+
+
+def _judge_borders(restorer: Restorer, pixels: Pixels) -> dict[int, float]:
+    """Return by a border's width how alike a part comes back inside of it and without it, in dB."""
+    rows, columns = (slice(max(0, side - BORDERED) // 2, None) for side in pixels.shape[:2])
+    part = np.ascontiguousarray(pixels[rows, columns][:BORDERED, :BORDERED])
+    alone = np.asarray(restorer(part).image) / np.float32(255)
+    found = {}
+    for width, level in BORDERS.items():
+        framed = np.pad(part, ((width, width), (width, width), (0, 0)), constant_values=level)
+        inside = np.asarray(restorer(framed).image)[width:-width, width:-width]
+        found[width] = round(psnr(inside / np.float32(255), alone), 2)
+    return found
 
 
 def _harmless_changes(pixels: Pixels) -> Iterator[tuple[str, Pixels]]:

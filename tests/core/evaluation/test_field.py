@@ -72,6 +72,23 @@ def test_every_figure_is_that_of_known_mistakes(folder: Path) -> None:
     assert (mine.file, mine.expected, mine.top) == ("mine.png", None, "low-light")
 
 
+def test_damage_inside_a_border_is_compared_with_the_same_without_it(folder: Path) -> None:
+    report = judged(folder)
+    by_file = {photo.file: photo.in_borders for photo in report.photos}
+    # a, of 20 levels, comes back at 38; inside a white border it is not taken for dark
+    assert by_file["damaged/night/a.png"] == {
+        9: pytest.approx(23.03, abs=0.01),
+        64: 100.0,
+        200: pytest.approx(23.03, abs=0.01),
+    }
+    assert by_file["damaged/night/b.png"] == {9: 100.0, 64: pytest.approx(23.03, abs=0.01), 200: 100.0}
+    assert not any(found for file, found in by_file.items() if "night" not in file)
+    mean, least = report.in_borders()[64]
+    assert (mean, least) == (pytest.approx(61.5, abs=0.1), pytest.approx(23.03, abs=0.01))
+    page = " ".join(field_page(report).split())
+    assert "inside a border of 64 pixels: PSNR to the same without it, dB, mean and least | 61.5, 23.0 |" in page
+
+
 def test_a_burst_that_comes_back_uneven_is_told(folder: Path) -> None:
     write(folder / "bursts/room/3.png", 51, 20)
     report = judged(folder)

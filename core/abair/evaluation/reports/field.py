@@ -81,6 +81,13 @@ def _figures(report: FieldReport) -> list[list[str]]:
         [f"burst {name}: spread of means beyond that of the frames, levels", f"{spread:.1f}"]
         for name, spread in report.burst_spreads().items()
     ]
+    rows += [
+        [
+            f"damage inside a border of {width} pixels: PSNR to the same without it, dB, mean and least",
+            f"{mean:.1f}, {least:.1f}",
+        ]
+        for width, (mean, least) in report.in_borders().items()
+    ]
     return rows
 
 
