@@ -218,8 +218,9 @@ def _read(answer: httpx.Response, kind: type[Told], header: str | None = None, *
     try:
         found = json.loads(answer.headers[header] if header else answer.content)
         names = {one.name for one in fields(kind)} - set(known)
-        told = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-        return kind(**known, **{name: value for name, value in told.items() if name in names})
+        told: dict[str, Any] = {name: value for name, value in found.items() if name in names}
+        told = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+        return kind(**known, **told)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ServingError(
             f"{answer.url}: found an answer without what abair serve tells, expected its; correct the address"

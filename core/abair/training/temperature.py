@@ -108,6 +108,6 @@ def _calibration_error(confidence: Tensor, right: Tensor) -> float:
     bins = (confidence * BINS).long().clamp_max(BINS - 1)
     gaps = [
         (confidence[bins == place].mean() - right[bins == place].mean()).abs() * (bins == place).float().mean()
-        for place in bins.unique()
+        for place in torch.unique(bins)
     ]
     return float(torch.stack(gaps).sum())
