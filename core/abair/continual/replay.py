@@ -118,6 +118,7 @@ class Replay:
         document = {
             "backbone": self.features.backbone,
             "labels": self.features.labels,
+            "paired": False,  # builds before this one do not read a file without it
             "held_out": [[sample.labels, place] for sample, place in zip(self.held_out, places, strict=True)],
         }
         tensors = {
