@@ -102,6 +102,7 @@ def run_stranger(
     live: Path | None = None
     for place, photos_of in enumerate(clean):
         home = folder / f"home-{place}"
+        shutil.rmtree(home, ignore_errors=True)  # of a run that was stopped
         added = commands.run(
             f"add-{place}", "abair_registry", "add", plugin, "--json", clean=photos_of, home=home, may_fail=True
         )
@@ -249,7 +250,7 @@ def measure(plugin: str, degrade: Degrade, home: Path, photos: Sequence[Pixels],
         "taken for": {top: tops.count(top) for top in sorted(set(tops)) if top != plugin},
         **dict(zip(("damaged", "before", "after", "own adapter"), means, strict=True)),
         "losses": known.losses(after, plugin),
-        "backbone": read_deployment(home).backbone.name,
+        "backbone": read_deployment(home).backbone.size,
     }
 
 
