@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from recognise import DAMAGE, load
 
 from abair.continual.collect import build_held_out
 from abair.continual.known import familiarity_of
-from abair.continual.replay import Replay
+from abair.continual.replay import HeldOut, Replay
 from abair.data.degrade import Degrader
 from abair.data.photos import load_clean_photos
 from abair.deployment import read_deployment
@@ -39,12 +40,15 @@ def main(clean: Path | None, names: list[str], scenes: int) -> None:
     _, photos = load_clean_photos(clean)
     degrader = Degrader({name: load(name) for name in names})
 
+    def said(samples: Sequence[HeldOut]) -> list[float]:
+        features = torch.stack([sample.features for sample in samples]).float()
+        return [float(one) for one in known.unknown(features)]
+
     def unknown(label: str) -> list[float]:
         samples = build_held_out(backbone, degrader, photos, [(label,)], scenes, seed=0)
-        return known.unknown(torch.stack([sample.features for sample in samples])).tolist()  # type: ignore[no-any-return]
+        return said(samples)
 
-    usual = [*known.unknown(torch.stack([sample.features for sample in replay.held_out]).float()).tolist()]
-    usual += unknown(CLEAN)
+    usual = [*said(replay.held_out), *unknown(CLEAN)]
     print("| stranger | AUROC | taken for unknown |")
     print("|---|---:|---:|")
     everything: list[float] = []
