@@ -30,6 +30,7 @@ class LiveRestorer:
         device: str = "cpu",
         precision: Literal["float32", "bfloat16"] = "float32",
         log: Callable[[str], object] = lambda _: None,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         """Load the deployment.
 
@@ -37,6 +38,7 @@ class LiveRestorer:
             AbairError: it, one of its files, or the device cannot be used.
         """
         self._named, self._device, self._precision, self._log = deployment, device, precision, log
+        self._retry_seconds = retry_seconds
         self._lock = threading.Lock()
         self._tried: tuple[object, float] = (None, 0.0)
         self.problem = ""
@@ -62,7 +64,7 @@ class LiveRestorer:
 
     def _replace(self, state: object) -> None:
         failed, when = self._tried
-        if failed == state and time.monotonic() - when < RETRY_SECONDS:
+        if failed == state and time.monotonic() - when < self._retry_seconds:
             return
         before = self.restorer.deployment.name
         try:

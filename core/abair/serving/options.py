@@ -26,7 +26,7 @@ class Limits:
 
     `queue` is how many requests may wait beside the `workers` that are being answered; `seconds`
     are those of one photo's work; `upload_seconds` those that a request may take to arrive, beside
-    those that its size takes.
+    those that its size takes at `slowest_upload` bytes a second.
     """
 
     max_megapixels: float = 100.0
@@ -35,6 +35,7 @@ class Limits:
     workers: int = 1
     seconds: float = 600.0
     upload_seconds: float = 60.0
+    slowest_upload: float = 250e3
     tile: int | None = None
 
 

@@ -78,7 +78,7 @@ async def _handle(
     try:
         with context.jobs.place(), tempfile.TemporaryDirectory(dir=context.folder) as folder:
             with context.metrics.stage("upload"):
-                upload = await uploads.receive(request, Path(folder), limits.max_body, limits.upload_seconds)
+                upload = await uploads.receive(request, Path(folder), limits)
             try:
                 return await context.jobs.run(lambda stop: work_on(upload, stop), request.is_disconnected)
             except AbairError as error:

@@ -17,6 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from abair.errors import ServingError
+from abair.serving.options import Limits
 from abair.text import quote_foreign
 
 FILE: Final = "file"
@@ -25,8 +26,6 @@ UNNAMED: Final = "photo"
 _LARGEST_FIELD: Final = 4096
 _MOST_FIELDS: Final = 16
 _LINGER_SECONDS: Final = 5.0
-SLOWEST: Final = 250_000
-"""Bytes in a second that a request must bring which takes longer than its first seconds."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +37,20 @@ class Upload:
     fields: dict[str, str] = field(default_factory=dict)
 
 
-async def receive(request: Request, folder: Path, max_body: int, seconds: float) -> Upload:
+async def receive(request: Request, folder: Path, limits: Limits) -> Upload:
     """Write a request's photo into `folder`: the body itself, or the field `file` of a form.
 
-    It has `seconds` to arrive, and more for each byte that did.
+    It has some seconds to arrive, and more for each byte that did.
 
     Raises:
         ServingError: it is too large (413), takes too long (408) or is no right form (400, 422).
     """
-    if (declared := request.headers.get("content-length", "")).isdecimal() and int(declared) > max_body:
-        raise _too_large(int(declared), max_body)
+    if (declared := request.headers.get("content-length", "")).isdecimal() and int(declared) > limits.max_body:
+        raise _too_large(int(declared), limits.max_body)
     path = folder / "upload"
     try:
-        async with asyncio.timeout(seconds) as limit:
-            chunks = _counted(request, max_body, limit)
+        async with asyncio.timeout(limits.upload_seconds) as end:
+            chunks = _counted(request, limits, end)
             if request.headers.get("content-type", "").lower().startswith("multipart/"):
                 return await _receive_form(request, chunks, path)
             with path.open("xb") as file:
@@ -60,8 +59,9 @@ async def receive(request: Request, folder: Path, max_body: int, seconds: float)
             return Upload(path)
     except TimeoutError:
         raise ServingError(
-            f"found a request that did not arrive in time, expected it within {seconds:g} seconds or at "
-            f"{SLOWEST / 1000:g} kB a second; send a smaller photo, or by a faster connection",
+            f"found a request that did not arrive in time, expected it within "
+            f"{limits.upload_seconds:g} seconds or at {limits.slowest_upload / 1000:g} kB a "
+            "second; send a smaller photo, or by a faster connection",
             408,
         ) from None
     except ClientDisconnect:
@@ -102,14 +102,14 @@ def _copy(source: BinaryIO, path: Path) -> None:
         shutil.copyfileobj(source, file)
 
 
-async def _counted(request: Request, max_body: int, limit: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
+async def _counted(request: Request, limits: Limits, end: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > max_body:
-            raise _too_large(size, max_body)
-        if (end := limit.when()) is not None and not limit.expired():
-            limit.reschedule(end + len(chunk) / SLOWEST)
+        if size > limits.max_body:
+            raise _too_large(size, limits.max_body)
+        if (when := end.when()) is not None and not end.expired():
+            end.reschedule(when + len(chunk) / limits.slowest_upload)
         yield chunk
 
 
