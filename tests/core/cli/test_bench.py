@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.core.cli.conftest import Judged
 
 from abair.cli import app, loading
 from abair.deployment import FACTORY, read_deployment
@@ -26,7 +27,10 @@ class FakeRestorer:
     deployment = read_deployment(FACTORY)
 
     def estimate(self, image: np.ndarray) -> dict[str, float]:
-        return {"haze": 0.6, "noise": 0.3, "clean": 0.1}
+        return self.judge(image).weights
+
+    def judge(self, image: np.ndarray) -> Judged:
+        return Judged({"haze": 0.6, "noise": 0.3, "clean": 0.1}, 0.9, 0.2)
 
     def __call__(
         self, image: np.ndarray, *, quality: str, policy: str = "soft", weights: dict[str, float] | None = None
