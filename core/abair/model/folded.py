@@ -23,11 +23,12 @@ class FoldedConvolution:
         self._weight = layer.weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self._bias = None if layer.bias is None else layer.bias.to(dtype)
         self._stride, self._groups = layer.stride, layer.groups
-        self._padding = (0, layer.kernel_size[1] // 2 if layer.padding != (0, 0) else 0)
+        self._padding = layer.kernel_size[1] // 2 if layer.padding != (0, 0) else 0
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map (H, W, C); the layer's padding is put at the left and right, none above and below."""
-        y = F.conv2d(as_batch(x), self._weight, self._bias, self._stride, self._padding, groups=self._groups)
+    def __call__(self, x: Tensor, above: int = 0) -> Tensor:
+        """Map (H, W, C); padded as the layer at the sides, by `above` rows at top and bottom."""
+        padding = (above, self._padding)
+        y = F.conv2d(as_batch(x), self._weight, self._bias, self._stride, padding, groups=self._groups)
         return as_rows(y)
 
 
@@ -50,9 +51,11 @@ class FoldedBlock:
     def finish(self, expanded: Tensor, *rows: Tensor) -> Tensor:
         """Return the block's output (H, W, C) from `expanded` (H + 2, W, 2 C).
 
-        `rows` are the block's input, one after the other (H, W, C) in all.
+        `rows` are the block's input, one after the other (H, W, C) in all. Where `expanded` has no
+        more rows than they have, zeros are above and below.
         """
-        x = linear(_gate(self._filter(expanded)), *self._project)
+        missing = 2 - len(expanded) + sum(map(len, rows))
+        x = linear(_gate(self._filter(expanded, missing // 2)), *self._project)
         top = 0
         for part in rows:
             x[top : top + len(part)] += part

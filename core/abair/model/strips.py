@@ -11,8 +11,8 @@ least one row, the last one marked. What a layer gave is not changed any more.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import tee
 from typing import NamedTuple
 
 import torch
@@ -65,8 +65,13 @@ class _StripLayers:
         return _through(_Block(FoldedBlock(block, self._context, self._dtype)), x)
 
     def fork(self, x: Strips) -> tuple[Strips, Strips]:
-        one, other = tee(x)
-        return one, other
+        waiting: deque[Strip] = deque()  # `itertools.tee` would keep 57 strips that were used
+
+        def keep(strip: Strip) -> Strip:
+            waiting.append(strip)
+            return strip
+
+        return map(keep, x), iter(waiting.popleft, None)
 
     def down(self, layer: nn.Conv2d, x: Strips) -> Strips:
         return _through(_Halving(FoldedConvolution(layer, self._dtype)), x)
@@ -101,20 +106,25 @@ def _cut_last(strips: Strips) -> Strips:
 
 
 class _Convolution:
-    """A 3x3 convolution, padded by zeros; its output comes one row later than its input."""
+    """A 3x3 convolution, padded by zeros; its output comes one row later than its input.
+
+    A photo that is one strip is padded by the library, which needs no copy.
+    """
 
     def __init__(self, convolution: FoldedConvolution) -> None:
         self._convolution = convolution
         self._above: Tensor | None = None
 
     def __call__(self, strip: Strip) -> Strip:
+        if self._above is None and strip.last:
+            return Strip(self._convolution(strip.rows, 1), last=True)
         rows = _with_neighbours(self._above, strip)
         self._above = _keep(self._above, rows[-2:])
         return Strip(self._convolution(rows) if len(rows) > 2 else strip.rows[:0], strip.last)
 
 
 class _Block:
-    """A block; its output comes one row later than its input."""
+    """A block; its output comes one row later than its input, if that is not the whole photo."""
 
     def __init__(self, block: FoldedBlock) -> None:
         self._block = block
@@ -122,6 +132,8 @@ class _Block:
         self._waiting: Tensor | None = None  # the last row of the input
 
     def __call__(self, strip: Strip) -> Strip:
+        if self._above is None and strip.last:
+            return Strip(self._block.finish(self._block.expand(strip.rows), strip.rows), last=True)
         expanded = _with_neighbours(self._above, Strip(self._block.expand(strip.rows), strip.last))
         ready = strip.rows if strip.last else strip.rows[:-1]
         rows = (ready,) if self._waiting is None else (self._waiting, ready)

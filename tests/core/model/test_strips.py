@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
 
 from abair.model.backbone import SIZES, Backbone, BackboneSize, freeze
-from abair.model.strips import Strip, stream_residual
+from abair.model.strips import Strip, _StripLayers, stream_residual
 
 DEEP = BackboneSize("deep", width=8, encoder=(2, 1, 2), middle=2, decoder=(1, 2, 1), context=16)
 
@@ -53,6 +55,17 @@ def test_the_smallest_photo_is_one_cell_of_the_coarsest_grid() -> None:
     context = backbone.context(torch.rand(1, 3, 64, 64))
     found = torch.cat(streamed(backbone, photo, context, 16, torch.float32))
     assert torch.allclose(found, whole_residual(backbone, photo, context), atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_skip_connection_keeps_only_the_strips_that_wait() -> None:
+    """An iterator that is copied by `itertools.tee` keeps many more."""
+    strips = (Strip(torch.zeros(16, 16, 3), last=index == 99) for index in range(100))
+    layers = _StripLayers(torch.zeros(1, 16), torch.float32)
+    ahead, behind = layers.fork(strips)
+    kept = [weakref.ref(strip.rows) for strip, _ in zip(ahead, behind, strict=False)]
+    assert len(kept) == 100
+    assert sum(reference() is not None for reference in kept) <= 1
 
 
 @torch.inference_mode()
