@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ Module = TypeVar("Module", bound=nn.Module)
 
 PREFIX: Final = "base_model.model."
 """What PEFT puts before the layer's name in the name of a tensor."""
+NEGLIGIBLE: Final = 1e-6
+"""Largest weight of an adapter that is left out of a blend: it changes no value of a photo by as
+much."""
 LARGEST_RANK: Final = 64
 """Adapters of a higher rank are refused."""
 PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
@@ -143,6 +147,7 @@ class Blender:
         self.count = len(adapters)
         self.adapters = tuple(adapters)
         self._stacks: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        self._columns: dict[str, dict[int, slice]] = {}  # where each adapter lies in a layer's stack
         device = next(backbone.parameters()).device
         for layer in adaptable_layers(backbone):
             held = [
@@ -153,6 +158,10 @@ class Blender:
                 up = torch.cat([b * adapter.scaling for _, adapter, _, b in held], dim=1).to(device)  # (outputs, sum r)
                 owner = torch.cat([torch.full((adapter.rank,), i) for i, adapter, _, _ in held]).to(device)
                 self._stacks[layer] = (down, up, owner)
+                ends = itertools.accumulate(adapter.rank for _, adapter, _, _ in held)
+                self._columns[layer] = {
+                    i: slice(end - adapter.rank, end) for end, (i, adapter, _, _) in zip(ends, held, strict=True)
+                }
 
     @torch.inference_mode()
     def blend(self, weights: Sequence[float], keep: float = 0.0) -> Backbone:
@@ -162,6 +171,7 @@ class Blender:
         divided by 1 - `keep`: with weights that sum to 1 - `keep`, the part that is restored is
         restored at the adapters' full strength. Weaker adapters would leave it to the bare
         backbone, which guesses what is wrong. Without weights and `keep` it is the bare backbone.
+        Weights up to `NEGLIGIBLE` count as none.
 
         The backbone is not changed; the network shares with it every tensor that no adapter
         changes.
@@ -176,8 +186,8 @@ class Blender:
         network = _copy_sharing_tensors(self.backbone)
         if any(weights) and keep < 1:
             device = next(network.parameters()).device
-            factors = torch.tensor([weight / (1 - keep) for weight in weights], dtype=torch.float32, device=device)
-            for layer, value in self._adapted_weights(factors).items():
+            used = [weight / (1 - keep) if weight > NEGLIGIBLE else 0.0 for weight in weights]
+            for layer, value in self._adapted_by(used, device).items():
                 _set_parameter(network.get_submodule(layer), "weight", value)
         if keep:
             output: Any = network.output
@@ -196,6 +206,21 @@ class Blender:
         for name in ("output.weight", "output.bias"):
             tensors[name] = tensors.get(name, self.backbone.get_parameter(name)) * rest
         return tensors
+
+    def _adapted_by(self, factors: Sequence[float], device: torch.device) -> dict[str, Tensor]:
+        """Return what `_adapted_weights` does, from the adapters alone whose factor is not 0."""
+        if all(factors):
+            return self._adapted_weights(torch.tensor(factors, device=device))
+        adapted = {}
+        for layer, (down, up, _) in self._stacks.items():
+            parts = [(columns, factors[index]) for index, columns in self._columns[layer].items() if factors[index]]
+            weight = self.backbone.get_parameter(f"{layer}.weight")
+            sums = weight.flatten(1)
+            for columns, factor in parts:
+                sums = torch.addmm(sums, up[:, columns], down[columns], alpha=factor)
+            if parts:
+                adapted[layer] = sums.view_as(weight)
+        return adapted
 
     def _adapted_weights(self, factors: Tensor) -> dict[str, Tensor]:
         """Return the weight of each adapted layer with the adapters added by `factors` (N,)."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.errors import AdapterError, WeightsError
 from abair.model.backbone import SIZES, Backbone, fingerprint, freeze
-from abair.model.lora import PREFIX, Adapter, Blender, adaptable_layers, backbone_reference, read_adapter
+from abair.model.lora import NEGLIGIBLE, PREFIX, Adapter, Blender, adaptable_layers, backbone_reference, read_adapter
 
 LAYER = "middle.0.project"
 NAMES = ("noise", "rain", "haze")
@@ -163,7 +163,7 @@ def test_weighted_blends_are_the_sums_written_in_the_paper(backbone: Backbone, a
 def test_a_blend_shares_the_tensors_that_it_leaves_alone(backbone: Backbone, adapters: list[Adapter]) -> None:
     blended = Blender(backbone, adapters).blend([1.0, 0.0, 0.0], keep=0.5)
     own = {name for name, p in blended.named_parameters() if p.data_ptr() != backbone.get_parameter(name).data_ptr()}
-    touched = {layer for adapter in adapters for layer in adapter.layers} | {"output"}
+    touched = {*adapters[0].layers, "output"}
     assert own == {f"{layer}.weight" for layer in touched} | {"output.bias"}
 
 
@@ -180,6 +180,18 @@ def test_blending_leaves_the_backbone_untouched(backbone: Backbone, adapters: li
 def test_weights_of_zero_give_the_bare_backbone(backbone: Backbone, adapters: list[Adapter], mark: str) -> None:
     assert fingerprint(Blender(backbone, adapters).blend([0.0, 0.0, 0.0])) == mark
     assert fingerprint(Blender(backbone, []).blend([])) == mark
+
+
+def test_adapters_of_no_weight_leave_the_others_as_they_are(backbone: Backbone, adapters: list[Adapter]) -> None:
+    blender = Blender(backbone, adapters)
+    for chosen in range(len(adapters)):
+        weights = [float(index == chosen) for index in range(len(adapters))]
+        some = blender.blend(weights).state_dict()
+        nearly = blender.blend([weight or NEGLIGIBLE for weight in weights]).state_dict()
+        every = blender.blend([weight or 2 * NEGLIGIBLE for weight in weights]).state_dict()
+        for name, tensor in some.items():
+            assert torch.equal(tensor, nearly[name])
+            assert torch.allclose(tensor, every[name], atol=1e-5)
 
 
 @torch.inference_mode()
