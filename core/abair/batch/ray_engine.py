@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from abair.batch.ledger import Attempt, MemoryLedger
 from abair.batch.worker import Orders, PhotoWorker, Task
@@ -26,6 +26,7 @@ from abair.errors import AbairError, MissingExtraError
 if TYPE_CHECKING:
     import pyarrow
 
+    from abair.inference.hardware import Precision
     from abair.inference.restorer import Restorer
 
 LARGEST_BLOCK: Final = 64
@@ -55,10 +56,10 @@ class Bundle:
     deployment: Deployment
     files: dict[str, bytes]
     device: str
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
 
     @classmethod
-    def read(cls, deployment: Deployment, device: str, precision: Literal["float32", "bfloat16"]) -> Bundle:
+    def read(cls, deployment: Deployment, device: str, precision: Precision) -> Bundle:
         """Read what serving needs, and compare each file with its hash.
 
         Raises:

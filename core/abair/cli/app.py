@@ -118,7 +118,7 @@ def restore(
         ),
     ] = None,
     device: Device = "cpu",
-    precision: PrecisionOption = Precision.float32,
+    precision: PrecisionOption = Precision.auto,
     deployment: Bundle = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[

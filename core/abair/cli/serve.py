@@ -53,7 +53,7 @@ def serve(
         ),
     ] = None,
     device: Device = "cpu",
-    precision: PrecisionOption = Precision.float32,
+    precision: PrecisionOption = Precision.auto,
     deployment: Bundle = None,
     max_megapixels: MaxMegapixels = 100.0,
 ) -> None:

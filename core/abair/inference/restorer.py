@@ -28,6 +28,7 @@ from abair.errors import DeploymentError, WeightsError
 from abair.images.exif import turn_upright
 from abair.inference.conversion import ImageLike, from_pixels, is_bilevel, quantize, to_pil, to_pixels
 from abair.inference.doubt import judge_strength
+from abair.inference.hardware import Precision, choose_dtype
 from abair.inference.tiling import SMALLEST_PANEL, Part, restore_parts
 from abair.inference.tone import Tone
 from abair.labels import CLEAN, TOLERANCE
@@ -41,7 +42,6 @@ DEFAULT_TILE: Final = 8192
 """Width of a panel in pixels: most photos are one panel."""
 ORIENTATIONS: Final = 8
 """Quarter turns and their mirror images."""
-_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 Policy = Literal["soft", "one-hot", "backbone"]
 Quality = Literal["standard", "best"]
@@ -104,11 +104,12 @@ class Restorer:
     """A loaded deployment. It holds no state of any image, so several threads may use it."""
 
     def __init__(
-        self, deployment: Deployment, blender: Blender, estimator: Estimator, device: str, precision: str
+        self, deployment: Deployment, blender: Blender, estimator: Estimator, device: str, precision: Precision
     ) -> None:
         self.deployment = deployment
         self.labels = deployment.labels
-        self.device, self.precision = torch.device(device), precision
+        self.device = torch.device(device)
+        self.precision: Precision = precision
         self._blender, self._estimator = blender, estimator
 
     @classmethod
@@ -117,7 +118,7 @@ class Restorer:
         deployment: Path | str | None = None,
         *,
         device: str = "cpu",
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "float32",
     ) -> Restorer:
         """Read a bundle and verify every file.
 
@@ -125,14 +126,16 @@ class Restorer:
             deployment: the bundle's folder or its `deployment.json`; None is the live one.
             device: a device of torch.
             precision: of the arithmetic; results that bfloat16 cannot hold are computed in float32.
+                `auto` is bfloat16 where the device is faster with it, and float32 for photos that
+                are mostly clean; so results differ slightly between machines.
 
         Raises:
             DeploymentError: a file is missing, changed, or does not belong to the others; the
                 device or the precision cannot be used.
             AdapterError: an adapter is not a plain LoRA of this backbone.
         """
-        if precision not in _DTYPES:
-            raise DeploymentError(f"precision {precision!r}: unknown; expected 'float32' or 'bfloat16'")
+        if precision not in get_args(Precision):
+            raise DeploymentError(f"precision {precision!r}: unknown; expected 'auto', 'float32' or 'bfloat16'")
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
@@ -337,10 +340,10 @@ class Restorer:
         network = self._blender.blend(
             [weight for label, weight in weights.items() if label != CLEAN], keep=weights[CLEAN]
         )
-        tone = Tone.find(pixels)
+        tone, dtype = Tone.find(pixels), choose_dtype(self.precision, self.device, weights[CLEAN])
         if quality == "standard" and tone is None:
             result = np.empty(pixels.shape, pixels.dtype)
-            for rows, columns, values in self._parts(network, pixels, tile, before_tile):
+            for rows, columns, values in self._parts(network, pixels, tile, dtype, before_tile):
                 result[rows, columns] = quantize(values, pixels.dtype)
             return result
         # the mean of several results, and the tone, need the photo as a whole
@@ -348,7 +351,7 @@ class Restorer:
         count = 1 if quality == "standard" else ORIENTATIONS
         orientations = zip(_orientations(pixels), _orientations(whole), strict=True)
         for turned, turned_whole in itertools.islice(orientations, count):
-            for rows, columns, values in self._parts(network, turned, tile, before_tile):
+            for rows, columns, values in self._parts(network, turned, tile, dtype, before_tile):
                 turned_whole[rows, columns] += values
         whole /= count
         if tone is not None:
@@ -356,11 +359,16 @@ class Restorer:
         return quantize(whole, pixels.dtype)
 
     def _parts(
-        self, network: Backbone, pixels: Pixels, tile: int, before_tile: Callable[[], object] | None
+        self,
+        network: Backbone,
+        pixels: Pixels,
+        tile: int,
+        dtype: torch.dtype,
+        before_tile: Callable[[], object] | None,
     ) -> Iterator[Part]:
         """Yield the restored pixels (H, W, 3) in parts, float32 each."""
         context = network.context(context_view(pixels, network.size).to(self.device))
-        return restore_parts(network, pixels, context, tile, _DTYPES[self.precision], before_tile)
+        return restore_parts(network, pixels, context, tile, dtype, before_tile)
 
 
 def _orientations(pixels: Pixels) -> Iterator[Pixels]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final
 
 from abair.deployment import FILE_NAME, live, missing_live
 from abair.errors import AbairError
+from abair.inference.hardware import Precision
 from abair.inference.restorer import Restorer
 from abair.text import describe_error, error_text
 
@@ -28,7 +29,7 @@ class LiveRestorer:
         deployment: str | None = None,
         *,
         device: str = "cpu",
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "float32",
         log: Callable[[str], object] = lambda _: None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
@@ -47,7 +48,7 @@ class LiveRestorer:
 
     @property
     def precision(self) -> str:
-        """That of the arithmetic: `float32` or `bfloat16`."""
+        """That of the arithmetic: `auto`, `float32` or `bfloat16`."""
         return self._precision
 
     @property

@@ -370,6 +370,12 @@ def test_one_hot_device_quality_and_precision_reach_the_restorer(abair: Abair, r
     assert restorer.calls[0]["quality"] == "best"
 
 
+def test_the_precision_is_chosen_for_the_machine_unless_it_is_named(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("a.png")
+    assert abair("restore", "a.png", "-o", "b.png").code == 0
+    assert restorer.loaded == [(None, "cpu", "auto")]
+
+
 def test_weights_are_parsed_as_they_are_written() -> None:
     assert inputs.parse_weights("noise=0.7,blur=.3") == {"noise": 0.7, "blur": 0.3}
 

@@ -443,6 +443,19 @@ def test_low_precision_is_near(bundle: Path, photo: np.ndarray) -> None:
     assert decibels(exact, low) > 45
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_is_bfloat16_where_that_is_fast_and_a_photo_is_not_mostly_clean(
+    bundle: Path, photo: np.ndarray, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("abair.inference.hardware.fast_bf16_on_cpu", lambda: fast)
+    exact, low, auto = (Restorer.load(bundle, precision=name) for name in ("float32", "bfloat16", "auto"))
+    for clean in (0.4, 0.6):
+        expected = low if fast and clean < 0.5 else exact
+        weights = {"noise": 1 - clean}
+        image = auto(photo, weights=weights).image
+        assert np.array_equal(image, expected(photo, weights=weights).image)
+
+
 def test_a_changed_file_is_refused_with_both_hashes(bundle: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
