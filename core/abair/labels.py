@@ -20,7 +20,7 @@ TOLERANCE: Final = 1e-4
 """By how much given weights may exceed a sum of 1: they may have been rounded."""
 
 UNKNOWN: Final = 0.95
-"""From which `unknown` of a photo counts: one known photo in twenty is above it."""
+"""Above it `unknown` of a photo counts: one known photo in twenty lies there."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 

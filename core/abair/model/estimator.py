@@ -34,8 +34,10 @@ SMALLEST_DEVIATION: Final = 1e-3
 """Least standard deviation that a feature is divided by; one below it hardly varies."""
 CONFIDENCE: Final = "confidence_temperature"
 CONFIDENCE_PAIRS: Final = "confidence_pairs"
-LATER: Final = (CONFIDENCE, CONFIDENCE_PAIRS)
-"""What files of earlier estimators lack: it is 0 in them."""
+BEFORE_PAIRS: Final = -1.0
+"""`confidence_pairs` of an estimator whose temperature was chosen for its largest softmax."""
+LATER: Final = {CONFIDENCE: 0.0, CONFIDENCE_PAIRS: BEFORE_PAIRS}
+"""What files of earlier estimators lack, and what stands for it."""
 KNOWN: Final = "known"
 """The part with `abair.model.familiarity`, which files of earlier estimators lack."""
 FACTOR: Final = f"{KNOWN}.factor"
@@ -177,10 +179,14 @@ class Estimator(nn.Module):
     def confidence(self, features: Tensor) -> Tensor:
         """Map features (B, F) to how much of the weights lies on true labels, (B,) in [0, 1].
 
-        The confidence is to be calibrated.
+        It is the largest softmax of an estimator that was calibrated `BEFORE_PAIRS`. The confidence
+        is to be calibrated.
         """
+        logits: Tensor = self(features)
         temperature, pairs = float(self.confidence_temperature), float(self.confidence_pairs)
-        probabilities = label_probabilities(self(features), temperature, pairs)
+        if pairs == BEFORE_PAIRS:
+            return (logits / temperature).softmax(1).amax(1)
+        probabilities = label_probabilities(logits, temperature, pairs)
         return (self.predict_weights(features) * probabilities).sum(1).clamp_max(1)
 
     @torch.inference_mode()
@@ -243,7 +249,7 @@ def load_estimator(path: Path, labels: Sequence[str], size: BackboneSize | None 
     missing = [name for name in LATER if name not in header.shapes]
     for name in missing:
         del shapes[name]
-    tensors = {name: torch.zeros(()) for name in missing} | read_tensors(path, shapes)
+    tensors = {name: torch.tensor(LATER[name]) for name in missing} | read_tensors(path, shapes)
     estimator.load_state_dict(tensors, assign=True)
     freeze(estimator)
     return estimator

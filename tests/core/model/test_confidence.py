@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from abair.model.confidence import hypotheses, label_probabilities
+from abair.model.estimator import CONFIDENCE_PAIRS, Estimator, load_estimator, save_estimator
+from abair.model.safetensors_io import read_header, write_tensors
 
 
 def test_the_hypotheses_are_each_label_and_every_two_degradations_without_clean() -> None:
@@ -36,3 +41,18 @@ def test_two_labels_that_stand_out_are_both_likely_and_a_doubt_stays_a_doubt() -
 
 def test_a_single_degradation_has_no_pairs() -> None:
     assert label_probabilities(torch.zeros((1, 2)), 1.0, 8.0).tolist() == [[0.5, 0.5]]
+
+
+def test_a_file_from_before_the_pairs_keeps_the_largest_softmax_as_confidence(tmp_path: Path) -> None:
+    labels, now, before = ("haze", "noise", "clean"), tmp_path / "now.safetensors", tmp_path / "before.safetensors"
+    torch.manual_seed(0)
+    estimator = Estimator(labels, 12)
+    estimator.confidence_temperature.fill_(0.5)
+    save_estimator(estimator, now)
+    tensors = load_file(now)
+    del tensors[CONFIDENCE_PAIRS]
+    write_tensors(before, tensors, dict(read_header(now).metadata))
+    features = torch.randn((20, 12), generator=torch.Generator().manual_seed(1))
+    largest = (estimator(features) / 0.5).softmax(1).amax(1)
+    torch.testing.assert_close(load_estimator(before, labels).confidence(features), largest)
+    assert not torch.allclose(load_estimator(now, labels).confidence(features), largest, atol=0.01)
