@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from abair.contract import GROUP, Card, Degradation, hookimpl, recorded_figures
     from abair.errors import AbairError
-    from abair.inference.restorer import Restored, Restorer
+    from abair.inference.restorer import Restorer
+    from abair.inference.results import Restored
     from abair.labels import CLEAN
     from abair.physics import (
         chance,
@@ -65,7 +66,8 @@ _LAZY = {
             "uniform",
         ),
         "abair.report": ("Report", "Verdict"),
-        "abair.inference.restorer": ("Restored", "Restorer"),
+        "abair.inference.restorer": ("Restorer",),
+        "abair.inference.results": ("Restored",),
     }.items()
     for name in names
 }

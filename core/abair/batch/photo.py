@@ -11,7 +11,8 @@ from abair.labels import round_confidence, round_weights
 
 if TYPE_CHECKING:
     from abair.images.photo import Photo
-    from abair.inference.restorer import Policy, Quality, Restored, Restorer
+    from abair.inference.restorer import Restorer
+    from abair.inference.results import Policy, Quality, Restored
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from abair.text import one_line
 if TYPE_CHECKING:
     from abair.cli.gallery import Gallery
     from abair.images.photo import Photo
-    from abair.inference.restorer import Restored, Restorer
+    from abair.inference.restorer import Restorer
+    from abair.inference.results import Restored
 
 
 class FileRestorer:

@@ -24,7 +24,8 @@ from abair.metrics import PSNR_CAP
 
 if TYPE_CHECKING:
     from abair.deployment import Deployment
-    from abair.inference.restorer import Quality, Restorer
+    from abair.inference.restorer import Restorer
+    from abair.inference.results import Quality
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of pictures done, the number of all, and the name of the last one."""

@@ -20,7 +20,8 @@ from abair.evaluation.datasets.items import Item
 from abair.metrics import luma, psnr, ssim, to_8_bit
 
 if TYPE_CHECKING:
-    from abair.inference.restorer import Quality, Restorer
+    from abair.inference.restorer import Restorer
+    from abair.inference.results import Quality
 
 Policy = Literal["input", "backbone", "OH", "SW", "Oracle"]
 POLICIES: Final[tuple[Policy, ...]] = ("input", "backbone", "OH", "SW", "Oracle")

@@ -14,10 +14,9 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, cast, get_args, overload
+from typing import Any, Final, get_args, overload
 
 import numpy as np
 import torch
@@ -26,9 +25,10 @@ from PIL import Image
 from abair.deployment import Deployment, read_deployment
 from abair.errors import DeploymentError, WeightsError
 from abair.images.exif import turn_upright
-from abair.inference.conversion import ImageLike, from_pixels, is_bilevel, quantize, to_pil, to_pixels
+from abair.inference.conversion import ImageLike, from_pixels, is_bilevel, quantize, to_pixels
 from abair.inference.doubt import judge_strength
 from abair.inference.hardware import Precision, choose_dtype
+from abair.inference.results import Judgement, Policy, Quality, Restored
 from abair.inference.tiling import SMALLEST_PANEL, Part, restore_parts
 from abair.inference.tone import Tone
 from abair.labels import CLEAN, TOLERANCE
@@ -42,62 +42,6 @@ DEFAULT_TILE: Final = 8192
 """Width of a panel in pixels: most photos are one panel."""
 ORIENTATIONS: Final = 8
 """Quarter turns and their mirror images."""
-
-Policy = Literal["soft", "one-hot", "backbone"]
-Quality = Literal["standard", "best"]
-"""`best` restores a photo in its eight orientations and averages the results (self-ensemble: Lim et
-al., CVPR Workshops 2017, section 3.3), which takes eight times as long."""
-Kind = TypeVar("Kind")
-
-
-@dataclass(frozen=True)
-class Restored(Generic[Kind]):
-    """A restored image, of the kind that was given, and how it was restored.
-
-    `weights` maps every label to the weight that was used, none for the bare backbone; `policy` is
-    `soft`, `one-hot`, `backbone` or `given`; `quality` is `standard` or `best`. `seconds` is the
-    time for this image; `megapixels` is its size. `warnings` say what was left out. `confidence` is
-    how much of the estimator's weights lies on true labels, as is to be expected; None if nothing
-    was estimated or the deployment's estimator cannot tell. `unknown` is the part of known photos
-    that are more like what was learnt: above 0.95 the damage is taken for unknown; None likewise. A
-    PIL image keeps EXIF and colour profile, and writes both as JPEG, PNG, WebP and TIFF.
-    """
-
-    image: Kind
-    weights: dict[str, float]
-    policy: str
-    quality: str
-    deployment: str
-    seconds: float
-    megapixels: float
-    warnings: tuple[str, ...] = ()
-    confidence: float | None = None
-    unknown: float | None = None
-
-    def save(self, path: Path | str, **options: Any) -> None:
-        """Write the image to a file whose suffix names the format, with Pillow's `options`.
-
-        Arrays of floats and tensors are rounded to 8 bits.
-
-        Raises:
-            ImageError: the image is an array of 16-bit colours, which Pillow cannot write.
-            OSError: the file cannot be written.
-            ValueError: the suffix names no format.
-        """
-        to_pil(cast("Any", self.image)).save(path, **options)
-
-
-class Judgement(NamedTuple):
-    """What the estimator says of a photo.
-
-    `confidence` is how much of the weights lies on true labels, as is to be expected, in [0, 1];
-    None where the deployment's estimator cannot tell. `unknown` is the part of known photos that
-    are more like what was learnt, in [0, 1]; None likewise.
-    """
-
-    weights: dict[str, float]
-    confidence: float | None
-    unknown: float | None = None
 
 
 class Restorer:

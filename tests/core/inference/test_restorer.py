@@ -16,7 +16,7 @@ from PIL import Image
 
 from abair import Restorer
 from abair.errors import DeploymentError, ImageError, WeightsError
-from abair.inference.restorer import Judgement, Quality, Restored
+from abair.inference.results import Judgement, Quality, Restored
 from abair.model import views
 
 
