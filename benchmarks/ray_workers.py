@@ -54,7 +54,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--photos", type=int, default=24)
     parser.add_argument("--side", type=int, default=512, help="of the made photos, in pixels")
-    parser.add_argument("--waiting", type=int, metavar="N", help="1 and N workers that wait 0.5 s a photo")
+    parser.add_argument("--waiting", type=int, metavar="N", help="1 and N workers that only wait")
+    parser.add_argument("--seconds", type=float, default=0.5, help="that they wait for a photo")
     parser.add_argument("--rows", type=int, help="so many planned photos that do not exist")
     options = parser.parse_args()
     import ray
@@ -64,10 +65,12 @@ def main() -> None:
     ray.init(num_cpus=max(counts), include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
     with tempfile.TemporaryDirectory() as folder:
         if options.rows:
-            measure_memory(options.rows, max(counts))
+            measure_memory(Path(folder), options.rows, max(counts))
             return
         tasks = make_photos(Path(folder), options.photos, options.side)
-        bundle = Waiting(0.5) if options.waiting else Bundle.read(read_deployment("factory"), "cpu", "float32")
+        bundle = (
+            Waiting(options.seconds) if options.waiting else Bundle.read(read_deployment("factory"), "cpu", "float32")
+        )
         for count in counts:
             started = time.perf_counter()
             done = [0.0]
@@ -96,12 +99,13 @@ def make_photos(folder: Path, count: int, side: int) -> list[Task]:
     return tasks
 
 
-def measure_memory(rows: int, workers: int) -> None:
+def measure_memory(folder: Path, rows: int, workers: int) -> None:
     """Print the driver's memory after each tenth of rows, whose files do not exist."""
     process = psutil.Process()
     before = process.memory_info().rss
     started = time.perf_counter()
-    tasks = (Task(number, f"/nowhere/{number:07}.png", f"/out/{number:07}.png", True) for number in range(rows))
+    places = ((f"{folder}/{number:07}.png", f"{folder}/out/{number:07}.png") for number in range(rows))
+    tasks = (Task(number, source, target, True) for number, (source, target) in enumerate(places))
     for done, _ in enumerate(restore(tasks, Waiting(0.0), orders(), workers=workers), 1):
         if done == 1 or done % max(1, rows // 10) == 0:
             grown = (process.memory_info().rss - before) / MIB
