@@ -131,7 +131,8 @@ def adapter(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Begin from the adapter in this folder, of this degradation or another, instead of random weights.",
+            help="Begin from the adapter in this folder, of this degradation or another, instead of random weights. It "
+            "may be for an earlier backbone of the same size.",
         ),
     ] = None,
     average_with: Annotated[

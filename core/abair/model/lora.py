@@ -88,8 +88,11 @@ def adaptable_layers(backbone: Backbone) -> dict[str, nn.Conv2d | nn.Linear]:
     }
 
 
-def read_adapter(folder: Path, backbone: Backbone, fingerprint: str, name: str) -> Adapter:
+def read_adapter(folder: Path, backbone: Backbone, fingerprint: str | None, name: str) -> Adapter:
     """Read and check an adapter in PEFT's format.
+
+    A `fingerprint` of None stands for every backbone of this size: training may begin from an
+    adapter for an earlier one, but nothing can be restored with it.
 
     Raises:
         AdapterError: a pickle lies in the folder; a file is missing or damaged; the config is not a
@@ -107,13 +110,13 @@ def read_adapter(folder: Path, backbone: Backbone, fingerprint: str, name: str) 
     return read_adapter_files(folder / CONFIG_FILE, folder / WEIGHTS_FILE, backbone, fingerprint, name)
 
 
-def read_adapter_files(config: Path, weights: Path, backbone: Backbone, fingerprint: str, name: str) -> Adapter:
+def read_adapter_files(config: Path, weights: Path, backbone: Backbone, fingerprint: str | None, name: str) -> Adapter:
     """Read and check an adapter whose two files are named one by one.
 
     Raises:
         AdapterError: as `read_adapter`, but nothing is said about other files.
     """
-    rank, scaling = _read_config(config, backbone_reference(backbone.size.name, fingerprint))
+    rank, scaling = _read_config(config, backbone_reference(backbone.size.name, fingerprint or ""))
     adaptable = adaptable_layers(backbone)
     expected: dict[str, tuple[int, ...]] = {}
     for key in read_header(weights, AdapterError).shapes:
@@ -255,7 +258,10 @@ def _lora_shapes(module: nn.Conv2d | nn.Linear, rank: int) -> tuple[tuple[int, .
 
 
 def _read_config(path: Path, reference: str) -> tuple[int, float]:
-    """Check an `adapter_config.json`; return the rank and the scaling."""
+    """Check an `adapter_config.json`; return the rank and the scaling.
+
+    A `reference` without a fingerprint stands for every backbone of its size.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -284,9 +290,10 @@ def _read_config(path: Path, reference: str) -> tuple[int, float]:
         raise AdapterError(f"{path}: found rank r = {rank!r}, expected a whole number from 1 to {LARGEST_RANK}")
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < 1e4:
         raise AdapterError(f"{path}: found lora_alpha = {alpha!r}, expected a number above 0")
-    if config.get("base_model_name_or_path") != reference:
+    found = config.get("base_model_name_or_path")
+    if not (found == reference or (reference.endswith("@") and str(found).startswith(reference))):
         raise AdapterError(
-            f"{path}: made for backbone {config.get('base_model_name_or_path')!r}, expected {reference!r}; "
+            f"{path}: made for backbone {found!r}, expected {reference!r}; "
             "an adapter belongs to one backbone: train it again for this one (abair train adapter)"
         )
     return rank, alpha / rank

@@ -89,7 +89,7 @@ class AdapterTask:
         self._start_digest = "" if start is None else start.digest
         if start is not None:
             self._lora.check_fit(start, "to start from")
-            self._lora.interpolate(start, 1.0)
+            self._lora.begin_from(start, settings.start_scale)
         self._average_with = average_with
         if average_with is not None:
             self._lora.check_fit(average_with, "to average with")

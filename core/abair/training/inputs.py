@@ -111,8 +111,10 @@ def load_start(start: Path, module: BackboneWithHead) -> None:
         ) from None
 
 
-def read_adapter_in(folder: Path | None, network: Backbone) -> Adapter | None:
+def read_adapter_in(folder: Path | None, network: Backbone, mark: str | None) -> Adapter | None:
     """Read the adapter in a folder that a user names, of whichever degradation.
+
+    `mark` is the backbone's fingerprint; None takes adapters for all backbones of this size.
 
     Raises:
         TrainingError: the folder holds no adapter.
@@ -122,7 +124,7 @@ def read_adapter_in(folder: Path | None, network: Backbone) -> Adapter | None:
         return None
     if not (folder / CONFIG_FILE).is_file():
         raise TrainingError(f"{folder}: found no {CONFIG_FILE}, expected an adapter's folder, such as adapters/nano")
-    return read_adapter(folder, network, fingerprint(network), str(folder))
+    return read_adapter(folder, network, mark, str(folder))
 
 
 def read_partners(

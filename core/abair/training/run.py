@@ -141,7 +141,8 @@ def train_adapter(
         layers: folders of additive layers.
         backbone: the frozen network's file; the factory deployment's by default.
         out: the folder for the adapter; the plugin's own by default.
-        start: the folder of an adapter to begin from.
+        start: the folder of an adapter to begin from, for this backbone or an earlier one of its
+            size; `settings.start_scale` says how much of it.
         adapters: the folder of those of `settings.mix_with`, as
             `adapters/<degradation>/<backbone>`. By default they are their plugins' own, and one
             that has none for this backbone is done without.
@@ -163,7 +164,7 @@ def train_adapter(
     degrader = Degrader({label: load_synthesizer(plugins.get(label)) for label in (name, *settings.mix_with)})
     network = load_backbone(backbone or factory_backbone())
     real = _read_real_damage(pairs, layers, settings.crop, photos, held_out)
-    first, other = (read_adapter_in(folder, network) for folder in (start, average_with))
+    first, other = read_adapter_in(start, network, None), read_adapter_in(average_with, network, fingerprint(network))
     partners = read_partners(plugins, settings, network, adapters, log)
     task = AdapterTask(network, name, degrader, photos, held_out, settings, real, first, partners, other)
     run, out = run or Path("runs") / f"adapter-{name}", out or degradation.adapters

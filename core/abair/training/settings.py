@@ -134,6 +134,9 @@ class AdapterSettings(ImageSettings):
         default=True, description="restore those by a blend with the other degradation's adapter, not by this one alone"
     )
     average_weight: AverageWeight = 0.5
+    start_scale: float = Field(
+        default=1.0, gt=0, le=1, description="part of the adapter to begin from (--start) that is kept"
+    )
 
     @field_validator("scene_size")
     @classmethod

@@ -7,6 +7,7 @@ for a backbone of 26 million weights; for `nano`, a tenth of that, 16 is better.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,6 +73,14 @@ class TrainableLora:
             for matrix, tensor in (("lora_A", down), ("lora_B", up * (adapter.scaling / SCALE))):
                 parameter = self._layers[name].get_submodule(matrix).get_parameter("default.weight")
                 parameter.lerp_(tensor.view_as(parameter).to(parameter), weight)
+
+    @torch.no_grad()
+    def begin_from(self, adapter: Adapter, scale: float) -> None:
+        """Take over an adapter that fits, and the part `scale` of what it adds to each weight."""
+        self.interpolate(adapter, 1.0)
+        for layer in self._layers.values():
+            for matrix in ("lora_A", "lora_B"):
+                layer.get_submodule(matrix).get_parameter("default.weight").mul_(math.sqrt(scale))
 
     def base_fingerprint(self) -> str:
         """Return the fingerprint of the backbone under the adapter as it is now."""

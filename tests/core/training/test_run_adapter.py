@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -63,6 +64,36 @@ def test_phase_two_goes_on_from_an_adapter(photos: Path, backbone: Path, adapter
         with pytest.raises(TrainingError, match=told):
             train_named_adapter(out=tmp_path / "other", steps=1, learning_rate=1e-12, **given | change)
     assert not (tmp_path / "other").exists()
+
+
+def test_training_begins_from_a_part_of_an_adapter_for_an_earlier_backbone(
+    photos: Path, backbone: Path, adapters: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "earlier"
+    shutil.copytree(adapters / "noise" / "tiny", start)
+    config = start / "adapter_config.json"
+    mark = fingerprint(load_backbone(backbone))
+    config.write_text(config.read_text().replace(mark, "0" * 64))
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[settings]\nstart_scale = 0.25\n")
+    given = {
+        "name": "noise",
+        "data": photos,
+        "backbone": backbone,
+        "rank": 3,
+        "steps": 1,
+        "learning_rate": 1e-12,
+    } | QUICK
+    out, run = tmp_path / "out", tmp_path / "run"
+    trained = train_named_adapter(start=start, settings_file=settings, out=out, run=run, **given)
+    before, after = (load_file(folder / WEIGHTS_FILE) for folder in (start, trained))
+    for name in before:
+        torch.testing.assert_close(after[name], before[name] / 2)  # A and B alike, so a quarter in all
+    with pytest.raises(AdapterError, match=r"made for backbone 'abair/tiny@0{64}', expected "):
+        train_named_adapter(average_with=start, out=tmp_path / "no", run=tmp_path / "other", **given)
+    config.write_text(config.read_text().replace("abair/tiny@", "abair/other@"))
+    with pytest.raises(AdapterError, match=r"made for backbone 'abair/other@0{64}', expected 'abair/tiny@'"):
+        train_named_adapter(start=start, out=tmp_path / "no", run=tmp_path / "other", **given)
 
 
 def test_what_is_written_can_be_a_average_with_another_adapter(
