@@ -10,15 +10,13 @@ samples, undamaged or with a known degradation, that it wins.
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from kinds import load, read_arguments
 
 from abair.continual.collect import build_held_out, compute_features
 from abair.continual.refit import refit
@@ -30,11 +28,6 @@ from abair.labels import CLEAN
 from abair.model.backbone import fingerprint, load_backbone
 from abair.model.estimator import load_estimator
 from abair_registry.settings import ChallengerConfig
-
-if TYPE_CHECKING:
-    from abair.data.synthesizers import Synthesizer
-
-DAMAGE = Path(__file__).parent / "damage"
 
 
 def main(clean: Path | None, names: list[str], held_out: int) -> None:
@@ -72,24 +65,6 @@ def main(clean: Path | None, names: list[str], held_out: int) -> None:
         )
 
 
-def load(name: str) -> Synthesizer:
-    """Return the synthesiser of a stranger."""
-    spec = importlib.util.spec_from_file_location(name, DAMAGE / f"{name}.py")
-    if spec is None or spec.loader is None:
-        sys.exit(f"{name}: found no file {DAMAGE / name}.py; expected one of the strangers there")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.degrade  # type: ignore[no-any-return]
-
-
 if __name__ == "__main__":
-    everyone = sorted(path.stem for path in DAMAGE.glob("*.py"))
-    parser = argparse.ArgumentParser(description="Measure how well strangers are recognised.")
-    parser.add_argument("names", nargs="*", help=f"strangers; by default all: {', '.join(everyone)}")
-    parser.add_argument("--clean", type=Path, help="folder of clean photos; without it, those of scikit-image")
-    parser.add_argument("--held-out", type=int, default=60, help="held-out scenes of each stranger")
-    given = parser.parse_args()
-    if unknown := [name for name in given.names if name not in everyone]:
-        sys.exit(f"{unknown[0]}: no such stranger; expected one of {', '.join(everyone)}")
     torch.set_num_threads(1)
-    main(given.clean, given.names or everyone, given.held_out)
+    main(*read_arguments("Measure how well strangers are recognised."))

@@ -40,7 +40,7 @@ from abair.metrics import psnr
 from abair.text import markdown_table
 
 sys.path.insert(0, str(Path(__file__).parent))
-from recognise import DAMAGE, load
+from kinds import DAMAGE, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable

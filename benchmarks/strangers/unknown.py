@@ -10,13 +10,12 @@ for unknown; in the end the same for all together, and the share of known ones.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from recognise import DAMAGE, load
+from kinds import load, read_arguments
 
 from abair.continual.collect import build_held_out
 from abair.continual.known import familiarity_of
@@ -69,13 +68,5 @@ def _share(said: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    everyone = sorted(path.stem for path in DAMAGE.glob("*.py"))
-    parser = argparse.ArgumentParser(description="Measure how well unknown damage is told from known photos.")
-    parser.add_argument("names", nargs="*", help=f"strangers; by default all: {', '.join(everyone)}")
-    parser.add_argument("--clean", type=Path, help="folder of clean photos; without it, those of scikit-image")
-    parser.add_argument("--scenes", type=int, default=60, help="held-out scenes of each stranger")
-    given = parser.parse_args()
-    if strangers := [name for name in given.names if name not in everyone]:
-        sys.exit(f"{strangers[0]}: no such stranger; expected one of {', '.join(everyone)}")
     torch.set_num_threads(1)
-    main(given.clean, given.names or everyone, given.scenes)
+    main(*read_arguments("Measure how well unknown damage is told from known photos."))
