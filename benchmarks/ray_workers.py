@@ -45,7 +45,9 @@ class Waiting:
         time.sleep(self.seconds)
         made = {"weights": {"clean": 1.0}, "policy": "soft", "quality": "standard", "deployment": "waiting"}
         size = {"seconds": self.seconds, "megapixels": image.size / 3e6}
-        return SimpleNamespace(image=image, confidence=None, warnings=(), **size, **made)
+        return SimpleNamespace(
+            image=image, confidence=None, unknown=None, warnings=(), further_looks=(), **size, **made
+        )
 
 
 def main() -> None:
@@ -85,7 +87,7 @@ def main() -> None:
 
 def orders() -> Orders:
     """Return orders that replace outputs."""
-    return Orders(Choices("soft", None, 1.0, None, "standard", 100.0, True, False, None), "/", False, explain)
+    return Orders(Choices("soft", None, 1.0, None, "standard", None, 100.0, True, False, None), "/", False, explain)
 
 
 def make_photos(folder: Path, count: int, side: int) -> list[Task]:

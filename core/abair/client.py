@@ -53,6 +53,7 @@ class RestoredFile:
     warnings: tuple[str, ...] = ()
     confidence: float | None = None
     unknown: float | None = None
+    further_looks: tuple[dict[str, float], ...] = ()
 
     def save(self, path: Path | str) -> None:
         """Write the file as it came; its format does not follow the path's suffix.
@@ -138,6 +139,7 @@ class Client:
         policy: Policy | None = None,
         strength: float = 1.0,
         quality: Quality = "standard",
+        looks: int | None = None,
         format: Format | None = None,
         jpeg_quality: int | None = None,
     ) -> RestoredFile:
@@ -156,6 +158,7 @@ class Client:
             "policy": policy,
             "strength": strength,
             "quality": quality,
+            "looks": looks,
             "format": format,
             "jpeg_quality": jpeg_quality,
         }

@@ -22,6 +22,9 @@ TOLERANCE: Final = 1e-4
 UNKNOWN: Final = 0.95
 """Above it `unknown` of a photo counts: one known photo in twenty lies there."""
 
+MOST_LOOKS: Final = 3
+"""Looks at a photo, if each but the last one finds damage in what was restored."""
+
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 

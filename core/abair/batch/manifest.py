@@ -40,6 +40,7 @@ def schema() -> pyarrow.Schema:
             ("warnings", pa.list_(text)),
             ("confidence", number),
             ("unknown", number),
+            ("further_looks", pa.list_(pa.map_(text, number))),
         ]
     )
 
@@ -68,7 +69,10 @@ class Manifest:
 
     def _take(self, row: dict[str, Any]) -> None:
         self.empty = False
-        row["weights"] = list((row["weights"] or {}).items()) if row["weights"] is not None else None
+        if row["weights"] is not None:
+            row["weights"] = list(row["weights"].items())
+        if row["further_looks"] is not None:
+            row["further_looks"] = [list(weights.items()) for weights in row["further_looks"]]
         self._rows.append(row)
         if len(self._rows) >= self._group:
             self.flush()
@@ -142,7 +146,11 @@ def _rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str
                 )
             for batch in file.iter_batches(GROUP, columns=columns):
                 for row in batch.to_pylist():
-                    yield row | {"weights": None if row["weights"] is None else dict(row["weights"])}
+                    if row.get("weights") is not None:
+                        row["weights"] = dict(row["weights"])
+                    if row.get("further_looks") is not None:
+                        row["further_looks"] = [dict(weights) for weights in row["further_looks"]]
+                    yield row
     except (OSError, pa.ArrowException) as error:
         text = (str(error).splitlines() or [type(error).__name__])[0]
         raise AbairError(f"{path}: cannot be read as a manifest ({text}); move it away, or choose another") from error

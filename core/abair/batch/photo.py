@@ -24,6 +24,7 @@ class Choices:
     strength: float
     tile: int | None
     quality: Quality
+    looks: int | None
     max_megapixels: float
     overwrite: bool
     keep_times: bool
@@ -57,6 +58,7 @@ def restore_photo(
         strength=choices.strength,
         tile=choices.tile,
         quality=choices.quality,
+        looks=choices.looks,
     )
     written = images.write(
         target,
@@ -83,4 +85,5 @@ def restore_photo(
         "warnings": [*filter(None, [choices.warning]), *restored.warnings, *written.warnings],
         "confidence": round_confidence(restored.confidence),
         "unknown": round_confidence(restored.unknown),
+        "further_looks": [round_weights(one) for one in restored.further_looks],
     }

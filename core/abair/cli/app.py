@@ -23,6 +23,7 @@ from abair.cli.options import (
     Engine,
     EngineOption,
     Json,
+    Looks,
     Manifest,
     MaxMegapixels,
     Paths,
@@ -109,6 +110,7 @@ def restore(
         typer.Option(min=0.0, max=1.0, metavar="0..1", help="Strength of the restoration; 0.5 is halfway."),
     ] = 1.0,
     quality: QualityOption = Quality.standard,
+    looks: Looks = None,
     tile: Annotated[
         int | None,
         typer.Option(
@@ -187,6 +189,7 @@ def restore(
             strength=strength,
             tile=tile,
             quality=quality.value,
+            looks=looks,
             max_megapixels=max_megapixels,
             overwrite=overwrite,
             keep_times=keep_times,

@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
+from abair.labels import MOST_LOOKS
+
 _WHOLE: Final = 10_000
 """Characters of a command's line in a list of commands, at most; a sentence is wrapped, not cut."""
 
@@ -100,6 +102,16 @@ PrecisionOption = Annotated[
     typer.Option(
         help="bfloat16 is faster on hardware that supports it, and slightly less exact; auto uses it there, but for "
         "photos that are mostly clean. float32 gives the same on all machines but for rounding."
+    ),
+]
+Looks = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST_LOOKS,
+        metavar="N",
+        help="Look at the result, too, and restore what it shows: at most so many looks in all.  [default: 1, and 3 "
+        "with --quality best]",
     ),
 ]
 QualityOption = Annotated[

@@ -26,12 +26,12 @@ from abair.deployment import Deployment, read_deployment
 from abair.errors import DeploymentError, WeightsError
 from abair.images.exif import turn_upright
 from abair.inference.conversion import ImageLike, from_pixels, is_bilevel, quantize, to_pixels
-from abair.inference.doubt import judge_strength
 from abair.inference.hardware import Precision, choose_dtype
+from abair.inference.looks import look_and_follow, mix, scale_weights
 from abair.inference.results import Judgement, Policy, Quality, Restored
 from abair.inference.tiling import SMALLEST_PANEL, Part, restore_parts
 from abair.inference.tone import Tone
-from abair.labels import CLEAN, TOLERANCE
+from abair.labels import CLEAN, MOST_LOOKS, TOLERANCE
 from abair.model.backbone import Backbone, fingerprint, load_backbone
 from abair.model.estimator import Estimator, load_estimator, one_hot
 from abair.model.look import context_view, look_at
@@ -137,6 +137,7 @@ class Restorer:
         strength: float = ...,
         tile: int | None = ...,
         quality: Quality = ...,
+        looks: int | None = ...,
         before_tile: Callable[[], object] | None = ...,
     ) -> Restored[ImageLike]: ...
     @overload
@@ -149,6 +150,7 @@ class Restorer:
         strength: float = ...,
         tile: int | None = ...,
         quality: Quality = ...,
+        looks: int | None = ...,
         before_tile: Callable[[], object] | None = ...,
     ) -> list[Restored[ImageLike]]: ...
     def __call__(
@@ -160,6 +162,7 @@ class Restorer:
         strength: float = 1.0,
         tile: int | None = None,
         quality: Quality = "standard",
+        looks: int | None = None,
         before_tile: Callable[[], object] | None = None,
     ) -> Any:
         """Restore an image, or each of a list of them.
@@ -178,6 +181,8 @@ class Restorer:
             tile: width in pixels of the panels that a wide photo is cut into, 8192 by default.
                 Narrower ones need less memory and more time; the result is the same.
             quality: `standard`, or `best`, which averages over the photo's eight orientations.
+            looks: at most so often is the photo, and then the result, estimated and restored by
+                the policy `soft`. By default it is once, as in the paper, and 3 times for `best`.
             before_tile: is called before each strip of rows; what it raises ends the work.
 
         Returns:
@@ -186,53 +191,51 @@ class Restorer:
         Raises:
             ImageError: the image is empty, of another kind, or holds NaN or infinite values.
             WeightsError: an unknown label, a weight outside [0, 1], weights that sum to more than
-                1, or an unusable policy, strength, tile or quality.
+                1, or an unusable policy, strength, tile, quality or number of looks.
         """
         if isinstance(image, list | tuple):
             options: dict[str, Any] = {"policy": policy, "weights": weights, "strength": strength}
-            options |= {"tile": tile, "quality": quality, "before_tile": before_tile}
+            options |= {"tile": tile, "quality": quality, "looks": looks, "before_tile": before_tile}
             return [self(item, **options) for item in image]
         started = time.perf_counter()
-        if policy not in get_args(Policy):
-            raise WeightsError(f"policy {policy!r}: unknown; expected 'soft', 'one-hot' or 'backbone'")
-        if quality not in get_args(Quality):
-            raise WeightsError(f"quality {quality!r}: unknown; expected 'standard' or 'best'")
-        if not (isinstance(strength, Real) and 0 <= float(strength) <= 1):
-            raise WeightsError(f"strength {strength!r}: expected a number from 0 to 1")
-        if tile is not None and not (tile >= SMALLEST_PANEL and tile % 1 == 0):  # neither NaN nor infinite
-            raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_PANEL} pixels")
+        _check_options(policy, strength, tile, quality, looks)
         warnings: list[str] = []
         if isinstance(image, Image.Image):
             image = turn_upright(image, warnings.append)
         pixels = to_pixels(image)
-        confidence = unknown = None
-        if weights is not None:
-            used, named = self.complete_weights(weights), "given"
-        elif policy == "backbone":
-            used, named = dict.fromkeys(self.labels, 0.0), policy
+        judged: Judgement | None = None
+
+        def restore(pixels: Pixels, weights: Mapping[str, float]) -> Pixels:
+            return self._restore(pixels, weights, tile or DEFAULT_TILE, quality, before_tile)
+
+        if weights is None and policy == "soft":
+            most = looks or (MOST_LOOKS if quality == "best" else 1)
+            restored, seen, judged, doubts = look_and_follow(pixels, self._judge, restore, most)
+            warnings += doubts
+            if strength < 1:
+                restored, seen = mix(pixels, restored, strength), tuple(scale_weights(one, strength) for one in seen)
         else:
-            estimated, confidence, unknown = self._judge(pixels)
-            chosen = one_hot(list(estimated.values())) if policy == "one-hot" else estimated.values()
-            used, named = dict(zip(self.labels, chosen, strict=True)), policy
-            if policy == "soft":
-                followed, doubts = judge_strength(used, confidence, unknown)
-                strength *= followed
-                warnings += doubts
-        if strength < 1:
-            rest = 1 - strength * (1 - used[CLEAN])
-            used = {label: strength * weight for label, weight in used.items()} | {CLEAN: rest}
-        restored = self._restore(pixels, used, tile or DEFAULT_TILE, quality, before_tile)
+            if weights is not None:
+                used = self.complete_weights(weights)
+            elif policy == "backbone":
+                used = dict.fromkeys(self.labels, 0.0)
+            else:
+                judged = self._judge(pixels)
+                used = dict(zip(self.labels, one_hot(list(judged.weights.values())), strict=True))
+            seen = (scale_weights(used, strength),)
+            restored = restore(pixels, seen[0])
         return Restored(
             image=from_pixels(restored, image),
-            weights=used,
-            policy=named,
+            weights=seen[0],
+            policy=policy if weights is None else "given",
             quality=quality,
             deployment=self.deployment.name,
             seconds=time.perf_counter() - started,
             megapixels=pixels.shape[0] * pixels.shape[1] / 1e6,
             warnings=tuple(warnings),
-            confidence=confidence,
-            unknown=unknown,
+            confidence=judged and judged.confidence,
+            unknown=judged and judged.unknown,
+            further_looks=seen[1:],
         )
 
     def complete_weights(self, weights: Mapping[str, float]) -> dict[str, float]:
@@ -313,6 +316,19 @@ class Restorer:
         """Yield the restored pixels (H, W, 3) in parts, float32 each."""
         context = network.context(context_view(pixels, network.size).to(self.device))
         return restore_parts(network, pixels, context, tile, dtype, before_tile)
+
+
+def _check_options(policy: str, strength: float, tile: int | None, quality: str, looks: int | None) -> None:
+    if policy not in get_args(Policy):
+        raise WeightsError(f"policy {policy!r}: unknown; expected 'soft', 'one-hot' or 'backbone'")
+    if quality not in get_args(Quality):
+        raise WeightsError(f"quality {quality!r}: unknown; expected 'standard' or 'best'")
+    if not (isinstance(strength, Real) and 0 <= float(strength) <= 1):
+        raise WeightsError(f"strength {strength!r}: expected a number from 0 to 1")
+    if tile is not None and not (tile >= SMALLEST_PANEL and tile % 1 == 0):  # neither NaN nor infinite
+        raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_PANEL} pixels")
+    if looks is not None and not (looks >= 1 and looks % 1 == 0):
+        raise WeightsError(f"looks {looks}: expected a whole number of at least 1")
 
 
 def _orientations(pixels: Pixels) -> Iterator[Pixels]:

@@ -24,8 +24,10 @@ class Restored(Generic[Kind]):
     time for this image; `megapixels` is its size. `warnings` say what was left out. `confidence` is
     how much of the estimator's weights lies on true labels, as is to be expected; None if nothing
     was estimated or the deployment's estimator cannot tell. `unknown` is the part of known photos
-    that are more like what was learnt: above 0.95 the damage is taken for unknown; None likewise. A
-    PIL image keeps EXIF and colour profile, and writes both as JPEG, PNG, WebP and TIFF.
+    that are more like what was learnt: above 0.95 the damage is taken for unknown; None likewise.
+    `further_looks` are the weights of each
+    restoration of the result that followed, for damage that was seen in it. A PIL image keeps EXIF
+    and colour profile, and writes both as JPEG, PNG, WebP and TIFF.
     """
 
     image: Kind
@@ -38,6 +40,7 @@ class Restored(Generic[Kind]):
     warnings: tuple[str, ...] = ()
     confidence: float | None = None
     unknown: float | None = None
+    further_looks: tuple[dict[str, float], ...] = ()
 
     def save(self, path: Path | str, **options: Any) -> None:
         """Write the image to a file whose suffix names the format, with Pillow's `options`.

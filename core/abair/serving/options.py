@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from abair.labels import parse_weights
+from abair.labels import MOST_LOOKS, parse_weights
 
 SUFFIX_OF: Final = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
 """The formats that are written, and the suffix of each."""
@@ -60,6 +60,15 @@ class RestoreOptions(BaseModel):
     quality: Annotated[
         Literal["standard", "best"], Field(description="best takes eight times as long and averages eight results.")
     ] = "standard"
+    looks: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MOST_LOOKS,
+            description="At most so often is the photo, and then the result, looked at; once if nothing is said, and "
+            "3 times for the best quality.",
+        ),
+    ] = None
     format: Annotated[
         Literal["jpeg", "png", "webp", "tiff", "bmp"] | None,
         Field(description="The format of the answer; that of the photo if nothing is said."),

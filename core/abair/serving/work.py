@@ -45,6 +45,7 @@ def restore(
             strength=options.strength,
             tile=limits.tile,
             quality=options.quality,
+            looks=options.looks,
             before_tile=stop.check,
         )
     suffix = SUFFIX_OF[options.format] if options.format else images.output_suffix(photo.format)
@@ -74,6 +75,7 @@ def restore(
         "warnings": [*restored.warnings, *written.warnings],
         "confidence": round_confidence(restored.confidence),
         "unknown": round_confidence(restored.unknown),
+        "further_looks": [round_weights(one) for one in restored.further_looks],
     }
     return Answer(data, MEDIA_TYPE_OF[suffix], record)
 

@@ -23,7 +23,7 @@ from abair.cli.console import explain
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 ray = pytest.importorskip("ray", reason="get it with: pip install '.[ray]'")
 
-ORDERS = Orders(Choices("soft", None, 1.0, None, "standard", 100.0, False, False, None), "/", False, explain)
+ORDERS = Orders(Choices("soft", None, 1.0, None, "standard", None, 100.0, False, False, None), "/", False, explain)
 
 
 class SlowStub:
@@ -44,7 +44,7 @@ class SlowStub:
             os.kill(os.getpid(), signal.SIGKILL)
         return SimpleNamespace(
             image=255 - image, weights={"clean": 1.0}, policy="soft", quality="standard", deployment="stub",
-            seconds=self.seconds, megapixels=0.0, confidence=None, unknown=None, warnings=(),
+            seconds=self.seconds, megapixels=0.0, confidence=None, unknown=None, warnings=(), further_looks=(),
         )  # fmt: skip
 
 

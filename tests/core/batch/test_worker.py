@@ -26,6 +26,7 @@ CHOICES = Choices(
     strength=1.0,
     tile=None,
     quality="standard",
+    looks=None,
     max_megapixels=100.0,
     overwrite=False,
     keep_times=False,

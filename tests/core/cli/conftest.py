@@ -67,6 +67,7 @@ class FakeRestorer:
             confidence=self.confidence if options["weights"] is None else None,
             unknown=self.unknown if options["weights"] is None else None,
             warnings=self.warnings,
+            further_looks=({"noise": 0.9, "blur": 0.0, "clean": 0.1},) if options["looks"] != 1 else (),
         )
 
 

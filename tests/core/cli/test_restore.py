@@ -116,6 +116,7 @@ def test_the_json_lines_of_restore_hold_exactly_what_is_promised(abair: Abair, r
         "warnings": [],
         "confidence": 0.98,
         "unknown": 0.4,
+        "further_looks": [{"noise": 0.9, "blur": 0.0, "clean": 0.1}],
     }
     assert set(failed) == {"input", "error"}
     assert failed["input"] == "b.png"
@@ -319,6 +320,14 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(abair: Abair, restor
         assert told.code == real.code == 1
         assert not told.out
     assert not Path("nowhere").exists()
+
+
+def test_the_number_of_looks_is_handed_on(abair: Abair, restorer: FakeRestorer) -> None:
+    photo("a.png")
+    done = abair("restore", "a.png", "-o", "b.png", "--looks", "1", "--json")
+    assert (restorer.calls[0]["looks"], done.records[0]["further_looks"]) == (1, [])
+    abair("restore", "a.png", "-o", "c.png")
+    assert restorer.calls[1]["looks"] is None
 
 
 def test_the_strength_is_handed_on(abair: Abair, restorer: FakeRestorer) -> None:

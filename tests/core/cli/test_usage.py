@@ -64,6 +64,7 @@ def test_wrong_usage_is_one_line_and_nothing_is_done(
     [
         (["--strength", "2"], ["--strength", "'2'", "less than or equal to 1"]),
         (["--strength", "0.5", "--strength=2"], ["'2'"]),
+        (["--looks", "4"], ["--looks", "'4'", "less than or equal to 3"]),
         (["--strength=half"], ["--strength", "'half'", "number"]),
         (["-o", "b.png", "--tile", "5"], ["--tile", "'5'", "64"]),
     ],

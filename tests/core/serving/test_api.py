@@ -60,7 +60,7 @@ def test_an_answer_says_all_that_the_command_s_json_line_says(
 ) -> None:
     monkeypatch.setitem(live.restorer._estimator._buffers, "confidence_temperature", torch.ones(()))
     (tmp_path / "photo.png").write_bytes(photo_bytes())
-    choices = Choices("soft", None, 1.0, None, "standard", 100.0, False, False, None)
+    choices = Choices("soft", None, 1.0, None, "standard", None, 100.0, False, False, None)
     expected = restore_photo(
         live.restorer, tmp_path / "photo.png", tmp_path / "out.png", choices, keep_format=True, overwrite=False
     )
@@ -267,7 +267,7 @@ def test_openapi_describes_every_route(server: TestClient) -> None:
     ]
     restore = document["paths"]["/v1/restore"]["post"]
     assert {p["name"] for p in restore["parameters"]} == {
-        *("weights", "policy", "strength", "quality", "format", "jpeg_quality"),
+        *("weights", "policy", "strength", "quality", "looks", "format", "jpeg_quality"),
     }
     assert set(restore["requestBody"]["content"]) == {"application/octet-stream", "multipart/form-data"}
     assert "application/problem+json" in restore["responses"]["422"]["content"]

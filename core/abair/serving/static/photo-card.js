@@ -101,10 +101,12 @@ class PhotoCard {
     if (!this.urls.before) await this.showBefore(signal);
     const { blob, record } = await this.ask(signal, this.options());
     this.result = SHOWN.has(blob.type) ? blob : null;
-    const shown = this.result ?? (await this.ask(signal, { ...this.options(record.weights), format: "png" })).blob;
+    const again = record.further_looks.length ? this.options() : this.options(record.weights);
+    const shown = this.result ?? (await this.ask(signal, { ...again, format: "png" })).blob;
     await this.show("after", shown);
     this.kept = blob;
     if (!this.used) await this.see(record, signal);
+    this.tellFurther(record.further_looks);
     this.find(".warnings").replaceChildren(...record.warnings.map((text) => {
       const item = document.createElement("li");
       item.textContent = text;
@@ -188,6 +190,14 @@ class PhotoCard {
     this.fill(this.used);
   }
 
+  // Say what was restored beside what the sliders show.
+  tellFurther(looks) {
+    const kinds = looks.map((weights) => Object.entries(weights).reduce((one, other) => other[1] > one[1] ? other : one)[0]);
+    this.looks = 1 + looks.length;
+    this.find(".further").textContent = `Seen in the result, and restored, too: ${kinds.map((kind) => this.page.title(kind)).join(", ")}`;
+    this.find(".further").hidden = kinds.length === 0;
+  }
+
   fill(weights) {
     for (const row of this.find(".rows").children) {
       row.querySelector("input").value = String(Math.round(100 * (weights[row.dataset.label] ?? 0)));
@@ -215,8 +225,8 @@ class PhotoCard {
 
   soon(wait = WAIT) {
     this.find(".strength output").textContent = `${this.strength.value} %`;
-    // what was used is used again: there is no need for another estimate
-    this.weights ??= { ...this.used };
+    // what was used is used again, without another estimate; looks at the result need theirs
+    if (this.looks === 1) this.weights ??= { ...this.used };
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.restore(), wait);
   }
