@@ -36,10 +36,13 @@ from abair.model.backbone import Backbone, fingerprint, load_backbone
 from abair.model.estimator import Estimator, load_estimator, one_hot
 from abair.model.look import context_view, look_at
 from abair.model.lora import Blender, read_adapter_files
-from abair.model.views import Pixels
+from abair.model.views import CROP_SIDE, CROPS, Pixels
 
 DEFAULT_TILE: Final = 8192
 """Width of a panel in pixels: most photos are one panel."""
+SMALLEST_KNOWN: Final = CROPS * CROP_SIDE
+"""Shorter side in pixels from which on `unknown` is told. In a smaller photo the estimator's crops
+overlap, and their mean is unlike that of any photo whose damage was learnt."""
 ORIENTATIONS: Final = 8
 """Quarter turns and their mirror images."""
 
@@ -270,6 +273,8 @@ class Restorer:
         backbone = self._blender.backbone
         crops, view = (part.to(self.device) for part in look_at(pixels, backbone.size))
         weights, confidence, unknown = self._estimator.estimate(backbone, crops, view)
+        if min(pixels.shape[:2]) < SMALLEST_KNOWN:
+            unknown = None
         return Judgement(dict(zip(self.labels, weights, strict=True)), confidence, unknown)
 
     @torch.inference_mode()

@@ -24,8 +24,8 @@ class Restored(Generic[Kind]):
     time for this image; `megapixels` is its size. `warnings` say what was left out. `confidence` is
     how much of the estimator's weights lies on true labels, as is to be expected; None if nothing
     was estimated or the deployment's estimator cannot tell. `unknown` is the part of known photos
-    that are more like what was learnt: above 0.95 the damage is taken for unknown; None likewise.
-    `further_looks` are the weights of each
+    that are more like what was learnt: above 0.95 the damage is taken for unknown; None likewise,
+    and for a photo whose shorter side is below 256 pixels. `further_looks` are the weights of each
     restoration of the result that followed, for damage that was seen in it. A PIL image keeps EXIF
     and colour profile, and writes both as JPEG, PNG, WebP and TIFF.
     """
@@ -60,7 +60,8 @@ class Judgement(NamedTuple):
 
     `confidence` is how much of the weights lies on true labels, as is to be expected, in [0, 1];
     None where the deployment's estimator cannot tell. `unknown` is the part of known photos that
-    are more like what was learnt, in [0, 1]; None likewise.
+    are more like what was learnt, in [0, 1]; None likewise, and for a photo whose shorter side is
+    below 256 pixels.
     """
 
     weights: dict[str, float]

@@ -53,7 +53,7 @@ class Estimate(BaseModel):
     )
     unknown: float | None = Field(
         description="the part of known photos that are more like what was learnt; above 0.95 the damage is taken for "
-        "unknown; null as the confidence"
+        "unknown; null as the confidence, and below 256 pixels a side"
     )
     megapixels: float
 

@@ -18,6 +18,7 @@ from abair import Restorer
 from abair.errors import DeploymentError, ImageError, WeightsError
 from abair.inference.results import Judgement, Quality, Restored
 from abair.model import views
+from abair.model.estimator import Estimate
 
 
 @pytest.fixture(scope="module")
@@ -465,6 +466,15 @@ def test_a_changed_file_is_refused_with_both_hashes(bundle: Path, tmp_path: Path
     target.write_bytes(content)
     with pytest.raises(DeploymentError, match=r"rain.*found SHA-256 [0-9a-f]{64}.*expected [0-9a-f]{64}.*restore the"):
         Restorer.load(copy)
+
+
+def test_a_photo_too_small_for_sixteen_crops_is_never_called_unknown(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Estimate([1 / len(restorer.labels)] * len(restorer.labels), 0.9, 0.97)
+    monkeypatch.setattr(restorer._estimator, "estimate", lambda *_: said)
+    told = [restorer.judge(np.full((height, 300, 3), 90, np.uint8)).unknown for height in (255, 256)]
+    assert told == [None, 0.97]
 
 
 def test_an_unknown_device_is_one_clear_line(bundle: Path) -> None:
