@@ -50,14 +50,25 @@ def look_and_follow(
 ) -> Followed:
     """Restore what is seen in pixels (H, W, 3), in at most `most` looks.
 
+    Damage that was learnt leaves a photo that is like undamaged ones when it is taken away, however
+    strong and rare it was. So what is `unknown` in the photo counts only where it is in the result,
+    too.
+
     A look that is followed in part, because it is unsure, is the last one: the next would make up
     for what was left out. A further look is followed where it is sure of damage, and where what it
     restores keeps the tone.
     """
     judgement = judge(pixels)
     strength, doubts = judge_strength(*judgement)
-    looks = [scale_weights(judgement.weights, strength)]
+    sure, _ = judge_strength(judgement.weights, judgement.confidence)
+    looks = [scale_weights(judgement.weights, sure)]
     result = restore(pixels, looks[0])
+    if strength < sure:  # the photo is unlike what was learnt: is the result like it?
+        nearer = min(judgement.unknown or 0.0, judge(result).unknown or 0.0)
+        strength, doubts = judge_strength(judgement.weights, judgement.confidence, nearer)
+        if strength < sure:
+            looks = [scale_weights(judgement.weights, strength)]
+            result = restore(pixels, looks[0])
     while len(looks) < most and strength == 1 and looks[-1][CLEAN] < LITTLE:
         again = judge(result)
         strength, _ = judge_strength(*again)

@@ -89,6 +89,27 @@ def test_a_look_that_is_followed_in_part_is_the_last_one() -> None:
     assert len(follow([seen("haze"), unknown])[1]) == 1
 
 
+@pytest.mark.parametrize(("after", "strength"), [(0.5, 1.0), (0.95, 1.0), (0.96, 0.6), (0.99, 0.0)])
+def test_a_photo_unlike_all_that_was_learnt_is_restored_if_its_result_is_like_it(after: float, strength: float) -> None:
+    strange = Judgement(seen("haze").weights, 1.0, 0.99)
+    answers = [strange, Judgement(seen("clean").weights, 1.0, after)]
+    shown: list[int] = []
+
+    def judge(pixels: Pixels) -> Judgement:
+        shown.append(int(pixels[0, 0, 0]))
+        return answers.pop(0)
+
+    def restore(pixels: Pixels, weights: Mapping[str, float]) -> Pixels:
+        return pixels + np.uint8(100 * (1 - weights["clean"]))
+
+    followed = look_and_follow(PHOTO, judge, restore, 1)
+    assert followed.judgement == strange
+    assert followed.looks[0]["clean"] == pytest.approx(1 - strength * 0.975, abs=1e-6)
+    assert shown == [100, 197]  # the photo, and what all of the restoration makes of it
+    assert int(followed.pixels[0, 0, 0]) == int(PHOTO[0, 0, 0] + np.uint8(100 * strength * 0.975 + 1e-6))
+    assert bool(followed.doubts) == (strength < 1)
+
+
 def test_the_number_of_looks_is_bounded() -> None:
     answers = [seen("haze"), seen("rain"), seen("noise"), seen("rain")]
     assert [len(follow(answers, most)[1]) for most in (1, 2, 3)] == [1, 2, 3]
