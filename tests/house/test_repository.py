@@ -13,7 +13,7 @@ import typer
 
 from abair.errors import AbairError
 
-LARGEST = 16 * 2**20  # the factory's replay: features of thousands of photos, which later labels are fitted beside
+LARGEST = 24 * 2**20  # the factory's replay: features of thousands of photos, which later labels are fitted beside
 
 # Folders of some one machine, and anything that sends pip elsewhere than the reader's own settings do.
 # Written with classes, so that this file does not find itself.
