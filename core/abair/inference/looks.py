@@ -1,8 +1,7 @@
 """Looking again: damage that other damage hid is seen in what was restored.
 
-A dark photo's noise comes to light with it, and rain is seen once the haze is gone. So the result
-is estimated, too, and restored once more where it shows damage. The paper looks
-once, and asks the estimator for all kinds at the same time.
+Noise is seen once the rain is gone. So the result is estimated, too, and restored once more where
+it shows damage. The paper looks once, and asks the estimator for all kinds at the same time.
 """
 
 from __future__ import annotations
