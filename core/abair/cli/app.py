@@ -34,6 +34,7 @@ from abair.cli.options import (
     QualityOption,
     Recursive,
     Workers,
+    check_estimate,
 )
 from abair.cli.restoring import FileRestorer
 from abair.cli.run import run_app
@@ -170,8 +171,7 @@ def restore(
     WebP, TIFF or BMP.
     """
     given_weights = inputs.parse_weights(weights) if weights is not None else None
-    if given_weights is not None and policy is not None:
-        raise typer.BadParameter("cannot be used with --weights, which replaces the estimate", param_hint="--policy")
+    check_estimate(policy, looks, given=given_weights is not None)
     batching.check_options(
         engine.value,
         {"--watch": watch, "--page": page, "--dry-run": dry_run, "--manifest": manifest, "--workers": workers},

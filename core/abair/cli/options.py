@@ -177,3 +177,17 @@ def parse_numbers(text: str, option: str, *, whole: bool = False) -> tuple[float
             raise typer.BadParameter(f"found {name!r}, expected {expected}, or several with commas", param_hint=option)
         numbers.append(number)
     return tuple(numbers)
+
+
+def check_estimate(policy: Policy | None, looks: int | None, *, given: bool) -> None:
+    """Refuse options that need an estimate where weights are given, or another policy.
+
+    Raises:
+        typer.BadParameter: the option, and what it cannot be used with.
+    """
+    if given and policy is not None:
+        raise typer.BadParameter("cannot be used with --weights, which replaces the estimate", param_hint="--policy")
+    if looks is not None and (given or policy not in {None, Policy.soft}):
+        raise typer.BadParameter(
+            "cannot be used with --weights or another policy than soft: it looks by estimates", param_hint="--looks"
+        )

@@ -332,8 +332,8 @@ def _check_options(policy: str, strength: float, tile: int | None, quality: str,
         raise WeightsError(f"strength {strength!r}: expected a number from 0 to 1")
     if tile is not None and not (tile >= SMALLEST_PANEL and tile % 1 == 0):  # neither NaN nor infinite
         raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_PANEL} pixels")
-    if looks is not None and not (looks >= 1 and looks % 1 == 0):
-        raise WeightsError(f"looks {looks}: expected a whole number of at least 1")
+    if looks is not None and not (isinstance(looks, Real) and looks >= 1 and looks % 1 == 0):
+        raise WeightsError(f"looks {looks!r}: expected a whole number of at least 1")
 
 
 def _orientations(pixels: Pixels) -> Iterator[Pixels]:

@@ -83,4 +83,6 @@ class RestoreOptions(BaseModel):
             parse_weights(self.weights)
             if self.policy is not None:
                 raise ValueError("policy cannot be used with weights, which replace the estimate")
+        if self.looks is not None and (self.weights is not None or self.policy not in {None, "soft"}):
+            raise ValueError("looks cannot be used with weights or another policy than soft: it looks by estimates")
         return self

@@ -328,6 +328,9 @@ def test_the_number_of_looks_is_handed_on(abair: Abair, restorer: FakeRestorer) 
     assert (restorer.calls[0]["looks"], done.records[0]["further_looks"]) == (1, [])
     abair("restore", "a.png", "-o", "c.png")
     assert restorer.calls[1]["looks"] is None
+    for other in (["--weights", "noise=1"], ["--policy", "one-hot"]):
+        assert abair("restore", "a.png", "-o", "d.png", "--looks", "2", *other).code == 2
+    assert abair("restore", "a.png", "-o", "d.png", "--looks", "2", "--policy", "soft").code == 0
 
 
 def test_the_strength_is_handed_on(abair: Abair, restorer: FakeRestorer) -> None:

@@ -468,6 +468,12 @@ def test_a_changed_file_is_refused_with_both_hashes(bundle: Path, tmp_path: Path
         Restorer.load(copy)
 
 
+@pytest.mark.parametrize("looks", [0, -1, 1.5, "two"])
+def test_an_unusable_number_of_looks_is_refused(restorer: Restorer, photo: np.ndarray, looks: Any) -> None:
+    with pytest.raises(WeightsError, match=r"looks .*: expected a whole number of at least 1"):
+        restorer(photo, looks=looks)
+
+
 def test_a_photo_too_small_for_sixteen_crops_is_never_called_unknown(
     restorer: Restorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

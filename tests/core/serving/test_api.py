@@ -135,6 +135,8 @@ def test_what_is_wrong_is_said_in_the_command_s_words(server: TestClient) -> Non
     assert "expected label=number" in said("?weights=noise", good)
     assert "found a sum of 1.5" in said("?weights=noise=1,rain=0.5", good)
     assert "policy cannot be used with weights" in said("?weights=noise=1&policy=soft", good)
+    assert "looks by estimates" in said("?looks=2&weights=noise=1", good)
+    assert said("?looks=9", good) == "looks: found '9', expected less than or equal to 3"
     assert said("?strength=2", good) == "strength: found '2', expected less than or equal to 1"
     assert "there is no such setting" in said("?stregth=1", good)
     assert problem(server.get("/v1/nowhere"), 404).startswith("/v1/nowhere: found nothing there")

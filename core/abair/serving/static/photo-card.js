@@ -192,10 +192,13 @@ class PhotoCard {
 
   // Say what was restored beside what the sliders show.
   tellFurther(looks) {
-    const kinds = looks.map((weights) => Object.entries(weights).reduce((one, other) => other[1] > one[1] ? other : one)[0]);
+    const titles = looks.map((weights) => {
+      const damage = Object.entries(weights).filter(([label]) => label !== "clean");
+      return this.page.title(damage.reduce((one, other) => (other[1] > one[1] ? other : one))[0]);
+    });
     this.looks = 1 + looks.length;
-    this.find(".further").textContent = `Seen in the result, and restored, too: ${kinds.map((kind) => this.page.title(kind)).join(", ")}`;
-    this.find(".further").hidden = kinds.length === 0;
+    this.find(".further").textContent = `Seen in the result, and restored, too: ${titles.join(", ")}`;
+    this.find(".further").hidden = titles.length === 0;
   }
 
   fill(weights) {
