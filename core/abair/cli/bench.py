@@ -61,6 +61,7 @@ def quality(
         typer.Option(min=1, metavar="N", help="Measure only the first N photos of each set, for a quick try."),
     ] = None,
     restore_quality: QualityOption = Quality.standard,
+    precision: PrecisionOption = Precision.float32,
     device: Device = "cpu",
     deployment: Bundle = None,
 ) -> None:
@@ -82,7 +83,7 @@ def quality(
         found = find_sets(data, loading.load_synthesizers(reporter), names, limit=limit)
         for name, reason in found.missing.items():
             reporter.log(f"warning: test set {name} is not measured: {reason}")
-        restorer = loading.load_restorer(deployment, device)
+        restorer = loading.load_restorer(deployment, device, precision)
         digest = weights_hash(restorer.deployment)
         with reporter.progress("Measuring") as progress:
             report = evaluate(
@@ -99,6 +100,7 @@ def quality(
                 "--sets": sets,
                 "--limit": limit,
                 "--quality": restore_quality,
+                "--precision": precision,
                 "--device": device,
                 "--deployment": deployment,
                 "--out": out,
@@ -122,7 +124,7 @@ def _write_page(report: QualityReport, data: Path, page: Path, options: Mapping[
     from abair.evaluation.reports.write import write_radar
     from abair.files import write_text
 
-    defaults = {"--out": "bench", "--quality": "standard", "--device": "cpu"}
+    defaults = {"--out": "bench", "--quality": "standard", "--precision": "float32", "--device": "cpu"}
     words = ["abair", "bench", "quality", "--data", _shorten(data), "--results", _shorten(page)]
     for name, value in options.items():
         if value is not None and str(value) != defaults.get(name):

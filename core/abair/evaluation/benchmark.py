@@ -121,6 +121,7 @@ def _protocol(restorer: Restorer, quality: Quality) -> tuple[str, ...]:
         "data hash: SHA-256 over one line `SHA-256  part/picture` per file that was read; weights' hash: the same "
         "over backbone, adapters and estimator",
         *(ensemble if quality == "best" else ()),
+        *((f"precision {restorer.precision}",) if restorer.precision != "float32" else ()),
     )
 
 

@@ -26,6 +26,9 @@ class FakeRestorer:
     labels = ("haze", "noise", "clean")
     deployment = read_deployment(FACTORY)
 
+    def __init__(self, deployment: str | None = None, device: str = "cpu", precision: str = "float32") -> None:
+        self.precision = precision
+
     def estimate(self, image: np.ndarray) -> dict[str, float]:
         return self.judge(image).weights
 
@@ -41,7 +44,7 @@ class FakeRestorer:
 @pytest.fixture(autouse=True)
 def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loading, "load_restorer", lambda *_: FakeRestorer())
+    monkeypatch.setattr(loading, "load_restorer", FakeRestorer)
     monkeypatch.setattr(loading, "load_synthesizers", lambda reporter: {})
 
 
@@ -106,6 +109,14 @@ def test_the_page_says_nothing_of_where_things_lie_on_this_machine(tmp_path: Pat
     assert str(tmp_path) not in text
     assert "abair bench quality --data path/to/sets --results path/to/page.md --out path/to/o\n" in text
     assert "left out: path/to/sets/Rain100L/degraded/3.png" in text
+
+
+def test_the_page_says_in_which_precision_it_was_measured() -> None:
+    _haze()
+    for options, words in (([], False), (["--precision", "auto"], True)):
+        assert app.run(["bench", "quality", "--data", "sets", "--results", "page.md", *options]) == 0
+        text = Path("page.md").read_text()
+        assert ("--precision auto" in text, "- precision auto\n" in text) == (words, words)
 
 
 def test_sets_are_chosen_by_their_keys_and_an_unknown_one_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ LABELS = ("noise", "haze", "clean")
 class FakeRestorer:
     """Takes away as much of an error of 0.2 as the weights on the true label `noise` say; counts its calls."""
 
-    labels = LABELS
+    labels, precision = LABELS, "float32"
     deployment = SimpleNamespace(name="fake-1", backbone=SimpleNamespace(size="nano", fingerprint="ab" * 32))
 
     def __init__(self, **weights: float) -> None:
