@@ -23,7 +23,19 @@ from abair.cli.console import explain
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 ray = pytest.importorskip("ray", reason="get it with: pip install '.[ray]'")
 
-ORDERS = Orders(Choices("soft", None, 1.0, None, "standard", None, 100.0, False, False, None), "/", False, explain)
+CHOICES = Choices(
+    policy="soft",
+    weights=None,
+    strength=1.0,
+    tile=None,
+    quality="standard",
+    looks=None,
+    max_megapixels=100.0,
+    overwrite=False,
+    keep_times=False,
+    jpeg_quality=None,
+)
+ORDERS = Orders(CHOICES, "/", False, explain)
 
 
 class SlowStub:
