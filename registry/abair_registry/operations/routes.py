@@ -69,7 +69,7 @@ class ChallengerChoice:
         """
         if self.options.route == "full":
             if reason := self._not_installed():
-                raise RegistryError(f"the full route: {reason}; install what is missing, or take --route features")
+                raise RegistryError(f"the full route: {reason}; install what is recorded")
             return self._attempt("full", partial(self.trainer.train_full, self.plugins), "asked for")
         if self.trainer.missing_replays() and not self.trainer.new_labels:
             # nothing can be compared: the outputs stay as the bundle's

@@ -101,6 +101,19 @@ def test_retrain_trains_the_whole_estimator_anew_and_nothing_else(
     assert first["live"]
 
 
+@sqlite
+def test_retrain_without_all_plugins_advises_what_it_has(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = calls.verify_plugins
+
+    def of_another_version(parts: Iterable[Member], files: Mapping[str, Mapping[str, str]]) -> calls.VerifiedPlugins:
+        return replace(real(parts, files), left_out={"rain": "version 2.0 is installed, 1.0 is recorded"})
+
+    monkeypatch.setattr(calls, "verify_plugins", of_another_version)
+    code, _, err = run("retrain")
+    why = "plugin rain: version 2.0 is installed, 1.0 is recorded; install what is recorded"
+    assert (code, err.splitlines()[-1]) == (1, f"abair-registry: the full route: {why}")
+
+
 @pytest.mark.rare
 @pytest.mark.exhaustive
 @sqlite
