@@ -37,7 +37,7 @@ LABELS = ("noise", "blur", "clean")
 class FakeRestorer:
     """Pulls a picture towards grey by the weight of `noise`."""
 
-    labels = LABELS
+    labels, precision = LABELS, "float32"
     deployment = SimpleNamespace(name="fake-1", backbone=SimpleNamespace(size="nano", fingerprint="ab" * 32))
 
     def estimate(self, image: np.ndarray) -> dict[str, float]:
