@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 GAMMAS: Final = (0.55, 1.8)
 """Range of the exponent that brightens or darkens photos, as exposure and editing do."""
+LIKELY: Final = 0.5
+"""Share of the mixtures that are one of `Recipe.likely_mixtures`, where some are given."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ class Recipe:
     file_degradations: tuple[tuple[FileKind, str], ...] = ()
     """The degradation that a kind of lossy file is, where one is trained on: what was stored so
     afterwards is then a mixture with it."""
+    likely_mixtures: tuple[tuple[str, str], ...] = ()
+    """Pairs of degradations that photos often have, in the order in which they arise: half of the
+    mixtures are one of them."""
 
     def __str__(self) -> str:
         """Return the text that identifies the recipe in checkpoints and pools of samples.
@@ -61,6 +66,7 @@ class Recipe:
         """
         later = f", hard_negatives={self.hard_negatives!r}" if self.hard_negatives else ""
         later += f", file_degradations={dict(self.file_degradations)!r}" if self.file_degradations else ""
+        later += f", likely_mixtures={self.likely_mixtures!r}" if self.likely_mixtures else ""
         return (
             f"Recipe(cutmix={self.cutmix!r}, double={self.mixture!r}, clean={self.clean!r}, "
             f"filed={self.file_artifacts!r}, toned={self.gamma!r}, emphasis={self.sampling_weights!r}{later})"
@@ -120,6 +126,12 @@ class Degrader:
                 raise TrainingError(
                     f"file_degradations: found {name}, expected one of the degradations that are trained on: "
                     f"{', '.join(synthesizers)}"
+                )
+        for pair in self.recipe.likely_mixtures:
+            if len({*pair} & {*synthesizers}) < 2:
+                raise TrainingError(
+                    f"likely_mixtures: found {' and '.join(pair)}, expected two different degradations of those that "
+                    f"are trained on: {', '.join(synthesizers)}"
                 )
         for name, weight in self.recipe.sampling_weights:
             if name not in self.synthesizers or not 0 < weight < math.inf:
@@ -183,7 +195,10 @@ class Degrader:
             return Sample(clean, clean, self._types(clean, CLEAN), (CLEAN,), SampleKind.CLEAN)
         first, second = self._draw_two(generator)
         if kind < recipe.clean + recipe.mixture and len(names) > 1:
-            return self.mixture(clean, (names[first], names[second]), generator)
+            pair = (names[first], names[second])
+            if recipe.likely_mixtures and chance(generator, LIKELY):
+                pair = recipe.likely_mixtures[int(torch.randint(len(recipe.likely_mixtures), (), generator=generator))]
+            return self.mixture(clean, pair, generator)
         name = names[first]
         degraded, types = self.synthesizers[name](clean, generator), self._types(clean, name)
         if kind < recipe.clean + recipe.mixture + recipe.cutmix:

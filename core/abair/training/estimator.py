@@ -38,14 +38,14 @@ from abair.training.settings import EstimatorSettings
 from abair.training.task import Batch
 from abair.training.workers import compute_ahead
 
-RECIPE: Final = Recipe(cutmix=0.1, mixture=0.2, clean=0.3, file_artifacts=0.4, gamma=0.25, hard_negatives=0.4)
+RECIPE: Final = Recipe(cutmix=0.05, mixture=0.25, clean=0.3, file_artifacts=0.4, gamma=0.25, hard_negatives=0.4)
 """More clean samples and mixtures than in phase I, and fewer regions. A label that is rare in
 training is rarely recognised; a clean photo loses more by an adapter than a mildly degraded one by
 none; and mixtures are where blends matter. Two in five have file artifacts, as users' photos have,
 and a quarter another gamma: an estimator that never saw such photos takes them for degraded. So it
 does with walls, pages and night skies, and two in five of the clean samples show those."""
-POOL: Final = 6_000
-"""Samples in the pool; a file of 170 MB for `nano-2`."""
+POOL: Final = 9_000
+"""Samples in the pool; a file of 260 MB for `nano-2`."""
 RESTORATION_WEIGHT: Final = 0.3
 """Weight of the restoration's error, in tens of decibels, against the cross-entropy."""
 BLEND_TEMPERATURE: Final = 0.3

@@ -234,7 +234,11 @@ def train_estimator(
     counts = counts or SampleCounts()
     settings = read_settings(ESTIMATING, settings_file, log=distributed.on_rank_zero(log), **overrides)
     plugins = usable_plugins(labels)
-    recipe = replace(RECIPE, file_degradations=tuple(sorted(settings.file_degradations.items())))
+    recipe = replace(
+        RECIPE,
+        file_degradations=tuple(sorted(settings.file_degradations.items())),
+        likely_mixtures=settings.likely_mixtures,
+    )
     degrader, (photos, held_out) = Degrader(load_synthesizers(plugins), recipe), read_photos(data)
     real = _read_labelled(labelled, degrader.labels)
     source = backbone or factory_backbone()

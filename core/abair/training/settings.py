@@ -172,6 +172,9 @@ class EstimatorSettings(Settings):
     file_degradations: dict[FileKind, str] = Field(
         default_factory=dict, description="the degradation that a kind of lossy file is, jpeg or bits; unnamed: none"
     )
+    likely_mixtures: tuple[tuple[str, str], ...] = Field(
+        default=(), description="pairs of degradations that half of the mixtures are, the first to arise first"
+    )
     average_weight: AverageWeight = 0.5
 
 

@@ -157,6 +157,18 @@ def test_a_sample_says_how_it_was_made(recipe: Recipe, kind: SampleKind, count: 
     assert max(counts) == count
 
 
+def test_half_of_the_mixtures_are_pairs_that_are_called_likely() -> None:
+    damage = {"halve": _halve, "invert": _invert, "shift": _shift}
+    likely = (("shift", "halve"),)
+    degrader = Degrader(damage, Recipe(cutmix=0, mixture=1, clean=0, likely_mixtures=likely))
+    pairs = [degrader.sample(torch.ones(3, 4, 4), generator_from(seed)).labels for seed in range(300)]
+    assert pairs.count(("shift", "halve")) == pytest.approx(150 + 25, abs=35)
+    assert len(set(pairs)) == 6
+    for pair in (("halve", "fog"), ("halve", "halve")):
+        with pytest.raises(TrainingError, match=f"likely_mixtures: found {' and '.join(pair)}, expected two different"):
+            Degrader(damage, Recipe(likely_mixtures=(pair,)))
+
+
 def test_a_region_of_half_the_area_is_no_mixture() -> None:
     degrader = Degrader({"halve": _halve, "invert": _invert}, Recipe(cutmix=1, mixture=0, clean=0))
     clean, halves = torch.ones(3, 6, 8), 0  # 4 x 6 of them are half
