@@ -14,12 +14,13 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
 from abair import errors
-from abair.errors import AbairError, MissingExtraError, ServingError
+from abair.errors import AbairError, MissingExtraError, ServingError, WeightsError
 from abair.text import error_text
 
 try:
@@ -146,18 +147,15 @@ class Client:
         """Restore a photo: a file, or its bytes. The options are those of `abair restore`.
 
         Raises:
-            AbairError: what the command would say: the class and the words are the same.
+            AbairError: what `Restorer` would raise, of the same class.
             ServingError: the server cannot be reached, or has no place for longer than `patience`.
             OSError: the file cannot be read.
         """
-        given = None
-        if weights is not None:  # without any label, all is left alone
-            given = ",".join(f"{label}={float(weight)!r}" for label, weight in weights.items()) or "clean=1"
         options = {
-            "weights": given,
+            "weights": None if weights is None else _weights_text(weights),
             "policy": policy,
-            "strength": strength,
-            "quality": quality,
+            "strength": None if strength == 1 else strength,
+            "quality": None if quality == "standard" else quality,
             "looks": looks,
             "format": format,
             "jpeg_quality": jpeg_quality,
@@ -208,6 +206,21 @@ class Client:
         if answer.is_success:
             return answer
         raise _error_of(answer)
+
+
+def _weights_text(weights: Mapping[str, float]) -> str:
+    """Return weights as the server takes them.
+
+    Raises:
+        WeightsError: they are no numbers by label.
+    """
+    if not isinstance(weights, Mapping):
+        raise WeightsError(f"weights: found {weights!r}, expected numbers by label, as in {{'noise': 0.7}}")
+    for label, weight in weights.items():
+        if not isinstance(weight, Real):
+            raise WeightsError(f"weights: {label}={weight!r}: expected a number from 0 to 1")
+    # without any label, all is left alone
+    return ",".join(f"{label}={float(weight)!r}" for label, weight in weights.items()) or "clean=1"
 
 
 def _read(answer: httpx.Response, kind: type[Told], header: str | None = None, **known: Any) -> Told:

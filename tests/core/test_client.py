@@ -13,7 +13,7 @@ pytest.importorskip("httpx", reason="httpx is missing; pip install 'abair[serve]
 import httpx
 
 from abair.client import Client
-from abair.errors import ServingError
+from abair.errors import ServingError, WeightsError
 
 RECORD = {
     "deployment": "one", "weights": {"clean": 1.0}, "policy": "soft", "quality": "standard", "strength": 1.0,
@@ -47,6 +47,21 @@ def test_weights_are_sent_as_numbers_and_none_of_them_leaves_the_photo_alone(
     one, asked = client(restored())
     one.restore(b"photo", weights=weights)
     assert asked[0].url.params.get("weights") == sent
+
+
+@pytest.mark.parametrize("weights", ["noise=1", {"noise": "x"}, {"noise": None}])
+def test_weights_that_are_no_numbers_by_label_are_refused_as_by_a_restorer(weights: Any) -> None:
+    one, asked = client()
+    with pytest.raises(WeightsError, match=r"weights: .*expected (a number|numbers)"):
+        one.restore(b"photo", weights=weights)
+    assert asked == []
+
+
+def test_options_are_sent_only_where_they_differ_from_the_servers() -> None:
+    one, asked = client(restored(), restored())
+    one.restore(b"photo", strength=1.0, quality="standard")
+    one.restore(b"photo", strength=0.5, quality="best")
+    assert [dict(request.url.params) for request in asked] == [{}, {"strength": "0.5", "quality": "best"}]
 
 
 def test_what_a_newer_server_tells_beside_is_passed_over() -> None:
