@@ -26,6 +26,8 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_FOREIGN: Final = ("cross-site", "same-site")
+"""What browsers say of requests from pages of other sites, or of other ports of this machine."""
 
 
 class Guard:
@@ -100,6 +102,9 @@ def refuse_foreign(headers: Headers, names: Collection[str]) -> ServingError | N
         )
     if (origin := headers.get("origin")) and urlsplit(origin).netloc.lower() != host.netloc.lower():
         return ServingError(f"found a request from a page of {origin!r}, expected one from this server's page", 403)
+    # without an origin, as for pictures in a page; who follows a link to this page navigates
+    if headers.get("sec-fetch-site") in _FOREIGN and headers.get("sec-fetch-mode") != "navigate":
+        return ServingError("found a request from a page of another site, expected one from this server's page", 403)
     return None
 
 

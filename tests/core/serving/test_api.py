@@ -230,6 +230,9 @@ def test_other_hosts_and_pages_of_other_sites_are_refused(live: LiveRestorer) ->
         assert "expected one from this server's page" in problem(foreign, 403)
         own = server.post("/v1/restore", content=photo_bytes(), headers={"Origin": "http://localhost"})
         assert own.status_code == 200
+        without_origin = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+        problem(server.get("/v1/deployment", headers=without_origin), 403)
+        assert server.get("/", headers=without_origin | {"Sec-Fetch-Mode": "navigate"}).status_code == 200
 
 
 def test_the_page_and_its_files_are_served_and_nothing_else(server: TestClient) -> None:
