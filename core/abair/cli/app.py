@@ -175,6 +175,7 @@ def restore(
     batching.check_options(
         engine.value,
         {"--watch": watch, "--page": page, "--dry-run": dry_run, "--manifest": manifest, "--workers": workers},
+        [*paths, *([out] if out else [])],
     )
     with_files = {"--watch": watch, "--name": name, "--skip-existing": skip_existing, "--keep-times": keep_times}
     with_files["--engine"] = engine is Engine.ray

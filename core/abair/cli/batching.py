@@ -40,12 +40,19 @@ class Request:
     precision: Precision
 
 
-def check_options(engine: str, given: dict[str, object]) -> None:
-    """Check that options fit the engine; `given` has the values of those that fit only one.
+def check_options(engine: str, given: dict[str, object], named: Sequence[str]) -> None:
+    """Check that options fit the engine, and inputs and output, which `named` has.
+
+    Args:
+        engine: the engine's name.
+        given: the values of options that fit only one engine.
+        named: inputs and output.
 
     Raises:
         typer.BadParameter: one does not.
     """
+    if engine != "ray" and (urls := list(filter(places.is_url, named))):
+        raise typer.BadParameter(f"found the URL {urls[0]}, which needs --engine ray", param_hint="PATHS")
     for option in ("--watch", "--page", "--dry-run") if engine == "ray" else ("--manifest", "--workers"):
         if given.get(option):
             reason = "cannot be used with --engine ray" if engine == "ray" else "needs --engine ray"
@@ -103,11 +110,17 @@ def plan(paths: Sequence[str], out: str | None, name: str | None, reporter: Repo
     Raises:
         typer.BadParameter: an output is another photo's output or input.
     """
+    from abair import images
+
     jobs: list[tuple[str, str, bool]] = []
     for path in inputs.drop_duplicates(paths):
         if places.is_url(path):
             with reporter.guard(path):
                 jobs.extend(_plan_url(path, out, name, recursive=recursive))
+            continue
+        if not (Path(path).suffix or os.path.exists(path)):
+            with reporter.guard(path):  # a mistyped folder: says so, and starts no worker
+                images.read(Path(path))
             continue
         local_out = None if out is None or places.is_url(out) else Path(out)
         found = inputs.find_inputs([path], reporter, recursive=recursive, leave_out=local_out)

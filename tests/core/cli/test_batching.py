@@ -98,11 +98,19 @@ def test_what_cannot_be_done_is_said_before_a_photo_is_restored(abair: Abair, en
         (("in", *RAY), "missing without an output folder on this machine"),
         (("s3://b/in", "-o", "s3://b/out", *RAY, "--keep-times"), "--keep-times"),
         (("in", "-o", "out", *RAY, "--weights", "rain=1"), "found the label rain"),
+        (("s3://b/in", "-o", "out"), "found the URL s3://b/in, which needs --engine ray"),
     ]:
         done = abair("restore", *arguments)
         assert (done.code, len(done.err)) == (2, 1), (arguments, done.err)
         assert said in done.err[0]
     assert engine == []
+
+
+def test_a_mistyped_folder_is_told_as_without_ray_and_leaves_no_manifest(abair: Abair, engine: Any) -> None:
+    done, without = abair("restore", "nothere", "-o", "out", *RAY), abair("restore", "nothere", "-o", "out/")
+    assert (done.code, done.err[0]) == (1, without.err[0])
+    assert "nothere: found no such file or folder" in done.err[0]
+    assert (engine, Path("out").exists()) == ([], False)
 
 
 def test_a_manifest_that_exists_is_not_replaced_by_chance(abair: Abair, engine: Any) -> None:
