@@ -20,7 +20,7 @@ from abair.batch.ray_engine import Bundle, restore
 from abair.batch.worker import Orders, Task
 from abair.cli.console import explain
 
-pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.xdist_group("ray")]
 ray = pytest.importorskip("ray", reason="get it with: pip install '.[ray]'")
 
 CHOICES = Choices(
@@ -74,7 +74,8 @@ def log(tmp_path: Path) -> Path:
 @pytest.fixture
 def one_node() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
+    # "local": not the cluster of another program on this machine
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
     yield
     ray.shutdown()
 

@@ -123,7 +123,8 @@ def test_a_photo_is_dropped_compared_changed_and_downloaded(
     assert not np.array_equal(np.asarray(Image.open(file).convert("RGB")), restored.image)
 
     # nothing is wrong: the file as it came
-    page.click(".clean")
+    with page.expect_request(lambda sent: "weights=" in sent.url):
+        page.click(".clean")
     page.wait_for_function("() => !document.querySelector('.photo').classList.contains('busy')")
     assert downloaded(page)[1].read_bytes() == data
 
