@@ -39,6 +39,12 @@ class Limits:
     tile: int | None = None
 
 
+class EstimateOptions(BaseModel):
+    """The options of an estimate: there are none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 class RestoreOptions(BaseModel):
     """The options of a restoration, as those of `abair restore`."""
 

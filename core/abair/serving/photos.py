@@ -19,7 +19,7 @@ from abair.serving.guard import header_text
 from abair.serving.jobs import Jobs, Stop
 from abair.serving.live import LiveRestorer
 from abair.serving.metrics import Metrics
-from abair.serving.options import Limits, RestoreOptions
+from abair.serving.options import EstimateOptions, Limits, RestoreOptions
 
 LONGEST_HEADER: Final = 6000
 Result = TypeVar("Result")
@@ -56,10 +56,11 @@ def photo_routes(context: Context) -> APIRouter:
         return Response(done.data, media_type=done.media_type, headers=headers)
 
     @router.post("/estimate", responses=problems.RESPONSES, response_model=Estimate, openapi_extra=PHOTO)
-    async def estimate(request: Request) -> Response:
+    async def estimate(request: Request, _: Annotated[EstimateOptions, Query()]) -> Response:
         """Estimate what is wrong with a photo, without restoring it."""
 
         def work_on(upload: uploads.Upload, _: Stop) -> dict[str, Any]:
+            EstimateOptions.model_validate(upload.fields)
             return work.estimate(live.current(), upload, limits, metrics)
 
         done = await _handle(context, request, work_on)

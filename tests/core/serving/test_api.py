@@ -222,6 +222,13 @@ def test_a_token_is_needed_where_one_is_set_and_health_is_open(live: LiveRestore
         assert server.post("/v1/estimate", content=photo_bytes(), headers=right).status_code == 200
 
 
+def test_an_estimate_takes_no_options_in_the_query_or_in_the_form(server: TestClient) -> None:
+    assert "strength" in problem(server.post("/v1/estimate?strength=3", content=photo_bytes()), 422)
+    files, fields = {"file": ("a.png", photo_bytes())}, {"weights": "noise=1"}
+    assert "weights" in problem(server.post("/v1/estimate", files=files, data=fields), 422)
+    assert server.post("/v1/estimate", files=files).status_code == 200
+
+
 def test_other_hosts_and_pages_of_other_sites_are_refused(live: LiveRestorer) -> None:
     with TestClient(create_app(live, Limits(), names={"localhost"}), base_url="http://localhost") as server:
         assert server.get("/healthz", headers={"Host": "localhost:8000"}).status_code == 200
