@@ -87,19 +87,7 @@ def main() -> None:
 
 def orders() -> Orders:
     """Return orders that replace outputs."""
-    choices = Choices(
-        policy="soft",
-        weights=None,
-        strength=1.0,
-        tile=None,
-        quality="standard",
-        looks=None,
-        max_megapixels=100.0,
-        overwrite=True,
-        keep_times=False,
-        jpeg_quality=None,
-    )
-    return Orders(choices, "/", False, explain)
+    return Orders(Choices(overwrite=True), "/", False, explain)
 
 
 def make_photos(folder: Path, count: int, side: int) -> list[Task]:

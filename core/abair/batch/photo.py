@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the options of a command say of every photo."""
+    """What the options of a command say of every photo; by default, what it does without them."""
 
-    policy: Policy
-    weights: Mapping[str, float] | None
-    strength: float
-    tile: int | None
-    quality: Quality
-    looks: int | None
-    max_megapixels: float
-    overwrite: bool
-    keep_times: bool
-    jpeg_quality: int | None
+    policy: Policy = "soft"
+    weights: Mapping[str, float] | None = None
+    strength: float = 1.0
+    tile: int | None = None
+    quality: Quality = "standard"
+    looks: int | None = None
+    max_megapixels: float = 100.0
+    overwrite: bool = False
+    keep_times: bool = False
+    jpeg_quality: int | None = None
     warning: str = ""
     """What is told of all photos in their records."""
 

@@ -23,19 +23,7 @@ from abair.cli.console import explain
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.xdist_group("ray")]
 ray = pytest.importorskip("ray", reason="get it with: pip install '.[ray]'")
 
-CHOICES = Choices(
-    policy="soft",
-    weights=None,
-    strength=1.0,
-    tile=None,
-    quality="standard",
-    looks=None,
-    max_megapixels=100.0,
-    overwrite=False,
-    keep_times=False,
-    jpeg_quality=None,
-)
-ORDERS = Orders(CHOICES, "/", False, explain)
+ORDERS = Orders(Choices(), "/", False, explain)
 
 
 class SlowStub:

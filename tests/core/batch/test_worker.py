@@ -20,18 +20,7 @@ from abair.batch.worker import Orders, PhotoWorker, Task
 from abair.cli.console import explain
 from abair.errors import DeploymentError
 
-CHOICES = Choices(
-    policy="soft",
-    weights=None,
-    strength=1.0,
-    tile=None,
-    quality="standard",
-    looks=None,
-    max_megapixels=100.0,
-    overwrite=False,
-    keep_times=False,
-    jpeg_quality=None,
-)
+CHOICES = Choices()
 
 
 class Bench:

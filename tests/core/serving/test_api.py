@@ -60,9 +60,8 @@ def test_an_answer_says_all_that_the_command_s_json_line_says(
 ) -> None:
     monkeypatch.setitem(live.restorer._estimator._buffers, "confidence_temperature", torch.ones(()))
     (tmp_path / "photo.png").write_bytes(photo_bytes())
-    choices = Choices("soft", None, 1.0, None, "standard", None, 100.0, False, False, None)
     expected = restore_photo(
-        live.restorer, tmp_path / "photo.png", tmp_path / "out.png", choices, keep_format=True, overwrite=False
+        live.restorer, tmp_path / "photo.png", tmp_path / "out.png", Choices(), keep_format=True, overwrite=False
     )
     told = json.loads(server.post("/v1/restore", content=photo_bytes()).headers[RESULT])
     assert 0 < told["confidence"] <= 1
