@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from abair.deployment import home
@@ -99,6 +99,10 @@ def _variable(place: tuple[int | str, ...]) -> str:
     return names[0] if names[0] == "MLFLOW_TRACKING_URI" else "ABAIR_" + "__".join(names)
 
 
+Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+"""A folder whose path holds in worker processes, too, which work in folders of their own."""
+
+
 class Settings(BaseSettings):
     """The variables `ABAIR_*` and MLflow's own `MLFLOW_TRACKING_URI`."""
 
@@ -123,7 +127,7 @@ class Settings(BaseSettings):
                 "or MLflow's server with MLFLOW_TRACKING_URI"
             )
 
-    home: Path = Field(default_factory=home, description="folder of the database, blobs and runs")
+    home: Folder = Field(default_factory=home, description="folder of the database, blobs and runs")
     registry_url: SecretStr | None = Field(
         default=None, description="URL of a PostgreSQL database; without it, a SQLite file in the home. Never printed"
     )
@@ -132,7 +136,7 @@ class Settings(BaseSettings):
         description="folder for blobs that hosts with one registry share: `file:///...`, `s3://...`, `gs://...` or "
         "another URL that fsspec knows",
     )
-    clean_dir: Path | None = Field(
+    clean_dir: Folder | None = Field(
         default=None,
         description="folder of clean photos to damage; without it, those of scikit-image's wheel and drawn pictures",
     )
