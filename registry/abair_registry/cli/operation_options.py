@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from abair_registry.settings import Settings
 
 Route = Annotated[
-    Literal["auto", "features", "full"],
+    Literal["features", "full"],
     typer.Option(
         help="How to train the estimator: 'features' uses what earlier labels left behind and is fast; 'full' "
-        "makes new samples of all labels, which is slow and needs all plugins installed; 'auto' tries 'features' "
-        "first and 'full' if the gates refuse."
+        "makes new samples of all labels, which takes about five times as long and needs all plugins installed."
     ),
 ]
 Review = Annotated[
@@ -56,7 +55,7 @@ Seed = Annotated[
 class GivenOptions(TypedDict, total=False):
     """The options of a command that are those of its operation."""
 
-    route: Literal["auto", "features", "full"]
+    route: Literal["features", "full"]
     review: bool
     force: bool
     seed: int

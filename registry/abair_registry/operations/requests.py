@@ -17,7 +17,7 @@ from abair_registry.settings import Thresholds
 if TYPE_CHECKING:
     from abair_registry.operations.gates import GateResult  # with numpy, before a mistyped name would be told
 
-Route = Literal["auto", "features", "full"]
+Route = Literal["features", "full"]
 Outcome = Literal["live", "challenger", "rejected"]
 
 
@@ -25,12 +25,12 @@ Outcome = Literal["live", "challenger", "rejected"]
 class OperationOptions:
     """How an operation is to be run.
 
-    `route` is how the estimator is trained: on kept features, in full on new samples, or `auto`:
-    on features first, and in full if gates refuse that. `review` leaves a challenger and publishes
-    nothing, `force` publishes what gates refuse, `wait` waits for an operation that is running.
+    `route` is how the estimator is trained: on kept features, or in full on new samples. `review`
+    leaves a challenger and publishes nothing, `force` publishes what gates refuse, `wait` waits for
+    an operation that is running.
     """
 
-    route: Route = "auto"
+    route: Route = "features"
     review: bool = False
     force: bool = False
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -43,8 +43,9 @@ class OperationOptions:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Return the options that `as_json` wrote."""
-        return cls(**{**values, "thresholds": Thresholds(**values.get("thresholds", {}))})
+        """Return the options that `as_json` wrote; earlier builds also wrote the route `auto`."""
+        route = "full" if values.get("route") == "full" else "features"
+        return cls(**{**values, "route": route, "thresholds": Thresholds(**values.get("thresholds", {}))})
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Routes: how the estimator of a challenger is chosen.
 
-By features, several fits are tried until the gates pass one. If they refuse all, the `auto` route
-trains in full, unless that cannot help.
+By features, several fits are tried until the gates pass one. If they refuse all, training in full
+is offered, unless that cannot help.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from abair_registry.operations.requests import OperationOptions
 from abair_registry.plugins.calls import VerifiedPlugins
 from abair_registry.plugins.gates import PluginGates, ask_gates
 
-_FULL: Final = "; or train on new samples of all labels: --route full"
+_FULL: Final = "; or train on new samples of all labels, which takes about five times as long: --route full"
 _OF_ESTIMATOR: Final = frozenset({GateKind.ORACLE_GAP, GateKind.RECALL, GateKind.LOSS})
 """Kinds of gates that another estimator may pass."""
 
@@ -61,7 +61,7 @@ class ChallengerChoice:
     log: OperationLog
 
     def choose(self) -> Challenger:
-        """Return the challenger of the route that was asked for: `auto` is by features, or in full.
+        """Return the challenger of the route that was asked for.
 
         Raises:
             RegistryError: The full route was asked for, and not all plugins are installed.
@@ -78,19 +78,12 @@ class ChallengerChoice:
         for found in filter(None, self.trainer.separations):
             self.log.steps.tell(describe_separation(found))
         best, history = self._by_features()
-        asked = self.options.route == "features"
-        why = "; ".join(["asked for" if asked else "first choice", *history])
+        why = "; ".join(["on kept features", *history])
         if not best.refused:
             return replace(best, why=why)
-        if asked:
-            helps = not (_cannot_help(best.refused) or self._not_installed())
-            return replace(best, why=why, results=_offer_full(best.results) if helps else best.results)
         if obstacle := _cannot_help(best.refused) or self._not_installed():
-            return replace(best, why=f"{why}; not in full, because {obstacle}")
-        why = f"by features, {'; '.join(history)}, refused: {_names(best.refused)}"
-        full = self._attempt("full", partial(self.trainer.train_full, self.plugins), why)
-        self.log.steps.tell(f"trained in full: {_summary(full.results)}")
-        return full
+            return replace(best, why=f"{why}; in full would not help, because {obstacle}")
+        return replace(best, why=why, results=_offer_full(best.results))
 
     def _by_features(self) -> tuple[Challenger, list[str]]:
         """Return the fit that no gate refuses, or fewest do, and the fits' history in words."""

@@ -15,6 +15,7 @@ from abair.errors import DeploymentError
 from abair.report import Group, Report
 from abair_registry.cli.results import _show_gates
 from abair_registry.operations.gates import GateResult, evaluate_gates
+from abair_registry.operations.requests import OperationOptions
 from abair_registry.operations.routes import _offer_full
 from abair_registry.settings import Settings, Thresholds
 
@@ -93,6 +94,15 @@ def test_the_full_route_is_offered_only_to_what_an_estimator_can_mend() -> None:
     offered = {result.name for result in _offer_full(list(judged.values())) if "--route full" in result.verdict.advice}
     assert offered == {"snow: recall"}
     assert not any("--route full" in result.verdict.advice for result in judged.values())
+
+
+def test_the_route_that_earlier_builds_wrote_is_by_features() -> None:
+    assert [OperationOptions.from_json({"route": name}).route for name in ("auto", "features", "full")] == [
+        "features",
+        "features",
+        "full",
+    ]
+    assert OperationOptions.from_json(OperationOptions(route="full").as_json()) == OperationOptions(route="full")
 
 
 @pytest.mark.slow

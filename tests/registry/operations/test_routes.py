@@ -61,7 +61,7 @@ def test_a_plugins_verdict_that_is_called_like_a_gate_of_the_registry_is_the_plu
     tags = client(settings).get_run(result["run_id"]).data.tags
     why = tags["abair.route.why"]
     assert f"fitted alone: refused by {name}" in why  # another fit was tried
-    assert why.endswith("not in full, because a plugin's own gate refused")
+    assert why.endswith("in full would not help, because a plugin's own gate refused")
 
 
 @sqlite
@@ -132,7 +132,7 @@ def test_a_new_label_learns_how_it_blends_with_those_whose_plugins_are_there_and
         return calls.VerifiedPlugins(tuple(points), {})
 
     monkeypatch.setattr(calls, "verify_plugins", without_rain)
-    code, (result,), err = run("add", "frost")
+    code, (result,), err = run("add", "frost", "--gate", "mixed_loss=30", "--reason", "a tiny network")
     assert (code, result["outcome"]) == (0, "live"), err
     with open_registry(settings) as registry, registry.database.read() as session:
         part = snapshot.live_snapshot(session).members[-1]
@@ -141,9 +141,8 @@ def test_a_new_label_learns_how_it_blends_with_those_whose_plugins_are_there_and
     assert chains is not None
     assert chains.features.labels == ("noise", "low-light", "frost", "clean")
     assert len(chains.stakes) == settings.challenger.mixtures
-    assert (
-        client(settings).get_run(result["run_id"]).data.tags["abair.route.why"] == "first choice; fitted with mixtures"
-    )
+    tags = client(settings).get_run(result["run_id"]).data.tags
+    assert tags["abair.route.why"] == "on kept features; fitted with mixtures"
 
 
 @sqlite
@@ -166,6 +165,6 @@ def test_where_chains_are_refused_the_label_is_learnt_without_them(
     assert "Told apart by features alone" in Path(page).read_text(encoding="utf-8")
     assert "Where the time went" in Path(page).read_text(encoding="utf-8")
     tags = client(settings).get_run(result["run_id"]).data.tags
-    assert tags["abair.route.why"] == "first choice; fitted with mixtures: refused by patience; fitted alone"
+    assert tags["abair.route.why"] == "on kept features; fitted with mixtures: refused by patience; fitted alone"
     (file,) = client(settings).list_artifacts(result["run_id"], "refused")
     assert file.path == "refused/features, with mixtures.md"
