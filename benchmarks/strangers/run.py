@@ -66,11 +66,12 @@ def main(given: argparse.Namespace) -> None:
     """Run what is not finished, and write the page of all that is."""
     photos = list(read_photos(given.data, given.photos))
     known = OldLabels(photos[: given.old_photos])
+    clean = [*given.clean, None] if given.sample_photos or not given.clean else given.clean
     for name in given.only or sorted(path.stem for path in DAMAGE.glob("*.py")):
         folder = given.out / name
         if not (folder / "result.json").exists() or given.again:
             print(f"{name}: {folder}", file=sys.stderr, flush=True)
-            found = run_stranger(name, folder, given.clean or [None], given.minutes, photos, known)
+            found = run_stranger(name, folder, clean, given.minutes, photos, known)
             write_text(folder / "result.json", json.dumps(found, indent=2) + "\n")
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.out.glob("*/result.json"))]
     given.page.parent.mkdir(parents=True, exist_ok=True)
@@ -318,8 +319,10 @@ if __name__ == "__main__":
     everyone = sorted(path.stem for path in DAMAGE.glob("*.py"))
     parser = argparse.ArgumentParser(description="Make strangers plugins, add them, and measure them.")
     parser.add_argument("--data", type=Path, required=True, help="folder of photos to damage and restore at the end")
-    parser.add_argument("--clean", type=Path, action="append", help="folder of clean photos to train on and to add "
-                        "with; may be given several times; without it, the photos of scikit-image")  # fmt: skip
+    parser.add_argument("--clean", type=Path, action="append", default=[], help="folder of clean photos to add with; "
+                        "may be given several times; the first is trained on, too")  # fmt: skip
+    parser.add_argument("--sample-photos", action="store_true", help="add with the photos of scikit-image, too, as "
+                        "without any folder")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=10, help="training of each adapter")
     parser.add_argument("--only", action="append", choices=everyone, help="one stranger; may be given several times")
     parser.add_argument("--photos", type=int, default=24, help="photos to restore at the end, spread over the folder")

@@ -22,6 +22,6 @@ def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
     kernel = torch.outer(profile, profile)
     channels = 1 if chance(generator, 0.6) else 3  # black-and-white film, or three layers of dye
     grain = convolve(torch.randn((channels, *clean.shape[1:]), generator=generator), kernel / kernel.sum())
-    grain = grain / grain.std().clamp_min(1e-6)
+    grain = grain / grain.square().mean().sqrt().clamp_min(1e-6)
     shown = (4 * clean * (1 - clean)).clamp_min(uniform(generator, 0.1, 0.3))
     return ensure_changed(((clean + strength * shown * grain).clamp(0, 1) * 255).round() / 255, clean)
