@@ -121,8 +121,9 @@ def test_a_useless_plugin_is_refused_and_forced_only_with_a_reason(
     page = client(settings).get_run(result["run_id"])
     assert page.data.tags["mlflow.note.content"].startswith("## Refused. Deployment 1 stays live. 14 of 15")
     assert (page.info.status, page.data.tags["abair.route.why"]) == (
-        "FINISHED", "on kept features; fitted with mixtures; in full would not help, because no estimator mends an adapter",
-    )  # fmt: skip
+        "FINISHED",
+        "on kept features; fitted with mixtures; in full would not help, because no estimator mends an adapter",
+    )
 
     code, _, err = run("add", "frost", "--force")
     assert (code, "needs a --reason" in err) == (2, True)
