@@ -66,9 +66,11 @@ def convolve(image: Tensor, kernel: Tensor) -> Tensor:
 
 def reflect_pad(image: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
     """Pad (..., H, W) by reflection; wider pads than the image reflect repeatedly."""
-    rows = _reflected_indices(image.shape[-2], top, bottom)
-    columns = _reflected_indices(image.shape[-1], left, right)
-    return image[..., rows, :][..., columns]
+    if top or bottom:
+        image = image[..., _reflected_indices(image.shape[-2], top, bottom), :]
+    if left or right:
+        image = image[..., _reflected_indices(image.shape[-1], left, right)]
+    return image
 
 
 def _fast_length(length: int) -> int:

@@ -26,14 +26,14 @@ from abair.physics import reflect_pad
 
 SMALLEST_PANEL: Final = 64
 """Width of a panel in pixels; of narrower ones nearly all work would go into the overlap."""
-STRIP_PIXELS: Final = {"cpu": 1 << 18}
-"""Pixels of a strip at most, if one row of the coarsest level has no more. Smaller ones stay in the
-processor's cache, but cost more calls: a quarter of it took 1.2 times as long on two threads."""
+STRIP_BYTES: Final = 1 << 19
+"""Pixels of a strip at most, times the bytes of a number, if one row of the coarsest level has no
+more. Smaller ones stay in the processor's cache, but cost more calls."""
 WHOLE_PIXELS: Final = 1 << 19
 """Pixels of a photo that is one strip: what the libraries prepare for each new size of work would
 take longer than what the cache spares."""
 LARGE_STRIP_PIXELS: Final = 1 << 22
-"""The same on other devices, which need larger pieces of work."""
+"""Pixels of a strip on other devices, which need larger pieces of work."""
 
 
 class Panel(NamedTuple):
@@ -69,7 +69,7 @@ def restore_parts(
         panel: width of a panel in pixels, without its overlap.
         dtype: of the arithmetic. Rows that come back with a NaN are computed again in float32.
         before_strip: is called before each strip; what it raises ends the work.
-        strip: pixels of a strip at most, see `STRIP_PIXELS`; None chooses for the photo and device.
+        strip: pixels of a strip at most, see `STRIP_BYTES`; None chooses for the photo and device.
     """
     size = network.size
     for columns, core in panels(pixels.shape[1], panel, size.stride, size.reach):
@@ -110,11 +110,19 @@ def _residual_rows(
     """Yield the residual (h, W, 3) of pixels (H, W, 3) from top to bottom, H rows in all."""
     height, width = pixels.shape[:2]
     left = height
-    strips = _strips(network, pixels, context.device, before_strip, strip)
+    area = _strip_area(pixels, context.device, dtype) if strip is None else strip
+    strips = _strips(network, pixels, context.device, before_strip, area)
     for residual in stream_residual(network, strips, context, dtype):
         if left:
             yield residual[:left, :width]
         left -= min(left, len(residual))
+
+
+def _strip_area(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> int:
+    """Return the pixels of a strip at most."""
+    if pixels.size <= 3 * WHOLE_PIXELS:
+        return WHOLE_PIXELS
+    return STRIP_BYTES // dtype.itemsize if device.type == "cpu" else LARGE_STRIP_PIXELS
 
 
 def _strips(
@@ -122,14 +130,12 @@ def _strips(
     pixels: Pixels,
     device: torch.device,
     before_strip: Callable[[], object] | None,
-    area: int | None,
+    area: int,
 ) -> Iterator[Strip]:
     """Yield pixels (H, W, 3), padded to the stride by reflection, as strips of float32."""
     stride = network.size.stride
     height, width = pixels.shape[:2]
     order = reflect_pad(torch.arange(height)[:, None], 0, 0, 0, -height % stride)[:, 0].numpy()
-    if area is None:
-        area = STRIP_PIXELS.get(device.type, LARGE_STRIP_PIXELS) if pixels.size > 3 * WHOLE_PIXELS else WHOLE_PIXELS
     rows = max(1, area // (stride * (width + -width % stride))) * stride
     for top in range(0, len(order), rows):
         if before_strip is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from abair.model.products import linear
+from abair.model.kernels import centre, linear, standardize
 
 EPSILON: Final = 1e-6
 """What layer normalisation adds to the variance."""
@@ -60,16 +60,18 @@ def _apply_normalised(layer: nn.Module, norm: LayerNorm, x: Tensor) -> Tensor:
     """Apply the layer norm and then the 1x1 convolution to (B, H, W, C).
 
     The norm's scale and shift are folded into the convolution's few weights, which spares a pass
-    over the features in training. A linear layer on channels-last features is the same product as a
-    1x1 convolution, without the copy that one makes on a CPU.
+    over the features. A linear layer on channels-last features is the same product as a 1x1
+    convolution, without the copy that one makes on a CPU.
     """
     if not isinstance(layer, nn.Conv2d):  # PEFT wrapped it, and has the bare weight (findings/peft_weight_property.sh)
         return _channels_last(layer, F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, EPSILON))
+    return linear(standardize(x, EPSILON), *fold_norm(layer, norm))
+
+
+def fold_norm(layer: nn.Conv2d, norm: LayerNorm) -> tuple[Tensor, Tensor]:
+    """Return weight (D, C) and bias (D,) of the 1x1 convolution for features from `standardize`."""
     weight = layer.weight[:, :, 0, 0]
-    if not torch.is_grad_enabled():
-        return linear(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, EPSILON), weight, layer.bias)
-    bias = torch.addmv(layer.bias, weight, norm.bias)  # type: ignore[arg-type]
-    return F.linear(F.layer_norm(x, x.shape[-1:], eps=EPSILON), weight * norm.weight, bias)
+    return centre(weight * norm.weight), torch.addmv(layer.bias, weight, norm.bias)  # type: ignore[arg-type]
 
 
 def _apply_scaled(layer: nn.Module, scale: Tensor, x: Tensor) -> Tensor:

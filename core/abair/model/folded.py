@@ -1,9 +1,9 @@
 """The layers of one photo's network, with all that is the same at each of its pixels folded in.
 
 A photo has one context. So the factors that it gives the channels, and the blocks' own scales, go
-into the weights of the 1x1 convolutions, which changes nothing but rounding. The scale and shift of
-a layer norm stay where they are: without them torch takes twice as long for a norm. Features lie as
-(H, W, C) without a batch: a 1x1 convolution is then a matrix product without a copy.
+into the weights of the 1x1 convolutions, as do the scale, shift and mean of a layer norm, which
+changes nothing but rounding. Features lie as (H, W, C) without a batch: a 1x1 convolution is then a
+matrix product without a copy.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from abair.model.block import EPSILON, Block, LayerNorm
-from abair.model.products import linear
+from abair.model.block import EPSILON, Block, LayerNorm, fold_norm
+from abair.model.kernels import linear, standardize
 
 
 class FoldedConvolution:
@@ -37,30 +37,41 @@ class FoldedBlock:
 
     def __init__(self, block: Block, context: Tensor, dtype: torch.dtype) -> None:
         factor, beta, gamma = block.attend(context)[0], block.beta.flatten(), block.gamma.flatten()
-        self._norms = _norm(block.norm1, dtype), _norm(block.norm2, dtype)
-        self._expand = _matrix(block.expand, dtype)
+        self._expand = _normalised(block.expand, block.norm1, dtype)
         self._filter = FoldedConvolution(block.spatial, dtype)
         self._project = _matrix(block.project, dtype, beta, factor)
-        self._widen = _matrix(block.widen, dtype)
+        self._widen = _normalised(block.widen, block.norm2, dtype)
         self._narrow = _matrix(block.narrow, dtype, gamma)
 
     def expand(self, x: Tensor) -> Tensor:
-        """Map rows (H, W, C) to (H, W, 2 C), which the depthwise convolution reads."""
-        return linear(_normalise(x, self._norms[0]), *self._expand)
+        """Map rows (H, W, C) to (H, W, 2 C), which `mix` reads."""
+        return linear(standardize(x, EPSILON), *self._expand)
 
-    def finish(self, expanded: Tensor, *rows: Tensor) -> Tensor:
-        """Return the block's output (H, W, C) from `expanded` (H + 2, W, 2 C).
+    def mix(self, *parts: Tensor, above: int = 0) -> Tensor:
+        """Filter and gate parts (h, W, 2 C) of the rows to (h - 2, W, C) each, below one another.
 
-        `rows` are the block's input, one after the other (H, W, C) in all. Where `expanded` has no
-        more rows than they have, zeros are above and below.
+        `above` rows of zeros are put at the top and at the bottom of each.
         """
-        missing = 2 - len(expanded) + sum(map(len, rows))
-        x = linear(_gate(self._filter(expanded, missing // 2)), *self._project)
+        filtered = [self._filter(part, above) for part in parts]
+        if len(filtered) == 1:
+            return _gate(filtered[0])
+        height, width, channels = sum(map(len, filtered)), *filtered[0].shape[1:]
+        mixed = filtered[0].new_empty(height, width, channels // 2)
+        for into, part in zip(torch.split(mixed, [*map(len, filtered)]), filtered, strict=True):
+            torch.mul(*part.chunk(2, dim=-1), out=into)
+        return mixed
+
+    def finish(self, mixed: Tensor, *rows: Tensor) -> Tensor:
+        """Return the block's output (H, W, C) from `mixed` (H, W, C).
+
+        `rows` are the block's input, one after the other (H, W, C) in all.
+        """
+        x = linear(mixed, *self._project)
         top = 0
         for part in rows:
             x[top : top + len(part)] += part
             top += len(part)
-        return linear(_gate(linear(_normalise(x, self._norms[1]), *self._widen)), *self._narrow).add_(x)
+        return linear(_gate(linear(standardize(x, EPSILON), *self._widen)), *self._narrow).add_(x)
 
 
 def double_weight(layer: nn.Conv2d, dtype: torch.dtype) -> Tensor:
@@ -87,12 +98,10 @@ def _gate(x: Tensor) -> Tensor:
     return a * b
 
 
-def _norm(norm: LayerNorm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return norm.weight.to(dtype), norm.bias.to(dtype)
-
-
-def _normalise(x: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], *norm, EPSILON)
+def _normalised(layer: nn.Conv2d, norm: LayerNorm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a 1x1 convolution after a layer norm, for standardised features."""
+    weight, bias = fold_norm(layer, norm)
+    return weight.to(dtype), bias.to(dtype)
 
 
 def _matrix(

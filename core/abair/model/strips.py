@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,10 @@ from torch.nn import functional as F
 from abair.model.backbone import Backbone
 from abair.model.block import Block
 from abair.model.folded import FoldedBlock, FoldedConvolution, as_batch, as_rows, double_weight
-from abair.model.products import linear
+from abair.model.kernels import linear
+
+HIGH: Final = 8
+"""Rows of a strip from which on one more call of a convolution costs less than a copy."""
 
 
 class Strip(NamedTuple):
@@ -132,15 +135,29 @@ class _Block:
         self._waiting: Tensor | None = None  # the last row of the input
 
     def __call__(self, strip: Strip) -> Strip:
+        expanded = self._block.expand(strip.rows)
         if self._above is None and strip.last:
-            return Strip(self._block.finish(self._block.expand(strip.rows), strip.rows), last=True)
-        expanded = _with_neighbours(self._above, Strip(self._block.expand(strip.rows), strip.last))
+            return Strip(self._block.finish(self._block.mix(expanded, above=1), strip.rows), last=True)
+        mixed = self._mix(Strip(expanded, strip.last))
         ready = strip.rows if strip.last else strip.rows[:-1]
         rows = (ready,) if self._waiting is None else (self._waiting, ready)
-        output = self._block.finish(expanded, *rows) if len(expanded) > 2 else ready
-        self._above = _keep(self._above, expanded[-2:])
+        output = self._block.finish(mixed, *rows) if len(mixed) else ready
         self._waiting = _keep(self._waiting, strip.rows[-1:])
         return Strip(output, strip.last)
+
+    def _mix(self, expanded: Strip) -> Tensor:
+        """Mix rows with those above them, and keep the last two.
+
+        Of a high strip only the rows at its seam are copied to lie beside their neighbours.
+        """
+        rows = expanded.rows
+        if self._above is None or expanded.last or len(rows) < HIGH:
+            parts = [_with_neighbours(self._above, expanded)]
+        else:
+            parts = [torch.cat([self._above, rows[:2]]), rows]
+        mixed = self._block.mix(*parts) if len(parts[0]) > 2 else rows[:0]
+        self._above = _keep(self._above, parts[-1][-2:])
+        return mixed
 
 
 def _keep(kept: Tensor | None, rows: Tensor) -> Tensor:

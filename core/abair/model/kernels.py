@@ -1,10 +1,13 @@
-"""Matrix products, without gradients by the faster of the libraries that torch brings.
+"""Products and norms of features, without gradients by the fastest of what torch brings for a CPU.
 
 For products in float32 torch calls MKL, which uses half of an AMD processor's vector width. oneDNN
 uses all of it, and is as fast as MKL on others: on an AMD EPYC with AVX-512 a layer takes half the
 time. In bfloat16 torch's product copies the bias to each row first. torch reaches oneDNN's product
 only through an operator that its compiler uses, so where that is missing or wrong, the product is
 torch's own.
+
+torch's layer norm reads each row of few channels by itself, which takes nine times as long as a
+product of as many numbers. Its parts, each over all rows, take a third of that.
 """
 
 from __future__ import annotations
@@ -21,6 +24,31 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if x.device.type == "cpu" and _runs_plainly() and _has_onednn(x.dtype):
         return _onednn_linear(x, weight, bias)
     return F.linear(x, weight, bias)
+
+
+def centre(weight: Tensor) -> Tensor:
+    """Return a weight (D, C) that maps features without their mean over the channels as before.
+
+    Of features with a mean it maps what is left without it.
+    """
+    return weight - weight.mean(1, keepdim=True)
+
+
+def standardize(x: Tensor, epsilon: float) -> Tensor:
+    """Divide features (..., C) by their standard deviation over the channels.
+
+    The mean over the channels may stay: a weight from `centre` takes it away. `epsilon` is added to
+    the variance. Together they are a layer norm without scale and shift.
+    """
+    channels = x.shape[-1]
+    if x.device.type != "cpu" or not _runs_plainly():
+        return F.layer_norm(x, (channels,), eps=epsilon)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    mean = x.mean(-1, keepdim=True, dtype=dtype)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
+    variance = norm.square_().mul_(1 / channels).addcmul_(mean, mean, value=-1).clamp_min_(0)
+    factor: Tensor = variance.add_(epsilon).rsqrt_().to(x.dtype)
+    return x * factor
 
 
 def _runs_plainly() -> bool:
