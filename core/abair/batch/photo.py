@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from abair.labels import round_confidence, round_weights
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from abair.images.photo import Photo
     from abair.inference.restorer import Restorer
     from abair.inference.results import Policy, Quality, Restored
+
+
+LARGE: Final = 8.0
+"""Megapixels from which on the memory that restoring took is given back before writing."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ def restore_photo(
         ImageError: the file cannot be read, restored or written.
     """
     from abair import images
+    from abair.inference.hardware import return_freed_memory
 
     photo = images.read(source, max_megapixels=choices.max_megapixels)
     restored = restorer(
@@ -60,6 +65,8 @@ def restore_photo(
         quality=choices.quality,
         looks=choices.looks,
     )
+    if restored.megapixels >= LARGE:
+        return_freed_memory()
     written = images.write(
         target,
         photo,

@@ -37,6 +37,12 @@ def choose_dtype(precision: Precision, device: torch.device, clean: float) -> to
     return torch.bfloat16 if fast and clean < MOSTLY_CLEAN else torch.float32
 
 
+def return_freed_memory() -> None:
+    """Return to the system what the process keeps of freed memory, before work of another kind."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def keep_freed_memory() -> None:
     """Make the process keep freed memory for its next tile or training step.
 
