@@ -239,8 +239,7 @@ def restore(
         open_page = gallery.open_gallery(page) if page is not None else contextlib.nullcontext()
         with open_page as pictures, reporter.progress("Restoring", beside_stdout=json) as progress:
             files = FileRestorer(restorer, choices, reporter, pictures)
-            for done, job in enumerate(jobs, 1):
-                files.restore(job)
+            for done, job in enumerate(files.restore_all(jobs), 1):
                 progress(done, len(jobs), str(job.source))
 
 

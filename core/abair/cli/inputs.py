@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
 from typing import Final
@@ -38,6 +39,8 @@ class Job:
     source: Path
     target: Path
     keep_format: bool
+    pixels: int = 0
+    """As many as the file says; 0 if it was not looked at."""
 
 
 def drop_duplicates(paths: Sequence[str]) -> list[str]:
@@ -258,8 +261,7 @@ def check_jobs(
     readable = []
     for job in jobs:
         with reporter.guard(str(job.source)):
-            images.probe(job.source)
-            readable.append(job)
+            readable.append(replace(job, pixels=math.prod(images.probe(job.source))))
     if folder is not None and readable and make_folders:
         try:
             make_folder(folder)

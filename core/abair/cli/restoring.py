@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from abair.batch.photo import Choices, restore_photo
@@ -28,14 +29,44 @@ class FileRestorer:
 
     def restore(self, job: inputs.Job) -> None:
         """Restore a file and report the result."""
-        record: dict[str, Any] = {}
+        self._report(job, self._try(job))
+
+    def restore_all(self, jobs: Sequence[inputs.Job]) -> Generator[inputs.Job, None, None]:
+        """Restore files, small ones side by side; report each result in order and yield its job."""
+        import torch
+
+        from abair.batch.threads import work_in_order
+        from abair.inference.tiling import WHOLE_PIXELS
+
+        alone = len(jobs) == 1 or self._restorer.device.type != "cpu" or self._pictures is not None
+        results = work_in_order(
+            jobs,
+            self._try,
+            is_small=lambda job: job.pixels <= WHOLE_PIXELS,
+            threads=1 if alone else min(torch.get_num_threads(), len(jobs)),
+        )
+        with contextlib.closing(results):
+            for job, result in results:
+                self._report(job, result)
+                yield job
+
+    def _try(self, job: inputs.Job) -> dict[str, Any] | Exception:
+        """Restore a file and return its JSON record, or why that failed; several threads may."""
         keeping = inputs.keeping_time(job) if self._choices.keep_times else contextlib.nullcontext()
-        with self._reporter.guard(str(job.source)), keeping:
-            record = self._restore(job)
-        for warning in record.get("warnings", ())[1 if self._choices.warning else 0 :]:
+        try:
+            with keeping:
+                return self._restore(job)
+        except Exception as error:  # is one photo's failure, and is reported in its turn
+            return error
+
+    def _report(self, job: inputs.Job, result: dict[str, Any] | Exception) -> None:
+        if isinstance(result, Exception):
+            self._reporter.fail(result, str(job.source), about=str(job.source))
+            return
+        for warning in result["warnings"][1 if self._choices.warning else 0 :]:
             self._reporter.log(f"warning: {job.source}: {warning}")
-        if record and self._reporter.json_lines:
-            self._reporter.result(record)
+        if self._reporter.json_lines:
+            self._reporter.result(result)
 
     def print_plan(self, job: inputs.Job) -> None:
         """Print a job's output and the estimate of its photo; write nothing."""

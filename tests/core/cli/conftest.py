@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from abair.cli import app, loading
@@ -31,6 +32,8 @@ class Judged(NamedTuple):
 
 class FakeRestorer:
     """Inverts a photo, and keeps what it was called with."""
+
+    device = torch.device("cpu")
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
