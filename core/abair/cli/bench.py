@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import BaseModel
 
-from abair.cli import loading
-from abair.cli.console import Reporter, reporting
+from abair.cli import bench_speed, loading
+from abair.cli.bench_reports import write_and_print
+from abair.cli.console import reporting
 from abair.cli.options import (
     PLAIN,
     Bundle,
@@ -22,13 +22,13 @@ from abair.cli.options import (
     Quality,
     QualityOption,
     parse_names,
-    parse_numbers,
 )
 
 if TYPE_CHECKING:
     from abair.evaluation.results import QualityReport
 
 app = typer.Typer(help="Measure quality on test sets and speed on this machine.", **PLAIN)
+app.command()(bench_speed.speed)
 
 CleanPhotoFolder = Annotated[
     Path | None,
@@ -190,62 +190,6 @@ def field(
 
 
 @app.command()
-def speed(
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Also write speed.json and speed.md, or against.json and against.md, to it."),
-    ] = None,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH", help="Compare with this build: a checkout of ABAIR, an environment, or its python."
-        ),
-    ] = None,
-    megapixels: Annotated[
-        str, typer.Option(metavar="N,N", help="With --against: sizes of the photos in megapixels.")
-    ] = "1,24",
-    threads: Annotated[str, typer.Option(metavar="N,N", help="With --against: numbers of threads.")] = "1",
-    rounds: Annotated[int, typer.Option(min=1, help="With --against: measurements of each build.")] = 3,
-    precision: PrecisionOption = Precision.float32,
-    deployment: Bundle = None,
-) -> None:
-    """Measure the speed on this machine in megapixels per second.
-
-    Compares the blended network with the bare backbone and with PEFT, and times the estimator and
-    the blend. With --against it restores photos by this build and another one in turn, each in a
-    process of its own, and prints time and memory of both; --precision is this build's.
-    """
-    sizes, counts = parse_numbers(megapixels, "--megapixels"), parse_numbers(threads, "--threads", whole=True)
-    with reporting() as reporter:
-        if against is not None:
-            from abair.deployment import read_deployment
-            from abair.evaluation.compare_builds import compare_builds
-
-            folder = read_deployment(deployment).folder
-            with reporter.progress("Timing") as progress:
-                comparison = compare_builds(
-                    against, folder, megapixels=sizes, threads=[int(count) for count in counts], rounds=rounds,
-                    precision=precision.value, progress=progress,
-                )  # fmt: skip
-            _print(comparison, comparison.markdown(), out, "against", reporter)
-            return
-        from abair.evaluation.speed import measure_speed
-
-        restorer = loading.load_restorer(deployment)
-        with reporter.progress("Timing") as progress:
-            report = measure_speed(restorer, progress=progress)
-        _print(report, report.markdown(), out, "speed", reporter)
-
-
-def _print(report: BaseModel, table: str, folder: Path | None, stem: str, reporter: Reporter) -> None:
-    """Print a table; with a folder, also write it and the report, see `_write_and_print`."""
-    if folder is None:
-        print(table, flush=True)
-    else:
-        _write_and_print(report, table, folder, stem, reporter)
-
-
-@app.command()
 def ablations(
     data: CleanPhotoFolder = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for checkpoints and tables.")] = Path("ablations"),
@@ -283,7 +227,7 @@ def ablations(
             {name: found[name] for name in sorted({*trained_labels, *adapter_labels})}, photos, held_out,
             base.find(base.backbone.file), out, minutes=minutes, adapters=adapter_labels, log=reporter.log,
         )  # fmt: skip
-        _write_and_print(report, report.markdown(), out, "ablations", reporter)
+        write_and_print(report, report.markdown(), out, "ablations", reporter)
 
 
 @app.command()
@@ -317,30 +261,9 @@ def joint(
             {name: found[name] for name in names}, added, photos, held_out, base.find(base.backbone.file), out,
             minutes=minutes, log=reporter.log,
         )  # fmt: skip
-        _write_and_print(report, report.markdown(), out, "joint", reporter)
+        write_and_print(report, report.markdown(), out, "joint", reporter)
 
 
 def _check_declared(names: Sequence[str], declared: Collection[str]) -> None:
     if missing := [name for name in names if name not in declared]:
         raise typer.BadParameter(f"{missing[0]}: no usable plugin declares it; see: abair plugin list")
-
-
-def _write_and_print(report: BaseModel, table: str, folder: Path, stem: str, reporter: Reporter) -> None:
-    """Write the report as JSON and Markdown, and print the Markdown.
-
-    Raises:
-        ImageError: the folder or a file cannot be written.
-    """
-    from abair.errors import ImageError
-    from abair.files import write_text
-
-    paths = folder / f"{stem}.json", folder / f"{stem}.md"
-    try:
-        write_text(paths[0], report.model_dump_json(indent=1) + "\n")
-        write_text(paths[1], table)
-    except OSError as error:
-        raise ImageError(
-            f"{folder}: the report cannot be written ({error.strerror or error}); choose another --out"
-        ) from None
-    print(table, flush=True)
-    reporter.log(f"written: {', '.join(map(str, paths))}")

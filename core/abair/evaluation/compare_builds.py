@@ -173,7 +173,7 @@ def compare_builds(
             measured: tuple[list[Measurement], list[Measurement]] = ([], [])
             for _ in range(rounds):
                 for build, used, kept in zip((this, other), (precision, "float32"), measured, strict=True):
-                    kept.append(_measure(build, deployment, size, count, used))
+                    kept.append(measure_build(build, deployment, size, count, used))
                     done += 1
                     if progress:
                         progress(done, total, f"{size:g} MP, {count} threads")
@@ -189,7 +189,7 @@ def compare_builds(
     )
 
 
-def _measure(build: Build, deployment: Path, megapixels: float, threads: int, precision: str) -> Measurement:
+def measure_build(build: Build, deployment: Path, megapixels: float, threads: int, precision: str) -> Measurement:
     """Measure a build once, in a process of its own.
 
     Raises:

@@ -7,6 +7,7 @@ else the machine does slows all of them alike.
 from __future__ import annotations
 
 import gc
+import itertools
 import platform
 import shutil
 import tempfile
@@ -29,7 +30,7 @@ from abair.model.lora import Blender, read_adapter_files
 from abair.text import markdown_table
 
 if TYPE_CHECKING:
-    from abair.deployment import Deployment
+    from abair.deployment import AdapterRef, Deployment
     from abair.inference.restorer import Restorer
 
 SIDES: Final = (512, 1000)
@@ -122,14 +123,14 @@ def measure_speed(
     """
     deployment = restorer.deployment
     backbone = load_backbone(deployment.find(deployment.backbone.file))
-    blender = _blender(deployment, backbone)
+    blender = make_blender(deployment, backbone=backbone)
     notes = []
     # equal weights that sum to 1; PEFT has none, and the cost does not depend on their values
     weights = [1 / max(1, len(deployment.adapters))] * len(deployment.adapters)
     variants: dict[str, nn.Module] = {BACKBONE: backbone, BLENDED: blender.blend(weights)}
     difference = None
     try:
-        variants[PEFT] = _peft_model(deployment)
+        variants[PEFT] = make_peft_model(deployment).base_model.model
     except MissingExtraError as error:
         notes.append(f"not compared with PEFT: {error}")
     else:
@@ -153,7 +154,7 @@ def measure_speed(
     estimator = _estimator_seconds(restorer, sides, max(repeats, 7))
     if progress:
         progress(total - 1, total, "estimator")
-    fresh = _blender(deployment, load_backbone(deployment.find(deployment.backbone.file)))
+    fresh = make_blender(deployment)
     blend = interleaved({BLENDED: lambda: fresh.blend(weights)}, max(repeats, 9))[BLENDED]
     if progress:
         progress(total, total, "blend")
@@ -163,7 +164,7 @@ def measure_speed(
         adapters=tuple(adapter.degradation for adapter in deployment.adapters),
         repeats=repeats,
         threads=torch.get_num_threads(),
-        machine=_machine(),
+        machine=machine(),
         torch=torch.__version__,
         blend_ms=blend * 1e3,
         estimator_ms={side: seconds * 1e3 for side, seconds in estimator.items()},
@@ -195,7 +196,14 @@ def interleaved(calls: Mapping[Any, Callable[[], object]], repeats: int) -> dict
     return {name: median(values) for name, values in seconds.items()}
 
 
-def _blender(deployment: Deployment, backbone: Backbone) -> Blender:
+def make_blender(deployment: Deployment, count: int | None = None, backbone: Backbone | None = None) -> Blender:
+    """Return a blender of the deployment's adapters; with `count`, so many: they are repeated.
+
+    Raises:
+        DeploymentError: a file is missing or was changed.
+        AdapterError: an adapter's files are invalid.
+    """
+    backbone = load_backbone(deployment.find(deployment.backbone.file)) if backbone is None else backbone
     fingerprint = deployment.backbone.fingerprint
     return Blender(
         backbone,
@@ -203,13 +211,15 @@ def _blender(deployment: Deployment, backbone: Backbone) -> Blender:
             read_adapter_files(
                 deployment.find(a.config), deployment.find(a.weights), backbone, fingerprint, a.degradation
             )
-            for a in deployment.adapters
+            for a in _repeated(deployment, count)
         ],
     )
 
 
-def _peft_model(deployment: Deployment) -> nn.Module:
+def make_peft_model(deployment: Deployment, count: int | None = None) -> Any:  # noqa: ANN401 - PEFT is an extra
     """Load a second backbone with every adapter active through PEFT, not merged.
+
+    With `count`, so many adapters: the deployment's, repeated.
 
     Raises:
         MissingExtraError: PEFT is not installed, or the deployment has no adapters for it.
@@ -223,7 +233,7 @@ def _peft_model(deployment: Deployment) -> nn.Module:
     backbone = load_backbone(deployment.find(deployment.backbone.file))
     model: Any = None
     with tempfile.TemporaryDirectory(prefix="abair-speed-") as scratch:
-        for index, adapter in enumerate(deployment.adapters):
+        for index, adapter in enumerate(_repeated(deployment, count)):
             # PEFT wants a folder with its own file names; a bundle may name its files otherwise
             folder = Path(scratch) / str(index)
             folder.mkdir()
@@ -233,10 +243,14 @@ def _peft_model(deployment: Deployment) -> nn.Module:
                 model = PeftModel.from_pretrained(backbone, str(folder), adapter_name=f"adapter{index}")
             else:
                 model.load_adapter(str(folder), adapter_name=f"adapter{index}")
-    model.base_model.set_adapter([f"adapter{index}" for index in range(len(deployment.adapters))])
+    model.base_model.set_adapter(list(model.peft_config))
     model.eval().requires_grad_(False)
-    network: nn.Module = model.base_model.model
-    return network
+    return model
+
+
+def _repeated(deployment: Deployment, count: int | None) -> list[AdapterRef]:
+    every = list(deployment.adapters)
+    return every if count is None else list(itertools.islice(itertools.cycle(every), count))
 
 
 @torch.inference_mode()
@@ -263,7 +277,7 @@ def _estimator_seconds(restorer: Restorer, sides: Sequence[int], repeats: int) -
     return interleaved({side: lambda p=picture: restorer.estimate(p) for side, picture in pictures.items()}, repeats)  # type: ignore[misc]
 
 
-def _machine() -> str:
+def machine() -> str:
     """Return the processor's name, or its architecture where the system does not tell it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,9 @@ from safetensors.torch import save_file
 
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import AdapterRef, BackboneRef, Deployment, file_ref, write_deployment
-from abair.evaluation import speed
+from abair.evaluation import speed, speed_profile
+from abair.evaluation.compare_builds import Measurement, Seconds
+from abair.evaluation.reports import speed_page
 from abair.evaluation.speed import BACKBONE, BLENDED, PEFT, SpeedReport, interleaved, measure_speed
 from abair.model.backbone import SIZES, Backbone, fingerprint, load_backbone, save_backbone
 from abair.model.lora import PREFIX, adaptable_layers, backbone_reference
@@ -139,3 +142,43 @@ def test_timing_runs_all_calls_in_turn_after_a_warm_up() -> None:
 
 def test_the_files_for_peft_have_its_names() -> None:
     assert (CONFIG_FILE, WEIGHTS_FILE) == ("adapter_config.json", "adapter_model.safetensors")
+
+
+def _measured(size: float, threads: int, precision: str) -> Measurement:
+    seconds = Seconds(wall=size / threads / (2 if precision == "auto" else 1), cpu=size)
+    return Measurement(start=seconds, restore=seconds, peak_bytes=int(3e8 + size * 1e6), mean=0, abair="a", torch="t")
+
+
+def test_the_page_has_every_size_threads_and_precision_and_what_blends_take(
+    restorer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def measure(build: Any, folder: Path, size: float, threads: int, precision: str) -> Measurement:
+        asked.append((size, threads, precision))
+        return _measured(size, threads, precision)
+
+    monkeypatch.setattr(speed_profile, "measure_build", measure)
+    profile = speed_profile.measure_profile(restorer, megapixels=[1, 24], threads=[1, 2], rounds=3, adapters=(2, 5))
+    assert asked == 3 * [(size, count, kind) for kind in ("float32", "auto") for count in (1, 2) for size in (1, 24)]
+    assert {(point.megapixels, point.threads, point.precision): point.seconds for point in profile.points} == {
+        (1, 1, "float32"): 1, (24, 1, "float32"): 24, (1, 2, "float32"): 0.5, (24, 2, "float32"): 12,
+        (1, 1, "auto"): 0.5, (24, 1, "auto"): 12, (1, 2, "auto"): 0.25, (24, 2, "auto"): 6,
+    }  # fmt: skip
+    few, many = profile.blends
+    assert (few.adapters, many.adapters) == (2, 5)
+    assert all(part is not None and part > 0 for part in (many.two_ms, many.peft_forward_ms, many.peft_cat_ms))
+
+    page = speed_page.write_page(profile, "abair bench speed --results speed.md", "speed.png")
+    assert "| 24 | 2 | auto | 6.00 | 24.00 | 4.00 | 324 |" in re.sub(" +", " ", page)
+    assert "![Throughput and memory" in page
+    assert "](speed.png)" in page
+    drawn = [axes.get_title() for axes in speed_page.draw(profile).axes]
+    assert drawn == ["Throughput", "Peak memory", "Blending, of the network's time at 0.25 MP"]
+
+
+def test_without_peft_the_blends_are_measured_all_the_same(restorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    cost = speed_profile._blend_cost(restorer, 2, 1)
+    assert cost.peft_forward_ms is None
+    assert cost.two_ms > 0
