@@ -68,7 +68,7 @@ def _start(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Restore photos damaged by noise, rain, haze, blur or low light, without being told which."""
+    """Restore damaged photos, without being told what is wrong with them."""
 
 
 @app.command()
@@ -258,6 +258,7 @@ def estimate(
     """
     from abair import images
 
+    batching.check_no_urls(paths)
     if MARK in paths:
         check_streams(paths, MARK, (), json=False)
     with reporting(json_lines=json) as reporter, named_streams(paths, None, reporter) as (named, _):

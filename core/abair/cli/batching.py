@@ -59,6 +59,19 @@ def check_options(engine: str, given: dict[str, object], named: Sequence[str]) -
             raise typer.BadParameter(reason, param_hint=option)
 
 
+def check_no_urls(paths: Sequence[str]) -> None:
+    """Check that all inputs of a command that only reads files are paths.
+
+    Raises:
+        typer.BadParameter: one is a URL.
+    """
+    if urls := list(filter(places.is_url, paths)):
+        raise typer.BadParameter(
+            f"found the URL {urls[0]}, expected files and folders: only restore with --engine ray reads URLs",
+            param_hint="PATHS",
+        )
+
+
 def restore_by_ray(request: Request, choices: Choices, reporter: Reporter) -> None:
     """Restore photos by the workers of a Ray cluster; report failures, and the end in one line.
 

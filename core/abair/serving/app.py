@@ -49,7 +49,7 @@ def create_app(
     app = FastAPI(
         title="ABAIR",
         version=abair.__version__,
-        summary="Restores photos with noise, rain, haze, blur or low light.",
+        summary="Restores damaged photos, without being told what is wrong with them.",
         lifespan=lambda _: _life(context),
         docs_url=None,
         redoc_url=None,

@@ -60,3 +60,11 @@ def test_a_strange_file_name_stays_on_one_line(abair: Abair, restorer: FakeResto
     assert len(done.err) == 1
     assert "[bold]" in done.err[0]
     assert done.records[0]["input"] == "two\nlines [bold].png"
+
+
+def test_a_url_is_refused_as_it_was_written(abair: Abair, restorer: FakeRestorer) -> None:
+    done = abair("estimate", "s3://bucket/photos")
+    assert done.code == 2
+    assert len(done.err) == 1
+    assert "found the URL s3://bucket/photos, expected files and folders" in done.err[0]
+    assert restorer.loaded == []
