@@ -8,6 +8,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from abair.continual.replay import Features, HeldOut, Replay, concatenate
 from abair.data.degrade import Degrader, to_8_bit
@@ -22,6 +23,8 @@ LONGEST: Final = 512
 """Longest side in pixels of the scenes that samples are made of, as in phase III."""
 PART_SIDE: Final = 96
 """Side in pixels of the part of a held-out scene that is kept; features are of the whole scene."""
+PART_STEP: Final = 32
+"""Pixels from one place to the next where a part may lie."""
 
 OnProgress = Callable[[], object]
 """Called after each sample."""
@@ -145,9 +148,8 @@ def build_held_out(
                 sample = degrader.mixture(clean, labels, generator)
             features = extract_image_features(backbone, sample.degraded).float().mean(0)
             view = context_view_of(sample.degraded, backbone)
-            samples.append(
-                HeldOut.from_images(labels, features, view, _cut_part(sample.degraded), _cut_part(sample.clean))
-            )
+            parts = cut_parts(sample.degraded, sample.clean)
+            samples.append(HeldOut.from_images(labels, features, view, *parts))
             on_progress()
     return samples
 
@@ -166,16 +168,26 @@ def add_damage(
     return damaged
 
 
-def _cut_part(image: Tensor) -> Tensor:
-    """Cut the middle, `PART_SIDE` a side, of an image (3, H, W), mirrored outwards if needed."""
-    height, width = image.shape[1:]
-    rows, columns = (_middle(length, image.device) for length in (height, width))
-    return image[:, rows][:, :, columns]
+def cut_parts(degraded: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut a part, `PART_SIDE` a side, of a damaged image (3, H, W) and of the undamaged one.
+
+    It is where the damage shows most: some, such as dark corners, does not lie everywhere. Where
+    nothing is damaged it is the middle. Shorter sides are mirrored outwards.
+    """
+    height, width = clean.shape[1:]
+    top, left = (height - PART_SIDE) // 2, (width - PART_SIDE) // 2
+    if min(height, width) >= PART_SIDE:
+        damage = F.avg_pool2d((degraded - clean).abs().mean(0)[None], PART_SIDE, PART_STEP)[0]
+        if damage.max() > 0:
+            row, column = divmod(int(damage.argmax()), damage.shape[1])
+            top, left = PART_STEP * row, PART_STEP * column
+    rows, columns = _places(top, height, clean.device), _places(left, width, clean.device)
+    return degraded[:, rows][:, :, columns], clean[:, rows][:, :, columns]
 
 
-def _middle(length: int, device: torch.device) -> Tensor:
-    """Return the `PART_SIDE` middle positions of a side, mirrored at its ends."""
-    places = torch.arange(PART_SIDE, device=device) + (length - PART_SIDE) // 2
+def _places(first: int, length: int, device: torch.device) -> Tensor:
+    """Return `PART_SIDE` positions of a side from `first` on, mirrored at its ends."""
+    places = torch.arange(PART_SIDE, device=device) + first
     period = max(1, 2 * length - 2)
     places = places.remainder(period)
     return torch.minimum(places, period - places) if length > 1 else torch.zeros_like(places)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.core.continual.conftest import darker, red
 
-from abair.continual.collect import add_damage, compute_features
+from abair.continual.collect import add_damage, compute_features, cut_parts
 from abair.continual.replay import Replay
 from abair.data.degrade import Degrader, Recipe
 from abair.data.photos import CleanPhotos
@@ -42,3 +42,20 @@ def test_samples_of_one_label_are_damaged_by_another(backbone: Backbone, replay:
     assert [sample.labels for sample in both] == [("dark", "red")] * 2
     assert torch.equal(both[0].clean, dark[0].clean)
     assert not torch.equal(both[0].degraded, dark[0].degraded)
+
+
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (0, 160), (96, 64), (160, 160)])
+def test_the_part_that_is_kept_is_where_the_damage_shows_most(top: int, left: int) -> None:
+    clean = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0))
+    degraded = clean.clone()
+    degraded[:, top : top + 96, left : left + 96] *= 0.5
+    degraded[:, 120:130, 120:130] *= 0.9  # fainter damage elsewhere
+    parts = cut_parts(degraded, clean)
+    assert torch.equal(parts[0], degraded[:, top : top + 96, left : left + 96])
+    assert torch.equal(parts[1], clean[:, top : top + 96, left : left + 96])
+
+
+def test_the_part_of_an_undamaged_image_is_its_middle() -> None:
+    clean = torch.rand(3, 200, 300, generator=torch.Generator().manual_seed(0))
+    for part in cut_parts(clean.clone(), clean):
+        assert torch.equal(part, clean[:, 52:148, 102:198])
