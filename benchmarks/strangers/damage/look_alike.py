@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from abair_noise.synthesis import degrade as noise
 from torch import Tensor
+
+from abair_noise.synthesis import degrade as noise
 
 
 def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
