@@ -44,20 +44,20 @@ def write_page(profile: SpeedProfile, command: str, picture: str) -> str:
         [
             "# Speed",
             f"This page was written by\n\n```sh\n{command}\n```",
-            f"It measures the deployment `{profile.deployment}` on this machine: {profile.machine}, torch "
-            f"{profile.torch}. Figures are medians\nof {profile.rounds} rounds over all rows.",
+            f"It measures the deployment `{profile.deployment}` on {profile.machine}, torch {profile.torch}.\n"
+            f"Figures are medians of {profile.rounds} rounds over all rows.",
             f"![Throughput and memory against megapixels, and blends against adapters]({picture})",
             "## Time and memory",
-            "An estimate and a restoration of a photo in memory, in a process of its own. `auto` is what `abair "
-            "restore` does by\ndefault. Memory is the process's largest, Python and torch included.",
+            "An estimate and a restoration of a photo in memory, in a process of its own. `auto` is what\n"
+            "`abair restore` does by default. Memory is the process's largest, Python and torch included.",
             markdown_table(
                 ["megapixels", "threads", "precision", "seconds", "processor seconds", "MP/s", "peak memory, MB"],
                 points, left=(2,),
             ),
             "## Blends",
-            "Milliseconds, with as many adapters in the deployment: to blend two of them, as photos mostly need, or "
-            "all; beside\nthem the time of the network on a photo of 0.25 megapixels, and its part. PEFT's ways to "
-            "use all adapters at once are a\nforward pass with all of them active, and their merge by `cat`.",
+            "Milliseconds, with as many adapters in the deployment, to blend two of them, as photos mostly\n"
+            "need, or all. In brackets: the part of the network's time on a photo of 0.25 megapixels. PEFT's\n"
+            "ways to use all adapters at once are a forward pass with all active, and their merge by `cat`.",
             markdown_table(
                 ["adapters", "network", "blend of two", "blend of all", "PEFT, forward", "PEFT, cat"], blends,
             ),
