@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from abair.labels import round_confidence, round_weights
 
@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from abair.images.photo import Photo
     from abair.inference.restorer import Restorer
     from abair.inference.results import Policy, Quality, Restored
-
-
-LARGE: Final = 8.0
-"""Megapixels from which on the memory that restoring took is given back before writing."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +61,7 @@ def restore_photo(
         quality=choices.quality,
         looks=choices.looks,
     )
-    if restored.megapixels >= LARGE:
-        return_freed_memory()
+    return_freed_memory(restored.megapixels)
     written = images.write(
         target,
         photo,

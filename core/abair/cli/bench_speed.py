@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from abair.cli import loading
 from abair.cli.bench_reports import write_and_print
-from abair.cli.console import Reporter, reporting
+from abair.cli.console import Progress, Reporter, reporting
 from abair.cli.options import Bundle, Precision, PrecisionOption, parse_numbers
+
+if TYPE_CHECKING:
+    from abair.evaluation.speed_profile import SpeedProfile
 
 
 def speed(
@@ -46,7 +50,8 @@ def speed(
     process of its own, and prints time and memory of both; --precision is this build's. With
     --results it measures this build so, in float32 and by `auto`, and blends of many adapters.
     """
-    sizes, counts = parse_numbers(megapixels, "--megapixels"), parse_numbers(threads, "--threads", whole=True)
+    sizes = parse_numbers(megapixels, "--megapixels")
+    counts = [int(count) for count in parse_numbers(threads, "--threads", whole=True)]
     if against is not None and results is not None:
         raise typer.BadParameter("cannot be used with --against; call the command twice", param_hint="--results")
     with reporting() as reporter:
@@ -57,14 +62,22 @@ def speed(
             folder = read_deployment(deployment).folder
             with reporter.progress("Timing") as progress:
                 comparison = compare_builds(
-                    against, folder, megapixels=sizes, threads=[int(count) for count in counts], rounds=rounds,
+                    against, folder, megapixels=sizes, threads=counts, rounds=rounds,
                     precision=precision.value, progress=progress,
                 )  # fmt: skip
             write_and_print(comparison, comparison.markdown(), out, "against", reporter)
             return
         if results is not None:
-            options = {"--megapixels": megapixels, "--threads": threads, "--rounds": rounds, "--deployment": deployment}
-            _write_page(results, options, out, deployment, reporter)
+            given = f"--megapixels {megapixels} --threads {threads} --rounds {rounds}"
+            given += f" --deployment {deployment}" if deployment else ""
+            restorer = loading.load_restorer(deployment)
+
+            def measure(progress: Progress) -> SpeedProfile:
+                from abair.evaluation.speed_profile import measure_profile
+
+                return measure_profile(restorer, megapixels=sizes, threads=counts, rounds=rounds, progress=progress)
+
+            _write_page(measure, results, given, out, reporter)
             return
         from abair.evaluation.speed import measure_speed
 
@@ -75,9 +88,9 @@ def speed(
 
 
 def _write_page(
-    page: Path, options: dict[str, object], out: Path | None, deployment: str | None, reporter: Reporter
+    measure: Callable[[Progress], SpeedProfile], page: Path, given: str, out: Path | None, reporter: Reporter
 ) -> None:
-    """Measure, and write the page with its plots beside it.
+    """Measure, and write the page with its plots beside it; `given` are the command's options.
 
     Raises:
         ImageError: a file cannot be written.
@@ -86,19 +99,12 @@ def _write_page(
     from abair.errors import ImageError
     from abair.evaluation.reports.drawing import require_matplotlib
     from abair.evaluation.reports.speed_page import draw, write_page
-    from abair.evaluation.speed_profile import measure_profile
     from abair.files import atomic_write, write_text
 
     require_matplotlib("plots of speed")
-    restorer = loading.load_restorer(deployment)
-    sizes = parse_numbers(str(options["--megapixels"]), "--megapixels")
-    counts = [int(count) for count in parse_numbers(str(options["--threads"]), "--threads", whole=True)]
     with reporter.progress("Timing", lines_every=60) as progress:
-        profile = measure_profile(
-            restorer, megapixels=sizes, threads=counts, rounds=int(str(options["--rounds"])), progress=progress
-        )
+        profile = measure(progress)
     name = f"path/to/{page.name}" if page.is_absolute() else os.fspath(page)
-    given = " ".join(f"{option} {value}" for option, value in options.items() if value is not None)
     plots = page.with_suffix(".png")
     text = write_page(profile, f"abair bench speed --results {name} {given}", plots.name)
     try:

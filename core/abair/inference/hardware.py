@@ -12,6 +12,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 MOSTLY_CLEAN: Final = 0.5
 """Part of a photo that is left alone from which on `auto` computes in float32: in bf16, what little
 changes would come out at other levels."""
+LARGE: Final = 8.0
+"""Megapixels from which on the memory that restoring took is given back before writing."""
 
 
 def fast_bf16_on_cpu() -> bool:
@@ -37,9 +39,13 @@ def choose_dtype(precision: Precision, device: torch.device, clean: float) -> to
     return torch.bfloat16 if fast and clean < MOSTLY_CLEAN else torch.float32
 
 
-def return_freed_memory() -> None:
-    """Return to the system what the process keeps of freed memory, before work of another kind."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+def return_freed_memory(megapixels: float) -> None:
+    """Return to the system what a restored photo's work has freed, if the photo is `LARGE`.
+
+    Its file is encoded next, which needs memory of another kind. The setting of
+    `keep_freed_memory` stays.
+    """
+    if megapixels >= LARGE and sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from abair import images
+from abair.inference.hardware import return_freed_memory
 from abair.inference.restorer import Restorer
 from abair.labels import parse_weights, round_confidence, round_weights
 from abair.serving.jobs import Stop
@@ -50,6 +51,7 @@ def restore(
         )
     suffix = SUFFIX_OF[options.format] if options.format else images.output_suffix(photo.format)
     target = upload.path.with_name(f"restored{suffix}")
+    return_freed_memory(restored.megapixels)
     with metrics.stage("write"):
         written = images.write(
             target,

@@ -14,16 +14,6 @@ from abair.errors import ImageError
 from abair.inference.results import Quality, Restored
 
 
-@pytest.fixture(scope="module")
-def restorer(bundle: Path) -> Restorer:
-    return Restorer.load(bundle)
-
-
-def decibels(one: np.ndarray, other: np.ndarray) -> float:
-    difference = (one.astype(float) - other.astype(float)) / 255
-    return float(-10 * np.log10(max(np.mean(difference**2), 1e-12)))
-
-
 def test_every_kind_of_image_comes_back_as_its_kind(restorer: Restorer, photo: np.ndarray) -> None:
     pil = restorer(Image.fromarray(photo))
     eight = restorer(photo)

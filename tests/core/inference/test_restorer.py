@@ -20,11 +20,6 @@ from abair.model import views
 from abair.model.estimator import Estimate
 
 
-@pytest.fixture(scope="module")
-def restorer(bundle: Path) -> Restorer:
-    return Restorer.load(bundle)
-
-
 def decibels(one: np.ndarray, other: np.ndarray) -> float:
     difference = (one.astype(float) - other.astype(float)) / 255
     return float(-10 * np.log10(max(np.mean(difference**2), 1e-12)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +13,6 @@ from abair import Restorer
 from abair.inference.tone import Tone
 
 SEPIA = np.array([1.0, 0.86, 0.66])
-
-
-@pytest.fixture(scope="module")
-def restorer(bundle: Path) -> Restorer:
-    return Restorer.load(bundle)
 
 
 def noisy_grey(photo: np.ndarray) -> np.ndarray:
