@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from abair.continual.replay import Features, HeldOut, Replay, concatenate
-from abair.data.degrade import Degrader, to_8_bit
+from abair.data.degrade import Degrader, SampleKind, to_8_bit
 from abair.data.photos import CleanPhotos
 from abair.data.seeds import Stream, generator_for
 from abair.labels import CLEAN
@@ -61,9 +61,9 @@ def build_replay(
 ) -> Replay:
     """Build the replay of all labels of a degrader.
 
-    Features are computed from each source, and of `undamaged` scenes more. Held out are samples of
-    each label, `clean` included, and of each mixture of two labels that are neighbours in the
-    degrader's order.
+    Features are computed from each source, and of at most `undamaged` scenes without damage. Held
+    out are samples of each label, `clean` included, and of each mixture of two labels that are
+    neighbours in the degrader's order.
     """
     names = list(degrader.synthesizers)
     pairs = sorted({tuple(sorted((name, names[i - 1]))) for i, name in enumerate(names) if len(names) > 1})
@@ -100,21 +100,29 @@ def compute_features(
 ) -> Features:
     """Damage `count` scenes by the degrader's recipe and compute their features.
 
-    Those of the first `undamaged` scenes without any damage follow. The same seed gives the same
-    scenes for every degrader.
+    Those of `undamaged` scenes without any damage follow, the first ones that were damaged as a
+    whole by one degradation; both are a pair. The same seed gives the same scenes for every
+    degrader.
     """
-    values, cleans, targets = [], [], []
+    values: list[Tensor] = []
+    cleans: list[Tensor] = []
+    targets: list[Tensor] = []
+    pairs: list[tuple[int, int]] = []
     clean_target = torch.tensor([float(label == CLEAN) for label in degrader.labels])
     for index in range(count):
         scene = photos.scene(generator_for(seed, Stream.REPLAY_SCENE, index), LONGEST)
         sample = degrader.sample(scene, generator_for(seed, Stream.REPLAY_DAMAGE, index))
         values.append(extract_image_features(backbone, sample.degraded).float().mean(0))
         targets.append(sample.types.mean((1, 2)))
-        if index < undamaged:
+        if len(cleans) < undamaged and sample.kind is SampleKind.SINGLE:
+            pairs.append((index, count + len(cleans)))
             cleans.append(extract_image_features(backbone, sample.clean).float().mean(0))
         on_progress()
     targets += [clean_target] * len(cleans)
-    return Features(fingerprint(backbone), degrader.labels, torch.stack([*values, *cleans]), torch.stack(targets))
+    return Features(
+        fingerprint(backbone), degrader.labels, torch.stack([*values, *cleans]), torch.stack(targets),
+        torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
+    )  # fmt: skip
 
 
 def build_held_out(

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from abair.continual.replay import Features, Mixtures
+from abair.continual.transfer import transfer_damage
 from abair.errors import TrainingError
 from abair.model.backbone import freeze
 from abair.model.estimator import LAST, Estimator
@@ -51,6 +52,8 @@ class RefitConfig:
     """Weight of the squared output weights of new labels, over standardised inputs."""
     false_alarms: float = 0.02
     """Share of known samples that a new label may win, at most."""
+    transferred: int = 320
+    """Known undamaged samples at most that get the new damage."""
 
 
 def refit(
@@ -73,7 +76,8 @@ def refit(
     If nothing is known, all outputs are fitted so. `mixtures` teach it which share of the best
     blend is the new label's, each by its stake.
 
-    The new labels are shown more often than each known one. In the end their logits are lowered
+    The new labels are shown more often than each known one, on their own photos and, by
+    `abair.continual.transfer`, on the known undamaged ones. In the end their logits are lowered
     until they win no more than `false_alarms` of the known samples, each of which is judged by a
     fit that did not see it.
 
@@ -89,7 +93,8 @@ def refit(
                 f"features of {', '.join(features.labels)}: made by backbone {features.backbone[:12]}, expected "
                 f"{backbone[:12]}; train the estimator anew"
             )
-    rows = _Rows.gather(labels, known, new, config)
+    shown = [transfer_damage(features, known, config.transferred) or features for features in new]
+    rows = _Rows.gather(labels, known, shown, config)
     if missing := [label for label, share in zip(labels, rows.truth.sum(0).tolist(), strict=True) if share == 0]:
         raise TrainingError(f"label {missing[0]}: found no features, expected some; train the estimator anew")
     novel = torch.tensor([all(label not in features.labels for features in known) for label in labels])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -31,13 +31,15 @@ _METADATA: Final = "abair.replay"
 class Features:
     """Features of N samples: `values` (N, F), `targets` (N, L) over `labels`.
 
-    `backbone` is the fingerprint of the network that computed them.
+    `backbone` is the fingerprint of the network that computed them. `pairs` (P, 2) are the places
+    of samples that show the same scene, damaged and undamaged.
     """
 
     backbone: str
     labels: tuple[str, ...]
     values: Tensor
     targets: Tensor
+    pairs: Tensor = field(default_factory=lambda: torch.empty((0, 2), dtype=torch.long))
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,15 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Replay:
-    """Features to fit estimators to, and held-out samples to evaluate them on."""
+    """Features to fit estimators to, and held-out samples to evaluate them on.
+
+    `source` says in a text what they were made of, so that they can be told from others.
+    """
 
     features: Features
     held_out: tuple[HeldOut, ...]
     mixtures: Mixtures | None = None
+    source: str = ""
 
     def save(self, path: Path) -> None:
         """Write numbers in 16 bits and pixels in 8; parts that samples share are stored once.
@@ -118,7 +124,7 @@ class Replay:
         document = {
             "backbone": self.features.backbone,
             "labels": self.features.labels,
-            "paired": False,  # builds before this one do not read a file without it
+            "paired": False,  # the first releases do not read a file without it
             "held_out": [[sample.labels, place] for sample, place in zip(self.held_out, places, strict=True)],
         }
         tensors = {
@@ -129,6 +135,10 @@ class Replay:
             "degraded": torch.stack([sample.degraded_8 for sample in self.held_out]),
             "clean": torch.stack([cleans[places.index(place)] for place in range(len(parts))]),
         }
+        if self.source:
+            document["source"] = self.source
+        if len(self.features.pairs):
+            document["pairs"] = self.features.pairs.tolist()
         if self.mixtures is not None:
             document["chained"] = self.mixtures.features.labels
             tensors |= {
@@ -163,8 +173,9 @@ class Replay:
         if layout.mixed_labels:
             mixed = Features(layout.backbone, layout.mixed_labels, tensors["chain_values"], tensors["chain_targets"])
             mixtures = Mixtures(mixed, tensors["chain_stakes"])
-        features = Features(layout.backbone, layout.labels, tensors["values"], tensors["targets"])
-        return cls(features, held_out, mixtures)
+        pairs = torch.tensor(layout.pairs, dtype=torch.long).reshape(-1, 2)
+        features = Features(layout.backbone, layout.labels, tensors["values"], tensors["targets"], pairs)
+        return cls(features, held_out, mixtures, layout.source)
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,10 @@ class _Layout:
     labels: tuple[str, ...]
     held_out: tuple[tuple[tuple[str, ...], int], ...]
     """Each sample's labels, and the place of its undamaged part."""
+    pairs: list[tuple[int, int]]
+    """Places of samples of one scene; none in files of earlier releases."""
+    source: str
+    """What the samples were made of; empty in files of earlier releases."""
     mixed_labels: tuple[str, ...]
     """Labels of the mixtures; none if there are no mixtures."""
     shapes: dict[str, tuple[int, ...]]
@@ -192,6 +207,9 @@ def _parse_header(header: Header) -> _Layout:
     (count, features), (parts, _, side, _) = header.shapes["values"], header.shapes["clean"]
     if not all(0 <= place < parts for _, place in held_out):
         raise ValueError("no such part")
+    pairs = [(int(damaged), int(undamaged)) for damaged, undamaged in document.get("pairs", ())]
+    if not all(0 <= place < count for pair in pairs for place in pair):
+        raise ValueError("no such sample")
     shapes: dict[str, tuple[int, ...]] = {
         "values": (count, features),
         "targets": (count, len(labels)),
@@ -207,7 +225,21 @@ def _parse_header(header: Header) -> _Layout:
             "chain_targets": (mixtures, len(mixed_labels)),
             "chain_stakes": (mixtures,),
         }
-    return _Layout(str(document["backbone"]), labels, held_out, mixed_labels, shapes)
+    return _Layout(
+        str(document["backbone"]), labels, held_out, pairs, str(document.get("source", "")), mixed_labels, shapes
+    )
+
+
+def read_source(path: Path) -> str:
+    """Return what the samples of a replay's file were made of; empty if it does not say.
+
+    Raises:
+        TrainingError: The file is no safetensors file, or damaged.
+    """
+    try:
+        return str(json.loads(read_header(path, TrainingError, _DTYPES).metadata[_METADATA]).get("source", ""))
+    except (KeyError, ValueError, AttributeError):
+        return ""
 
 
 def concatenate(parts: Sequence[Features]) -> Features:

@@ -72,6 +72,8 @@ class Stream(IntEnum):
     """Phase III: whether a sample is a small part of its scene, and which, by place."""
     MIXTURE_VALIDATION = 28
     """Phase III: a held-out scene and its damage, mostly two kinds of it, by item."""
+    TRANSFERRED = 29
+    """Which known undamaged samples get a new label's damage."""
 
 
 def generator_for(seed: int, stream: Stream, *indices: int) -> torch.Generator:

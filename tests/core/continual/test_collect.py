@@ -34,6 +34,18 @@ def test_undamaged_scenes_follow_those_that_are_damaged(backbone: Backbone, thre
     assert made.targets.tolist() == [[1, 0]] * 4 + [[0, 1]] * 2
     assert torch.equal(made.values[4:], other.values[4:])  # one seed, the same scenes for any label
     assert not torch.equal(made.values[:4], other.values[:4])
+    assert made.pairs.tolist() == [[0, 4], [1, 5]]
+
+
+def test_only_scenes_that_are_damaged_as_a_whole_are_kept_undamaged(
+    backbone: Backbone, three_photos: CleanPhotos
+) -> None:
+    recipe = Recipe(cutmix=0.5, mixture=0, clean=0)
+    made = compute_features(backbone, Degrader({"dark": darker}, recipe), three_photos, 12, 0, undamaged=12)
+    assert 0 < len(made.pairs) < 12
+    assert len(made.values) == 12 + len(made.pairs)
+    assert bool((made.targets[made.pairs[:, 0], 0] == 1).all())
+    assert bool((made.targets[made.pairs[:, 1], 1] == 1).all())
 
 
 def test_samples_of_one_label_are_damaged_by_another(backbone: Backbone, replay: Replay) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
-from abair.continual.replay import Features, Mixtures, Replay
+from abair.continual.replay import Features, Mixtures, Replay, read_source
 from abair.deployment import FACTORY, read_deployment
 from abair.errors import TrainingError
 
@@ -26,6 +27,25 @@ def test_a_replay_is_a_file_in_which_shared_parts_lie_once(replay: Replay, tmp_p
     pixels = 3 * 96 * 96
     features = 2 * replay.features.values.numel() + 2 * replay.features.targets.numel()
     assert path.stat().st_size < features + (8 + 2) * pixels + 8 * (3 * 64 * 64 + 400) + 4000
+
+
+def test_pairs_are_kept_with_the_rest(replay: Replay, tmp_path: Path) -> None:
+    path = tmp_path / "replay.safetensors"
+    pairs = torch.tensor([[0, 3], [2, 4]])
+    Replay(dataclasses.replace(replay.features, pairs=pairs), replay.held_out).save(path)
+    assert torch.equal(Replay.load(path).features.pairs, pairs)
+    beyond = torch.tensor([[0, len(replay.features.values)]])
+    Replay(dataclasses.replace(replay.features, pairs=beyond), replay.held_out).save(path)
+    with pytest.raises(TrainingError, match="found no replay"):
+        Replay.load(path)
+
+
+def test_what_samples_were_made_of_is_kept_with_them(replay: Replay, tmp_path: Path) -> None:
+    path = tmp_path / "replay.safetensors"
+    replay.save(path)
+    assert (Replay.load(path).source, read_source(path)) == ("", "")
+    dataclasses.replace(replay, source="these photos").save(path)
+    assert (Replay.load(path).source, read_source(path)) == ("these photos", "these photos")
 
 
 def test_mixtures_are_kept_with_the_rest(replay: Replay, tmp_path: Path) -> None:
