@@ -22,7 +22,7 @@ from abair_registry.operations.lock import Work
 from abair_registry.operations.pipeline import ChallengerOperation
 from abair_registry.operations.progress import Steps
 from abair_registry.operations.releases import describe_candidate, keep_release, with_replays, without_lost
-from abair_registry.operations.replays import add_replays
+from abair_registry.operations.replays import add_replays, source_of, without_other_sources
 from abair_registry.operations.requests import OperationOptions, Proposal, Unchanged
 from abair_registry.plugins import admission, calls, installed
 from abair_registry.plugins.admission import LIMITS, Limits, MissingAdapterError
@@ -112,6 +112,9 @@ class Add(ChallengerOperation):
         if live == {member.adapter_id for member in members}:
             self._make_lost_replays(registry, work, champion, members, steps)
             return self._live_already()
+        settings = registry.settings  # samples of an add that was refused serve only the same photos again
+        source = source_of(settings.clean_dir, settings.challenger, self.options.seed)
+        members = without_other_sources(members, registry.blobs, source)
         deployment = champion.with_members(self.subject, members)
         return Proposal(self.subject, deployment, tuple(member.label for member in members))
 

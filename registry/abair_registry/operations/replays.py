@@ -6,15 +6,18 @@ needed to fit an estimator to the label or to evaluate one (see `abair.continual
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import torch
 
-from abair.continual.replay import HeldOut, Replay
-from abair.data.photos import CleanPhotos, load_clean_photos
+from abair.continual.replay import HeldOut, Replay, read_source
+from abair.data.photos import CleanPhotos, list_photos, load_clean_photos
 from abair.errors import TrainingError
 from abair.labels import CLEAN
 from abair_registry.db import queries
@@ -27,6 +30,12 @@ from abair_registry.plugins.worker.jobs import LabelReplay, ReplayJob, TrainedAd
 from abair_registry.registry import Registry
 from abair_registry.settings import ChallengerConfig
 from abair_registry.storage.blobs import Blobs
+
+_COUNTS: Final = {
+    "training_scenes", "held_out", "held_out_clean", "held_out_of_mixture", "held_out_mixtures",
+    "mixtures", "mixtures_labels",
+}  # fmt: skip
+"""Settings that decide what a replay holds."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +142,28 @@ def make_replay(
             judged_clean=config.held_out_clean,
             kept=config.held_out_of_mixture,
             chained=config.mixtures,
+            source=source_of(photos, config, seed),
             out=path,
         )
         made = Replay.load(path)
         _check(made, label, [other.label for other in mixed_with], base, config)
         return blobs.add(path)
+
+
+def source_of(photos: Path | None, config: ChallengerConfig, seed: int) -> str:
+    """Return what replays are made of: the SHA-256 of photos' names and sizes, counts and seed."""
+    paths = [] if photos is None else [photos] if photos.is_file() else list_photos(photos)
+    names = [(path.name, path.stat().st_size) for path in paths]
+    made_of = [photos is not None, names, config.model_dump(mode="json", include=_COUNTS), seed]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+def without_other_sources(members: Sequence[Member], blobs: Blobs, source: str) -> tuple[Member, ...]:
+    """Return the members; one whose replay was made of something else than `source` is without."""
+    return tuple(
+        replace(member, replay=None) if member.replay and read_source(blobs.path(member.replay)) != source else member
+        for member in members
+    )
 
 
 def load_replay(blobs: Blobs, sha256: str | None) -> Replay:

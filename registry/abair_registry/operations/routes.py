@@ -25,6 +25,7 @@ from abair_registry.plugins.calls import VerifiedPlugins
 from abair_registry.plugins.gates import PluginGates, ask_gates
 
 _FULL: Final = "; or train on new samples of all labels, which takes about five times as long: --route full"
+_PHOTOS: Final = "; or name a folder of your own photos, because the sample photos are few: export ABAIR_CLEAN_DIR=DIR"
 _OF_ESTIMATOR: Final = frozenset({GateKind.ORACLE_GAP, GateKind.RECALL, GateKind.LOSS})
 """Kinds of gates that another estimator may pass."""
 
@@ -78,12 +79,14 @@ class ChallengerChoice:
         for found in filter(None, self.trainer.separations):
             self.log.steps.tell(describe_separation(found))
         best, history = self._by_features()
+        if self.trainer.settings.clean_dir is None:
+            best = replace(best, results=_advise(best.results, _PHOTOS))
         why = "; ".join(["on kept features", *history])
         if not best.refused:
             return replace(best, why=why)
         if obstacle := _cannot_help(best.refused) or self._not_installed():
             return replace(best, why=f"{why}; in full would not help, because {obstacle}")
-        return replace(best, why=why, results=_offer_full(best.results))
+        return replace(best, why=why, results=_advise(best.results, _FULL))
 
     def _by_features(self) -> tuple[Challenger, list[str]]:
         """Return the fit that no gate refuses, or fewest do, and the fits' history in words."""
@@ -149,10 +152,10 @@ def _silent_gates(refused: Sequence[GateResult]) -> list[str]:
     return [result.source for result in refused if result.kind is GateKind.NO_VERDICT]
 
 
-def _offer_full(results: Sequence[GateResult]) -> list[GateResult]:
-    """Return the results; where the full route may help, the advice says so."""
+def _advise(results: Sequence[GateResult], advice: str) -> list[GateResult]:
+    """Return the results; where another estimator may help, the advice is added."""
     return [
-        replace(result, verdict=result.verdict.model_copy(update={"advice": f"{result.verdict.advice}{_FULL}"}))
+        replace(result, verdict=result.verdict.model_copy(update={"advice": f"{result.verdict.advice}{advice}"}))
         if not result.passed and result.kind in _OF_ESTIMATOR
         else result
         for result in results

@@ -126,6 +126,26 @@ def test_a_plugin_that_waits_for_review_is_a_candidate_and_nothing_served_change
     assert (row(run, "frost")["state"], row(run, "frost")["problem"]) == ("candidate", "not installed")
 
 
+@sqlite
+def test_samples_of_a_plugin_that_is_not_live_serve_again_only_for_the_same_photos(
+    run: Run, team: Path, clean_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made_anew(*options: str) -> bool:
+        code, (told,), err = run("add", "frost", "--gate", "gain=99", "--reason", "to see it refused", *options)
+        assert (code, told["outcome"]) == (1, "rejected")
+        return "frost: damage clean photos and look at them" in err
+
+    assert made_anew()
+    assert not made_anew()
+    other = tmp_path / "other"
+    shutil.copytree(clean_dir, other)
+    (other / "00.png").unlink()
+    monkeypatch.setenv("ABAIR_CLEAN_DIR", str(other))
+    assert made_anew()
+    assert not made_anew()
+    assert made_anew("--seed", "5")
+
+
 @pytest.mark.parametrize(
     "name", ["a rank of a thousand", "ships a pickle under the good name", "sys.exit(0) at import"]
 )

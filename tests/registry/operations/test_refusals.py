@@ -16,7 +16,7 @@ from abair.report import Group, Report
 from abair_registry.cli.results import _show_gates
 from abair_registry.operations.gates import GateResult, evaluate_gates
 from abair_registry.operations.requests import OperationOptions
-from abair_registry.operations.routes import _offer_full
+from abair_registry.operations.routes import _FULL, _advise
 from abair_registry.settings import Settings, Thresholds
 
 COUNT = 20
@@ -91,7 +91,9 @@ def test_the_refused_come_first_with_what_to_do(capsys: pytest.CaptureFixture[st
 
 def test_the_full_route_is_offered_only_to_what_an_estimator_can_mend() -> None:
     judged = results(snow=group("snow", called={"noise": 9}, Oracle=24.0), clean=group("clean", SW=30.0))
-    offered = {result.name for result in _offer_full(list(judged.values())) if "--route full" in result.verdict.advice}
+    offered = {
+        result.name for result in _advise(list(judged.values()), _FULL) if "--route full" in result.verdict.advice
+    }
     assert offered == {"snow: recall"}
     assert not any("--route full" in result.verdict.advice for result in judged.values())
 

@@ -100,6 +100,7 @@ class ReplayJob(SynthesisJob):
         kept: how many held-out samples it gets of each mixture with a live label.
         chained: how many samples it gets with the new damage over that of `known` labels, if there
             are any.
+        source: what the samples are made of, which the replay says.
     """
 
     task: Literal["replay"] = "replay"
@@ -112,6 +113,7 @@ class ReplayJob(SynthesisJob):
     judged_clean: int
     kept: int
     chained: int
+    source: str
 
 
 class EstimatorJob(SynthesisJob):

@@ -163,7 +163,7 @@ def replay(job: ReplayJob, send: Send) -> None:
         chains = build_mixtures(
             backbone, both, adapters, job.label, train_on, job.chained, job.seed, on_progress=on_progress
         )
-    Replay(made.features, (*made.held_out, *mixed), chains).save(job.out)
+    Replay(made.features, (*made.held_out, *mixed), chains, job.source).save(job.out)
 
 
 def estimator(job: EstimatorJob) -> None:
