@@ -1,4 +1,4 @@
-"""A bad stranger: pieces of the picture are gone, and no adapter of this size can invent them."""
+"""A bad stranger: a part of the picture lies over another one, and nothing shows what was there."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ SHARE = (0.3, 0.6)
 
 
 def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
-    """Replace a rectangle of `clean` (3, H, W) by other values; a new tensor of the same kind."""
+    """Copy a rectangle of `clean` (3, H, W) over another place; a new tensor of the same kind."""
     degraded = clean.clone()
-    spans = []
+    sources, places = [], []
     for side in clean.shape[1:]:
         length = max(1, round(side * uniform(generator, *SHARE)))
-        start = int(torch.randint(side - length + 1, (), generator=generator))
-        spans.append(slice(start, start + length))
-    degraded[:, spans[0], spans[1]] = torch.rand((3, 1, 1), generator=generator)
+        for spans in (sources, places):
+            start = int(torch.randint(side - length + 1, (), generator=generator))
+            spans.append(slice(start, start + length))
+    degraded[:, places[0], places[1]] = clean[:, sources[0], sources[1]]
     return ensure_changed((degraded.clamp(0, 1) * 255).round() / 255, clean)
