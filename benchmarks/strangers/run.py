@@ -264,9 +264,7 @@ def measure(plugin: str, degrade: Degrade, home: Path, photos: Sequence[Pixels],
 def page(results: Sequence[Mapping[str, Any]]) -> str:
     """Return the page on all results as Markdown."""
     good = [one for one in results if one["expected"] == "live"]
-    lived = sum(all(added["outcome"] == "live" for added in one["additions"]) for one in good)
     bad = [one for one in results if one["expected"] == "refused"]
-    refused = sum(all(added["outcome"] == "rejected" for added in one["additions"]) for one in bad)
     agree = sum(len({added["outcome"] for added in one["additions"]}) == 1 for one in results)
     return "\n\n".join(
         [
@@ -274,8 +272,8 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
             "Plugins for damage that ABAIR was not made with, each made from the template with an adapter of some "
             "minutes, and\nadded with the default gates. Three are bad and must be refused. This page was written by",
             "```sh\npython benchmarks/strangers/run.py --data path/to/photos --clean path/to/clean/photos\n```",
-            f"{lived} of {len(good)} good ones go live with each folder of clean photos, {refused} of {len(bad)} bad "
-            f"ones are refused\nwith each. The verdicts of {agree} of {len(results)} agree over the folders.",
+            f"Of {len(good)} good ones go live: {_count_by_folder(good, 'live')}. Of {len(bad)} bad ones are refused: "
+            f"{_count_by_folder(bad, 'rejected')}.\nThe verdicts of {agree} of {len(results)} agree over the folders.",
             "PSNR in dB of whole photos that nobody trained on, at most 50: damaged, restored by what was live "
             "before, by what is\nlive now, and by the stranger's own adapter. *Lost* is the largest mean loss of a "
             "label that was live.",
@@ -289,6 +287,18 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
             "",
         ]
     )  # fmt: skip
+
+
+def _count_by_folder(results: Sequence[Mapping[str, Any]], outcome: str) -> str:
+    """Return how many ended so with each folder of clean photos, in words."""
+    folders = dict.fromkeys(added["clean"] for one in results for added in one["additions"])
+    counts = {
+        folder: sum(
+            (added["clean"], added["outcome"]) == (folder, outcome) for one in results for added in one["additions"]
+        )
+        for folder in folders
+    }
+    return ", ".join(f"{count} with {folder}" for folder, count in counts.items())
 
 
 def _row(one: Mapping[str, Any]) -> list[str]:
