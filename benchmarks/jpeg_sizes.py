@@ -42,7 +42,7 @@ def main() -> None:
             sources += 1
             for quality in QUALITIES:
                 out = Path(folder, "out.jpg")
-                images.write(out, photo, restored, overwrite=True, jpeg_quality=quality)
+                images.write(out, images.finish(photo, restored), overwrite=True, jpeg_quality=quality)
                 ratios.setdefault(quality, []).append(out.stat().st_size / path.stat().st_size)
                 losses.setdefault(quality, []).append(psnr(images.read(out).pixels, restored))
             if sources == given.limit:

@@ -104,7 +104,7 @@ def judge(path: Path, folder: Path) -> str:
     for name in TARGETS:
         target = folder / name
         try:
-            images.write(target, photo, photo.pixels.max() - photo.pixels, overwrite=True)
+            images.write(target, images.finish(photo, photo.pixels.max() - photo.pixels), overwrite=True)
             again = images.read(target)
         except ImageError as error:
             if "sides of at most" not in str(error):

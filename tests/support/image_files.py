@@ -142,7 +142,7 @@ def set_tag(path: Path, tag: int, value: int) -> None:
 def same_again(source: Path, target: Path) -> images.Photo:
     """Write the photo with its pixels and read it back, with the warnings of both."""
     photo = images.read(source)
-    written = images.write(target, photo, photo.pixels)
+    written = images.write(target, images.finish(photo, photo.pixels))
     again = images.read(target)
     return replace(again, warnings=(*written.warnings, *again.warnings))
 

@@ -6,13 +6,14 @@ serve those two.
 
 from abair.images.photo import OUTPUT_SUFFIXES, SUFFIXES, Photo, output_suffix
 from abair.images.reader import probe, probe_format, read
-from abair.images.writer import check_output, write
+from abair.images.writer import check_output, finish, write
 
 __all__ = [
     "OUTPUT_SUFFIXES",
     "SUFFIXES",
     "Photo",
     "check_output",
+    "finish",
     "output_suffix",
     "probe",
     "probe_format",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +25,7 @@ from abair.text import error_text
 _LARGEST_SIDE: Final = {"JPEG": 65500, "WEBP": 16383}
 _WITH_ALPHA: Final = frozenset({"PNG", "WEBP", "TIFF"})
 _WITH_16_BIT: Final = frozenset({"PNG", "TIFF"})
+_STRIP_PIXELS: Final = 1 << 20
 
 
 class Written(NamedTuple):
@@ -37,47 +39,78 @@ class Written(NamedTuple):
     unchanged: bool
 
 
+@dataclass(frozen=True)
+class Finished:
+    """New pixels (H, W, 3), and of the photo all but its own pixels, which may be freed.
+
+    Attributes:
+        photo: with pixels of size 0.
+        pixels: with what the photo's alpha hides, as it was.
+        unchanged: whether they are the photo's own.
+    """
+
+    photo: Photo
+    pixels: np.ndarray
+    unchanged: bool
+
+
+def finish(photo: Photo, pixels: np.ndarray) -> Finished:
+    """Return what is to be written: `pixels` with the alpha and the metadata of `photo`.
+
+    `pixels` are (H, W, 3), of the dtype and size of `photo.pixels`; what alpha hides stays as it
+    was. The result holds no reference to `photo.pixels`, which take as much memory again.
+
+    Raises:
+        ImageError: the pixels do not fit the photo.
+    """
+    if pixels.shape != photo.pixels.shape or pixels.dtype != photo.pixels.dtype:
+        raise ImageError(
+            f"pixels: found {pixels.shape} {pixels.dtype}, expected {photo.pixels.shape} {photo.pixels.dtype}; "
+            "pass pixels of the photo's size and type"
+        )
+    if photo.alpha is not None:
+        pixels = np.where(photo.alpha[..., None] == 0, photo.pixels, pixels)
+    unchanged = all(np.array_equal(*rows) for rows in zip(_strips(pixels), _strips(photo.pixels), strict=True))
+    return Finished(replace(photo, pixels=np.empty((0, 0, 3), pixels.dtype)), pixels, unchanged)
+
+
+def _strips(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield some rows at a time: what compares whole photos needs as much memory as they do."""
+    rows = max(1, _STRIP_PIXELS // max(1, pixels.shape[1]))
+    for top in range(0, pixels.shape[0], rows):
+        yield pixels[top : top + rows]
+
+
 def write(
     path: Path,
-    photo: Photo,
-    pixels: np.ndarray,
+    finished: Finished,
     *,
     overwrite: bool = False,
     keep_format: bool = False,
     source: Path | None = None,
     jpeg_quality: int | None = None,
 ) -> Written:
-    """Write `pixels` with the alpha and the metadata of `photo`.
-
-    `pixels` are (H, W, 3), of the dtype and size of `photo.pixels`; what alpha hides stays as it
-    was.
+    """Write a finished photo.
 
     The suffix of `path` names the format: JPEG (compressed as the source was, but not more than at
     quality 90; at quality 95 and 4:4:4 if the source was none; with `jpeg_quality` at libjpeg's
-    quality of 1 to 100), PNG, WebP (lossless where the
-    source was, else quality 95), TIFF (deflate) or BMP. With `keep_format` the format is the one
-    that was read, whatever the suffix. At every moment the path holds the complete new file, or
-    what it held before. Without `overwrite` an existing file is never replaced.
+    quality of 1 to 100), PNG, WebP (lossless where the source was, else quality 95), TIFF (deflate)
+    or BMP. With `keep_format` the format is the one that was read, whatever the suffix. At every
+    moment the path holds the complete new file, or what it held before. Without `overwrite` an
+    existing file is never replaced.
 
     What the format cannot hold is reduced, with a warning: 16 bits to 8, alpha to white;
     annotations are left out. If nothing has to change, neither pixels nor format, the file
     `source`, which the photo was read from, is copied byte for byte.
 
     Raises:
-        ImageError: the pixels do not fit the photo or the format, or the file cannot be written.
-            Nothing has changed then, and nothing is left behind.
+        ImageError: the pixels do not fit the format, or the file cannot be written. Nothing has
+            changed then, and nothing is left behind.
     """
-    name = display_name(path)
-    if pixels.shape != photo.pixels.shape or pixels.dtype != photo.pixels.dtype:
-        raise ImageError(
-            f"{name}: found pixels {pixels.shape} {pixels.dtype}, expected {photo.pixels.shape} "
-            f"{photo.pixels.dtype}; pass pixels of the photo's size and type"
-        )
+    name, photo, pixels = display_name(path), finished.photo, finished.pixels
     check_output(path, overwrite=overwrite)
     kind = photo.format if keep_format and photo.format in FORMATS.values() else FORMATS[path.suffix.lower()]
-    if photo.alpha is not None:
-        pixels = np.where(photo.alpha[..., None] == 0, photo.pixels, pixels)
-    if source is not None and kind == photo.format and np.array_equal(pixels, photo.pixels):
+    if source is not None and kind == photo.format and finished.unchanged:
         _put(path, source.read_bytes, overwrite=overwrite)
         return Written((), unchanged=True)
     height, width = pixels.shape[:2]

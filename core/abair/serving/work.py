@@ -51,12 +51,13 @@ def restore(
         )
     suffix = SUFFIX_OF[options.format] if options.format else images.output_suffix(photo.format)
     target = upload.path.with_name(f"restored{suffix}")
+    finished = images.finish(photo, restored.image)
+    del photo
     return_freed_memory(restored.megapixels)
     with metrics.stage("write"):
         written = images.write(
             target,
-            photo,
-            restored.image,
+            finished,
             keep_format=options.format is None,
             source=upload.path,
             jpeg_quality=options.jpeg_quality,

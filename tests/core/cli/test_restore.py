@@ -24,7 +24,7 @@ def test_pixels_are_handed_over_in_their_own_depth(abair: Abair, restorer: FakeR
 
     values = np.arange(4 * 3 * 3).reshape(4, 3, 3).astype(dtype) * 7
     like = images.Photo(values, None, False, "PNG", None, None)
-    images.write(Path("in.png"), like, values)
+    images.write(Path("in.png"), images.finish(like, values))
     assert abair("restore", "in.png", "-o", "out.png").code == 0
     assert restorer.calls[0]["pixels"].dtype == dtype
     assert (images.read(Path("out.png")).pixels == np.iinfo(dtype).max - values).all()
@@ -67,7 +67,7 @@ def test_a_warning_of_the_log_is_one_line_on_stderr(abair: Abair, restorer: Fake
     from abair import images
 
     values = np.zeros((4, 3, 3), np.uint16)
-    images.write(Path("a.png"), images.Photo(values, None, False, "PNG", None, None), values)
+    images.write(Path("a.png"), images.finish(images.Photo(values, None, False, "PNG", None, None), values))
     done = abair("restore", "a.png", "-o", "b.jpg", "--json")
     assert done.code == 0
     assert len(done.records) == len(done.err) == 1

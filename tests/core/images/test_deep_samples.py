@@ -45,7 +45,7 @@ def test_a_12_bit_jpeg_keeps_them_and_what_it_says(tmp_path: Path) -> None:
     assert np.median(np.abs(photo.pixels - np.rot90(widened(deep(12), 12), -1))) < 40  # an 8-bit step is 257
     assert photo.exif is not None
     assert b"Maker" in photo.exif
-    written = images.write(tmp_path / "b.tif", photo, photo.pixels)
+    written = images.write(tmp_path / "b.tif", images.finish(photo, photo.pixels))
     assert (written.warnings, images.read(tmp_path / "b.tif").pixels.dtype) == ((), np.uint16)
 
 

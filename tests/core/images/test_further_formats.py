@@ -258,9 +258,9 @@ def test_colours_that_are_declared_by_numbers_are_kept_or_named(
     )
     photo = images.read(tmp_path / "a.heic")
     assert photo.annotations.colour == (((b"cICP", bytes((primaries, transfer, 0, 1))),) if kept else ())
-    images.write(tmp_path / "b.png", photo, photo.pixels)
+    images.write(tmp_path / "b.png", images.finish(photo, photo.pixels))
     assert images.read(tmp_path / "b.png").annotations.colour == photo.annotations.colour
-    warnings = images.write(tmp_path / "b.jpg", photo, photo.pixels).warnings
+    warnings = images.write(tmp_path / "b.jpg", images.finish(photo, photo.pixels)).warnings
     assert any("colour chunks" in text for text in warnings) == kept
 
 

@@ -35,7 +35,7 @@ def test_a_file_that_appears_during_the_writing_is_not_replaced(
         monkeypatch.setattr(os, "link", fail_with(errno.EPERM))
     (folder / "a.png").write_bytes(b"precious")
     with pytest.raises(ImageError, match="existing file"):
-        images.write(folder / "a.png", photo, photo.pixels)
+        images.write(folder / "a.png", images.finish(photo, photo.pixels))
     assert (folder / "a.png").read_bytes() == b"precious"
     assert [path.name for path in folder.iterdir()] == ["a.png"]
 
@@ -44,7 +44,7 @@ def test_writing_works_where_there_are_no_hard_links(
     folder: Path, photo: images.Photo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", fail_with(errno.EPERM))
-    images.write(folder / "a.png", photo, photo.pixels)
+    images.write(folder / "a.png", images.finish(photo, photo.pixels))
     assert np.array_equal(images.read(folder / "a.png").pixels, photo.pixels)
     assert [path.name for path in folder.iterdir()] == ["a.png"]
 
@@ -62,7 +62,7 @@ def test_a_full_disk_leaves_nothing_behind_and_the_old_output_whole(
     if where == "link":
         monkeypatch.setattr(os, "replace", fail_with(errno.ENOSPC))
     with pytest.raises(ImageError, match="No space left") as caught:
-        images.write(path, photo, photo.pixels, overwrite=overwrite)
+        images.write(path, images.finish(photo, photo.pixels), overwrite=overwrite)
     assert "\n" not in str(caught.value)
     assert [found.name for found in folder.iterdir()] == ([path.name] if overwrite else [])
     if overwrite:
@@ -80,7 +80,7 @@ def test_a_file_size_limit_really_met_leaves_nothing_behind(tmp_path: Path) -> N
         "from abair import images; from abair.errors import ImageError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))\n"
         "photo = images.read(Path(sys.argv[1]))\n"
-        "try: images.write(Path(sys.argv[2]), photo, photo.pixels)\n"
+        "try: images.write(Path(sys.argv[2]), images.finish(photo, photo.pixels))\n"
         "except ImageError as error: print(error)\n"
     )
     done = subprocess.run(
@@ -100,7 +100,7 @@ def test_an_interrupt_leaves_nothing_behind(folder: Path, photo: images.Photo, m
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        images.write(folder / "a.png", photo, photo.pixels)
+        images.write(folder / "a.png", images.finish(photo, photo.pixels))
     assert list(folder.iterdir()) == []
 
 
@@ -116,5 +116,5 @@ def test_the_file_is_complete_before_it_has_its_name(
         link(source, target)
 
     monkeypatch.setattr(os, "link", watching)
-    images.write(folder / "a.png", photo, photo.pixels)
+    images.write(folder / "a.png", images.finish(photo, photo.pixels))
     assert sizes == [(48, 64)]

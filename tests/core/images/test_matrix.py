@@ -73,7 +73,7 @@ CASES = [(kind, mode, target) for kind, modes in MODES.items() for mode, target 
 @pytest.mark.parametrize(("kind", "mode", "target"), CASES, ids=["-".join(case) for case in CASES])
 def test_pixels_and_metadata_are_kept_or_named(tmp_path: Path, kind: str, mode: str, target: str) -> None:
     source = images.read(make(tmp_path, kind, mode))
-    written = images.write(tmp_path / target, source, source.pixels)
+    written = images.write(tmp_path / target, images.finish(source, source.pixels))
     again, to, said = images.read(tmp_path / target), TARGETS[target], " ".join(written.warnings)
 
     pixels, alpha = source.pixels, source.alpha
@@ -116,7 +116,7 @@ def test_pixels_and_metadata_are_kept_or_named(tmp_path: Path, kind: str, mode: 
 def test_another_library_finds_what_is_written(tmp_path: Path, kind: str, target: str) -> None:
     pyexiv2 = pytest.importorskip("pyexiv2", reason="its wheels are not for every platform")
     source = images.read(make(tmp_path, kind, "RGB"))
-    images.write(tmp_path / target, source, source.pixels)
+    images.write(tmp_path / target, images.finish(source, source.pixels))
     found = pyexiv2.Image(str(tmp_path / target))
     try:
         assert found.read_exif()["Exif.Image.Make"] == "Maker"
@@ -134,7 +134,7 @@ def test_another_library_finds_what_is_written(tmp_path: Path, kind: str, target
 @pytest.mark.parametrize("target", ["b.jpg", "b.png", "b.tif", "b.webp"])
 def test_exiftool_finds_what_is_written_and_no_fault(tmp_path: Path, target: str) -> None:
     source = images.read(make(tmp_path, "TIFF", "RGB"))
-    images.write(tmp_path / target, source, source.pixels)
+    images.write(tmp_path / target, images.finish(source, source.pixels))
     done = subprocess.run(["exiftool", "-json", "-validate", "-warning", str(tmp_path / target)], capture_output=True)
     assert done.returncode == 0
     found = json.loads(subprocess.run(["exiftool", "-json", str(tmp_path / target)], capture_output=True).stdout)[0]

@@ -43,7 +43,7 @@ def test_orientation_is_applied_once_and_reset(tmp_path: Path, name: str, orient
 def test_orientation_is_applied_to_alpha_and_16_bit_too(tmp_path: Path) -> None:
     samples = noise(6, 4, 4, np.uint16)
     upright = images.Photo(samples[..., :3], samples[..., 3], False, "PNG", exif_block(6), None)
-    images.write(tmp_path / "a.png", upright, upright.pixels)
+    images.write(tmp_path / "a.png", images.finish(upright, upright.pixels))
     photo = images.read(tmp_path / "a.png")
     assert np.array_equal(photo.pixels, np.rot90(samples[..., :3], -1))
     assert photo.alpha is not None
@@ -73,7 +73,7 @@ def test_metadata_is_kept_with_16_bits(tmp_path: Path, target: str) -> None:
     icc = profile()
     samples = noise(5, 5, 3, np.uint16)
     photo = images.Photo(samples, None, False, "PNG", exif_block(), icc, dpi=(240.0, 240.0))
-    images.write(tmp_path / target, photo, samples)
+    images.write(tmp_path / target, images.finish(photo, samples))
     written = images.read(tmp_path / target)
     assert written.icc_profile == icc
     assert written.dpi == pytest.approx((240, 240), rel=1e-3)
@@ -87,9 +87,9 @@ def test_metadata_is_kept_with_16_bits(tmp_path: Path, target: str) -> None:
 def test_a_resolution_that_no_file_named_is_not_made_up(tmp_path: Path, suffix: str) -> None:
     photo = images.read(png_16(tmp_path / "a.png", noise(5, 5, 3, np.uint16)))
     assert photo.dpi is None
-    images.write(tmp_path / "b.tif", photo, photo.pixels)
+    images.write(tmp_path / "b.tif", images.finish(photo, photo.pixels))
     assert images.read(tmp_path / "b.tif").dpi is None
-    images.write(tmp_path / f"c{suffix}", photo, photo.pixels)
+    images.write(tmp_path / f"c{suffix}", images.finish(photo, photo.pixels))
     found = images.read(tmp_path / f"c{suffix}").dpi
     assert found is None or (suffix == ".bmp" and found == pytest.approx((96, 96), rel=1e-2))  # BMP must name one
 

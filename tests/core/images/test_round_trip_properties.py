@@ -53,7 +53,7 @@ def test_what_is_written_is_read_again_bit_for_bit(file: tuple[str, Photo]) -> N
     suffix, photo = file
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"a{suffix}"
-        images.write(path, photo, photo.pixels)
+        images.write(path, images.finish(photo, photo.pixels))
         again = images.read(path)
     assert again.format == photo.format
     assert again.pixels.dtype == photo.pixels.dtype
@@ -82,10 +82,10 @@ def test_a_second_round_trip_writes_the_same_bytes(file: tuple[str, Photo]) -> N
     suffix, photo = file
     with tempfile.TemporaryDirectory() as folder:
         first, second = Path(folder) / f"a{suffix}", Path(folder) / f"b{suffix}"
-        images.write(first, photo, photo.pixels)
+        images.write(first, images.finish(photo, photo.pixels))
         again = images.read(first)
-        images.write(second, again, again.pixels)
+        images.write(second, images.finish(again, again.pixels))
         third = images.read(second)
         assert np.array_equal(third.pixels, again.pixels)
-        images.write(first, third, third.pixels, overwrite=True)
+        images.write(first, images.finish(third, third.pixels), overwrite=True)
         assert first.read_bytes() == second.read_bytes()

@@ -28,10 +28,10 @@ def test_the_format_that_was_read_is_kept_whatever_the_name_says_if_it_is_asked_
     samples = noise(31, 23, 4)
     save(tmp_path / "a.png", samples).rename(tmp_path / "a.jpg")
     photo = images.read(tmp_path / "a.jpg")
-    images.write(tmp_path / "b.jpg", photo, photo.pixels, keep_format=True)
+    images.write(tmp_path / "b.jpg", images.finish(photo, photo.pixels), keep_format=True)
     with Image.open(tmp_path / "b.jpg") as kept:
         assert (kept.format, kept.mode) == ("PNG", "RGBA")
-    images.write(tmp_path / "c.jpg", photo, photo.pixels)
+    images.write(tmp_path / "c.jpg", images.finish(photo, photo.pixels))
     with Image.open(tmp_path / "c.jpg") as renamed:
         assert (renamed.format, renamed.mode) == ("JPEG", "RGB")
 
@@ -165,7 +165,7 @@ def test_an_unusable_cmyk_profile_costs_a_warning_not_the_photo(tmp_path: Path) 
 def test_a_grey_restored_in_colour_is_written_as_the_mean(tmp_path: Path) -> None:
     photo = images.read(save(tmp_path / "a.png", noise(4, 4, 1)))
     restored = np.full((4, 4, 3), (10, 20, 33), np.uint8)
-    images.write(tmp_path / "b.png", photo, restored)
+    images.write(tmp_path / "b.png", images.finish(photo, restored))
     assert (images.read(tmp_path / "b.png").pixels == 21).all()
 
 

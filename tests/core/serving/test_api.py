@@ -47,7 +47,7 @@ def test_an_answer_is_byte_for_byte_the_command_s(
     photo = images.read(tmp_path / "photo")
     target = tmp_path / f"out{images.output_suffix(photo.format)}"
     restored = live.restorer(photo.visible)
-    images.write(target, photo, restored.image, source=tmp_path / "photo")
+    images.write(target, images.finish(photo, restored.image), source=tmp_path / "photo")
     assert answer.content == target.read_bytes()
     assert answer.headers["content-type"] == f"image/{kind.lower()}"
     record = json.loads(answer.headers[RESULT])
