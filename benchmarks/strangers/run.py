@@ -265,15 +265,17 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
     """Return the page on all results as Markdown."""
     good = [one for one in results if one["expected"] == "live"]
     bad = [one for one in results if one["expected"] == "refused"]
+    folders = dict.fromkeys(added["clean"] for one in results for added in one["additions"])
+    options = " ".join("--sample-photos" if folder == SAMPLES else f"--clean path/to/{folder}" for folder in folders)
     agree = sum(len({added["outcome"] for added in one["additions"]}) == 1 for one in results)
     return "\n\n".join(
         [
             "# Strangers",
             "Plugins for damage that ABAIR was not made with, each made from the template with an adapter of some "
             "minutes, and\nadded with the default gates. Three are bad and must be refused. This page was written by",
-            "```sh\npython benchmarks/strangers/run.py --data path/to/photos --clean path/to/clean/photos\n```",
-            f"Of {len(good)} good ones go live: {_count_by_folder(good, 'live')}. Of {len(bad)} bad ones are refused: "
-            f"{_count_by_folder(bad, 'rejected')}.\nThe verdicts of {agree} of {len(results)} agree over the folders.",
+            f"```sh\npython benchmarks/strangers/run.py --data path/to/photos \\\n  {options}\n```",
+            f"Of {len(good)} good ones go live: {_count_by_folder(good, 'live')}.\nOf {len(bad)} bad ones are refused: "
+            f"{_count_by_folder(bad, 'rejected')}.\n\nThe verdicts of {agree} of {len(results)} agree over the folders.",
             "PSNR in dB of whole photos that nobody trained on, at most 50: damaged, restored by what was live "
             "before, by what is\nlive now, and by the stranger's own adapter. *Lost* is the largest mean loss of a "
             "label that was live.",
