@@ -275,7 +275,8 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
             "minutes, and\nadded with the default gates. Three are bad and must be refused. This page was written by",
             f"```sh\npython benchmarks/strangers/run.py --data path/to/photos \\\n  {options}\n```",
             f"Of {len(good)} good ones go live: {_count_by_folder(good, 'live')}.\nOf {len(bad)} bad ones are refused: "
-            f"{_count_by_folder(bad, 'rejected')}.\n\nThe verdicts of {agree} of {len(results)} agree over the folders.",
+            f"{_count_by_folder(bad, 'rejected')}.\n\n"
+            f"The verdicts of {agree} of {len(results)} agree over the folders.",
             "PSNR in dB of whole photos that nobody trained on, at most 50: damaged, restored by what was live "
             "before, by what is\nlive now, and by the stranger's own adapter. *Lost* is the largest mean loss of a "
             "label that was live.",

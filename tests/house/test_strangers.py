@@ -40,7 +40,7 @@ def added(outcome: str, clean: str, **gates: float) -> dict[str, Any]:
 
 def result(name: str, expected: str, *additions: dict[str, Any], figures: dict[str, Any] | None = None) -> Any:
     return {
-        "name": name, "expected": expected, "training": {"cpu_seconds": 601.2}, "additions": list(additions),
+        "name": name, "expected": expected, "training": {"minutes": 5.6, "steps": 1000}, "additions": list(additions),
         "figures": figures,
     }  # fmt: skip
 
@@ -55,14 +55,15 @@ def test_the_page_counts_verdicts_and_shows_figures_and_reasons(program: ModuleT
         result("moire", "live", added("live", "one"), added("rejected", "two", **{"haze: loss": 0.42})),
         result("useless", "refused", added("rejected", "one", recall=0.1), added("failed", "two")),
     ])  # fmt: skip
-    assert "1 of 2 good ones go live with each folder" in page
-    assert "0 of 1 bad ones are refused\nwith each" in page  # one failed otherwise
+    assert "Of 2 good ones go live: 2 with one, 1 with two." in page
+    assert "Of 1 bad ones are refused: 1 with one, 0 with two." in page  # one failed otherwise
+    assert "--clean path/to/one --clean path/to/two\n" in page
     assert "The verdicts of 1 of 3 agree" in page
     (row,) = [line for line in page.splitlines() if line.startswith("| impulse")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [
         "impulse", "good", "live (one); live (two)", "22 of 24", "21.50", "21.00", "30.25", "30.50", "0.04 (haze)",
-        "601; 80, 80",
+        "6", "80, 80",
     ]  # fmt: skip
     assert "- moire (two): haze: loss 0.42 (threshold 0.1)" in page
     assert "- useless (two): no reason was told" in page
