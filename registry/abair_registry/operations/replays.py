@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -153,7 +154,8 @@ def make_replay(
 def source_of(photos: Path | None, config: ChallengerConfig, seed: int) -> str:
     """Return what replays are made of: the SHA-256 of photos' names and sizes, counts and seed."""
     paths = [] if photos is None else [photos] if photos.is_file() else list_photos(photos)
-    names = [(path.name, path.stat().st_size) for path in paths]
+    # a link that leads nowhere is told where photos are read
+    names = [(path.name, path.stat().st_size if os.path.exists(path) else None) for path in paths]
     made_of = [photos is not None, names, config.model_dump(mode="json", include=_COUNTS), seed]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
