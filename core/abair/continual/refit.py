@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from abair.continual.replay import Features, Mixtures
+from abair.continual.replay import WHOLE, Features, Mixtures
 from abair.continual.transfer import transfer_damage
 from abair.errors import TrainingError
 from abair.model.backbone import freeze
@@ -23,8 +23,6 @@ from abair.model.estimator import LAST, Estimator
 
 LEAST_DEVIATION: Final = 1e-3
 """Lower bound of an input's deviation: constant inputs tell nothing."""
-WHOLE: Final = 0.99
-"""Share of a sample above which it counts as all of it."""
 FOLDS: Final = 4
 """Parts of the known samples, each judged by a fit to the others."""
 ROUND: Final = 10

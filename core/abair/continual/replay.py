@@ -23,6 +23,8 @@ from abair.errors import TrainingError
 from abair.model.backbone import GLOBAL_VIEW
 from abair.model.safetensors_io import Header, read_header, read_tensors, write_tensors
 
+WHOLE: Final = 0.99
+"""Share of a sample above which it counts as all of a label."""
 _DTYPES: Final = frozenset({"U8", "F16", "F32"})
 _METADATA: Final = "abair.replay"
 

@@ -13,15 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from abair.continual.replay import Features
+from abair.continual.replay import WHOLE, Features
 from abair.labels import CLEAN
 
 FOLDS: Final = 4
 """Parts of the samples, each judged by a discriminant that did not see it."""
 SHRINKAGE: Final = 0.2
 """Share of the covariance that is replaced by equal variances: there are few samples a feature."""
-WHOLE: Final = 0.99
-"""Share of a sample above which it counts as all of a label."""
 FEWEST: Final = 2 * FOLDS
 """Samples of a label below which nothing is said of it."""
 HARD: Final = 0.95

@@ -10,16 +10,12 @@ Shrinking and Hallucinating Features", ICCV 2017, where a network learns the ana
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import torch
 
-from abair.continual.replay import Features
+from abair.continual.replay import WHOLE, Features
 from abair.data.seeds import Stream, generator_for
 from abair.labels import CLEAN
-
-WHOLE: Final = 0.99
-"""Share of a sample above which it counts as all undamaged."""
 
 
 def transfer_damage(new: Features, known: Sequence[Features], count: int) -> Features | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from abair.text import error_text
 
 _OVERSHOOT: Final = 0.01
 """By how much floats may leave [0, 1], as sharpening makes them; they are clipped."""
-_STRIP_PIXELS: Final = 1 << 20  # pixels copied out of Pillow at a time, so that no second copy of the photo exists
+_STRIP_PIXELS: Final = 1 << 20
 
 
 _TO_UPRIGHT: Final[dict[int, Callable[[np.ndarray], np.ndarray]]] = {
@@ -27,6 +27,13 @@ _TO_UPRIGHT: Final[dict[int, Callable[[np.ndarray], np.ndarray]]] = {
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
 """EXIF orientations other than 1, and what turns samples (H, W, C) stored that way upright."""
+
+
+def strips(height: int, width: int) -> Iterator[slice]:
+    """Yield some rows at a time, so that work on a photo needs no second copy of it."""
+    rows = max(1, _STRIP_PIXELS // max(1, width))
+    for top in range(0, height, rows):
+        yield slice(top, min(height, top + rows))
 
 
 def turn_upright(samples: np.ndarray, orientation: int) -> np.ndarray:
@@ -137,10 +144,9 @@ def to_numpy(image: Image.Image) -> np.ndarray:
     """Copy an 8-bit image to (H, W, C) uint8, strip by strip."""
     width, height = image.size
     out = np.empty((height, width, len(image.getbands())), np.uint8)
-    rows = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        strip = image.crop((0, top, width, min(height, top + rows)))
-        out[top : top + rows] = np.asarray(strip).reshape(-1, width, out.shape[2])
+    for rows in strips(height, width):
+        strip = image.crop((0, rows.start, width, rows.stop))
+        out[rows] = np.asarray(strip).reshape(-1, width, out.shape[2])
     return out
 
 
@@ -169,9 +175,7 @@ def flatten_on_white(samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Lay samples (H, W, C) over white by their alpha (H, W) of the same dtype."""
     full = np.iinfo(alpha.dtype).max
     flat = np.empty_like(samples)
-    rows = max(1, _STRIP_PIXELS // samples.shape[1])
-    for top in range(0, samples.shape[0], rows):
-        strip = slice(top, top + rows)
+    for strip in strips(*samples.shape[:2]):
         weight = alpha[strip, :, None].astype(np.uint32)  # 65535^2 + 32767 still fits
         flat[strip] = (samples[strip] * weight + full * (full - weight) + full // 2) // full
     return flat

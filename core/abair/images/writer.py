@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,14 +18,13 @@ from abair.images import codecs, exif
 from abair.images.annotations import jpeg_options, png_chunks, tiff_tags
 from abair.images.kept import reduce_to_format
 from abair.images.photo import FORMATS, SUFFIXES, Photo, display_name
-from abair.images.pixels import flatten_on_white, reduce_to_8_bit
+from abair.images.pixels import flatten_on_white, reduce_to_8_bit, strips
 from abair.images.storage import compress_like
 from abair.text import error_text
 
 _LARGEST_SIDE: Final = {"JPEG": 65500, "WEBP": 16383}
 _WITH_ALPHA: Final = frozenset({"PNG", "WEBP", "TIFF"})
 _WITH_16_BIT: Final = frozenset({"PNG", "TIFF"})
-_STRIP_PIXELS: Final = 1 << 20
 
 
 class Written(NamedTuple):
@@ -70,15 +69,8 @@ def finish(photo: Photo, pixels: np.ndarray) -> Finished:
         )
     if photo.alpha is not None:
         pixels = np.where(photo.alpha[..., None] == 0, photo.pixels, pixels)
-    unchanged = all(np.array_equal(*rows) for rows in zip(_strips(pixels), _strips(photo.pixels), strict=True))
+    unchanged = all(np.array_equal(pixels[rows], photo.pixels[rows]) for rows in strips(*pixels.shape[:2]))
     return Finished(replace(photo, pixels=np.empty((0, 0, 3), pixels.dtype)), pixels, unchanged)
-
-
-def _strips(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield some rows at a time: what compares whole photos needs as much memory as they do."""
-    rows = max(1, _STRIP_PIXELS // max(1, pixels.shape[1]))
-    for top in range(0, pixels.shape[0], rows):
-        yield pixels[top : top + rows]
 
 
 def write(
