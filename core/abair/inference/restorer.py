@@ -10,7 +10,6 @@ print(result.weights)
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -293,22 +292,20 @@ class Restorer:
             [weight for label, weight in weights.items() if label != CLEAN], keep=weights[CLEAN]
         )
         tone, dtype = Tone.find(pixels), choose_dtype(self.precision, self.device, weights[CLEAN])
-        if quality == "standard" and tone is None:
+        if quality == "standard":
             result = np.empty(pixels.shape, pixels.dtype)
             for rows, columns, values in self._parts(network, pixels, tile, dtype, before_tile):
                 result[rows, columns] = quantize(values, pixels.dtype)
-            return result
-        # the mean of several results, and the tone, need the photo as a whole
-        whole = np.zeros(pixels.shape, np.float32)
-        count = 1 if quality == "standard" else ORIENTATIONS
-        orientations = zip(_orientations(pixels), _orientations(whole), strict=True)
-        for turned, turned_whole in itertools.islice(orientations, count):
-            for rows, columns, values in self._parts(network, turned, tile, dtype, before_tile):
-                turned_whole[rows, columns] += values
-        whole /= count
+        else:
+            whole = np.zeros(pixels.shape, np.float32)  # a sum of several results
+            for turned, turned_whole in zip(_orientations(pixels), _orientations(whole), strict=True):
+                for rows, columns, values in self._parts(network, turned, tile, dtype, before_tile):
+                    turned_whole[rows, columns] += values
+            whole /= ORIENTATIONS
+            result = quantize(whole, pixels.dtype)
         if tone is not None:
-            tone.apply(whole)
-        return quantize(whole, pixels.dtype)
+            tone.apply(result)
+        return result
 
     def _parts(
         self,

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from abair.inference.conversion import quantize
 from abair.model.views import Pixels
 
 LEVELS: Final = 64
@@ -77,15 +78,16 @@ class Tone:
         level = (brightness * (FINE_LEVELS - 1) + 0.5).astype(np.int32)
         return brightness[..., None] + self._offsets[level]
 
-    def apply(self, result: NDArray[np.float32]) -> None:
-        """Give restored values (H, W, 3) in [0, 1] the tone, in place; their brightness stays."""
+    def apply(self, result: Pixels) -> None:
+        """Give restored pixels (H, W, 3) the tone, in place; their brightness stays."""
         change = 255 * float(np.abs(_average_blocks(result).mean(axis=1) - self._blocks.mean(axis=1)).mean())
         if not self.neutral and change > SAME_BRIGHTNESS:
             return
+        peak = 1.0 if result.dtype == np.float32 else float(np.iinfo(result.dtype).max)
         for top in range(0, len(result), ROWS):
-            part = result[top : top + ROWS]
-            brightness = part.mean(axis=2).clip(0, 1)
-            part[:] = brightness[..., None] if self.neutral else self.colours(brightness)
+            brightness = (result[top : top + ROWS].mean(axis=2, dtype=np.float32) / np.float32(peak)).clip(0, 1)
+            coloured = np.repeat(brightness[..., None], 3, axis=2) if self.neutral else self.colours(brightness)
+            result[top : top + ROWS] = quantize(coloured, result.dtype)
 
 
 def _average_blocks(pixels: Pixels) -> NDArray[np.float32]:

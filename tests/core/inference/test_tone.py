@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -103,6 +104,19 @@ def test_noise_of_many_colours_on_black_and_white_goes(photo: np.ndarray) -> Non
     result = noisy.astype(np.float32) / 255
     tone.apply(result)
     assert np.ptp(result, axis=2).mean() < 0.2 * np.ptp(noisy / 255, axis=2).mean()
+
+
+@pytest.mark.parametrize("colours", [(1, 1, 1), tuple(SEPIA)])
+def test_a_large_monochrome_photo_takes_no_copy_in_float32(restorer: Restorer, colours: tuple[float, ...]) -> None:
+    ramp = np.linspace(40, 220, 400, dtype=np.float32)[None, :, None].repeat(6000, axis=0)
+    pixels = np.rint(ramp * np.asarray(colours, np.float32)).astype(np.uint8)
+    assert Tone.find(pixels) is not None
+    tracemalloc.start()
+    restored = restorer(pixels, policy="backbone").image
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not np.array_equal(restored, pixels)
+    assert peak < 3 * pixels.nbytes
 
 
 @pytest.mark.parametrize("shift", [-0.4, 0.4])
