@@ -14,6 +14,10 @@ MOSTLY_CLEAN: Final = 0.5
 changes would come out at other levels."""
 LARGE: Final = 8.0
 """Megapixels from which on the memory that restoring took is given back before writing."""
+KEPT: Final = 1 << 26
+"""Bytes of an array from which on its memory is not kept: a photo of 22 megapixels."""
+KEPT_BY_EARLIER: Final = 1 << 25
+"""The largest such number that earlier versions of glibc accept."""
 
 
 def fast_bf16_on_cpu() -> bool:
@@ -53,11 +57,11 @@ def keep_freed_memory() -> None:
     """Make the process keep freed memory for its next tile or training step.
 
     By default glibc returns every large array to the system and maps the next one anew, page by
-    page. The setting holds for the whole process, so programs call this, never the library.
+    page. It still returns the largest: whole photos, which would tear the kept memory to pieces.
+    The setting holds for the whole process, so programs call this, never the library.
     """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         m_trim_threshold, m_mmap_threshold = -1, -3
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(m_mmap_threshold, 1 << 30)
-            libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+        if not libc.mallopt(m_mmap_threshold, KEPT):
+            libc.mallopt(m_mmap_threshold, KEPT_BY_EARLIER)
+        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
