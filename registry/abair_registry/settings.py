@@ -138,7 +138,7 @@ class Settings(BaseSettings):
     )
     clean_dir: Folder | None = Field(
         default=None,
-        description="folder of clean photos to damage; without it, those of scikit-image's wheel and drawn pictures",
+        description="folder of clean photos to damage; without it, those in installed packages and drawn pictures",
     )
     samples: int = Field(default=1500, ge=100, description="samples that the full route makes")
     gates: Thresholds = Thresholds()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -28,8 +29,11 @@ HELD_OUT: Final = 0.05
 """Share of the photos of a folder that training never sees."""
 HELD_OUT_SAMPLES: Final = frozenset({"astronaut", "coffee"})
 """Sample photos that training never sees; drawn images are not evaluated on."""
-SAMPLE_SOURCE: Final = "scikit-image's photos and dead leaves"
+SAMPLE_SOURCE: Final = "sample photos and dead leaves"
 """The source of the photos that are used when no folder is given."""
+SAMPLE_SHARE: Final = 10
+"""How often a sample photo is drawn for each dead-leaves image. Damage is learnt from photographs;
+there are few, and the drawn images keep a network from learning these by heart."""
 
 Pixels = NDArray[np.uint8]
 
@@ -37,15 +41,20 @@ Pixels = NDArray[np.uint8]
 class CleanPhotos:
     """Clean photos (H, W, 3) uint8 in memory, of which seeded crops are taken.
 
+    Each is drawn as often as its `shares` among all say, by default all alike.
+
     Raises:
         TrainingError: There are no photos.
     """
 
-    def __init__(self, photos: Sequence[Pixels], source: str) -> None:
+    def __init__(self, photos: Sequence[Pixels], source: str, shares: Sequence[int] | None = None) -> None:
         if not photos:
             raise TrainingError(f"{source}: found no photos, expected at least one; name a folder with --data DIR")
         self.photos = photos
         self.source = source
+        self._drawn = [
+            index for index, share in enumerate(shares or itertools.repeat(1, len(photos))) for _ in range(share)
+        ]
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -62,7 +71,7 @@ class CleanPhotos:
         (haze and darkness are visible at large scale only), and are cleaner than their source,
         whose compression would be learnt as detail. A photo smaller than `side` is enlarged.
         """
-        photo = self.photos[int(torch.randint(len(self.photos), (), generator=generator))]
+        photo = self.photos[self.draw(generator)]
         height, width = photo.shape[:2]
         largest = min(height, width) / side
         factor = min(uniform(generator, 1.0, 3.0), largest) if chance(generator, 0.5) else 1.0
@@ -85,7 +94,7 @@ class CleanPhotos:
         up to 1.6 times, because many undamaged photos are soft without being blurred. The photo is
         drawn unless its `index` is given.
         """
-        drawn = int(torch.randint(len(self.photos), (), generator=generator))  # drawn in any case: seeds stay the same
+        drawn = self.draw(generator)  # drawn in any case: seeds stay the same
         photo = self.photos[drawn if index is None else index]
         kind = int(torch.randint(3, (), generator=generator))
         factor = (1.0, uniform(generator, 1.0, 3.0), uniform(generator, 1 / 1.6, 1.0))[kind]
@@ -100,16 +109,20 @@ class CleanPhotos:
             patch = np.asarray(Image.fromarray(patch).resize((width, height), Image.Resampling.LANCZOS))
         return random_turn(patch, generator)
 
+    def draw(self, generator: torch.Generator) -> int:
+        """Draw the index of a photo, by the shares."""
+        return self._drawn[int(torch.randint(len(self._drawn), (), generator=generator))]
+
 
 def load_clean_photos(folder: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
     """Return the photos to train on and the held-out ones.
 
-    They come from `folder`, which may be a ZIP file of one, or without it from scikit-image's
-    photos and 24 dead-leaves images.
+    They come from `folder`, which may be a ZIP file of one, or without it from installed packages,
+    with 24 dead-leaves images.
 
     Raises:
         TrainingError: The folder does not exist, holds no photos, or a photo cannot be read.
-        MissingExtraError: No folder is given and scikit-image is not installed.
+        MissingExtraError: No folder is given and a package with sample photos is not installed.
     """
     if folder is not None:
         with _unpacked(folder) as unpacked:
@@ -121,12 +134,13 @@ def load_clean_photos(folder: Path | None) -> tuple[CleanPhotos, CleanPhotos]:
 
 @cache
 def _sample_set() -> tuple[CleanPhotos, CleanPhotos]:
-    """Return scikit-image's photos and dead leaves, drawn once: a set takes seconds."""
+    """Return sample photos and dead leaves, read and drawn once: a set takes seconds."""
     photos = sorted(sample_photos().items())
     held_out = [photo for name, photo in photos if name in HELD_OUT_SAMPLES]
     others = [photo for name, photo in photos if name not in HELD_OUT_SAMPLES]
     leaves = [dead_leaves(generator_from(0, index), 320) for index in range(24)]
-    return CleanPhotos(others + leaves, SAMPLE_SOURCE), CleanPhotos(held_out, f"{SAMPLE_SOURCE} (held out)")
+    shares = [SAMPLE_SHARE] * len(others) + [1] * len(leaves)
+    return CleanPhotos(others + leaves, SAMPLE_SOURCE, shares), CleanPhotos(held_out, f"{SAMPLE_SOURCE} (held out)")
 
 
 @contextmanager

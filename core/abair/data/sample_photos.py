@@ -1,4 +1,4 @@
-"""Clean pictures without a download: scikit-image's photographs, and dead-leaves images."""
+"""Clean pictures without a download: photographs of installed packages, and dead-leaves images."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from PIL import Image
 
 from abair.errors import ImageError, MissingExtraError
 
-PHOTOS: Final[dict[str, str]] = {
-    "astronaut": "astronaut.png",
-    "cat": "chelsea.png",
-    "coffee": "coffee.png",
-    "motorcycle": "motorcycle_left.png",
-    "retina": "retina.jpg",
-    "rocket": "rocket.jpg",
+PHOTOS: Final[dict[str, tuple[str, str]]] = {
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "cat": ("skimage", "data/chelsea.png"),
+    "coffee": ("skimage", "data/coffee.png"),
+    "dahlia": ("sklearn", "datasets/images/flower.jpg"),
+    "motorcycle": ("skimage", "data/motorcycle_left.png"),
+    "portrait": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+    "retina": ("skimage", "data/retina.jpg"),
+    "rocket": ("skimage", "data/rocket.jpg"),
+    "temple": ("sklearn", "datasets/images/china.jpg"),
 }
-"""Colour photographs in scikit-image's wheel, but the Hubble one: stars look like noise."""
+"""Colour photographs in the wheels of three packages, by package and path there: all of them but
+the Hubble one, whose stars look like noise."""
+PROJECTS: Final = {"matplotlib": "matplotlib", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+"""The packages' names on PyPI."""
 
 SMALLEST_RADIUS: Final = 4.5
 """Of a leaf, in pixels. Smaller leaves are noise, which a network should not learn to keep."""
@@ -32,32 +38,43 @@ _TEXTURES: Final = 5
 
 
 def sample_photos() -> dict[str, NDArray[np.uint8]]:
-    """Read `PHOTOS` from scikit-image's installed files, each (H, W, 3) uint8 RGB.
+    """Read `PHOTOS` from the installed packages' files, each (H, W, 3) uint8 RGB.
 
-    scikit-image itself is not imported, and nothing is downloaded.
+    The packages themselves are not imported, and nothing is downloaded.
 
     Raises:
-        MissingExtraError: scikit-image is not installed.
-        ImageError: A file is missing from the installed package, or damaged.
+        MissingExtraError: A package is not installed.
+        ImageError: A file is missing from an installed package, or damaged.
     """
-    spec = find_spec("skimage")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError(
-            "sample photos: scikit-image, which brings them, is not installed; pip install 'abair[bench]', "
-            "or name a folder of your own photos"
-        )
-    folder = Path(next(iter(spec.submodule_search_locations))) / "data"
+    folders = {package: _folder(package) for package in PROJECTS}
     photos = {}
-    for name, file in PHOTOS.items():
+    for name, (package, file) in PHOTOS.items():
+        path = folders[package] / file
         try:
-            with Image.open(folder / file, formats=("PNG", "JPEG")) as image:
+            with Image.open(path, formats=("PNG", "JPEG")) as image:
                 photos[name] = np.array(image.convert("RGB"))
         except (OSError, ValueError) as error:
+            project = PROJECTS[package]
             raise ImageError(
-                f"{folder / file}: not readable ({error}); expected a photograph of scikit-image's wheel; "
-                "pip install --force-reinstall scikit-image"
+                f"{path}: not readable ({error}); expected a photograph of {project}'s wheel; "
+                f"pip install --force-reinstall {project}"
             ) from None
     return photos
+
+
+def _folder(package: str) -> Path:
+    """Return the folder of an installed package.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError(
+            f"sample photos: {PROJECTS[package]}, which brings some, is not installed; pip install 'abair[bench]', "
+            "or name a folder of your own photos"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def dead_leaves(generator: torch.Generator, side: int) -> NDArray[np.uint8]:

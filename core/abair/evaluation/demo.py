@@ -58,7 +58,7 @@ def run_demo(
     damage. Makes the folder `out`; files of the same names in it are replaced.
 
     Raises:
-        MissingExtraError: scikit-image (photos, SSIM) or matplotlib is not installed.
+        MissingExtraError: matplotlib, scikit-image or another package with photos is missing.
         ImageError: there are no photos or no synthesisers, or `out` cannot be written.
     """
     if not synthesizers:

@@ -228,7 +228,7 @@ def _write_card(degradation: Degradation, text: str, photos: CleanPhotos, log: L
     card = readme.find_card(degradation.adapters)
     if card is None:
         return None
-    terms = "public domain, CC0 and similar, by photo"
+    terms = "public domain, CC0, CC BY and similar, by photo"
     if photos.source != SAMPLE_SOURCE:
         terms = readme.terms_of(card, photos.digest()[:12]) or f"{MARK}: say what they allow"
     rows = ["| set | photos | SHA-256 of their pixels | terms |", "|---|---|---|---|"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +18,7 @@ import torch
 
 from abair.continual.replay import HeldOut, Replay, read_source
 from abair.data.photos import CleanPhotos, list_photos, load_clean_photos
+from abair.data.sample_photos import PHOTOS
 from abair.errors import TrainingError
 from abair.labels import CLEAN
 from abair_registry.db import queries
@@ -153,9 +153,12 @@ def make_replay(
 
 def source_of(photos: Path | None, config: ChallengerConfig, seed: int) -> str:
     """Return what replays are made of: the SHA-256 of photos' names and sizes, counts and seed."""
-    paths = [] if photos is None else [photos] if photos.is_file() else list_photos(photos)
-    # a link that leads nowhere is told where photos are read
-    names = [(path.name, path.stat().st_size if os.path.exists(path) else None) for path in paths]
+    if photos is None:
+        names: list[tuple[str, int | None]] = [(name, None) for name in PHOTOS]
+    else:
+        paths = [photos] if photos.is_file() else list_photos(photos)
+        # a link that leads nowhere is told where photos are read
+        names = [(path.name, path.stat().st_size if path.exists() else None) for path in paths]
     made_of = [photos is not None, names, config.model_dump(mode="json", include=_COUNTS), seed]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 

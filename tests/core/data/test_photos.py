@@ -31,6 +31,24 @@ def test_crops_have_the_side_asked_for_even_of_smaller_photos(photos: CleanPhoto
         assert crop.max() <= 1
 
 
+def test_photos_are_drawn_by_their_shares() -> None:
+    greys = [np.full((40, 40, 3), value, dtype=np.uint8) for value in (0, 51, 255)]
+    photos = CleanPhotos(greys, "greys", [1, 3, 0])
+    for take in (CleanPhotos.crop, CleanPhotos.scene):
+        means = [float(take(photos, generator_from(index), 20).mean()) for index in range(400)]
+        assert all(mean == pytest.approx(0) or mean == pytest.approx(0.2) for mean in means)
+        assert 0.68 < np.mean([mean > 0.1 for mean in means]) < 0.82
+
+
+def test_sample_photos_are_drawn_more_often_than_drawn_images() -> None:
+    train, held_out = load_clean_photos(None)
+    assert len(held_out) == 2
+    sides = [train.photos[train.draw(generator_from(index))].shape[:2] for index in range(400)]
+    leaves = sum(shape == (320, 320) for shape in sides)
+    assert 70 < leaves < 140
+    assert len(set(sides)) == len({photo.shape[:2] for photo in train.photos}) > 5
+
+
 def test_a_crop_of_a_flat_photo_is_flat() -> None:
     flat = CleanPhotos([np.full((50, 70, 3), 51, dtype=np.uint8)], "flat")
     for index in range(8):

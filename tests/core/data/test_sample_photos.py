@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,9 @@ def _leaves(seed: int, side: int = 96) -> np.ndarray:
 
 def test_sample_photos_are_colour_photographs_in_8_bit() -> None:
     photos = sample_photos.sample_photos()
-    assert sorted(photos) == ["astronaut", "cat", "coffee", "motorcycle", "retina", "rocket"]
+    assert sorted(photos) == [
+        "astronaut", "cat", "coffee", "dahlia", "motorcycle", "portrait", "retina", "rocket", "temple",
+    ]  # fmt: skip
     for photo in photos.values():
         assert photo.dtype == np.uint8
         assert photo.ndim == 3
@@ -32,18 +35,21 @@ def test_sample_photos_are_colour_photographs_in_8_bit() -> None:
 
 
 @pytest.mark.slow
-def test_reading_them_imports_neither_scikit_image_nor_a_downloader() -> None:
+def test_reading_them_imports_no_package_that_brings_them_and_no_downloader() -> None:
     code = (
         "import sys; from abair.data.sample_photos import sample_photos; sample_photos(); "
-        "sys.exit(', '.join(sorted({'skimage', 'pooch', 'requests'} & set(sys.modules))) or 0)"
+        "sys.exit(', '.join(sorted({'matplotlib', 'skimage', 'sklearn', 'pooch', 'requests'} & set(sys.modules))) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_without_scikit_image_the_error_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample_photos, "find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'abair\[bench\]'"):
+@pytest.mark.parametrize(("package", "project"), sample_photos.PROJECTS.items())
+def test_without_a_package_the_error_names_it_and_the_pip_command(
+    monkeypatch: pytest.MonkeyPatch, package: str, project: str
+) -> None:
+    monkeypatch.setattr(sample_photos, "find_spec", lambda name: None if name == package else find_spec(name))
+    with pytest.raises(MissingExtraError, match=rf"{project}, which brings some, .*pip install 'abair\[bench\]'"):
         sample_photos.sample_photos()
 
 

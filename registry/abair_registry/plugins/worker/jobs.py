@@ -74,7 +74,7 @@ class SynthesisJob(Job):
     Attributes:
         threads: of torch.
         backbone: the frozen network's file.
-        photos: a folder of clean photos; without one, those of scikit-image.
+        photos: a folder of clean photos; without one, the sample photos.
         seed: of all samples.
         out: the file that gets the result.
     """
