@@ -45,6 +45,19 @@ def read_entry_points(distribution: Distribution) -> EntryPoints:
     return points
 
 
+def read_record(distribution: Distribution) -> str:
+    """Return the RECORD of one distribution; empty if it has none.
+
+    Raises:
+        Exception: it cannot be opened or decoded.
+    """
+    text, folder = distribution.read_text("RECORD"), _folder(distribution)
+    if text is None and isinstance(folder, Path):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            (folder / "RECORD").read_bytes()  # Python takes a file that it may not open for a missing one
+    return text or ""
+
+
 def normalise_name(name: str) -> str:
     """Return a distribution's name in the form in which names are compared."""
     return re.sub(r"[-_.]+", "-", name).lower()

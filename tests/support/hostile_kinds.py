@@ -318,7 +318,9 @@ def metadata() -> dict[str, Kind]:
     kinds |= {f"metadata: {name}, listed": Kind(then(change), **listed) for name, change in shown.items()}
     double = then(lambda site: write_metadata(site, "abair-winter", {"noise": "abair_frost"}, []))
     kinds["metadata: the name of a live plugin, added"] = Kind(double, "found in 2", ("add", "noise", *ROUTE))
-    kinds["metadata: the name of a live plugin, disabled"] = Kind(double, "rain", FORCED, code=0, changes=True)
+    kinds["metadata: the name of a live plugin, disabled"] = Kind(
+        double, "abair-winter, recorded for abair-noise", FORCED, code=0, changes=True
+    )
     alike = then(info("entry_points.txt", point.format("n\u043eise")))
     kinds["metadata: a name that looks like another"] = Kind(alike, "expected letters", ("add", "n\u043eise", *ROUTE))
     many = then(info("entry_points.txt", "[abair]\n" + "".join(f"frost{n} = abair_frost\n" for n in range(3000))))

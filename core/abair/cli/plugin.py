@@ -17,7 +17,7 @@ from abair.cli.options import PLAIN, Json, MaxMegapixels
 from abair.errors import ImageError, MissingExtraError, PluginError
 from abair.own_points import find_own
 from abair.plugin_kit.scaffold import LONGEST_AUTHOR, Licence, Package, check_author, make_package
-from abair.text import one_line
+from abair.text import one_line, quote_foreign
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,16 +71,16 @@ def list_plugins() -> None:
         from abair.discovery import discover
 
         plugins = discover()
-        rows = [("degradation", "title", "distribution", "adapters for")]
+        rows = [["degradation", "title", "distribution", "adapters for"]]
         for name, found in sorted(plugins.found.items()):
             folder = found.degradation.adapters
             sizes = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
             provided_by = f"{found.distribution} {found.version}"
-            rows.append((name, found.degradation.title, provided_by, ", ".join(sizes) or "none"))
+            cells = [name, found.degradation.title, provided_by, ", ".join(sizes) or "none"]
+            rows.append([quote_foreign(cell, 100) for cell in cells])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows if plugins.found else ():
-            cells = (one_line(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
-            print("  ".join(cells).rstrip(), flush=True)
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
         if not plugins.found:
             reporter.log("found no usable plugin; install one, for example: pip install abair-noise")
         for problem in plugins.problems:

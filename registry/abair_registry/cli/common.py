@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from abair.cli.console import Reporter
+from abair.text import quote_foreign
 
 if TYPE_CHECKING:
     from abair_registry.db.audit import Actor
@@ -25,10 +26,11 @@ Yes = Annotated[
 
 
 def _names(incomplete: str) -> list[str]:
-    """Complete a plugin's name for shells."""
+    """Complete a plugin's name for shells; names that could not be added are left out."""
     from abair_registry.plugins import installed
 
-    return sorted({point.name for point in installed.installed_plugins() if point.name.startswith(incomplete)})
+    names = {point.name for point in installed.installed_plugins() if installed.PLAIN_NAME.fullmatch(point.name)}
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 Name = Annotated[
@@ -146,8 +148,9 @@ def registry_to_look_at(reporter: Reporter, *, warn: bool = True) -> Iterator[Re
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, result: bool = True) -> None:
     """Print a table: rich's on a terminal, plain columns in a pipe.
 
-    It goes to stderr if it is no `result`.
+    It goes to stderr if it is no `result`. Cells may hold text by strangers.
     """
+    rows = [[quote_foreign(cell) for cell in row] for row in rows]
     stream = sys.stdout if result else sys.stderr
     if not stream.isatty():
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from abair.cli.console import Reporter, reporting
+from abair.text import one_line, quote_foreign
 from abair_registry.cli.common import (
     Json,
     Name,
@@ -57,18 +58,21 @@ def list_plugins(json: Json = False) -> None:
             for row in rows:
                 reporter.result(asdict(row))
             return
+        shown, hidden = status.without_floods(rows)
+        for distribution, count in hidden.items():
+            reporter.log(f"note: {quote_foreign(distribution, 60)} has {count} more plugins; --json lists them")
         table(
             ("name", "state", "version", "installed", "distribution", "problem"),
             [
                 (
-                    row.name,
+                    quote_foreign(row.name, 60),
                     row.state,
                     row.version or "-",
-                    row.installed_version or "-",
-                    row.distribution,
+                    quote_foreign(row.installed_version or "-", 40),
+                    quote_foreign(row.distribution, 60),
                     row.problem or "",
                 )
-                for row in rows
+                for row in shown
             ],
         )
 
@@ -88,7 +92,7 @@ def show(name: Name, json: Json = False) -> None:
             return
         releases, events = shown.pop("releases"), shown.pop("events")
         for key, value in shown.items():
-            print(f"{key:<18}{'-' if value is None else value}")
+            print(f"{key:<18}{'-' if value is None else quote_foreign(str(value))}")
         table(
             ("version", "degradation", "backbone", "rank", "parameters", "SHA-256"),
             [
@@ -236,7 +240,7 @@ def _print_health(
         reporter.result({"mended": list(mended), "problems": list(problems), "notes": list(notes)})
         return
     for line in (*(f"mended: {text}" for text in mended), *(f"note: {text}" for text in notes)):
-        print(line, flush=True)
+        print(one_line(line), flush=True)
     if not problems:
         print("nothing else is wrong" if mended else "nothing is wrong", flush=True)
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from abair.deployment import FILE_NAME
 from abair.errors import RegistryError
+from abair.text import quote_foreign
 from abair_registry.db import queries
 from abair_registry.db.models import AdapterRow, DeploymentRow, MemberRow, PluginRow
 from abair_registry.db.snapshot import take_snapshot
@@ -192,8 +193,8 @@ def installed_changes(registry: Registry) -> list[str]:
             plugin, distribution = same[0]
             if plugin.version != release.version:
                 notes.append(
-                    f"plugin {found.name}: version {plugin.version} is installed, {release.version} is live; "
-                    f"to use it, run: abair-registry add {found.name}"
+                    f"plugin {found.name}: version {quote_foreign(plugin.version, 60)} is installed, "
+                    f"{release.version} is live; to use it, run: abair-registry add {found.name}"
                 )
             elif release.files and (changed := installed.changed_files(plugin, distribution, release.files)):
                 notes.append(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from abair.errors import RegistryError
-from abair.text import near_misses
+from abair.text import near_misses, quote_foreign
 from abair_registry.db import audit, queries
 from abair_registry.db.models import DeploymentRow, EventRow, PluginRow
 from abair_registry.plugins import installed
 from abair_registry.registry import Registry
 from abair_registry.storage.blobs import Blobs
+
+MOST_AVAILABLE: Final = 20
+"""Plugins of one distribution that are listed for people without having been added."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,21 @@ def plugin_statuses(registry: Registry) -> list[PluginStatus]:
     return sorted(rows, key=lambda row: row.name)
 
 
+def without_floods(rows: Sequence[PluginStatus]) -> tuple[list[PluginStatus], dict[str, int]]:
+    """Return the rows to show to people, and by distribution how many more are available.
+
+    Of one distribution's plugins that were never added, `MOST_AVAILABLE` are shown.
+    """
+    shown, hidden, available = list[PluginStatus](), Counter[str](), Counter[str]()
+    for row in rows:
+        available[row.distribution] += row.state == "available"
+        if row.state == "available" and available[row.distribution] > MOST_AVAILABLE:
+            hidden[row.distribution] += 1
+        else:
+            shown.append(row)
+    return shown, dict(hidden)
+
+
 def _recorded_status(
     found: PluginRow, plugins: Sequence[installed.InstalledPlugin], deployment: DeploymentRow | None, blobs: Blobs
 ) -> PluginStatus:
@@ -90,8 +109,11 @@ def _difference(
         return f"the name is installed by distribution {plugins[0].distribution}, recorded for {found.distribution}"
     if installed is None:
         return "not installed; what is served does not need it" if found.state == "live" else "not installed"
+    if others := sorted({p.distribution for p in plugins} - {found.distribution}):
+        return f"installed by distribution {', '.join(others)}, too; its own gate and notice are left out; uninstall it"
     if version is not None and installed != version:
-        return f"version {installed} is installed, {version} is recorded; run: abair-registry add {found.name}"
+        now = quote_foreign(installed, 60)
+        return f"version {now} is installed, {version} is recorded; run: abair-registry add {found.name}"
     return None
 
 

@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 
 from abair.contract import CONFIG_FILE, GROUP
 from abair.discovery import Problem, distribution_of, installed_points
-from abair.distributions import installed_distributions, normalise_name, read_entry_points
+from abair.distributions import installed_distributions, normalise_name, read_entry_points, read_record
 from abair.errors import AdmissionError
 from abair.files import file_sha256
 from abair.text import describe_error, near_misses, quote_foreign
@@ -263,7 +263,7 @@ def _read_record(plugin: InstalledPlugin, distribution: Distribution) -> dict[st
     """
     files = {}
     try:
-        for path, digest, *_ in filter(None, csv.reader((distribution.read_text("RECORD") or "").splitlines())):
+        for path, digest, *_ in filter(None, csv.reader(read_record(distribution).splitlines())):
             parts = PurePosixPath(path).parts
             by_installer = len(parts) == 2 and parts[0].endswith(".dist-info") and parts[1] in _INSTALLERS
             if path.startswith("/") or ".." in parts or "__pycache__" in parts or by_installer:

@@ -138,6 +138,12 @@ def _damaged_record(site: Path) -> None:
     (site / "abair_frost-1.0.dist-info" / "RECORD").write_text("abair_frost/__init__.py\n")
 
 
+def _folder_as_record(site: Path) -> None:
+    record = site / "abair_frost-1.0.dist-info" / "RECORD"
+    record.unlink()
+    record.mkdir()
+
+
 def _odd_version(site: Path) -> None:
     (site / "abair_frost-1.0.dist-info" / "METADATA").write_text("Name: abair-frost\nVersion: \x1b[2J 1\n")
 
@@ -158,6 +164,7 @@ def _hidden(site: Path) -> None:
         (_odd_module, "which is not there"),
         (_standard_module, "which is not there"),
         (_damaged_record, "its RECORD cannot be read"),
+        (_folder_as_record, "its RECORD cannot be read"),
         (_odd_version, "found version"),
         (_hidden, "which hides the one that was installed in"),
     ],
