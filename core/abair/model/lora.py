@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -64,7 +64,7 @@ class Adapter:
         """SHA-256 of the scaling and the tensors; independent of the name."""
         digest = hashlib.sha256(f"{self.scaling}\n".encode())
         for name, (down, up) in sorted(self.layers.items()):
-            digest.update(name.encode() + down.numpy().tobytes() + up.numpy().tobytes())
+            digest.update(name.encode() + down.cpu().numpy().tobytes() + up.cpu().numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -140,29 +140,37 @@ def read_adapter_files(config: Path, weights: Path, backbone: Backbone, fingerpr
 
 
 class Blender:
-    """Blends a fixed sequence of adapters into a frozen backbone; stateless, safe for threads."""
+    """Blends a fixed sequence of adapters into a frozen backbone; stateless, safe for threads.
+
+    `adapters` are those that were given, as views of the stacks: once the caller lets go of its
+    own, each is in memory once.
+    """
 
     def __init__(self, backbone: Backbone, adapters: Sequence[Adapter]) -> None:
         self.backbone = backbone
         self.count = len(adapters)
-        self.adapters = tuple(adapters)
         self._stacks: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self._columns: dict[str, dict[int, slice]] = {}  # where each adapter lies in a layer's stack
         device = next(backbone.parameters()).device
+        self._scalings = torch.tensor([adapter.scaling for adapter in adapters], device=device)
         self._modules = adaptable_layers(backbone)
+        views: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in adapters]
         for layer in self._modules:
             held = [
                 (i, adapter, *adapter.layers[layer]) for i, adapter in enumerate(adapters) if layer in adapter.layers
             ]
             if held:
                 down = torch.cat([a for _, _, a, _ in held]).to(device)  # (sum r, inputs)
-                up = torch.cat([b * adapter.scaling for _, adapter, _, b in held], dim=1).to(device)  # (outputs, sum r)
+                up = torch.cat([b for _, _, _, b in held], dim=1).to(device)  # (outputs, sum r)
                 owner = torch.cat([torch.full((adapter.rank,), i) for i, adapter, _, _ in held]).to(device)
                 self._stacks[layer] = (down, up, owner)
                 ends = itertools.accumulate(adapter.rank for _, adapter, _, _ in held)
                 self._columns[layer] = {
                     i: slice(end - adapter.rank, end) for end, (i, adapter, _, _) in zip(ends, held, strict=True)
                 }
+                for i, columns in self._columns[layer].items():
+                    views[i][layer] = down[columns], up[:, columns]
+        self.adapters = tuple(replace(adapter, layers=own) for adapter, own in zip(adapters, views, strict=True))
 
     @torch.inference_mode()
     def blend(self, weights: Sequence[float], keep: float = 0.0) -> Backbone:
@@ -214,8 +222,9 @@ class Blender:
         if all(factors):
             return self._adapted_weights(torch.tensor(factors, device=device))
         adapted = {}
+        scaled = [factor * adapter.scaling for factor, adapter in zip(factors, self.adapters, strict=True)]
         for layer, (down, up, _) in self._stacks.items():
-            parts = [(columns, factors[index]) for index, columns in self._columns[layer].items() if factors[index]]
+            parts = [(columns, scaled[index]) for index, columns in self._columns[layer].items() if scaled[index]]
             weight: Any = self._modules[layer].weight
             sums = weight.flatten(1)
             for columns, factor in parts:
@@ -227,9 +236,10 @@ class Blender:
     def _adapted_weights(self, factors: Tensor) -> dict[str, Tensor]:
         """Return the weight of each adapted layer with the adapters added by `factors` (N,)."""
         adapted = {}
+        scaled = factors * self._scalings
         for layer, (down, up, owner) in self._stacks.items():
             weight: Any = self._modules[layer].weight
-            adapted[layer] = weight + ((up * factors[owner]) @ down).view_as(weight)
+            adapted[layer] = weight + ((up * scaled[owner]) @ down).view_as(weight)
         return adapted
 
 

@@ -136,6 +136,17 @@ def test_weights_of_zero_give_the_bare_backbone(backbone: Backbone, adapters: li
     assert fingerprint(Blender(backbone, []).blend([])) == mark
 
 
+def test_each_adapter_is_in_memory_once(backbone: Backbone, adapters: list[Adapter]) -> None:
+    kept = Blender(backbone, adapters).adapters
+    assert [one.digest for one in kept] == [one.digest for one in adapters]
+    assert [(one.name, one.rank, one.scaling) for one in kept] == [
+        (one.name, one.rank, one.scaling) for one in adapters
+    ]
+    tensors = [tensor for one in kept for pair in one.layers.values() for tensor in pair]
+    layers = {layer for one in kept for layer in one.layers}
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 2 * len(layers)
+
+
 def test_adapters_of_no_weight_leave_the_others_as_they_are(backbone: Backbone, adapters: list[Adapter]) -> None:
     blender = Blender(backbone, adapters)
     for chosen in range(len(adapters)):
