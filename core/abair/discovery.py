@@ -128,15 +128,15 @@ def installed_points(problems: list[Problem]) -> list[EntryPoint]:
     """
     found: list[EntryPoint] = []
     for folder, distribution in installed_distributions():
-        name = metadata_text(distribution, "Name")
         try:
             points = read_entry_points(distribution).select(group=GROUP)
         except Exception as error:
             why = quote_foreign(describe_error(error), 200)
             reason = f"its entry_points.txt cannot be read ({why}), so no plugin of it is used; install it again"
-            problems.append(Problem("", quote_foreign(name or folder, 100), reason))
+            name = metadata_text(distribution, "Name") or folder
+            problems.append(Problem("", quote_foreign(name, 100), reason))
             continue
-        if points and not name:
+        if points and not metadata_text(distribution, "Name"):  # which takes longer than all the rest to read
             reason = "its METADATA has no name, so no plugin of it is used; install it again"
             problems.append(Problem("", folder, reason))
             continue
