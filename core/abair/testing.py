@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from unittest import mock
 
 from abair.contract import GROUP, Degradation
-from abair.data.synthesizers import load_synthesizer
+from abair.data.synthesizers import import_synthesizer
 from abair.discovery import discover, installed_points
 from abair.errors import AdapterError
 
@@ -163,7 +163,7 @@ class DegradationContract:
     def _each(self, check: Callable[[str, Synthesizer], None]) -> None:
         """Hold every declared degradation's function to a check."""
         for degradation in self._declared():
-            check(degradation.name, load_synthesizer(degradation))
+            check(degradation.name, import_synthesizer(degradation))
 
 
 def check_synthesizer(name: str, degrade: Synthesizer) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from abair.data.synthesizers import load_synthesizer
+from abair.data.synthesizers import import_synthesizer
 from abair.discovery import Plugins, discover
 from abair.errors import PluginError
 
@@ -119,7 +119,7 @@ def test_a_plugin_is_found_with_its_distribution_and_its_synthesiser(install: In
     found = plugins.found["snow"]
     assert (found.distribution, found.version) == ("abair-snow", "1.5")
     assert plugins.get("snow") in plugins.degradations
-    assert load_synthesizer(found.degradation) is sys.modules[module].degrade
+    assert import_synthesizer(found.degradation) is sys.modules[module].degrade
     assert plugins.manager.has_plugin("snow")
 
 
@@ -241,4 +241,4 @@ def test_a_synthesiser_that_cannot_be_loaded_is_refused(function: str, reason: s
     module = install("snow", GOOD.replace("{module}:degrade", "{module}:" + function) + "\ncard = 1\n")
     degradation = discover([EntryPoint("snow", module, "abair")]).get("snow")
     with pytest.raises(PluginError, match=f"degradation snow: synthesizer {module}:{function} .*{reason}"):
-        load_synthesizer(degradation)
+        import_synthesizer(degradation)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import selectors
 import sqlite3
 import sys
@@ -32,6 +33,8 @@ from abair_registry.cli import app as registering
 
 MOST_LINES, LONGEST_LINE = 60, 1500
 """Of all that a command says: verdicts of a dozen labels, steps, a warning or two."""
+UNFORESEEN = re.compile(r"Traceback|unexpected [A-Z]\w* \(")
+"""What the program says of an error that nobody foresaw; MLflow has states that it calls unexpected."""
 NOBODY = 65534
 """A user without rights, for whom read-only files are read-only though root runs the campaign."""
 FORGED = "forged"
@@ -147,7 +150,7 @@ def manners(said: Said, most: int = MOST_LINES) -> list[str]:
         wrong.append(f"printed {len(lines)} lines")
     if any(len(line) > LONGEST_LINE for line in lines):
         wrong.append(f"printed a line of {max(map(len, lines))} characters")
-    wrong += [f"said {word!r}" for word in ("Traceback", "unexpected ") if word in said.out + said.err]
+    wrong += [f"said {found!r}" for found in UNFORESEEN.findall(said.out + said.err)]
     if said.code not in (0, 1, 2):
         wrong.append("ended with no exit code of ours")
     if said.code and not said.complaints:

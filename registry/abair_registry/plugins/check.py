@@ -297,9 +297,6 @@ def _efficacy(probed: ProbedPlugin, on_progress: Callable[[str], object]) -> Ite
         except AbairError as error:
             yield Check("efficacy", False, str(error), "mend it; add refuses it as it is")
             continue
-        except Exception as error:  # the synthesiser's
-            yield Check("efficacy", False, f"{found.name}: its synthesiser failed: {describe_error(error)}", "mend it")
-            continue
         gain = efficacy.gain
         yield Check(
             "efficacy", gain >= least,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from abair.contract import GROUP, Degradation
-from abair.data.synthesizers import load_synthesizer
+from abair.data.synthesizers import import_synthesizer
 from abair.discovery import discover
 from abair.errors import AdapterError, PluginError
 from abair.text import describe_error
@@ -127,7 +127,7 @@ def try_synthesizer(degradation: Degradation, slowest: float) -> float:
     from abair.testing import check_synthesizer
 
     try:
-        degrade = _refuse_failures(degradation.name, load_synthesizer(degradation))
+        degrade = _refuse_failures(degradation.name, import_synthesizer(degradation))
         refuse_child_processes()
     except PluginError as error:
         raise Refusal(str(error)) from None

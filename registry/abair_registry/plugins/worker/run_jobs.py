@@ -18,7 +18,7 @@ from abair.contract import GROUP, Degradation
 from abair.data.synthesizers import load_synthesizer
 from abair.deployment import read_deployment
 from abair.discovery import Plugins, discover
-from abair.errors import AbairError
+from abair.errors import AbairError, PluginError
 from abair.report import Report, Verdict
 from abair.text import describe_error
 from abair_registry.plugins.worker.jobs import (
@@ -252,6 +252,8 @@ def _load_synthesizer(degradation: Degradation) -> Synthesizer:
     def guarded(clean: Tensor, generator: Generator) -> Tensor:
         try:
             return degrade(clean, generator)
+        except PluginError as error:
+            raise Refusal(f"{error}; mend it and add the plugin again") from None
         except BaseException as error:  # a plugin may raise anything
             raise Refusal(
                 f"degradation {degradation.name}: its synthesiser failed ({describe_error(error)}); expected "
