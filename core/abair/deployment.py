@@ -334,9 +334,14 @@ def write_deployment(deployment: Deployment, folder: Path) -> Path:
     """
     deployment._folder = folder
     path = folder / FILE_NAME
-    document = deployment.model_dump(mode="json")
-    write_text(path, json.dumps(document | {CHECKSUM: _checksum(document)}, indent=2) + "\n")
+    write_text(path, deployment_text(deployment))
     return path
+
+
+def deployment_text(deployment: Deployment) -> str:
+    """Return what `deployment.json` says of a deployment, with its checksum."""
+    document = deployment.model_dump(mode="json")
+    return json.dumps(document | {CHECKSUM: _checksum(document)}, indent=2) + "\n"
 
 
 def file_ref(path: Path, folder: Path) -> FileRef:

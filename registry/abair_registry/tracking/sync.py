@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
-from abair.deployment import BACKBONE_FILE, ESTIMATOR_FILE, FileRef, write_deployment
+from abair.deployment import BACKBONE_FILE, ESTIMATOR_FILE, FILE_NAME, FileRef, deployment_text, write_deployment
 from abair.deployment import Deployment as Bundle
 from abair.errors import RegistryError
 from abair.text import escape_markdown, quote_foreign
@@ -180,7 +180,9 @@ def _named_plainly(bundle: Bundle) -> Bundle:
 
 def _sizes(bundle: Bundle) -> dict[str, int]:
     """Return the size in bytes of each of a bundle's files under its plain name."""
-    return {file.path: file.size for file in _named_plainly(bundle).files()}
+    whole = _named_plainly(bundle)
+    sizes = {file.path: file.size for file in whole.files()}
+    return sizes | {FILE_NAME: len(deployment_text(whole).encode())}
 
 
 def _whole_version(

@@ -157,6 +157,25 @@ def test_a_server_that_dies_in_the_middle_costs_a_warning_and_the_run_is_complet
 
 
 @pytest.mark.rare
+@sqlite
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (Path.unlink, "its files are gone (deployment.json)"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "its file deployment.json was changed"),
+    ],
+)
+def test_a_bundle_in_mlflow_without_its_description_is_registered_again(
+    run: Run, settings: Settings, damage: Callable[[Path], object], says: str
+) -> None:
+    assert run("doctor")[0] == 0
+    (description,) = (settings.home / "artifacts").rglob("bundle/deployment.json")
+    damage(description)
+    code, (told,), err = run("doctor")
+    assert (code, says in "; ".join(told["mended"])) == (0, True), (told, err)
+    assert run("doctor")[1][0]["mended"] == []
+
+
 @pytest.mark.exhaustive
 @sqlite
 def test_what_was_lost_in_mlflow_is_told_and_registered_again(run: Run, settings: Settings) -> None:
