@@ -51,7 +51,7 @@ class Policy(StrEnum):
 
 
 class Quality(StrEnum):
-    """Restore a photo once, or in its eight orientations for the mean of the results."""
+    """Restore a photo once, or in four orientations for the mean of the results."""
 
     standard = "standard"
     best = "best"
@@ -116,9 +116,7 @@ Looks = Annotated[
 ]
 QualityOption = Annotated[
     Quality,
-    typer.Option(
-        "--quality", help="best restores each photo in its eight orientations and averages: eight times as slow."
-    ),
+    typer.Option("--quality", help="best restores each photo in four orientations and averages: four times as slow."),
 ]
 EngineOption = Annotated[
     Engine,

@@ -103,7 +103,7 @@ def weights_hash(deployment: Deployment) -> str:
 
 def _protocol(restorer: Restorer, quality: Quality) -> tuple[str, ...]:
     backbone = restorer.deployment.backbone
-    ensemble = ("quality best: every picture is restored in its eight orientations, and the results are averaged",)
+    ensemble = ("quality best: every picture is restored in four orientations, and the results are averaged",)
     return (
         f"deployment {restorer.deployment.name}, backbone {backbone.size}, fingerprint {backbone.fingerprint}",
         "RGB, whole pictures, no crop of borders; the mean over pictures of each picture's PSNR and SSIM",

@@ -10,8 +10,8 @@ from abair.inference.conversion import to_pil
 
 Policy = Literal["soft", "one-hot", "backbone"]
 Quality = Literal["standard", "best"]
-"""`best` restores a photo in its eight orientations and averages the results (self-ensemble: Lim et
-al., CVPR Workshops 2017, section 3.3), which takes eight times as long."""
+"""`best` restores a photo in four orientations and averages the results (self-ensemble: Lim et al.,
+CVPR Workshops 2017, section 3.3, which takes eight), which takes four times as long."""
 Kind = TypeVar("Kind")
 
 

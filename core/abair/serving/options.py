@@ -64,7 +64,7 @@ class RestoreOptions(BaseModel):
     ] = None
     strength: Annotated[float, Field(ge=0, le=1, description="Strength of the restoration; 0.5 is halfway.")] = 1.0
     quality: Annotated[
-        Literal["standard", "best"], Field(description="best takes eight times as long and averages eight results.")
+        Literal["standard", "best"], Field(description="best takes four times as long and averages four results.")
     ] = "standard"
     looks: Annotated[
         int | None,

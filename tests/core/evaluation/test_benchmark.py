@@ -113,7 +113,7 @@ def test_a_report_at_best_quality_says_so() -> None:
     assert not any("quality" in line for line in _evaluate(restorer, _set()).protocol)
     assert restorer.qualities == {"standard"}
     restorer = FakeRestorer()
-    assert "eight orientations" in _evaluate(restorer, _set(), quality="best").protocol[-1]
+    assert "four orientations" in _evaluate(restorer, _set(), quality="best").protocol[-1]
     assert restorer.qualities == {"best"}
 
 
