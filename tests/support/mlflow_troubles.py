@@ -244,8 +244,8 @@ def _delete_all_runs(client: MlflowClient, _: Path) -> None:
 
 def _lose_file(name: str) -> Callable[[MlflowClient, Path], None]:
     def change(client: MlflowClient, home: Path) -> None:
-        for path in (home / "artifacts" / _champion(client).run_id).rglob(name):
-            path.unlink()
+        for path in sorted((home / "artifacts" / _champion(client).run_id).rglob(name), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()  # what is in a folder comes before it
 
     return change
 
