@@ -159,7 +159,8 @@ class Campaign:
             return "mended by doctor"
         if _same(path, kept):
             return "made again"
-        if file.startswith(NEEDED) and not (damage == "altered" and "bundle" in file) and not told:
+        needed = file.startswith(NEEDED) and not file.endswith((*OWN_OF_SQLITE, ".lock"))  # which are empty
+        if needed and not (damage == "altered" and "bundle" in file) and not told:
             if damage == "altered" and file.endswith(".db"):
                 return "not noticed in a database"
             raise WrongError("nobody said that it is not as it was")
@@ -177,7 +178,8 @@ class Campaign:
         said = ask(self.host, *WRITES["rollback"], before=become_nobody)
         self._check_written(said.code == 0, serving, manners(said))
         for one in [path, *(path.rglob("*") if path.is_dir() else ())]:
-            one.chmod(0o755 if one.is_dir() else 0o644)
+            if one.exists():  # SQLite takes its own away
+                one.chmod(0o755 if one.is_dir() else 0o644)
         return self._once_it_can(said.code == 0, "rollback")
 
     def fill(self, room: int, command: str) -> str:

@@ -242,9 +242,14 @@ def _take_turn(connection: Connection) -> None:
 def _unusable(url: URL, reason: str) -> RegistryError:
     for secret in filter(None, [url.password, *(url.query[name] for name in _secrets(url))]):
         reason = reason.replace(str(secret), "***")
+    advice = "check ABAIR_REGISTRY_URL and ABAIR_HOME"
+    if url.get_backend_name() == "sqlite" and url.database:
+        beside = (Path(f"{url.database}{suffix}") for suffix in ("-wal", "-shm", "-journal"))
+        if folder := next((path for path in beside if path.is_dir()), None):
+            reason, advice = f"{folder} is a folder, where SQLite keeps a file", f"move {folder} away"
     return RegistryError(
         f"registry {_display_url(url)}: cannot be used ({reason}); expected a database that "
-        "can be reached and written; check ABAIR_REGISTRY_URL and ABAIR_HOME"
+        f"can be reached and written; {advice}"
     )
 
 

@@ -156,9 +156,30 @@ def test_whoever_may_write_the_database_may_lock_it(database: Database, lock: Op
 
 
 @only("sqlite")
+def test_the_lock_of_a_read_only_database_is_its_owners(database: Database, lock: OperationLock) -> None:
+    path = Path(str(database.engine.url.database))
+    path.chmod(0o440)
+    assert lock.take()
+    (found,) = path.parent.glob("*.operation.lock")
+    assert stat.S_IMODE(found.stat().st_mode) == 0o640
+
+
+@only("sqlite")
 def test_a_file_that_cannot_be_locked_is_told_in_one_line(database: Database, lock: OperationLock) -> None:
     path = Path(str(database.engine.url.database))
     path.with_name(f"{path.name}.operation.lock").mkdir()
     with pytest.raises(RegistryError, match=r"found a folder, expected a file to lock; move") as caught:
         lock.take()
     assert "\n" not in str(caught.value)
+
+
+@only("sqlite")
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_a_folder_in_the_place_of_a_file_of_sqlites_is_told_with_what_to_do(database: Database, suffix: str) -> None:
+    database.close()
+    beside = Path(f"{database.engine.url.database}{suffix}")
+    beside.unlink(missing_ok=True)
+    beside.mkdir()
+    with pytest.raises(RegistryError, match=r"is a folder, where SQLite keeps a file\); .*; move .* away"):  # noqa: SIM117
+        with database.write() as session:
+            session.execute(text("SELECT count(*) FROM plugins"))
