@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,6 +130,27 @@ def test_a_home_that_cannot_be_written_can_be_looked_at(
     monkeypatch.setattr(os, "access", lambda path, mode, **rest: not mode & os.W_OK and access(path, mode, **rest))
     for command in LOOKS:
         assert call(*command).code == 0, command
+    assert state(used) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no limit of their size there")
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_home_on_a_full_disk_can_be_looked_at(used: Path, environment: dict[str, str]) -> None:
+    import resource
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    for file in used.glob("registry.db-*"):
+        file.unlink()
+    before = state(used)
+    for command in LOOKS[:2]:
+        looked = subprocess.run(
+            [sys.executable, "-m", "abair_registry", *command],
+            env=environment, preexec_fn=fill, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert looked.returncode == 0, looked.stderr
     assert state(used) == before
 
 

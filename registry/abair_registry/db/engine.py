@@ -30,6 +30,7 @@ READ_ONLY: Final = "25006"
 SQLite raises an `OperationalError` instead.
 """
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_NO_ROOM: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 
 
 class DamagedDatabaseError(RegistryError):
@@ -193,24 +194,30 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
         return engine
     if not read_only:
         return _sqlite_engine(create_engine(url, connect_args={"timeout": BUSY_SECONDS}))
-    file = _read_only_uri(Path(str(url.database)))
-    return _sqlite_engine(
-        create_engine(
-            "sqlite://", creator=lambda: sqlite3.connect(file, uri=True, timeout=BUSY_SECONDS), poolclass=NullPool
-        )
-    )
+    path = Path(str(url.database))
+    return _sqlite_engine(create_engine("sqlite://", creator=lambda: _connect_to_read(path), poolclass=NullPool))
 
 
-def _read_only_uri(path: Path) -> str:
-    """Return SQLite's URI for a file that is to be read alone.
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a file that is to be read alone.
 
-    In a folder that cannot be written SQLite reads a file whose journal is empty only if it is told
-    that nobody writes.
+    In a folder that cannot be written, and on a full disk, SQLite reads a file whose journal is
+    empty only if it is told that nobody writes.
     """
+    file = f"file:{quote(str(path.absolute()))}?mode=ro"
     journal = path.with_name(f"{path.name}-wal")
     settled = not journal.exists() or journal.stat().st_size == 0
-    alone = "&immutable=1" if settled and not os.access(path.parent, os.W_OK) else ""
-    return f"file:{quote(str(path.absolute()))}?mode=ro{alone}"
+    if not settled or os.access(path.parent, os.W_OK):
+        connection = sqlite3.connect(file, uri=True, timeout=BUSY_SECONDS)
+        try:
+            connection.execute("PRAGMA schema_version")  # which needs a file of shared memory
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if not settled or error.sqlite_errorcode & 0xFF not in _NO_ROOM:
+                raise
+        else:
+            return connection
+    return sqlite3.connect(f"{file}&immutable=1", uri=True, timeout=BUSY_SECONDS)
 
 
 def _sqlite_engine(engine: Engine) -> Engine:

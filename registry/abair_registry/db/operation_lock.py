@@ -63,7 +63,8 @@ class _FileLock:
     def take(self) -> bool:
         path = self._database.with_name(f"{self._database.name}.operation.lock")
         try:
-            # whoever may write the database may lock it; its owner always (findings/filelock_mode_of_owner.sh)
+            # whoever may write the database may lock it, and its owner always, because filelock
+            # asks for that (findings/filelock_mode_of_owner.sh)
             mode = stat.S_IMODE(self._database.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR
             lock = FileLock(path, mode=mode, thread_local=False)
             lock.acquire(blocking=False)
