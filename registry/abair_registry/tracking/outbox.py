@@ -178,7 +178,7 @@ def drain(registry: Registry, runs: Runs, operation: int | None = None) -> tuple
     if not is_pending(home):
         return done, refused
     with suppress(Timeout), _locked(home):  # else another process does it
-        for folder, entries in _kept_runs(home):
+        for folder, entries in _kept_runs(home, refused):
             try:
                 tags = entries[0][1]["tags"]
                 if TRAINING_RUN in tags:
@@ -223,7 +223,7 @@ def drain_trainings(home: Path, runs: Runs) -> tuple[list[str], list[str]]:
     if not is_pending(home):
         return done, refused
     with suppress(Timeout), _locked(home):
-        for folder, entries in _kept_runs(home):
+        for folder, entries in _kept_runs(home, []):  # those that cannot be read are told with the operations
             try:
                 tags = entries[0][1]["tags"]
                 process = ProcessIdentity.from_tags(tags)
@@ -245,10 +245,17 @@ def drain_trainings(home: Path, runs: Runs) -> tuple[list[str], list[str]]:
     return done, refused
 
 
-def _kept_runs(home: Path) -> Iterator[tuple[Path, list[Entry]]]:
-    """Yield the folders of kept runs with their entries; delete those that hold none."""
+def _kept_runs(home: Path, refused: list[str]) -> Iterator[tuple[Path, list[Entry]]]:
+    """Yield the folders of kept runs with their entries; delete those that hold none.
+
+    A line for each whose entries cannot be read is added to `refused`.
+    """
     for folder in sorted(path for path in (home / FOLDER).iterdir() if path.is_dir()):
-        entries = _read(folder)
+        try:
+            entries = _read(folder)
+        except OSError as error:
+            refused.append(_unreadable("operation", error, folder))
+            continue
         if entries and entries[0][0] == "begin":
             yield folder, entries
         else:  # killed at the first one
@@ -306,7 +313,11 @@ def _replay(runs: Runs, entries: list[Entry], folder: Path, identity: Sequence[s
 
 
 def _read(folder: Path) -> list[Entry]:
-    """Return the entries of a folder; a last one that was written in part does not count."""
+    """Return the entries of a folder; a last one that was written in part does not count.
+
+    Raises:
+        OSError: they cannot be read.
+    """
     entries: list[Entry] = []
     with suppress(FileNotFoundError, ValueError):
         for line in (folder / _ENTRIES).read_text(encoding="utf-8").splitlines():

@@ -64,6 +64,20 @@ def test_a_kept_run_that_cannot_be_read_is_told_and_given_up_by_deleting_it(
 
 
 @sqlite
+def test_a_folder_in_the_place_of_a_kept_runs_entries_is_told_once_and_the_others_are_mirrored(
+    open_registry: Open, settings: Settings
+) -> None:
+    kept(settings.home, [BEGIN])
+    folder = settings.home / outbox.FOLDER / "3-20261128"
+    (folder / "entries.jsonl").mkdir(parents=True)
+    with open_registry() as registry:
+        done, (refused,) = outbox.drain(registry, cast("Runs", Told()))
+        assert len(done) == 1
+        assert refused.endswith(f"it is kept in {folder}; to give it up, delete that folder")
+        assert outbox.drain_trainings(settings.home, cast("Runs", Told())) == ([], [])
+
+
+@sqlite
 def test_a_kept_run_that_is_whole_is_told_once(open_registry: Open, settings: Settings) -> None:
     folder = kept(settings.home, [BEGIN, ["tags", {"values": {"a": "b"}}]])
     with open_registry() as registry:
