@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -82,4 +83,4 @@ def _reasons(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             ]
             if added["outcome"] != "live":
                 found = ", ".join(by) or (added["said"].strip().splitlines() or ["no reason was told"])[-1]
-                yield f"- {one['name']} ({added['clean']}): {found}"
+                yield textwrap.fill(f"- {one['name']} ({added['clean']}): {found}", 100, subsequent_indent="  ")
