@@ -197,14 +197,21 @@ def doctor(
         mended += [line for line in done if not registry.begun]
         notes = _notes(registry)
         with registry.database.read() as session:
-            busy = lock.running(session)
+            busy, newest = lock.running(session), lock.newest(session)
         if busy is not None:  # both would tell MLflow the same
             notes.append(f"MLflow was not looked at: {busy}, and tells it what is live at the end")
         elif not problems:  # MLflow is told what serves, which is whole
             try:
-                mended += sync.reconcile(registry, runs) if sync.is_expected(registry, runs) else []
+                told = sync.reconcile(registry, runs) if sync.is_expected(registry, runs) else []
             except RegistryError as error:
+                told = []
                 problems.append(str(error))
+            with registry.database.read() as session:
+                alone = lock.newest(session) == newest
+            if alone:
+                mended += told
+            elif told:  # the other operation was about to tell the same: nothing was wrong
+                notes.append(f"MLflow was told beside an operation that began meanwhile: {'; '.join(told)}")
         repair.record_mended(registry, mended, acting_user(None, ""))
         _print_health(reporter, json, mended, problems, notes)
 

@@ -197,6 +197,11 @@ def running(session: Session) -> Running | None:
     return None if operation is None else _seen(operation)
 
 
+def newest(session: Session) -> int | None:
+    """Return the number of the operation that began last: if it changes, another one has begun."""
+    return session.scalar(select(func.max(OperationRow.id)))
+
+
 def recover(database: Database) -> list[Running]:
     """Undo what killed processes left, and return it; what was published already is done.
 

@@ -7,13 +7,19 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import select
 from tests.registry.conftest import Run, complaints
 from tests.support.outcomes import live
 
 from abair_registry.db import queries
+from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
-from abair_registry.db.models import OperationRow
+from abair_registry.db.models import EventRow, OperationRow
+from abair_registry.operations import lock
+from abair_registry.registry import Registry
 from abair_registry.settings import Settings
+from abair_registry.tracking import sync
+from abair_registry.tracking.mlflow_client import Runs
 
 pytestmark = pytest.mark.slow
 
@@ -109,3 +115,24 @@ def test_doctor_leaves_mlflow_to_an_operation_that_is_running(
     process.kill()
     process.wait()
     assert "champion is version 1" in run("doctor")[1][0]["mended"]
+
+
+def test_doctor_calls_nothing_mended_that_another_operation_was_about_to_tell_mlflow(
+    run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconcile = sync.reconcile
+
+    def beside_another(registry: Registry, runs: Runs) -> list[str]:
+        with lock.working(registry.database, "rollback", "2", Actor("ada", "a test")):
+            return reconcile(registry, runs)
+
+    assert run("list")[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(sync, "reconcile", beside_another)
+        code, (told,), err = run("doctor")
+    assert (code, complaints(err), told["mended"], told["problems"]) == (0, [], [], [])
+    assert [note for note in told["notes"] if note.startswith("MLflow was told beside an operation")]
+    database = Database(settings, read_only=True)
+    with database.read() as session:
+        assert session.scalars(select(EventRow).where(EventRow.action == "mend")).all() == []
+    database.close()
