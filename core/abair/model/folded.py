@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from abair.model.block import EPSILON, Block, LayerNorm, fold_norm
-from abair.model.kernels import linear, standardize
+from abair.model.kernels import linear, linear_add, standardize
 
 
 class FoldedConvolution:
@@ -71,7 +71,7 @@ class FoldedBlock:
         for part in rows:
             x[top : top + len(part)] += part
             top += len(part)
-        return linear(_gate(linear(standardize(x, EPSILON), *self._widen)), *self._narrow).add_(x)
+        return linear_add(_gate(linear(standardize(x, EPSILON), *self._widen)), *self._narrow, x)
 
 
 def double_weight(layer: nn.Conv2d, dtype: torch.dtype) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from abair.model import kernels
 from abair.model.backbone import SIZES, Backbone
-from abair.model.kernels import centre, linear, standardize
+from abair.model.kernels import centre, linear, linear_add, standardize
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
@@ -22,8 +22,11 @@ def test_both_libraries_give_the_same_product(
     expected = F.linear(x, weight, bias)
     assert torch.allclose(linear(x, weight, bias), expected, atol=tolerance)
     assert torch.allclose(linear(x, weight), F.linear(x, weight), atol=tolerance)
+    other = torch.rand(expected.shape).to(dtype)
+    assert torch.allclose(linear_add(x, weight, bias, other), expected + other, atol=2 * tolerance)
     monkeypatch.setattr(kernels, "_has_onednn", lambda dtype: False)
     assert torch.equal(linear(x, weight, bias), expected)
+    assert torch.equal(linear_add(x, weight, bias, other), expected + other)
 
 
 @torch.no_grad()
@@ -68,13 +71,14 @@ def test_lower_precision_is_not_lost() -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-5), (torch.bfloat16, 0.1)])
 @pytest.mark.parametrize("mean", [0.0, 3.0])
+@pytest.mark.parametrize("channels", [32, 64])
 @torch.no_grad()
 def test_a_centred_weight_on_standardised_features_is_a_layer_norm_and_a_product(
-    mean: float, dtype: torch.dtype, tolerance: float
+    channels: int, mean: float, dtype: torch.dtype, tolerance: float
 ) -> None:
     torch.manual_seed(0)
-    x, weight = (mean + torch.randn(4, 5, 32)).to(dtype), torch.randn(6, 32, dtype=torch.float64)
-    expected = F.linear(F.layer_norm(x.double(), (32,), eps=1e-6), weight)
+    x, weight = (mean + torch.randn(4, 5, channels)).to(dtype), torch.randn(6, channels, dtype=torch.float64)
+    expected = F.linear(F.layer_norm(x.double(), (channels,), eps=1e-6), weight)
     found = linear(standardize(x, 1e-6), centre(weight).to(dtype))
     assert torch.allclose(found.double(), expected, atol=tolerance * expected.abs().max())
     with torch.enable_grad():
