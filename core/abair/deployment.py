@@ -168,9 +168,20 @@ class Deployment(_Part):
 
 
 def home() -> Path:
-    """Return the folder of the live deployment and the registry's state; it need not exist."""
+    """Return the folder of the live deployment and the registry's state; it need not exist.
+
+    Raises:
+        DeploymentError: its path begins with `~` of an unknown user, or is not UTF-8.
+    """
     given = os.environ.get(HOME)
-    return Path(given).expanduser().absolute() if given else user_data_path("abair", appauthor=False)
+    try:
+        folder = Path(given).expanduser().absolute() if given else user_data_path("abair", appauthor=False)
+        str(folder).encode()
+    except RuntimeError:
+        raise DeploymentError(f"{HOME}: found {given}; expected a folder, or ~ of a user of this machine") from None
+    except UnicodeEncodeError:  # which neither SQLite nor safetensors opens
+        raise DeploymentError(f"{HOME}: found {os.fsencode(folder)!r}; expected a path in UTF-8; rename it") from None
+    return folder
 
 
 def factory_folder() -> Path:

@@ -5,19 +5,21 @@ The defaults need no server.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from abair.deployment import home
 from abair.errors import RegistryError
 from abair.text import describe_fields
 
 DATABASE: Final = "registry.db"
+_REGISTRY_URL: Final = "ABAIR_REGISTRY_URL"
 _NOT_IN_URI: Final = re.compile(r"\?|%[0-9A-Fa-f]{2}")
 """What MLflow reads as the end of a SQLite file's path, or as another character.
 
@@ -99,7 +101,14 @@ def _variable(place: tuple[int | str, ...]) -> str:
     return names[0] if names[0] == "MLFLOW_TRACKING_URI" else "ABAIR_" + "__".join(names)
 
 
-Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"found {path}; expected a folder, or ~ of a user of this machine") from None
+
+
+Folder = Annotated[Path, AfterValidator(_absolute)]
 """A folder whose path holds in worker processes, too, which work in folders of their own."""
 
 
@@ -107,19 +116,31 @@ class Settings(BaseSettings):
     """The variables `ABAIR_*` and MLflow's own `MLFLOW_TRACKING_URI`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ABAIR_", env_nested_delimiter="__", extra="ignore", frozen=True, populate_by_name=True
-    )
+        env_prefix="ABAIR_", env_nested_delimiter="__", env_ignore_empty=True, extra="ignore", frozen=True,
+        populate_by_name=True,
+    )  # fmt: skip
 
     def __init__(self, **given: Any) -> None:
-        """Read the environment; `given` values come first.
+        """Read the environment; `given` values come first. An empty variable is as good as none.
 
         Raises:
             RegistryError: a variable has an invalid value, or the home's path a sign of URIs.
+            DeploymentError: `ABAIR_HOME` names no folder.
         """
+        if os.environ.get(_REGISTRY_URL) == "":  # of all others nothing is the default, too
+            raise RegistryError(
+                f"{_REGISTRY_URL}: found nothing, expected the URL of a database; unset it for the file in the home"
+            )
         try:
-            super().__init__(**given)
+            super().__init__(**{"home": home()} | given)  # the variable is read there alone
         except ValidationError as error:
             raise RegistryError(f"{describe_fields(error, _variable)}; correct or unset it") from None
+        except SettingsError as error:  # whose text names the field and its source in Python's words
+            variable = _variable(tuple(str(error).split('"')[1:2]))
+            raise RegistryError(
+                f'{variable}: found no JSON object, expected one such as {{"name": 1}}, or variables such as '
+                f"{variable}__NAME; correct or unset it"
+            ) from None
         if self.tracking_uri is None and (found := _NOT_IN_URI.search(str(self.home.absolute()))):
             raise RegistryError(
                 f"ABAIR_HOME: found {found[0]!r} in {self.home}; expected a path without ? and without % before two "
