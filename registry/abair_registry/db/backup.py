@@ -6,11 +6,12 @@ PostgreSQL has tools of its own for that.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -23,13 +24,23 @@ FOLDER: Final = "backups"
 """The folder of the copies, beside the database."""
 KEPT: Final = 5
 """Copies that stay; a copy is made only of a database that changed."""
+_STAMP: Final = "%Y%m%dT%H%M%S.%f"
+_STAMPED: Final = re.compile(r"\d{8}T\d{6}\.\d{6}")
 _BESIDE: Final = ("", "-wal", "-shm")
 """Endings of a database's files: its journal belongs to it."""
 
 
 def timestamp() -> str:
     """Return this moment in UTC for a file's name; names in their order are moments in theirs."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    return datetime.now(UTC).strftime(_STAMP)
+
+
+def _stamp_after(newest: str | None) -> str:
+    """Return this moment, or the one after the newest copy's if the clock went back since then."""
+    now = timestamp()
+    if newest is None or now > newest:
+        return now
+    return (datetime.strptime(newest, _STAMP) + timedelta(microseconds=1)).strftime(_STAMP)
 
 
 def damage(connection: sqlite3.Connection) -> str | None:
@@ -57,10 +68,15 @@ def copy_database(source: Path, target: Path) -> None:
 
 
 def copies(database: Path) -> list[Path]:
-    """Return the kept copies of a database, newest first."""
-    start = f"{database.stem}-"
+    """Return the kept copies of a database, newest first; files of other names are none."""
     found = (database.parent / FOLDER).glob(f"*{database.suffix}")
-    return sorted((path for path in found if path.name.startswith(start)), reverse=True)
+    return sorted((path for path in found if _stamp_of(database, path)), reverse=True)
+
+
+def _stamp_of(database: Path, copy: Path) -> str | None:
+    """Return the moment in a copy's name, or None if it has none."""
+    stamp = copy.stem.removeprefix(f"{database.stem}-")
+    return stamp if copy.stem != stamp and _STAMPED.fullmatch(stamp) else None
 
 
 def newest_sound_copy(database: Path) -> Path | None:
@@ -88,7 +104,8 @@ def keep(database: Path) -> Path | None:
                 return None
             if problem := _copy_damage(copy):
                 raise RegistryError(f"{database}: is damaged ({problem}); the older copies in {folder} stay")
-            target = folder / f"{database.stem}-{timestamp()}{database.suffix}"
+            stamp = _stamp_after(_stamp_of(database, kept[0]) if kept else None)
+            target = folder / f"{database.stem}-{stamp}{database.suffix}"
             copy.rename(target)
         for old in copies(database)[KEPT:]:
             old.unlink(missing_ok=True)  # another process may be faster

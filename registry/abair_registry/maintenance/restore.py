@@ -11,8 +11,9 @@ from abair_registry.db.audit import Actor
 from abair_registry.db.engine import Database
 from abair_registry.db.operation_lock import operation_lock
 from abair_registry.maintenance import rebuild
-from abair_registry.registry import is_empty, keep_backup, live_file_problem, open_registry
+from abair_registry.registry import Registry, is_empty, keep_backup, live_file_problem, open_registry
 from abair_registry.settings import Settings
+from abair_registry.storage import publish
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,25 @@ def put_back(settings: Settings, copy: Path, actor: Actor) -> PutBack:
             adopted = None
             warnings.append(f"what serves is newer than this copy and could not be recorded in it: {error}")
         if problem := live_file_problem(registry):
+            advice = _way_to_what_served(registry)
             warnings.append(
-                f"deployment.json {problem}; the next command that writes lets the live deployment serve; to go on "
-                "with the other, run: abair-registry rollback"
+                f"deployment.json {problem}; the next command that writes lets the live deployment serve{advice}"
             )
         keep_backup(registry)
         with registry.database.read() as session:
             live = queries.live_number(session)
     return PutBack(live or 0, replaced, adopted.live if adopted else None, tuple(warnings))
+
+
+def _way_to_what_served(registry: Registry) -> str:
+    """Return what lets the deployment that the home serves go on, empty if it is not recorded."""
+    served = publish.read_published(registry.settings.home)
+    with registry.database.read() as session:
+        numbers = {deployment.number for deployment, live in queries.history(session) if not live}
+        if served is None or not served.name.isdigit() or int(served.name) not in numbers:
+            return ""
+        command = "rollback --to" if queries.was_live(session, int(served.name)) else "promote"
+    return f"; to go on with deployment {served.name}, run: abair-registry {command} {served.name}"
 
 
 def _file(settings: Settings) -> Path:

@@ -176,6 +176,44 @@ def test_what_serves_and_is_newer_than_the_copy_is_recorded_in_it(call: Call, ho
         assert queries.predecessor(session, 2) == 1  # what `rollback` goes back to
 
 
+@sqlite
+def test_a_copy_counts_as_the_newest_although_the_clock_went_back(call: Call, home: Path, open_registry: Open) -> None:
+    call("doctor")
+    (made,) = copies(home)
+    folder = home / "backups"
+    ahead = [f"registry-29991231T2359{second:02}.000000.db" for second in range(backup.KEPT)]
+    for name in ahead:
+        (folder / name).write_bytes((folder / made).read_bytes())
+    (folder / made).rename(folder / "registry-zebra.db")  # somebody's own, which has no moment
+    write_something(open_registry, "later")
+    call("doctor")
+    newest = copies(home)[-2]  # before the zebra
+    assert newest > ahead[-1]
+    assert set(copies(home)) == {*ahead[1:], newest, "registry-zebra.db"}
+    assert backup.newest_sound_copy(home / "registry.db") == folder / newest
+    with closing(sqlite3.connect(folder / newest)) as connection:
+        assert connection.execute("SELECT count(*) FROM event WHERE subject = 'later'").fetchone() == (1,)
+
+
+@sqlite
+def test_what_serves_and_is_recorded_in_the_copy_is_named_by_its_number(
+    call: Call, home: Path, open_registry: Open
+) -> None:
+    call("doctor")
+    with open_registry() as registry:
+        make_second(registry)
+        sync_live_file(registry)
+    call("doctor")
+    call("rollback")
+    (before, *_) = [home / "backups" / name for name in copies(home)[-2:]]
+    found = call("db", "restore", "--yes", str(before))
+    assert found.code == 0
+    assert "to go on with deployment 1, run: abair-registry rollback --to 1" in found.err
+    (home / "deployment.json").unlink()
+    found = call("db", "restore", "--yes", str(before))
+    assert "is missing; the next command that writes lets the live deployment serve\n" in found.err
+
+
 @pytest.mark.parametrize("settings", ["postgresql"], indirect=True)
 def test_postgresql_is_backed_up_by_its_own_tools(call: Call, home: Path) -> None:
     assert call("doctor").code == 0
