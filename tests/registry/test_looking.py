@@ -17,6 +17,7 @@ from tests.conftest import Open
 from abair.cli import app as restoring
 from abair.deployment import read_deployment
 from abair_registry.cli import app
+from abair_registry.db.engine import Database, _unusable
 from abair_registry.registry import open_registry, sync_live_file
 from abair_registry.settings import Settings
 
@@ -43,11 +44,11 @@ def call(
 
 
 def state(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file of a folder but SQLite's own beside it: its time of modification and its bytes."""
+    """Every file of a folder: its time of modification and its bytes."""
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.endswith(("-shm", "-wal"))
+        if path.is_file()
     }
 
 
@@ -133,6 +134,41 @@ def test_a_home_that_cannot_be_written_can_be_looked_at(
     assert state(used) == before
 
 
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_database_of_somebody_else_can_be_looked_at_and_nothing_is_left_there(
+    call: Call, used: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state(used)
+    access = os.access
+
+    def refuse(path: Path, mode: int, **rest: bool) -> bool:
+        return access(path, mode, **rest) and not (mode & os.W_OK and Path(path).is_file())
+
+    monkeypatch.setattr(os, "access", refuse)
+    for command in LOOKS:
+        assert call(*command).code == 0, command
+    assert state(used) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no owner's name there")
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_file_of_somebody_else_beside_the_database_is_named(
+    call: Call, used: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = used / "registry.db-shm"
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, *rest: Path(path) != foreign and access(path, *rest))
+
+    def refuse(self: Database) -> None:
+        foreign.touch()
+        raise _unusable(self.url, "attempt to write a readonly database")
+
+    monkeypatch.setattr(Database, "check_writable", refuse)
+    found = call("doctor")
+    assert (found.code, f"{foreign} cannot be written, whose owner is {used.owner()}" in found.err) == (1, True)
+    assert f"let {foreign} belong to the owner of {used / 'registry.db'}" in found.err
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no limit of their size there")
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
@@ -151,6 +187,9 @@ def test_a_home_on_a_full_disk_can_be_looked_at(used: Path, environment: dict[st
             env=environment, preexec_fn=fill, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert looked.returncode == 0, looked.stderr
+    for file in used.glob("registry.db-*"):
+        assert file.stat().st_size == 0  # SQLite could not even fill them, nor take them away
+        file.unlink()
     assert state(used) == before
 
 

@@ -189,6 +189,7 @@ def doctor(
         from abair_registry.tracking import sync
         from abair_registry.tracking.mlflow_client import Runs
 
+        registry.database.check_writable()
         mended = [f"operation {left.id}, {left.kind} {left.subject}: ended, its process is gone"
                   for left in lock.recover(registry.database)]  # fmt: skip
         tell_cut_short(reporter, registry)
@@ -286,10 +287,10 @@ def push(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Store the live deployment's blobs in a shared folder.
+    """Store the blobs of the live deployment in a shared folder, and those of all others.
 
-    Other hosts of the same registry can pull them there. Use it on the host that ran the operation.
-    Blobs that are there unchanged are not stored again.
+    Other hosts of the same registry can pull them there, promote a challenger and go back. Use it
+    on the host that ran the operation. Blobs that are there unchanged are not stored again.
 
     Example: abair-registry push --to file:///shared/abair
     """

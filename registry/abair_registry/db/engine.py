@@ -147,6 +147,15 @@ class Database:
                 raise _unusable(self.url, error_text(error.orig or error)) from None
             raise
 
+    def check_writable(self) -> None:
+        """Check that somebody could write; nothing is written.
+
+        Raises:
+            RegistryError: nobody could; the text says why.
+        """
+        with self.write() as session:
+            session.connection()
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -201,15 +210,20 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
 def _connect_to_read(path: Path) -> sqlite3.Connection:
     """Open a file that is to be read alone.
 
-    In a folder that cannot be written, and on a full disk, SQLite reads a file whose journal is
-    empty only if it is told that nobody writes.
+    SQLite makes two files beside one that it reads. Only who may write all of them takes them away
+    at the end; those of somebody else would keep the owner from writing. Without them, as in a
+    folder that cannot be written and on a full disk, SQLite reads a file whose journal is empty if
+    it is told that nobody writes.
     """
-    file = f"file:{quote(str(path.absolute()))}?mode=ro"
+    file = f"file:{quote(str(path.absolute()))}"
     journal = path.with_name(f"{path.name}-wal")
     settled = not journal.exists() or journal.stat().st_size == 0
-    if not settled or os.access(path.parent, os.W_OK):
-        connection = sqlite3.connect(file, uri=True, timeout=BUSY_SECONDS)
+    own = all(os.access(place, os.W_OK) for place in (path, path.parent))
+    if not settled or own:
+        mode = "rw" if settled else "ro"  # what a killed process left there stays
+        connection = sqlite3.connect(f"{file}?mode={mode}", uri=True, timeout=BUSY_SECONDS)
         try:
+            connection.execute("PRAGMA query_only=ON")
             connection.execute("PRAGMA schema_version")  # which needs a file of shared memory
         except sqlite3.OperationalError as error:
             connection.close()
@@ -217,7 +231,7 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
                 raise
         else:
             return connection
-    return sqlite3.connect(f"{file}&immutable=1", uri=True, timeout=BUSY_SECONDS)
+    return sqlite3.connect(f"{file}?mode=ro&immutable=1", uri=True, timeout=BUSY_SECONDS)
 
 
 def _sqlite_engine(engine: Engine) -> Engine:
@@ -251,13 +265,23 @@ def _unusable(url: URL, reason: str) -> RegistryError:
         reason = reason.replace(str(secret), "***")
     advice = "check ABAIR_REGISTRY_URL and ABAIR_HOME"
     if url.get_backend_name() == "sqlite" and url.database:
-        beside = (Path(f"{url.database}{suffix}") for suffix in ("-wal", "-shm", "-journal"))
+        beside = [Path(f"{url.database}{suffix}") for suffix in ("-wal", "-shm", "-journal")]
         if folder := next((path for path in beside if path.is_dir()), None):
             reason, advice = f"{folder} is a folder, where SQLite keeps a file", f"move {folder} away"
+        elif foreign := next((path for path in beside if path.exists() and not os.access(path, os.W_OK)), None):
+            reason = f"{foreign} cannot be written, whose owner is {_owner(foreign)}"
+            advice = f"let {foreign} belong to the owner of {url.database}, who can then write both"
     return RegistryError(
         f"registry {_display_url(url)}: cannot be used ({reason}); expected a database that "
         f"can be reached and written; {advice}"
     )
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (KeyError, NotImplementedError, OSError):  # a user without a name, or Windows
+        return str(path.stat().st_uid)
 
 
 def _secrets(url: URL) -> list[str]:
