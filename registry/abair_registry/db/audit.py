@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from abair_registry.db.models import EventRow, now
+from abair_registry.db.models import AdapterRow, EventRow, MemberRow, PluginRow, ReleaseRow, now
 
 
 @dataclass(frozen=True)
@@ -71,3 +71,15 @@ def gate_summaries(session: Session) -> dict[int, str]:
         for event in proposed
         if event.deployment_number is not None and "gates" in event.detail
     }
+
+
+def taken_out_by(session: Session, plugin: PluginRow) -> str | None:
+    """Return the kind of operation that last took a plugin out of what is live, if one did."""
+    members = select(MemberRow.deployment_number).join(AdapterRow).join(ReleaseRow)
+    holding = set(session.scalars(members.where(ReleaseRow.plugin_id == plugin.id)))
+    published = select(EventRow).where(EventRow.deployment_number.is_not(None)).order_by(EventRow.id.desc())
+    for event in session.scalars(published):
+        before = event.detail.get("before")
+        if isinstance(before, int) and before in holding and event.deployment_number not in holding:
+            return event.action
+    return None

@@ -267,7 +267,7 @@ def publish(
         if found.id in serving:
             found.state, found.reason = "live", ""
         elif found.state == "live":
-            found.state = "disabled"
+            found.state, found.reason = "disabled", f"not in deployment {deployment.number}"
     detail = {"labels": deployment.labels, "before": previous, **(detail or {})}
     record_event(session, actor, action, subject, detail, deployment=deployment.number, operation_id=operation_id)
 

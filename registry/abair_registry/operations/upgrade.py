@@ -23,6 +23,7 @@ from abair.model.backbone import load_backbone
 from abair.model.estimator import load_estimator, save_estimator
 from abair_registry.db import audit, queries
 from abair_registry.db.audit import Actor
+from abair_registry.db.models import PluginRow
 from abair_registry.db.snapshot import DeploymentSnapshot, Member, live_snapshot
 from abair_registry.operations.lock import Work
 from abair_registry.operations.pipeline import ChallengerOperation
@@ -34,9 +35,6 @@ from abair_registry.plugins.admission import LIMITS, Limits, MissingAdapterError
 from abair_registry.registry import Registry
 from abair_registry.storage import factory
 from abair_registry.storage.blobs import Blobs
-
-_OUT_OF_USE = frozenset({"disabled", "removed"})
-"""States of plugins that an administrator took out of what is live."""
 
 
 class Upgrade(ChallengerOperation):
@@ -237,7 +235,14 @@ def _shipped(session: Session, champion: DeploymentSnapshot, source: Deployment)
         owner = live[ref.degradation].distribution if ref.degradation in live else owners.get(ref.degradation)
         if owner is not None and canonicalize_name(owner) != canonicalize_name(ref.distribution):
             continue
-        if ref.degradation not in live and plugin is not None and plugin.state in _OUT_OF_USE:
+        if ref.degradation not in live and plugin is not None and _is_out_of_use(session, plugin):
             continue
         chosen.append(ref)
     return tuple(chosen)
+
+
+def _is_out_of_use(session: Session, plugin: PluginRow) -> bool:
+    """Return whether an administrator took a plugin out of what is live: a rollback did not."""
+    if plugin.state == "disabled":
+        return audit.taken_out_by(session, plugin) != "rollback"
+    return plugin.state == "removed"

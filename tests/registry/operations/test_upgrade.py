@@ -105,6 +105,17 @@ def test_what_an_administrator_disabled_stays_out_of_use(begun: Run, newer: Any,
     assert (rain["state"], rain["live"]) == ("disabled", False)
 
 
+def test_what_a_rollback_took_out_of_use_comes_along_again(begun: Run, newer: Any, settings: Settings) -> None:
+    newer()
+    force(begun)
+    begun("rollback")
+    haze = next(row for row in begun("list")[1] if row["name"] == "haze")
+    assert (haze["state"], haze["problem"]) == ("disabled", "not in deployment 1")
+
+    assert force(begun)[1][0]["outcome"] == "live"
+    assert served(settings).labels == ("noise", "rain", "low-light", "haze", "clean")
+
+
 def test_the_factorys_own_backbone_is_no_upgrade(begun: Run, settings: Settings) -> None:
     before = (settings.home / "deployment.json").read_bytes()
     code, (told,), err = begun("upgrade")
