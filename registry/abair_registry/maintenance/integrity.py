@@ -87,7 +87,9 @@ def what_helps(registry: Registry, finding: Finding, findings: Sequence[Finding]
     file, home = finding.file, registry.settings.home
     ways = [f"put it back from a backup of {home}"]
     if file.deployment is not None:
-        return f"nothing here holds it, so {ways[0]} if that deployment is to serve again"
+        if registry.settings.shared_url is not None:
+            ways.append("let the host that made it store it: abair-registry push")
+        return f"nothing here holds it, so {' or '.join(ways)} if that deployment is to serve again"
     if file.serves or file.adds is None:
         ways.append("fetch it from a shared folder that has it: abair-registry pull --from URL")
     if file.adds is not None:

@@ -1,10 +1,10 @@
-"""Copy the live deployment's blobs between hosts, by a shared folder or through MLflow."""
+"""Copy deployments' blobs between hosts, by a shared folder or through MLflow."""
 
 from __future__ import annotations
 
 from abair.errors import RegistryError
 from abair.files import file_sha256
-from abair_registry.maintenance.integrity import live_files
+from abair_registry.maintenance.integrity import live_files, needed_files
 from abair_registry.registry import Registry, sync_live_file
 from abair_registry.storage.shared import SharedBlobs
 from abair_registry.tracking.mlflow_client import Runs
@@ -59,9 +59,10 @@ def pull(registry: Registry, url: str | None = None) -> tuple[int, int]:
 
 
 def push(registry: Registry, url: str | None = None) -> tuple[int, int]:
-    """Store the live deployment's blobs in the shared folder.
+    """Store the blobs that the live deployment needs in the shared folder, and what others need.
 
-    Those that are there unchanged are left alone.
+    Other hosts can then promote a challenger and go back, too. Blobs that are there unchanged are
+    left alone, and so are those of other deployments that are missing here.
 
     Returns:
         How many blobs were stored, and the deployment's number.
@@ -70,17 +71,25 @@ def push(registry: Registry, url: str | None = None) -> tuple[int, int]:
         RegistryError: a blob is missing here, or the folder cannot be written.
         MissingExtraError: the shared folder's URL needs a package that is not installed.
     """
-    number, files = live_files(registry)
+    number, _ = live_files(registry)
+    with registry.database.read() as session:
+        files = needed_files(session)
     shared = _shared_blobs(registry, url)
-    new = [file.sha256 for file in files if shared.problem(file.sha256)]
-    for sha256 in dict.fromkeys(new):  # adapters may have equal configurations
-        if problem := registry.blobs.problem(sha256):
+    stored = 0
+    # adapters may have equal configurations; those of the live deployment come first
+    for file in {file.sha256: file for file in reversed(files)}.values():
+        if shared.problem(file.sha256) is None:
+            continue
+        if problem := registry.blobs.problem(file.sha256):
+            if file.deployment is not None:
+                continue
             raise RegistryError(
                 f"deployment {number}: {problem}; expected the blob here; run: abair-registry verify, which says what "
                 "helps"
             )
-        shared.store(registry.blobs.path(sha256), sha256)
-    return len(new), number
+        shared.store(registry.blobs.path(file.sha256), file.sha256)
+        stored += 1
+    return stored, number
 
 
 def _shared_blobs(registry: Registry, url: str | None) -> SharedBlobs:
