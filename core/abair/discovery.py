@@ -16,7 +16,7 @@ from typing import Any
 import pluggy
 
 from abair.contract import GROUP, Degradation, Hooks
-from abair.distributions import installed_distributions, metadata_text, read_entry_points
+from abair.distributions import installed_distributions, may_be_read, metadata_text, read_entry_points
 from abair.errors import PluginError
 from abair.text import describe_error, quote_foreign
 
@@ -138,6 +138,8 @@ def installed_points(problems: list[Problem]) -> list[EntryPoint]:
             continue
         if points and not metadata_text(distribution, "Name"):  # which takes longer than all the rest to read
             reason = "its METADATA has no name, so no plugin of it is used; install it again"
+            if not may_be_read(distribution):
+                reason = "its METADATA may not be read by this user, so no plugin of it is used; make it readable"
             problems.append(Problem("", folder, reason))
             continue
         found += points

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -68,6 +69,13 @@ def metadata_text(distribution: Distribution | None, key: str) -> str:
     with suppress(Exception):
         return str(distribution.metadata[key] or "") if distribution is not None else ""
     return ""
+
+
+def may_be_read(distribution: Distribution) -> bool:
+    """Return whether this user may read the metadata of a distribution, or there are none."""
+    folder = _folder(distribution)
+    path = None if folder is None else Path(folder) / "METADATA"
+    return path is None or not path.exists() or os.access(path, os.R_OK)
 
 
 def _folder(distribution: Distribution) -> PurePath | None:

@@ -3,6 +3,7 @@
 The plugins here are real modules with a `.dist-info` folder, so that they are found as installed ones are.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
@@ -206,6 +207,25 @@ def test_metadata_without_a_name_costs_only_their_distribution(install: Install,
     assert problems(plugins, "") == [
         "distribution abair-frost: its METADATA has no name, so no plugin of it is used; install it again"
     ]
+
+
+def test_metadata_that_this_user_may_not_read_are_told_as_such(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("frost")
+    hidden = tmp_path / "abair_frost-1.5.dist-info" / "METADATA"
+    read = Path.read_text
+
+    def refuse(self: Path, *arguments: str | None, **options: str | None) -> str:
+        if self == hidden:
+            raise PermissionError(13, "Permission denied")
+        return read(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(os, "access", lambda path, _: path != hidden)
+    (said,) = problems(discover(), "")
+    assert said.startswith("distribution abair-frost: its METADATA may not be read by this user, so no plugin of it is")
+    assert said.endswith("make it readable")
 
 
 def test_a_plugin_that_only_listens_declares_nothing_and_is_no_problem(install: Install) -> None:

@@ -39,9 +39,19 @@ Name = Annotated[
 
 
 def acting_user(actor: str | None, reason: str) -> Actor:
-    """Return the actor for the audit trail; without a name, the login name."""
+    """Return the actor for the audit trail; without a name, the login name.
+
+    Raises:
+        RegistryError: a text is not UTF-8, so no database takes it.
+    """
+    from abair.errors import RegistryError
     from abair_registry.db.audit import Actor, this_user
 
+    for option, text in (("--actor", actor or ""), ("--reason", reason)):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise RegistryError(f"{option}: found {os.fsencode(text)!r}; expected text in UTF-8") from None
     return Actor(actor or this_user(), reason)
 
 
@@ -152,6 +162,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, result: bool
     """
     rows = [[quote_foreign(cell) for cell in row] for row in rows]
     stream = sys.stdout if result else sys.stderr
+    if stream is None:  # closed before this program began
+        return
     if not stream.isatty():
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
         for row in (columns, *rows):

@@ -42,8 +42,11 @@ class PluginStatus:
     problem: str | None
 
 
-def plugin_statuses(registry: Registry) -> list[PluginStatus]:
-    """Return all plugins that are recorded or installed, by name; hashes no file."""
+def plugin_statuses(registry: Registry, *, removed: bool = False) -> list[PluginStatus]:
+    """Return all plugins that are recorded or installed, by name; hashes no file.
+
+    With `removed` also those that were removed and are not installed.
+    """
     plugins = installed.installed_plugins()
     by_name: dict[str, list[installed.InstalledPlugin]] = {}
     for point in plugins:
@@ -54,7 +57,7 @@ def plugin_statuses(registry: Registry) -> list[PluginStatus]:
         rows = [
             _recorded_status(found, by_name.get(found.name, []), deployment, registry.blobs)
             for found in recorded.values()
-            if found.state != "removed" or found.name in by_name
+            if removed or found.state != "removed" or found.name in by_name
         ]
     rows += [_available_status(plugins) for name, plugins in by_name.items() if name not in recorded]
     return sorted(rows, key=lambda row: row.name)
@@ -78,7 +81,7 @@ def without_floods(rows: Sequence[PluginStatus]) -> tuple[list[PluginStatus], di
 def _recorded_status(
     found: PluginRow, plugins: Sequence[installed.InstalledPlugin], deployment: DeploymentRow | None, blobs: Blobs
 ) -> PluginStatus:
-    if found.state == "removed":
+    if found.state == "removed" and plugins:
         return _available_status(plugins)
     members = [] if deployment is None else [m.adapter for m in deployment.members]
     mine = [a for a in members if a.release.plugin_id == found.id]
@@ -158,7 +161,7 @@ def describe_plugin(registry: Registry, name: str) -> dict[str, Any]:
     Raises:
         RegistryError: the plugin is neither recorded nor installed; the text names near misses.
     """
-    rows = {row.name: row for row in plugin_statuses(registry)}
+    rows = {row.name: row for row in plugin_statuses(registry, removed=True)}
     row = next((r for r in rows.values() if name in {r.name, r.distribution}), None)
     if row is None:
         near = near_misses(name, rows)

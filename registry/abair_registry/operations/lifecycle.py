@@ -185,10 +185,10 @@ class Enable(ChallengerOperation):
         if found.state == "live":
             return Unchanged(f"plugin {found.name}: is live already")
         if found.state != "disabled":
-            raise RegistryError(
-                f"plugin {found.name}: found state {found.state}, expected disabled; "
-                f"see: abair-registry show {found.name}"
-            )
+            advice = f"see: abair-registry show {found.name}"
+            if found.state == "removed":
+                advice = f"to have it again, install {found.distribution} and run: abair-registry add {found.name}"
+            raise RegistryError(f"plugin {found.name}: found state {found.state}, expected disabled; {advice}")
         return None
 
     @override

@@ -195,8 +195,8 @@ class Rollback(_PointerOperation):
 
 
 def _deployment(session: Session, number: int) -> DeploymentRow:
-    found = session.get(DeploymentRow, number)
+    newest = session.scalar(select(DeploymentRow.number).order_by(DeploymentRow.number.desc()).limit(1))
+    found = session.get(DeploymentRow, number) if newest and 0 < number <= newest else None  # no column holds more
     if found is None:
-        newest = session.scalar(select(DeploymentRow.number).order_by(DeploymentRow.number.desc()).limit(1))
         raise RegistryError(f"deployment {number}: there is none; expected 1 to {newest}; see: abair-registry history")
     return found

@@ -115,6 +115,11 @@ class SharedBlobs:
             ) from None
         except ValueError as error:
             raise RegistryError(f"shared folder {self.url}: {error_text(error)}; {EXPECTED}") from None
+        except Exception as error:  # some connect at once, and the drivers have errors of their own
+            raise RegistryError(
+                f"shared folder {self.url}: cannot be reached ({error_text(error)}); expected one that this host "
+                "reaches; check the URL and the credentials"
+            ) from None
         return files, str(root).rstrip("/")
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from tests.registry.conftest import complaints
 
 from abair.deployment import read_deployment
 from abair_registry.cli import app, changes
+from abair_registry.plugins import installed
 from abair_registry.registry import open_registry
 from abair_registry.settings import Settings, Thresholds
 
@@ -66,6 +68,34 @@ def test_the_first_list_shows_what_is_live_and_what_is_available(run: Run) -> No
 def test_what_people_are_told_begins_with_the_command_they_typed(run: Run) -> None:
     assert run("show", "nothing")[2].startswith("abair-registry: plugin nothing: neither recorded")
     assert run("show")[2].startswith("abair-registry: Missing argument")
+
+
+def test_a_number_that_no_database_holds_is_a_deployment_that_is_not_there(run: Run) -> None:
+    for command in (("promote",), ("rollback", "--to")):
+        code, _, err = run(*command, "99999999999999999999999")
+        assert (code, err.count("\n")) == (1, 1)
+        assert "deployment 99999999999999999999999: there is none; expected 1 to 1" in err
+
+
+@pytest.mark.parametrize("option", ["--reason", "--actor"])
+def test_a_reason_that_no_database_holds_is_refused(run: Run, option: str) -> None:
+    code, _, err = run("rollback", option, os.fsdecode(b"n\xff"))
+    assert (code, err) == (1, f"abair-registry: {option}: found b'n\\xff'; expected text in UTF-8\n")
+
+
+def test_a_list_that_nobody_can_see_is_no_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it where stdout is closed at the start
+    code = app.run(("history",))
+    monkeypatch.undo()
+    assert code == 0
+
+
+def test_what_was_removed_and_uninstalled_is_still_shown_by_its_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("remove", "rain", "--yes", "--force", "--reason", "smears")[0] == 0
+    monkeypatch.setattr(installed, "installed_plugins", list)
+    assert "rain" not in {row["name"] for row in lines(run("list", "--json")[1])}
+    code, out, _ = run("show", "rain", "--json")
+    assert (code, lines(out)[0]["state"]) == (0, "removed")
 
 
 def test_nobody_is_asked_about_a_plugin_that_is_not_there(run: Run) -> None:

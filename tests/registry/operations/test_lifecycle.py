@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,14 @@ from abair_registry.db.audit import Actor
 from abair_registry.db.models import OperationRow
 from abair_registry.db.queries import NewAdapter, NewRelease
 from abair_registry.maintenance import integrity, remote, status
+from abair_registry.maintenance.repair import repair
 from abair_registry.operations import lock
 from abair_registry.operations.lifecycle import Disable, Enable, Remove
 from abair_registry.operations.promotion import Rollback
 from abair_registry.operations.requests import OperationOptions
 from abair_registry.registry import SYSTEM, Registry, live_file_problem, open_registry, sync_live_file
 from abair_registry.settings import Settings
+from abair_registry.tracking.mlflow_client import Runs
 
 pytestmark = pytest.mark.slow
 
@@ -175,7 +178,7 @@ def test_a_name_that_was_never_added_is_told_with_near_misses(
 
 def test_enabling_what_was_removed_is_refused_and_leaves_no_operation(registry: Registry) -> None:
     Remove("rain", ME).run(registry)
-    with pytest.raises(RegistryError, match="plugin rain: found state removed, expected disabled"):
+    with pytest.raises(RegistryError, match="found state removed, expected disabled; to have it again, install"):
         Enable("rain", ME).run(registry)
     with registry.database.read() as session:
         assert [row.kind for row in session.scalars(select(OperationRow))] == ["remove"]
@@ -206,7 +209,9 @@ def test_another_host_pulls_what_is_live(registry: Registry, bundle: Path, tmp_p
     Disable("rain", ME).run(registry)
     (tmp_path / "shared").mkdir()
     url = f"file://{tmp_path / 'shared'}"
-    assert remote.push(registry, url) == (7, 2)
+    with registry.database.read() as session:
+        every = {file.sha256 for file in integrity.needed_files(session)}
+    assert remote.push(registry, url) == (len(every), 2)
     assert remote.push(registry, url) == (0, 2)
     elsewhere = Settings(home=tmp_path / "elsewhere", registry_url=registry.settings.registry_url)
     with open_registry(elsewhere, bundle) as other:
@@ -216,6 +221,11 @@ def test_another_host_pulls_what_is_live(registry: Registry, bundle: Path, tmp_p
             remote.pull(other)
         assert remote.pull(other, url) == (7, 2)
         assert remote.pull(other, url) == (0, 2)
+        sharing = replace(other, settings=elsewhere.model_copy(update={"shared_url": url}))
+        assert all("deployment 1, " in line and line.endswith("doctor") for line in integrity.verify(sharing)[1])
+        assert repair(sharing, Runs(elsewhere))[1] == []  # what one can go back to is there, too
+        Rollback(1, ME).run(sharing)
+        Rollback(2, ME).run(sharing)
     here, there = Restorer.load(registry.settings.home), Restorer.load(elsewhere.home)
     assert np.array_equal(here(photo).image, there(photo).image)
 

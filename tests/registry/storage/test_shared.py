@@ -46,6 +46,15 @@ def test_a_stored_blob_comes_back_and_nothing_else_is_left(shared: SharedBlobs, 
     assert [path.rpartition("/")[2] for path in shared._files.find(shared._root)] == [DIGEST]
 
 
+def test_a_folder_that_cannot_be_reached_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> None:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", refuse)  # as ftp:// does, which connects at once
+    with pytest.raises(RegistryError, match=r"shared folder ftp://host/x: cannot be reached .*Connection refused"):
+        SharedBlobs("ftp://host/x")
+
+
 def test_a_blob_that_was_changed_or_is_missing_is_not_fetched(
     shared: SharedBlobs, source: Path, tmp_path: Path
 ) -> None:
