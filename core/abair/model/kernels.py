@@ -9,9 +9,9 @@ torch's own.
 torch's layer norm over few channels takes longer than its parts, each over all rows, and without
 weight and bias it is slower still (findings/torch_layer_norm_few_channels.sh). So here it is two
 reductions and one multiplication, but in float32 for many channels. In bfloat16 torch's reductions
-to float32 are as slow as the layer norm, so the mean is a product, and both are rounded to
-bfloat16, as the factor that follows from them is. Features of a network that normalises have means
-far below their deviation, so nothing cancels.
+to float32 are slow (findings/torch_bf16_sums_over_channels.sh), so the mean is a product, and both
+are rounded to bfloat16, as the factor that follows from them is. Features of a network that
+normalises have means far below their deviation, so nothing cancels.
 """
 
 from __future__ import annotations
