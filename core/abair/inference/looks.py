@@ -11,15 +11,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from abair.inference.doubt import judge_strength
+from abair.inference.doubt import LITTLE, judge_strength, likeliest_damage
 from abair.inference.results import Judgement
 from abair.labels import CLEAN
 from abair.model.views import Pixels
 
 SHOWN: Final = 0.5
 """Part of the weights that a further look must give to damage."""
-LITTLE: Final = 0.9
-"""Weight of `clean` from which on so little was restored that the result shows nothing new."""
 MOST_SHIFT: Final = 10 / 255
 """By how much a further look may move the mean of a channel, of its range. Haze and darkness are
 seen at once; what makes another photo of the result is taken for a mistake."""
@@ -68,10 +66,10 @@ def look_and_follow(
         if strength < sure:
             looks = [scale_weights(judgement.weights, strength)]
             result = restore(pixels, looks[0])
-    while len(looks) < most and strength == 1 and looks[-1][CLEAN] < LITTLE:
+    while len(looks) < most and strength == 1 and looks[-1][CLEAN] < LITTLE:  # else it shows nothing new
         again = judge(result)
         strength, _ = judge_strength(*again)
-        if strength < 1 or 1 - again.weights[CLEAN] < SHOWN or _likeliest_damage(again.weights) in LEFT_BEHIND:
+        if strength < 1 or 1 - again.weights[CLEAN] < SHOWN or likeliest_damage(again.weights) in LEFT_BEHIND:
             break
         before, result = result, restore(result, again.weights)
         if _shift(before, result) > MOST_SHIFT:
@@ -105,7 +103,3 @@ def _shift(before: Pixels, after: Pixels) -> float:
     peak = 1.0 if after.dtype == np.float32 else float(np.iinfo(after.dtype).max)
     means = (pixels.mean((0, 1), dtype=np.float64) for pixels in (before, after))
     return float(np.abs(np.subtract(*means)).max()) / peak
-
-
-def _likeliest_damage(weights: Mapping[str, float]) -> str:
-    return max(weights.keys() - {CLEAN}, key=weights.__getitem__)

@@ -169,7 +169,10 @@ def test_what_the_estimate_is_unsure_of_is_restored_gently_or_not_at_all_and_sai
     assert np.array_equal(unsure.image, restorer(photo, weights=unsure.weights).image)
     assert (sure.weights, sure.warnings) == (weights, ())
     assert answer(None).weights == weights
-    weights |= {"noise": 0.2, "clean": 0.8}
+    weights |= {"noise": 0.4, "clean": 0.6}  # the estimate is as unsure of what it would leave alone
+    assert answer(5 / 12).weights == pytest.approx(weights | {"noise": 0.2, "clean": 0.8})
+    assert answer(0.33).warnings == ("noise, not sure (0.33): left as it is; --weights noise=1 for all of it",)
+    weights |= {"noise": 0.05, "clean": 0.95}
     assert answer(0.41).weights == weights  # little is done anyway
 
 
@@ -194,7 +197,9 @@ def test_damage_that_is_unlike_all_that_was_learnt_is_restored_gently_or_not_at_
         "noise, but unlike what was learnt (0.98): left as it is; --weights noise=1 for all of it",
     )
     assert "not sure (0.33)" in answer(0.9625, 0.33).warnings[0]  # the stronger reason is told
-    weights |= {"noise": 0.2, "clean": 0.8}
+    weights |= {"noise": 0.4, "clean": 0.6}
+    assert np.array_equal(answer(0.98).image, photo)
+    weights |= {"noise": 0.05, "clean": 0.95}
     assert answer(0.99).weights == weights  # little is done anyway
 
 
