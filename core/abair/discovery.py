@@ -72,7 +72,7 @@ class Plugins:
         why = "".join(f"; {problem}" for problem in self.problems if problem.name == name)
         raise PluginError(
             f"degradation {name}: no usable plugin declares it{why}; found {', '.join(sorted(self.found)) or 'none'}; "
-            f"install it (pip install abair-{name}) or correct the name"
+            "install its package or correct the name"
         )
 
 

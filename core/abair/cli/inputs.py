@@ -150,8 +150,8 @@ def check_name(name: str | None, *, for_file: bool) -> None:
     made = name.format(stem="photo", suffix=".jpg") if plain else ""
     if not made or os.path.basename(made) != made or os.path.splitext(made)[1].lower() not in SUFFIXES:
         raise typer.BadParameter(
-            f"found {one_line(name)!r}, expected a file name with {{stem}} and {{suffix}} or an ending of its own, as "
-            "in {stem}_fixed{suffix} or {stem}.png",
+            f"found {one_line(name)!r}, expected a file name with {{stem}} and {{suffix}}, or an ending of its own of "
+            f"{' '.join(sorted(SUFFIXES))}, as in {{stem}}_fixed{{suffix}} or {{stem}}.png",
             param_hint="--name",
         )
 

@@ -82,7 +82,7 @@ def list_plugins() -> None:
         for row in rows if plugins.found else ():
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
         if not plugins.found:
-            reporter.log("found no usable plugin; install one, for example: pip install abair-noise")
+            reporter.log("found no usable plugin; install one, as from a checkout: pip install ./plugins/abair-noise")
         for problem in plugins.problems:
             reporter.failures += bool(problem.name)
             reporter.log(str(problem) if problem.name else f"warning: {problem}")

@@ -116,7 +116,8 @@ class Degrader:
     def __init__(self, synthesizers: Mapping[str, Synthesizer], recipe: Recipe | None = None) -> None:
         if not synthesizers:
             raise TrainingError(
-                "no degradations: found no usable plugin; install one, for example pip install abair-noise"
+                "no degradations: found no usable plugin; install one, as from a checkout: pip install "
+                "./plugins/abair-noise"
             )
         self.synthesizers = dict(synthesizers)
         self.labels = (*self.synthesizers, CLEAN)

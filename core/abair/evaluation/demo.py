@@ -62,7 +62,9 @@ def run_demo(
         ImageError: there are no photos or no synthesisers, or `out` cannot be written.
     """
     if not synthesizers:
-        raise ImageError("demo: found no usable degradation; install a plugin, for example pip install abair-noise")
+        raise ImageError(
+            "demo: found no usable degradation; install a plugin, as from a checkout: pip install ./plugins/abair-noise"
+        )
     require_matplotlib("demo")
     if photos is None:
         samples = sample_photos()

@@ -11,6 +11,9 @@ from typing import Any, BinaryIO, Final
 
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
+_RESOLUTION_UNIT: Final = 296
+"""EXIF's tag; its value `_NO_UNIT` makes of the resolution an aspect ratio."""
+_NO_UNIT: Final = 1
 FINEST: Final = 95
 """libjpeg's quality of a JPEG whose source was none; its colours are not subsampled."""
 _LOSSY: Final = frozenset({"JPEG", "AVIF", "HEIF", "JPEG2000", "JXL"})
@@ -69,6 +72,8 @@ def resolution(image: Image.Image) -> tuple[float, float] | None:
     """Return (horizontal, vertical) pixels per inch; None if the file states nothing sensible."""
     if image.format == "TIFF" and TiffImagePlugin.X_RESOLUTION not in getattr(image, "tag_v2", {}):
         return None  # Pillow then says 1
+    if "jfif_unit" in image.info and not image.info["jfif_unit"] and image.getexif().get(_RESOLUTION_UNIT) == _NO_UNIT:
+        return None  # Pillow takes the numbers of EXIF for dots per inch, whatever its unit is
     try:
         horizontal, vertical = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):

@@ -295,10 +295,10 @@ def _clean_advice(group: Group) -> str:
 
 def _loss_gate(group: Group, threshold: float, comparisons: int, new: Sequence[str]) -> GateResult:
     before, after = _pairs(group)
-    found = loss_interval(before, after, comparisons)
+    found, lost = loss_interval(before, after, comparisons), is_loss(before, after, threshold, comparisons)
     verdict = Verdict(
-        name=f"{group.name}: loss against the champion", passed=not is_loss(before, after, threshold, comparisons),
-        measured=found.mean, threshold=threshold, unit="dB", detail=_interval_text(found, group.count),
+        name=f"{group.name}: loss against the champion", passed=not lost, measured=found.mean,
+        threshold=threshold, unit="dB", detail=_interval_text(found, group.count, threshold, lost=lost),
         advice=_loss_advice(group, new),
     )  # fmt: skip
     return GateResult(verdict, GateKind.LOSS)
@@ -314,19 +314,23 @@ def _clean_gates(group: Group, thresholds: Thresholds, comparisons: int) -> list
     results = [GateResult(absolute, GateKind.CLEAN)]
     if "champion" in group.psnr:
         before, after = _pairs(group)
-        found = loss_interval(before, after, comparisons)
+        found, threshold = loss_interval(before, after, comparisons), thresholds.clean_loss
+        lost = is_loss(before, after, threshold, comparisons)
         relative = Verdict(
-            name="clean photos: loss against the champion",
-            passed=not is_loss(before, after, thresholds.clean_loss, comparisons), measured=found.mean,
-            threshold=thresholds.clean_loss, unit="dB", detail=_interval_text(found, group.count),
+            name="clean photos: loss against the champion", passed=not lost, measured=found.mean,
+            threshold=threshold, unit="dB", detail=_interval_text(found, group.count, threshold, lost=lost),
             advice=advice,
         )  # fmt: skip
         results.append(GateResult(relative, GateKind.CLEAN_LOSS))
     return results
 
 
-def _interval_text(found: Interval, count: int) -> str:
-    """Return the interval of a loss, or where the mean is a gain, that of the gain."""
+def _interval_text(found: Interval, count: int, threshold: float, *, lost: bool) -> str:
+    """Return the interval of a loss, or where the mean is a gain, that of the gain.
+
+    A mean above the threshold that is not `lost` may be chance, which is said.
+    """
     if round(found.mean, 2) < 0:
         return f"gain {-found.high:.2f} to {-found.low:.2f}, n={count}"
-    return f"{found.low:.2f} to {found.high:.2f}, n={count}"
+    chance = ", may be chance" if found.mean > threshold and not lost else ""
+    return f"{found.low:.2f} to {found.high:.2f}, n={count}{chance}"

@@ -94,6 +94,18 @@ def test_a_resolution_that_no_file_named_is_not_made_up(tmp_path: Path, suffix: 
     assert found is None or (suffix == ".bmp" and found == pytest.approx((96, 96), rel=1e-2))  # BMP must name one
 
 
+def test_an_aspect_ratio_is_no_resolution(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x011A], exif[0x011B], exif[0x0128] = 1.0, 1.0, 1
+    photo = images.read(save(tmp_path / "a.jpg", smooth(), exif=exif.tobytes()))
+    assert photo.dpi is None
+    same_again(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as written:
+        assert (written.info["jfif_unit"], written.info["jfif_density"]) == (0, (1, 1))
+    exif[0x0128] = 2
+    assert images.read(save(tmp_path / "c.jpg", smooth(), exif=exif.tobytes())).dpi == (1.0, 1.0)
+
+
 def test_an_upright_photos_exif_is_kept_byte_for_byte(tmp_path: Path) -> None:
     block = exif_block(1)
     assert images.read(save(tmp_path / "a.jpg", smooth(), exif=block)).exif == block

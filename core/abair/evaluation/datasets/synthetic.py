@@ -99,7 +99,7 @@ def make_set(folder: DataFolder, key: str, synthesizers: Mapping[str, Synthesize
         return _noise_set(key, base, sigma, files)
     known = {**synthesizers, **FIXED_SEVERITY}
     if lacking := [label for label in _MIXTURES[key][1] if label not in known]:
-        return f"needs a plugin for {', '.join(lacking)} to make it; pip install abair-{lacking[0]}"
+        return f"needs a plugin for {', '.join(lacking)} to make it; install its package"
     return _mixture_set(key, files, known)
 
 

@@ -87,7 +87,7 @@ def test_an_unknown_set_is_refused_with_the_known_ones(data: Path) -> None:
 
 def test_a_mixture_without_its_plugins_is_named_as_missing(data: Path) -> None:
     found = find_sets(data, {"noise": _grainy})
-    assert found.missing["mix_blur_noise"] == "needs a plugin for blur to make it; pip install abair-blur"
+    assert found.missing["mix_blur_noise"] == "needs a plugin for blur to make it; install its package"
     assert "haze, low-light" in found.missing["mix_haze_low-light"]
 
 
@@ -195,8 +195,8 @@ def test_asked_for_nothing_in_particular_all_that_is_there_is_found_the_known_se
     assert {"CBSD68_jpeg20", "CBSD68_4bit", "mix_blur_jpeg", "mix_low-light_noise"} <= set(keys)
     assert keys[-1] == "Hail"
     assert {*keys, *found.missing} == {*ALL_SETS, "Hail", "Scans"}
-    assert found.missing["CBSD68_snow"] == "needs a plugin for snow to make it; pip install abair-snow"
-    assert found.missing["mix_haze_snow"].endswith("pip install abair-snow")
+    assert found.missing["CBSD68_snow"] == "needs a plugin for snow to make it; install its package"
+    assert found.missing["mix_haze_snow"].endswith("a plugin for snow to make it; install its package")
     assert "neither in degraded/ and clean/ nor in input/ and target/" in found.missing["Scans"]
 
 
