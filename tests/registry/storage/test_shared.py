@@ -113,9 +113,10 @@ def test_a_url_that_cannot_be_used_is_one_line_that_says_what_to_do(
 def test_blobs_go_through_any_file_system(registry: Registry) -> None:
     url = f"memory://{secrets.token_hex(4)}"
     number, files = live_files(registry)
-    assert remote.push(registry, url) == (len(files), number)
+    blobs = {file.sha256 for file in files}  # adapters may have equal configurations
+    assert remote.push(registry, url) == (len(blobs), number)
     assert remote.push(registry, url) == (0, number)
-    assert len(fsspec.filesystem("memory").find(url)) == len({file.sha256 for file in files})
+    assert len(fsspec.filesystem("memory").find(url)) == len(blobs)
     for file in files:
         registry.blobs.path(file.sha256).unlink(missing_ok=True)
     assert remote.pull(registry, url) == (len(files), number)
