@@ -17,7 +17,7 @@ from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from abair.errors import DeploymentError
-from abair.files import file_sha256, write_text
+from abair.files import absolute_path, file_sha256, write_text
 from abair.foreign_points import foreign_kept_out
 from abair.labels import CLEAN
 from abair.own_points import find_own
@@ -173,15 +173,16 @@ def home() -> Path:
     Raises:
         DeploymentError: its path begins with `~` of an unknown user, or is not UTF-8.
     """
-    given = os.environ.get(HOME)
+    return _named_folder(HOME) or user_data_path("abair", appauthor=False)
+
+
+def _named_folder(variable: str) -> Path | None:
+    """Return the folder that a variable of the environment names, or None if it is empty."""
+    given = os.environ.get(variable)
     try:
-        folder = Path(given).expanduser().absolute() if given else user_data_path("abair", appauthor=False)
-        str(folder).encode()
-    except RuntimeError:
-        raise DeploymentError(f"{HOME}: found {given}; expected a folder, or ~ of a user of this machine") from None
-    except UnicodeEncodeError:  # which neither SQLite nor safetensors opens
-        raise DeploymentError(f"{HOME}: found {os.fsencode(folder)!r}; expected a path in UTF-8; rename it") from None
-    return folder
+        return absolute_path(given) if given else None
+    except ValueError as error:
+        raise DeploymentError(f"{variable}: {error}") from None
 
 
 def factory_folder() -> Path:
@@ -193,7 +194,7 @@ def factory_folder() -> Path:
     given = os.environ.get(FACTORY_VARIABLE)
     if not given:
         return FACTORY
-    folder = find_shipped(given) or Path(given).expanduser().absolute()
+    folder = find_shipped(given) or _named_folder(FACTORY_VARIABLE) or FACTORY
     if not (folder / FILE_NAME).is_file():
         raise DeploymentError(
             f"{FACTORY_VARIABLE}: found {given}, which holds no {FILE_NAME}; expected a bundle's folder, or one of "

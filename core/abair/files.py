@@ -11,6 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def absolute_path(path: Path | str) -> Path:
+    """Return a path that somebody gave, absolute and with a leading `~` replaced.
+
+    Raises:
+        ValueError: `~` is of an unknown user, or the path is not UTF-8, which neither SQLite nor
+            safetensors opens.
+    """
+    try:
+        found = Path(path).expanduser().absolute()
+        str(found).encode()
+    except RuntimeError:
+        raise ValueError(f"found {path}; expected a folder, or ~ of a user of this machine") from None
+    except UnicodeEncodeError:
+        raise ValueError(f"found {os.fsencode(path)!r}; expected a path in UTF-8; rename it") from None
+    return found
+
+
 @contextmanager
 def atomic_write(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield an empty file beside `path` to write to; at the end it is renamed to `path`.

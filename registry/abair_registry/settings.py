@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from abair.deployment import home
 from abair.errors import RegistryError
+from abair.files import absolute_path
 from abair.text import describe_fields
 
 DATABASE: Final = "registry.db"
@@ -101,14 +102,7 @@ def _variable(place: tuple[int | str, ...]) -> str:
     return names[0] if names[0] == "MLFLOW_TRACKING_URI" else "ABAIR_" + "__".join(names)
 
 
-def _absolute(path: Path) -> Path:
-    try:
-        return path.expanduser().absolute()
-    except RuntimeError:
-        raise ValueError(f"found {path}; expected a folder, or ~ of a user of this machine") from None
-
-
-Folder = Annotated[Path, AfterValidator(_absolute)]
+Folder = Annotated[Path, AfterValidator(absolute_path)]
 """A folder whose path holds in worker processes, too, which work in folders of their own."""
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from abair.errors import AbairError
+from abair.deployment import factory_folder
+from abair.errors import AbairError, DeploymentError
 from abair_registry.settings import Settings
 
 
@@ -56,3 +57,10 @@ def test_a_wrong_variable_is_told_by_its_name(
     with pytest.raises(AbairError) as told:
         Settings()
     assert str(told.value).startswith(said)
+
+
+@pytest.mark.parametrize("value", ["~nosuchuser/x", os.fsdecode(b"/tmp/\xff")])
+def test_a_wrong_factory_is_told_by_its_variable(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABAIR_FACTORY", value)
+    with pytest.raises(DeploymentError, match=r"ABAIR_FACTORY: found .*; expected a "):
+        factory_folder()
