@@ -268,7 +268,8 @@ def check_adapter(folder: Path, name: str) -> None:
             backbone.
     """
     from abair.contract import CONFIG_FILE, WEIGHTS_FILE
-    from abair.deployment import FILE_NAME, factory_folder, read_deployment
+    from abair.deployment import read_deployment
+    from abair.locations import FILE_NAME, factory_folder
     from abair.model.backbone import load_backbone
     from abair.model.lora import PICKLES, PREFIX, read_adapter
     from abair.model.safetensors_io import read_header, read_tensors

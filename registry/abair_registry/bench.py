@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from abair.deployment import FILE_NAME, Deployment, read_deployment
+from abair.deployment import Deployment, read_deployment
 from abair.errors import RegistryError
 from abair.evaluation.benchmark import evaluate, weights_hash
 from abair.evaluation.datasets.find import FoundSets, find_sets
@@ -23,6 +23,7 @@ from abair.evaluation.policies import Policy
 from abair.evaluation.results import QualityReport
 from abair.files import atomic_write, write_text
 from abair.inference.restorer import Restorer
+from abair.locations import FILE_NAME
 from abair.model.backbone import load_backbone
 from abair.model.estimator import load_estimator
 from abair.model.lora import read_adapter_files

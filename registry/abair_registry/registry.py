@@ -14,8 +14,9 @@ from typing import Final
 
 from sqlalchemy import select
 
-from abair.deployment import FILE_NAME, factory_folder, read_deployment
+from abair.deployment import read_deployment
 from abair.errors import RegistryError
+from abair.locations import FILE_NAME, factory_folder
 from abair_migrations import HEAD
 from abair_registry.db import backup, migrate, queries
 from abair_registry.db.audit import Actor

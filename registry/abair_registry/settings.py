@@ -14,9 +14,9 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from abair.deployment import home
 from abair.errors import RegistryError
 from abair.files import absolute_path
+from abair.locations import home
 from abair.text import describe_fields
 
 DATABASE: Final = "registry.db"

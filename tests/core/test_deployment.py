@@ -17,19 +17,9 @@ import pytest
 from pydantic import ValidationError
 
 from abair import deployment as module
-from abair.deployment import (
-    FACTORY,
-    FILE_NAME,
-    AdapterRef,
-    BackboneRef,
-    Deployment,
-    FileRef,
-    file_ref,
-    live,
-    read_deployment,
-    write_deployment,
-)
+from abair.deployment import AdapterRef, BackboneRef, Deployment, FileRef, file_ref, read_deployment, write_deployment
 from abair.errors import DeploymentError
+from abair.locations import FILE_NAME
 from abair.training.bundle import _replace_folder
 
 FILES = (
@@ -251,41 +241,6 @@ def test_nothing_there_is_refused(tmp_path: Path) -> None:
         read_deployment(tmp_path / "none")
 
 
-def test_without_a_path_the_factory_deployment_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ABAIR_FACTORY", str(folder))
-    assert read_deployment().name == "test-1"
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_a_factory_that_is_no_bundle_is_named_with_its_variable(
-    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ABAIR_FACTORY", str(tmp_path if there else tmp_path / "none"))
-    with pytest.raises(DeploymentError, match=r"ABAIR_FACTORY: found .*, which holds no deployment\.json; expected"):
-        read_deployment()
-
-
-def test_a_bundle_that_comes_along_is_read_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert module.shipped_names() == ["factory", "paper"]
-    for name in module.shipped_names():
-        assert read_deployment(name).name == name
-        monkeypatch.setenv("ABAIR_FACTORY", name)
-        assert read_deployment().name == name
-
-
-def test_a_folder_of_the_name_of_a_bundle_that_comes_along_is_told_apart(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("paper").mkdir()
-    assert read_deployment("paper").name == "paper"  # what is no bundle is not meant
-    shutil.copytree(folder, "paper", dirs_exist_ok=True)
-    with pytest.raises(DeploymentError, match=r"paper: found a bundle in this folder and one that comes.*use \./paper"):
-        read_deployment("paper")
-    assert read_deployment("./paper").name == read_deployment(Path("paper")).name == "test-1"
-
-
 def test_an_interrupted_write_leaves_the_bundle_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (folder / FILE_NAME).read_bytes()
     other = read_deployment(folder).model_copy(update={"name": "other"})
@@ -333,13 +288,3 @@ def test_a_bundle_is_replace_folder_and_anything_else_is_left_alone(bundle: Path
     with pytest.raises(DeploymentError, match="found something that is no bundle"), _replace_folder(other):
         pass
     assert (other / "a.jpg").read_text() == "mine"
-
-
-def test_the_live_bundle_is_the_homes_or_else_the_factorys(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ABAIR_HOME", str(tmp_path / "home"))
-    assert live() == FACTORY
-    shutil.copytree(bundle, tmp_path / "home")
-    assert live() == tmp_path / "home"
-    assert read_deployment().name == "tiny-bundle"

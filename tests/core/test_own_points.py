@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from abair.cli import plugin
-from abair.deployment import FETCHERS
+from abair.locations import FETCHERS
 from abair.own_points import DISTRIBUTION, find_own
 from abair.plugin_kit import tracking
 

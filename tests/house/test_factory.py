@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from abair import Restorer
 from abair.data.sample_photos import sample_photos
 from abair.data.synthesizers import load_synthesizer
-from abair.deployment import FACTORY, Deployment, read_deployment
+from abair.deployment import Deployment, read_deployment
 from abair.discovery import discover
+from abair.locations import FACTORY
 
 LABELS = ("bitdepth", "blur", "haze", "jpeg", "low-light", "noise", "rain", "snow")
 

@@ -22,8 +22,8 @@ from PIL import Image
 from abair import CLEAN, Restorer
 from abair.data.sample_photos import sample_photos
 from abair.data.synthesizers import load_synthesizer
-from abair.deployment import FACTORY
 from abair.discovery import discover
+from abair.locations import FACTORY
 from abair.metrics import psnr
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -176,8 +176,9 @@ def test_the_readme_fits_on_two_screens(root: Path) -> None:
 
 
 def test_the_figures_on_the_pages_are_those_of_the_weights_that_ship(root: Path) -> None:
-    from abair.deployment import FACTORY, read_deployment
+    from abair.deployment import read_deployment
     from abair.evaluation.benchmark import weights_hash
+    from abair.locations import FACTORY
 
     factory, paper = (weights_hash(read_deployment(bundle)) for bundle in (FACTORY, "paper"))
     pages = {"README.md": factory, "docs/results/index.md": factory, "docs/results/additions.md": paper}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from abair.deployment import factory_folder
 from abair.errors import AbairError, DeploymentError
+from abair.locations import factory_folder
 from abair_registry.settings import Settings
 
 

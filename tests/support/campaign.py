@@ -29,7 +29,7 @@ from tests.support.kill import forked
 from tests.support.plugin_package import Plugin, Tiny
 
 from abair import Restorer
-from abair.deployment import FILE_NAME
+from abair.locations import FILE_NAME
 from abair.model.backbone import load_backbone
 from abair_registry.cli import app
 

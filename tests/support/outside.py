@@ -28,7 +28,7 @@ from tests.support.campaign import Host, Parts, make_photo
 from tests.support.kill import start
 
 from abair.cli import app as restoring
-from abair.deployment import FILE_NAME
+from abair.locations import FILE_NAME
 from abair_registry.cli import app as registering
 
 MOST_LINES, LONGEST_LINE = 60, 1500

@@ -27,7 +27,7 @@ def load_restorer(deployment: str | None, device: str = "cpu", precision: Precis
 
 def warn_of_missing(deployment: str | None, reporter: Reporter) -> str:
     """Say why the factory serves where another deployment is expected, if it does; return that."""
-    from abair.deployment import missing_live
+    from abair.locations import missing_live
 
     missing = missing_live() if deployment is None else ""
     if missing:

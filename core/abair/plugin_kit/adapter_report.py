@@ -16,9 +16,10 @@ from abair.contract import RECORD_FILE, Degradation
 from abair.data.degrade import Degrader
 from abair.data.photos import SAMPLE_SOURCE, CleanPhotos
 from abair.data.synthesizers import load_synthesizer
-from abair.deployment import factory_folder, read_deployment
+from abair.deployment import read_deployment
 from abair.discovery import discover
 from abair.files import atomic_write, write_text
+from abair.locations import factory_folder
 from abair.model.backbone import fingerprint, load_backbone
 from abair.model.lora import Adapter, read_adapter, read_adapter_files
 from abair.plugin_kit import readme

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from abair.deployment import FILE_NAME, live, missing_live
 from abair.errors import AbairError
 from abair.inference.hardware import Precision
 from abair.inference.restorer import Restorer
+from abair.locations import FILE_NAME, live, missing_live
 from abair.text import describe_error, error_text
 
 RETRY_SECONDS: Final = 5.0

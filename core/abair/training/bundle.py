@@ -14,7 +14,6 @@ from abair.contract import CONFIG_FILE, WEIGHTS_FILE
 from abair.deployment import (
     BACKBONE_FILE,
     ESTIMATOR_FILE,
-    FILE_NAME,
     REPLAY_FILE,
     AdapterRef,
     BackboneRef,
@@ -26,6 +25,7 @@ from abair.deployment import (
 from abair.discovery import Found
 from abair.errors import DeploymentError
 from abair.labels import CLEAN
+from abair.locations import FILE_NAME
 from abair.model.backbone import fingerprint, load_backbone
 from abair.model.estimator import load_estimator
 from abair.model.lora import read_adapter

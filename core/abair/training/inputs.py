@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from abair.contract import CONFIG_FILE
 from abair.data.photos import CleanPhotos, load_clean_photos
 from abair.data.synthesizers import load_synthesizer
-from abair.deployment import factory_folder, read_deployment
+from abair.deployment import read_deployment
 from abair.discovery import Found, Plugins, discover
 from abair.errors import AdapterError, PluginError, TrainingError
+from abair.locations import factory_folder
 from abair.model.backbone import Backbone, fingerprint
 from abair.model.estimator import HIDDEN, Estimator, load_estimator
 from abair.model.lora import Adapter, read_adapter

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from abair.deployment import FACTORY, AdapterRef, BackboneRef, Deployment, FileRef, read_deployment
+from abair.deployment import AdapterRef, BackboneRef, Deployment, FileRef, read_deployment
 from abair.images.kept import KEPT
+from abair.locations import FACTORY
 from abair.model.safetensors_io import Header, read_header
 from abair_docs.tables import code, fields, paragraphs, table
 

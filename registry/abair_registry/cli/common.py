@@ -90,8 +90,8 @@ def registry_for(reporter: Reporter, *, sync: bool = True, undo: bool = True) ->
         sync: write a stale live file first, and only warn if that fails.
         undo: undo an operation whose process is gone, and tell how to run it again.
     """
-    from abair.deployment import FILE_NAME
     from abair.errors import RegistryError
+    from abair.locations import FILE_NAME
     from abair_registry.maintenance.repair import record_mended
     from abair_registry.operations import lock
     from abair_registry.registry import keep_backup, live_file_problem, open_registry, sync_live_file
@@ -138,7 +138,7 @@ def registry_to_look_at(reporter: Reporter, *, warn: bool = True) -> Iterator[Re
 
     Without `warn` the command itself says what is wrong with the file that serves.
     """
-    from abair.deployment import FILE_NAME, HOME
+    from abair.locations import FILE_NAME, HOME
     from abair_registry.registry import live_file_problem, look
     from abair_registry.settings import Settings
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
-from abair.deployment import FILE_NAME
 from abair.errors import RegistryError
+from abair.locations import FILE_NAME
 from abair.text import quote_foreign
 from abair_registry.db import queries
 from abair_registry.db.models import AdapterRow, DeploymentRow, MemberRow, PluginRow

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from abair.deployment import factory_folder, read_deployment
+from abair.deployment import read_deployment
+from abair.locations import factory_folder
 from abair_registry.db import queries
 from abair_registry.plugins import installed
 from abair_registry.registry import Registry

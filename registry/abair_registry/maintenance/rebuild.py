@@ -18,9 +18,10 @@ from packaging.utils import canonicalize_name
 from sqlalchemy.orm import Session
 
 from abair.continual.replay import Replay
-from abair.deployment import FILE_NAME, AdapterRef, Deployment, read_deployment
+from abair.deployment import AdapterRef, Deployment, read_deployment
 from abair.errors import AbairError, DeploymentError, RegistryError, TrainingError
 from abair.labels import CLEAN
+from abair.locations import FILE_NAME
 from abair.model.safetensors_io import read_header
 from abair_registry.db import backup, migrate, queries
 from abair_registry.db.audit import Actor

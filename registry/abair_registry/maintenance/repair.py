@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from abair.deployment import FILE_NAME
 from abair.errors import AbairError, RegistryError
 from abair.files import file_sha256
+from abair.locations import FILE_NAME
 from abair_registry.db import audit, queries
 from abair_registry.db.audit import Actor
 from abair_registry.maintenance.integrity import Finding, find_damage, what_helps

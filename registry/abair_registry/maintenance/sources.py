@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from abair.deployment import FILE_NAME, Deployment, factory_folder, find_shipped, read_deployment, shipped_names
+from abair.deployment import Deployment, read_deployment
 from abair.errors import AbairError, AdmissionError, DeploymentError
 from abair.files import file_sha256
+from abair.locations import FILE_NAME, factory_folder, find_shipped, shipped_names
 from abair_registry.plugins import installed
 from abair_registry.settings import Settings
 from abair_registry.storage.blobs import Blobs

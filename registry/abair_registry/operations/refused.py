@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from abair.deployment import FILE_NAME
 from abair.errors import RegistryError
+from abair.locations import FILE_NAME
 from abair_registry.db.snapshot import DeploymentSnapshot
 from abair_registry.operations.gates import GateResult, summarize
 from abair_registry.registry import Registry

@@ -16,9 +16,10 @@ from packaging.utils import canonicalize_name
 from sqlalchemy.orm import Session
 from typing_extensions import override
 
-from abair.deployment import AdapterRef, Deployment, factory_folder, read_deployment
+from abair.deployment import AdapterRef, Deployment, read_deployment
 from abair.errors import AdmissionError, RegistryError
 from abair.labels import CLEAN
+from abair.locations import factory_folder
 from abair.model.backbone import load_backbone
 from abair.model.estimator import load_estimator, save_estimator
 from abair_registry.db import audit, queries

@@ -24,10 +24,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import abair
-from abair.deployment import factory_folder, read_deployment
+from abair.deployment import read_deployment
 from abair.discovery import discover
 from abair.errors import AbairError, AdmissionError
 from abair.foreign_points import run_here
+from abair.locations import factory_folder
 from abair.text import describe_error, quote_foreign
 from abair_registry.plugins.admission import MissingAdapterError, ProbedPlugin, probe
 from abair_registry.plugins.checks import Check

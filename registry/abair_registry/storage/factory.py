@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from abair.deployment import AdapterRef, Deployment, factory_folder, read_deployment
+from abair.deployment import AdapterRef, Deployment, read_deployment
+from abair.locations import factory_folder
 from abair.model.safetensors_io import read_header
 from abair_registry.db import queries
 from abair_registry.db.audit import Actor

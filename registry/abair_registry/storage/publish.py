@@ -13,16 +13,10 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from abair.deployment import (
-    FILE_NAME,
-    AdapterRef,
-    BackboneRef,
-    FileRef,
-    read_deployment,
-    write_deployment,
-)
+from abair.deployment import AdapterRef, BackboneRef, FileRef, read_deployment, write_deployment
 from abair.deployment import Deployment as Bundle
 from abair.errors import DeploymentError, RegistryError
+from abair.locations import FILE_NAME
 from abair_registry.db import queries
 from abair_registry.db.models import AdapterRow, BackboneRow, DeploymentRow, now
 from abair_registry.db.snapshot import DeploymentSnapshot

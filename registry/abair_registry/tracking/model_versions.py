@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
-from abair.deployment import FILE_NAME
 from abair.errors import RegistryError
+from abair.locations import FILE_NAME
 from abair_registry.settings import Settings
 from abair_registry.tracking import limits
 from abair_registry.tracking.store import MISSING, Store

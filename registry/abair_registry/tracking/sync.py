@@ -17,9 +17,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from abair.contract import CONFIG_FILE, WEIGHTS_FILE
-from abair.deployment import BACKBONE_FILE, ESTIMATOR_FILE, FILE_NAME, FileRef, deployment_text, write_deployment
+from abair.deployment import BACKBONE_FILE, ESTIMATOR_FILE, FileRef, deployment_text, write_deployment
 from abair.deployment import Deployment as Bundle
 from abair.errors import RegistryError
+from abair.locations import FILE_NAME
 from abair.text import escape_markdown, quote_foreign
 from abair_registry.db import queries
 from abair_registry.db.models import CONCLUSION, DeploymentRow, OperationRow

@@ -14,10 +14,11 @@ from PIL import Image
 from tests.core.cli.conftest import Judged
 
 from abair.cli import app, loading
-from abair.deployment import FACTORY, read_deployment
+from abair.deployment import read_deployment
 from abair.evaluation import benchmark
 from abair.evaluation.datasets import find
 from abair.evaluation.reports import markdown, write
+from abair.locations import FACTORY
 
 
 class FakeRestorer:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from abair.continual.replay import Features, Mixtures, Replay, read_source
-from abair.deployment import FACTORY, read_deployment
+from abair.deployment import read_deployment
 from abair.errors import TrainingError
+from abair.locations import FACTORY
 
 
 def test_a_replay_is_a_file_in_which_shared_parts_lie_once(replay: Replay, tmp_path: Path) -> None:

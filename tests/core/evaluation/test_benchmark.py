@@ -287,7 +287,8 @@ def test_every_row_has_the_hash_of_the_files_that_were_read_and_of_the_weights()
 
 
 def test_the_weights_hash_is_another_for_any_other_part_and_the_same_for_another_name() -> None:
-    from abair.deployment import FACTORY, read_deployment
+    from abair.deployment import read_deployment
+    from abair.locations import FACTORY
 
     factory = read_deployment(FACTORY)
     once = weights_hash(factory)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from abair.cli import app
-from abair.deployment import SHIPPED
 from abair.errors import DeploymentError
 from abair.evaluation.compare_builds import BuildReport, Measurement, compare_builds, find_build
+from abair.locations import SHIPPED
 
 FAKE = """
 import time
