@@ -67,6 +67,11 @@ def export(
         raise typer.BadParameter(
             "cannot be used with --format dtmodel: darktable gives no view", param_hint="--with-view"
         )
+    if out is not None and out.suffix in {f".{other.value}" for other in Format if other is not form}:
+        raise typer.BadParameter(
+            f"ends in {out.suffix}, which is another format; use --format {out.suffix[1:]} or another name",
+            param_hint="--out",
+        )
     with reporting() as reporter:
         from abair.errors import ExportError
         from abair.export import darktable, onnx_file

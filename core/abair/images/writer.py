@@ -132,7 +132,9 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     name, folder = display_name(path), path.parent
     if path.suffix.lower() not in SUFFIXES:
         found = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
-        raise ImageError(f"{name}: found {found}, expected one of {' '.join(sorted(SUFFIXES))}; rename the output")
+        raise ImageError(
+            f"{name}: found {found}, expected one of {' '.join(sorted(SUFFIXES))}; give the output a name that ends so"
+        )
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise ImageError(f"{name}: found {found} at {display_name(folder)}, expected a folder; create it first")

@@ -89,7 +89,6 @@ def known_revisions() -> list[str]:
 
 def _migrate(engine: Engine, revision: str, *, up: bool) -> Path | None:
     from alembic import command
-    from alembic.util import CommandError
 
     found, known = current(engine), known_revisions()
     if found is not None and found not in known:
@@ -97,18 +96,19 @@ def _migrate(engine: Engine, revision: str, *, up: bool) -> Path | None:
     revision = HEAD if revision == "head" else revision
     if revision not in {"base", *known}:
         raise RegistryError(f"schema revision {revision}: unknown; expected one of base, {', '.join(known)}")
+    age = ["base", *known].index
+    if (age(found or "base") > age(revision)) if up else (age(found or "base") < age(revision)):
+        wanted, other = ("a newer", "downgrade") if up else ("an older", "upgrade")
+        raise RegistryError(
+            f"schema revision {revision}: found {found or 'none'}, expected {wanted} one; for this one run: "
+            f"abair-registry db {other} {revision}"
+        )
     copy = _back_up(engine, found) if found is not None and found != revision else None
     config = _config()
     try:
         with engine.execution_options(write=True).connect() as connection:
             config.attributes["connection"] = connection
             (command.upgrade if up else command.downgrade)(config, revision)
-    except CommandError as error:
-        wanted = "a newer" if up else "an older"
-        reason = error_text(error)
-        raise RegistryError(
-            f"schema revision {revision}: {reason}; found {found or 'none'}, expected {wanted} one"
-        ) from None
     except (MigrationError, IntegrityError) as error:
         reason = error_text(error.orig if isinstance(error, IntegrityError) and error.orig else error)
         raise RegistryError(

@@ -27,7 +27,8 @@ def pull(registry: Registry, url: str | None = None) -> tuple[int, int]:
         MissingExtraError: the shared folder's URL needs a package that is not installed.
     """
     number, files = live_files(registry)
-    missing = [file for file in files if registry.blobs.problem(file.sha256)]
+    by_digest = {file.sha256: file for file in files}  # adapters may have equal configurations
+    missing = [file for digest, file in by_digest.items() if registry.blobs.problem(digest)]
     fetched = 0
     if missing and (url or registry.settings.shared_url or not registry.settings.tracking_uri):
         shared = _shared_blobs(registry, url)

@@ -61,6 +61,13 @@ def test_a_package_needs_weights_that_change_something_and_no_view(abair: Abair,
         assert words in refused.err[-1]
 
 
+def test_a_name_of_another_format_is_refused(abair: Abair, bundle: Path, quick: None) -> None:
+    refused = abair("export", "--deployment", str(bundle), "-o", "a.dtmodel")
+    assert (refused.code, list(Path().iterdir())) == (2, [])
+    assert "--out: ends in .dtmodel, which is another format; use --format dtmodel" in refused.err[-1]
+    assert abair("export", "--deployment", str(bundle), "-o", "a.bin").code == 0
+
+
 def test_without_the_extra_one_line_says_how_to_get_it(
     abair: Abair, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

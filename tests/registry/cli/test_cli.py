@@ -188,12 +188,19 @@ def test_verify_and_doctor_find_and_mend(run: Run, settings: Settings) -> None:
     assert "was changed: found SHA-256" in err
 
 
-def test_the_schemas_commands(run: Run) -> None:
+def test_the_schemas_commands(run: Run, settings: Settings) -> None:
     assert run("db", "current")[1] == "found none, this program's is 0002\n"
     assert run("db", "upgrade")[1] == "the schema's revision is 0002\n"
     assert run("db", "check")[1] == "revision 0002, all tables as expected\n"
+    code, _, err = run("db", "upgrade", "0001")
+    assert code == 1
+    assert "found 0002, expected a newer one; for this one run: abair-registry db downgrade 0001" in err
+    assert not list(settings.home.glob("**/*.backup"))
     code, out, _ = run("db", "downgrade", "base", "--yes")
     assert (code, out) == (0, "the schema's revision is none\n")
+    code, _, err = run("db", "downgrade", "0001", "--yes")
+    assert code == 1
+    assert "found none, expected an older one; for this one run: abair-registry db upgrade 0001" in err
     assert run("db", "upgrade", "77")[0] == 1
 
 
