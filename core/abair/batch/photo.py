@@ -52,6 +52,7 @@ def restore_photo(
     from abair.inference.hardware import return_freed_memory
 
     photo = images.read(source, max_megapixels=choices.max_megapixels)
+    return_freed_memory(photo.pixels.size / 3e6)
     restored = restorer(
         photo.visible,
         policy=choices.policy,

@@ -44,9 +44,9 @@ def choose_dtype(precision: Precision, device: torch.device, clean: float) -> to
 
 
 def return_freed_memory(megapixels: float) -> None:
-    """Return to the system what a restored photo's work has freed, if the photo is `LARGE`.
+    """Return to the system what a step of a photo's work has freed, if the photo is `LARGE`.
 
-    Its file is encoded next, which needs memory of another kind. The setting of
+    Reading, restoring and writing need memory of different kinds. The setting of
     `keep_freed_memory` stays.
     """
     if megapixels >= LARGE and sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):

@@ -37,6 +37,7 @@ def restore(
         restorer.complete_weights(weights)
     with metrics.stage("read"):
         photo = images.read(upload.path, max_megapixels=limits.max_megapixels)
+    return_freed_memory(photo.pixels.size / 3e6)
     stop.check()
     with metrics.stage("restore"):
         restored = restorer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -48,8 +50,10 @@ def test_panels_cover_each_column_once_and_begin_on_the_strides_grid(
     assert [column for panel in found for column in range(width)[panel.core]] == list(range(width))
     for panel in found:
         assert panel.columns.start % stride == panel.core.start % stride == 0
-        assert panel.columns.start == max(0, panel.core.start - halo * stride)
-        assert panel.columns.stop == min(width, panel.core.stop + halo * stride)
+        assert panel.columns.start <= max(0, panel.core.start - halo * stride)
+        assert panel.columns.stop >= min(width, panel.core.stop + halo * stride)
+        assert 0 <= panel.columns.start < panel.columns.stop <= width
+    assert len({math.ceil((panel.columns.stop - panel.columns.start) / stride) for panel in found}) == 1
     if width <= max(core, SMALLEST_PANEL):
         assert found == [(slice(0, width), slice(0, width))]
 
