@@ -49,7 +49,7 @@ def restore_photo(
         ImageError: the file cannot be read, restored or written.
     """
     from abair import images
-    from abair.inference.hardware import return_freed_memory
+    from abair.inference.memory import return_freed_memory
 
     photo = images.read(source, max_megapixels=choices.max_megapixels)
     return_freed_memory(photo.pixels.size / 3e6)

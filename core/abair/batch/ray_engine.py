@@ -75,10 +75,10 @@ class Bundle:
         Raises:
             AbairError: the deployment or the device cannot be used.
         """
-        from abair.inference.hardware import keep_freed_memory
+        from abair.inference.memory import set_up_memory
         from abair.inference.restorer import Restorer
 
-        keep_freed_memory()
+        set_up_memory()
         with TemporaryDirectory(prefix="abair-") as folder:
             for name, data in self.files.items():
                 path = Path(folder, name)

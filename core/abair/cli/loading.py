@@ -18,10 +18,10 @@ def load_restorer(deployment: str | None, device: str = "cpu", precision: Precis
     Raises:
         AbairError: the deployment, one of its files, or the device cannot be used.
     """
-    from abair.inference.hardware import keep_freed_memory
+    from abair.inference.memory import set_up_memory
     from abair.inference.restorer import Restorer
 
-    keep_freed_memory()
+    set_up_memory()
     return Restorer.load(deployment, device=device, precision=precision.value)
 
 

@@ -19,14 +19,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError, computed_field
 
 from abair.errors import DeploymentError
 from abair.evaluation import build_probe
-from abair.inference.hardware import KEPT
+from abair.inference.memory import KEPT
 from abair.text import describe_fields, markdown_table, quote_foreign
 
 PACKAGE: Final = Path(__file__).parents[1]
 LONGEST_SECONDS: Final = 3600
 """Time after which a measurement is given up."""
 _KEEP_FREED_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(KEPT), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
-"""What `abair` sets for its own process, here for every build alike; see `keep_freed_memory`."""
+"""What `abair` sets for its own process, here for every build alike; see `set_up_memory`."""
 
 
 class Build(NamedTuple):

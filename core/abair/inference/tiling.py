@@ -90,8 +90,8 @@ def panels(width: int, core: int, stride: int, halo: int) -> list[Panel]:
     """Divide columns into panels of about `core` pixels, at least one.
 
     They meet at multiples of `stride`, and at least `halo` more columns on each side are computed
-    with them: as many that all panels are equally wide, padded to the stride. For each other width
-    oneDNN would prepare its work anew, and keep what it prepared, 70 MB of it.
+    with them: as many that all panels are equally wide, padded to the stride. For another width
+    oneDNN would make and keep other kernels, 70 MB of them.
     """
     count = max(1, math.ceil(width / max(core, SMALLEST_PANEL)))
     edges = sorted({0, *(round(width * i / count / stride) * stride for i in range(1, count)), width})

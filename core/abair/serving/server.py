@@ -10,7 +10,7 @@ import torch
 import uvicorn
 
 from abair.errors import ServingError
-from abair.inference.hardware import keep_freed_memory
+from abair.inference.memory import set_up_memory
 from abair.serving.app import create_app
 from abair.serving.guard import expected_names
 from abair.serving.live import LiveRestorer
@@ -50,7 +50,7 @@ def serve(
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM was received, and all is in order.
     """
-    keep_freed_memory()
+    set_up_memory()
     if limits.workers > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // limits.workers))
     host, port = listener.getsockname()[:2]

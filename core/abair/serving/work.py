@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from abair import images
-from abair.inference.hardware import return_freed_memory
+from abair.inference.memory import return_freed_memory
 from abair.inference.restorer import Restorer
 from abair.labels import parse_weights, round_confidence, round_weights
 from abair.serving.jobs import Stop

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from abair.errors import TrainingError
-from abair.inference.hardware import fast_bf16_on_cpu, keep_freed_memory
+from abair.inference.hardware import fast_bf16_on_cpu
+from abair.inference.memory import set_up_memory
 from abair.training import distributed
 from abair.training.checkpoint import CHECKPOINT, Checkpoint
 from abair.training.optimizer import make_optimizer
@@ -122,7 +123,7 @@ def _set_up_process(device: str) -> tuple[str, int, int]:
     torch.set_flush_denormal(True)
     if device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")  # TF32: Muon's products are the last in 32 bits
-    keep_freed_memory()
+    set_up_memory()
     return device, rank, world
 
 
