@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from abair.errors import DeploymentError
 from abair.files import file_sha256, write_text
 from abair.labels import CLEAN
-from abair.locations import FILE_NAME, SHIPPED, home, live, locate, shipped_names
+from abair.locations import FILE_NAME, SHIPPED, home, home_serves, live, locate, missing_live, shipped_names
 
 CHECKSUM: Final = "checksum"
 """The key in `deployment.json` of the SHA-256 over all that it says otherwise; it may be absent."""
@@ -83,6 +83,7 @@ class Deployment(_Part):
     estimator: FileRef
     replay: FileRef | None = None
     _folder: Path = PrivateAttr(default=Path())
+    _has_checksum: bool = PrivateAttr(default=False)
 
     @model_validator(mode="after")
     def _labels_are_the_adapters(self) -> Deployment:
@@ -96,6 +97,11 @@ class Deployment(_Part):
         """The folder that the files' paths start from."""
         return self._folder
 
+    @property
+    def has_checksum(self) -> bool:
+        """Whether it was read from a document with a checksum: then nobody edited it."""
+        return self._has_checksum
+
     def find(self, file: FileRef) -> Path:
         """Return the path of one file of the bundle, after comparing its size and SHA-256.
 
@@ -105,8 +111,9 @@ class Deployment(_Part):
         """
         path = self.folder / file.path
         if not path.is_file():
+            found_instead = "is a folder" if path.is_dir() else "is missing"
             raise DeploymentError(
-                f"deployment {self.name}: {path} is missing; expected a file with SHA-256 {file.sha256}; "
+                f"deployment {self.name}: {path} {found_instead}; expected a file with SHA-256 {file.sha256}; "
                 f"{self._way_back()}"
             )
         try:
@@ -167,6 +174,19 @@ def read_deployment(path: Path | str | None = None) -> Deployment:
         raise DeploymentError(f"{error}; run: abair-registry doctor") from None
 
 
+def live_warning() -> str:
+    """Return why what serves may not be what was deployed, in one line, or nothing."""
+    try:
+        if home_serves() and not read_deployment(home()).has_checksum:
+            return (
+                f"{home() / FILE_NAME} has no checksum, so an edit would not be noticed; to write it again as it is "
+                "recorded, run: abair-registry doctor"
+            )
+        return missing_live()
+    except DeploymentError:
+        return ""  # who reads it next says why
+
+
 def _read_file(given: Path) -> Deployment:
     file = given / FILE_NAME if given.is_dir() else given
     try:
@@ -207,6 +227,7 @@ def _parse(text: str) -> Deployment:
     deployment = Deployment.model_validate_json(json.dumps(document))
     if written != _checksum(document):
         raise DeploymentError("was edited: its checksum is another; expected it as it was written")
+    deployment._has_checksum = True
     return deployment
 
 
@@ -222,7 +243,7 @@ def write_deployment(deployment: Deployment, folder: Path) -> Path:
     Raises:
         OSError: the file cannot be written.
     """
-    deployment._folder = folder
+    deployment._folder, deployment._has_checksum = folder, True
     path = folder / FILE_NAME
     write_text(path, deployment_text(deployment))
     return path

@@ -91,8 +91,27 @@ def find_shipped(name: str) -> Path | None:
 
 
 def live() -> Path:
-    """Return the default bundle: what the home's registry published, or else the factory's."""
-    return home() if (home() / FILE_NAME).is_file() else factory_folder()
+    """Return the default bundle: what the home's registry published, or else the factory's.
+
+    Raises:
+        DeploymentError: the home may not be read, or `ABAIR_FACTORY` names no bundle.
+    """
+    return home() if home_serves() else factory_folder()
+
+
+def home_serves() -> bool:
+    """Return whether the home has a bundle.
+
+    Raises:
+        DeploymentError: it may not be read.
+    """
+    try:
+        return (home() / FILE_NAME).is_file()
+    except OSError as error:
+        raise DeploymentError(
+            f"{home()}: cannot be read ({error.strerror or error}); expected a folder that you may read; change its "
+            f"permissions, or set {HOME} to another one"
+        ) from None
 
 
 def missing_live() -> str:
@@ -101,8 +120,10 @@ def missing_live() -> str:
     Nothing is expected of a home that was never used, unless its variable names it.
     """
     place = home()
-    if (place / FILE_NAME).is_file():
+    if home_serves():
         return ""
+    if place.exists() and not place.is_dir():
+        return f"{place} is no folder; restoring with the deployment that comes with ABAIR; set {HOME} to a folder"
     if os.environ.get(HOME) and not place.exists():
         return f"{HOME} names {place}, which does not exist; restoring with the deployment that comes with ABAIR"
     if (place / "registry.db").exists() or (place / "blobs").exists():

@@ -60,8 +60,7 @@ def open_registry(settings: Settings, factory: Path | None = None) -> Iterator[R
         DeploymentError: `ABAIR_FACTORY` names no bundle.
     """
     factory = factory or factory_folder()  # before anything is written
-    if is_empty(settings):
-        _check_home_is_new(settings, factory)
+    begins_anew(settings, factory)
     database = Database(settings)
     try:
         blobs = Blobs(settings.home)
@@ -89,9 +88,8 @@ def look(settings: Settings) -> Iterator[Registry]:
         RegistryError: as `open_registry`.
         DeploymentError: `ABAIR_FACTORY` names no bundle.
     """
-    if is_empty(settings):
-        factory = factory_folder()
-        _check_home_is_new(settings, factory)
+    factory = factory_folder()
+    if begins_anew(settings, factory):
         database, recorded = Database.in_memory(), False
         blobs: Blobs = FactoryFiles(settings.home)
         Base.metadata.create_all(database.engine)
@@ -133,8 +131,23 @@ def is_empty(settings: Settings) -> bool:
         database.close()
 
 
+def begins_anew(settings: Settings, factory: Path | None = None) -> bool:
+    """Return whether the registry begins with the factory: database and home are new.
+
+    A home in which a registry was killed at its first step is new.
+
+    Raises:
+        RegistryError: the database is damaged, or it is empty and a registry was used in this home.
+        DeploymentError: `ABAIR_FACTORY` names no bundle.
+    """
+    if not is_empty(settings):
+        return False
+    _check_home_is_new(settings, factory or factory_folder())
+    return True
+
+
 def _check_home_is_new(settings: Settings, factory: Path) -> None:
-    """Check that no registry was used in this home; one that was killed at its first step was not.
+    """Check that no registry was used in this home.
 
     Raises:
         RegistryError: one was, and this database is not its own.

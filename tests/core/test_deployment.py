@@ -126,7 +126,7 @@ def _flip(path: Path) -> None:
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "was changed: found SHA-256 .*, expected .*restore"),
         (lambda path: path.write_bytes(b""), r"was changed: found SHA-256 .* \(0 bytes\), expected .*restore"),
         (lambda path: path.unlink(), "is missing; expected a file with SHA-256 .*restore the bundle"),
-        (lambda path: (path.unlink(), path.mkdir()), "is missing; expected a file with SHA-256 .*restore the bundle"),
+        (lambda path: (path.unlink(), path.mkdir()), "is a folder; expected a file with SHA-256 .*restore the bundle"),
         (
             lambda path: (path.unlink(), path.symlink_to(path.parent / "nowhere")),
             "is missing; expected a file with SHA-256 .*restore the bundle",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -55,3 +56,12 @@ def test_the_live_bundle_is_the_homes_or_else_the_factorys(
     shutil.copytree(bundle, tmp_path / "home")
     assert live() == tmp_path / "home"
     assert read_deployment().name == "tiny-bundle"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="everything is readable to root")
+def test_a_home_that_may_not_be_read_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABAIR_HOME", str(tmp_path / "home" / "inside"))
+    (tmp_path / "home").mkdir(mode=0)
+    with pytest.raises(DeploymentError, match=r"inside: cannot be read \(Permission denied\); expected a folder that"):
+        read_deployment()
+    (tmp_path / "home").chmod(0o700)

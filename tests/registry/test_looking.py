@@ -67,6 +67,7 @@ def test_to_look_at_nothing_makes_nothing(call: Call, settings: Settings) -> Non
         found = call(*command)
         assert found.code == 0, found.err
         assert found.out
+    assert "found no database, expected revision" in call("db", "check").err
     assert not settings.home.exists()
     assert "ABAIR_HOME names" in call("list").err
     rows = [json.loads(line) for line in call("history", "--json").out.splitlines()]
@@ -78,6 +79,7 @@ def test_a_home_that_was_used_is_left_as_it_is(call: Call, used: Path) -> None:
     for command in (*LOOKS, ("db", "check")):
         found = call(*command)
         assert (found.code, found.err) == (0, ""), command
+    assert "note: MLflow was not looked at" in call("doctor", "--dry-run").out
     assert state(used) == before
 
 
@@ -94,7 +96,7 @@ def test_an_empty_database_beside_a_used_home_stops_every_command(
     if how == "empty":
         (used / "registry.db").touch()
     before = state(used)
-    for command in (*LOOKS[:-1], *WRITES):
+    for command in (*LOOKS[:-1], *WRITES, ("db", "check"), ("db", "upgrade")):
         found = call(*command)
         assert found.code == 1, command
         assert "found an empty database, but " in found.err, command
@@ -234,6 +236,18 @@ def test_restoring_says_when_the_factory_takes_the_place_of_what_was_deployed(
     assert warnings("--deployment", str(bundle)) == ([], "")
     monkeypatch.setenv("ABAIR_HOME", str(tmp_path / "mistyped"))
     assert "which does not exist; restoring with" in warnings()[0][0]
+    monkeypatch.setenv("ABAIR_HOME", str(tmp_path / "a.png"))
+    assert "a.png is no folder; restoring with" in warnings()[0][0]
     monkeypatch.delenv("ABAIR_HOME")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))  # a home that nobody named or used
     assert warnings() == ([], "")
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_home_that_may_not_be_read_is_one_line(call: Call, used: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode, **rest: path != used and access(path, mode, **rest))
+    for command in (*LOOKS, ("db", "check"), *WRITES):
+        found = call(*command)
+        assert (found.code, len(found.err.splitlines())) == (1, 1), command
+        assert f"{used}: cannot be read (Permission denied); expected a folder that you may read" in found.err

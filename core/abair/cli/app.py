@@ -195,7 +195,7 @@ def restore(
             overwrite=overwrite,
             keep_times=keep_times,
             jpeg_quality=jpeg_quality,
-            warning=loading.warn_of_missing(deployment, reporter),
+            warning=loading.warn_of_live(deployment, reporter),
         )
         if engine is Engine.ray:
             request = batching.Request(
@@ -262,7 +262,7 @@ def estimate(
     if MARK in paths:
         check_streams(paths, MARK, (), json=False)
     with reporting(json_lines=json) as reporter, named_streams(paths, None, reporter) as (named, _):
-        loading.warn_of_missing(deployment, reporter)
+        loading.warn_of_live(deployment, reporter)
         sources = []
         for found in inputs.find_inputs(named, reporter, recursive=recursive):
             with reporter.guard(str(found.path)):

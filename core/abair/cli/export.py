@@ -78,7 +78,7 @@ def export(
         from abair.export.network import PhotoNetwork
         from abair.files import atomic_write
 
-        loading.warn_of_missing(deployment, reporter)
+        loading.warn_of_live(deployment, reporter)
         for library in ("onnx", "onnxscript", "onnxruntime"):
             onnx_file.require(library)
         restorer = loading.load_restorer(deployment)

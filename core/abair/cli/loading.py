@@ -25,14 +25,14 @@ def load_restorer(deployment: str | None, device: str = "cpu", precision: Precis
     return Restorer.load(deployment, device=device, precision=precision.value)
 
 
-def warn_of_missing(deployment: str | None, reporter: Reporter) -> str:
-    """Say why the factory serves where another deployment is expected, if it does; return that."""
-    from abair.locations import missing_live
+def warn_of_live(deployment: str | None, reporter: Reporter) -> str:
+    """Say why what serves may not be what was deployed, if so; return that."""
+    from abair.deployment import live_warning
 
-    missing = missing_live() if deployment is None else ""
-    if missing:
-        reporter.log(f"warning: {missing}")
-    return missing
+    warning = live_warning() if deployment is None else ""
+    if warning:
+        reporter.log(f"warning: {warning}")
+    return warning
 
 
 def load_synthesizers(reporter: Reporter) -> dict[str, Synthesizer]:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from abair.cli.console import Reporter, debug_enabled, explain, reporting
-from abair.cli.loading import warn_of_missing
+from abair.cli.loading import warn_of_live
 from abair.cli.options import Bundle, Device, MaxMegapixels, Precision, PrecisionOption
 from abair.errors import MissingExtraError, ServingError
 
@@ -75,7 +75,7 @@ def serve(
                 f"abair serve: {error.name} is missing; install it with: pip install 'abair[serve]'"
             ) from error
         token = _read_token(token_file)
-        warn_of_missing(deployment, reporter)
+        warn_of_live(deployment, reporter)
         listener = listen(host, port)
         live = LiveRestorer(deployment, device=device, precision=precision.value, log=reporter.log)
         limits = Limits(

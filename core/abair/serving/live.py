@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from abair.deployment import live_warning
 from abair.errors import AbairError
 from abair.inference.hardware import Precision
 from abair.inference.restorer import Restorer
-from abair.locations import FILE_NAME, live, missing_live
+from abair.locations import FILE_NAME, live
 from abair.text import describe_error, error_text
 
 RETRY_SECONDS: Final = 5.0
@@ -78,8 +79,8 @@ class LiveRestorer:
             return
         self._seen, self.problem, self._tried = state, "", (None, 0.0)
         self._log(f"serving {self.restorer.deployment.name} in place of {before}")
-        if missing := missing_live():
-            self._log(f"warning: {missing}")
+        if warning := live_warning():
+            self._log(f"warning: {warning}")
 
     def _load(self) -> Restorer:
         return Restorer.load(self._named, device=self._device, precision=self._precision)

@@ -73,7 +73,14 @@ def check() -> None:
         from abair_migrations import HEAD
         from abair_registry.db import migrate
         from abair_registry.db.definitions import differences
+        from abair_registry.registry import begins_anew
+        from abair_registry.settings import Settings
 
+        if begins_anew(Settings()) and not found.is_there:
+            raise RegistryError(
+                f"registry: found no database, expected revision {HEAD}; the first command that writes makes one, such "
+                "as: abair-registry init"
+            )
         migrate.check_revision(found.engine)
         with found.engine.connect() as connection:
             problems = differences(connection)
@@ -120,7 +127,10 @@ def _migrate(revision: str, *, up: bool) -> None:
     with reporting() as reporter, database() as found:
         from abair_migrations import HEAD
         from abair_registry.db import migrate
+        from abair_registry.registry import begins_anew
+        from abair_registry.settings import Settings
 
+        begins_anew(Settings())  # or the database is the home's
         backup = (migrate.upgrade if up else migrate.downgrade)(found.engine, revision)
         if backup is not None:
             reporter.log(f"the database was backed up to {backup}")

@@ -175,7 +175,7 @@ def doctor(
     Use it after a crash, or when another command names it. Files are put back from the package, an
     installed plugin, MLflow's bundles or the shared folder. Exit code 1 means that a problem is
     left. While an operation is running, MLflow is left to it. A dry run finds changed files and a
-    wrong deployment.json.
+    wrong deployment.json, and does not look at MLflow.
 
     Example: abair-registry doctor
     """
@@ -223,7 +223,8 @@ def _print_findings(json: bool) -> None:
         from abair_registry.maintenance import integrity
 
         _, problems = integrity.verify(registry)
-        _print_health(reporter, json, [], problems, _notes(registry))
+        notes = [*_notes(registry), "MLflow was not looked at, as doctor does without --dry-run"]
+        _print_health(reporter, json, [], problems, notes)
 
 
 def _notes(registry: Registry) -> list[str]:

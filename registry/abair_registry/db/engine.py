@@ -74,8 +74,15 @@ class Database:
 
     @property
     def is_there(self) -> bool:
-        """False if it is a SQLite file that does not exist."""
-        return self.url.get_backend_name() != "sqlite" or Path(str(self.url.database)).exists()
+        """False if it is a SQLite file that does not exist.
+
+        Raises:
+            RegistryError: its folder may not be read.
+        """
+        try:
+            return self.url.get_backend_name() != "sqlite" or Path(str(self.url.database)).exists()
+        except OSError as error:
+            raise _unusable(self.url, error.strerror or str(error)) from None
 
     @property
     def file(self) -> Path | None:
@@ -171,6 +178,11 @@ def _url(settings: Settings, *, make_home: bool) -> URL:
                 f"{settings.home}: cannot be made ({error.strerror or error}); expected a folder that can be written; "
                 "set ABAIR_HOME to one"
             ) from None
+        if settings.home.is_dir() and not os.access(settings.home, os.R_OK | os.X_OK):
+            raise RegistryError(
+                f"{settings.home}: cannot be read (Permission denied); expected a folder that you may read; change its "
+                "permissions, or set ABAIR_HOME to another one"
+            )
         return URL.create("sqlite", database=str(settings.home / DATABASE))
     try:
         url = make_url(settings.registry_url.get_secret_value())

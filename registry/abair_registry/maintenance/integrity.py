@@ -56,8 +56,10 @@ def verify(registry: Registry) -> tuple[int, list[str]]:
     sources = Sources(registry.settings)
     problems = []
     for finding in findings:
-        source = sources.find(finding.file.sha256)
-        if source is not None:
+        source, path = sources.find(finding.file.sha256), registry.blobs.path(finding.file.sha256)
+        if path.is_dir():
+            advice = f"move {path} away, then run: abair-registry doctor"
+        elif source is not None:
             advice = f"{source.name} holds it; run: abair-registry doctor"
         elif finding.file.serves and registry.settings.tracking_uri is not None:
             advice = "MLflow's server may hold it, which is asked by: abair-registry doctor"
@@ -65,11 +67,13 @@ def verify(registry: Registry) -> tuple[int, list[str]]:
             advice = what_helps(registry, finding, findings)
         problems.append(f"{finding}; {advice}")
     if registry.recorded and (problem := live_file_problem(registry)):
+        path = registry.settings.home / FILE_NAME
         lost = [finding.file for finding in findings if finding.file.serves and finding.file.deployment is None]
         when = " once its files are back" if lost else ""
+        first = f"move {path} away, and then " if path.is_dir() else ""
         problems.append(
-            f"{registry.settings.home / FILE_NAME}: {problem}; expected the live one as it is recorded; to write it "
-            f"again{when}, run: abair-registry doctor"
+            f"{path}: {problem}; expected the live one as it is recorded; to write it again{when}, {first}run: "
+            "abair-registry doctor"
         )
     return count, problems + sources.remarks
 

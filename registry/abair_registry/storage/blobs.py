@@ -88,6 +88,8 @@ class Blobs:
             found = file_sha256(path)
         except FileNotFoundError:
             return f"{path} is missing"
+        except IsADirectoryError:
+            return f"{path} is a folder"
         except OSError as error:
             return f"{path} cannot be read ({error.strerror or error})"
         return None if found == sha256 else f"{path} was changed: found SHA-256 {found}"

@@ -96,7 +96,7 @@ def read_published(home: Path) -> Bundle | None:
 def difference(deployment: DeploymentRow, blobs: Blobs) -> str | None:
     """Return how the home's file differs from a deployment as it is recorded, in words, or None.
 
-    Sizes are compared with those of the blobs that are there.
+    Sizes are compared with those of the blobs that are whole.
     """
     path = blobs.home / FILE_NAME
     if not path.exists():
@@ -106,18 +106,23 @@ def difference(deployment: DeploymentRow, blobs: Blobs) -> str | None:
     try:
         found = read_deployment(path)
     except DeploymentError as error:
-        return str(error).removeprefix(f"{path}: ")
+        reason = str(error).removeprefix(f"{path}: ")
+        return reason if reason.startswith("was ") else f"cannot be used ({reason})"
     if found.name != str(deployment.number):
         return f"is deployment {found.name}, and {deployment.number} is live"
     named = {file.sha256: file.size for file in found.files()}
 
     def size(sha256: str) -> int:
         try:
-            return blobs.size(sha256)
+            recorded = blobs.size(sha256)
         except RegistryError:
             return named.get(sha256, 0)
+        whole = recorded == named.get(sha256) or blobs.problem(sha256) is None
+        return recorded if whole else named.get(sha256, 0)
 
-    return _first_difference(found.model_dump(mode="json"), _make_bundle(deployment, size).model_dump(mode="json"))
+    recorded = _make_bundle(deployment, size)
+    edited = _first_difference(found.model_dump(mode="json"), recorded.model_dump(mode="json"))
+    return edited or (None if found.has_checksum else "has no checksum")
 
 
 def _first_difference(found: object, recorded: object, where: str = "") -> str | None:

@@ -15,8 +15,8 @@ from tests.support.outcomes import sqlite
 from abair_registry.db import audit, backup, queries
 from abair_registry.registry import sync_live_file
 
-LOOKS = (("list",), ("history",), ("show", "noise"), ("verify",), ("doctor", "--dry-run"))
-WRITES = (("doctor",), ("rollback",), ("disable", "rain", "--yes"), ("pull",))
+LOOKS = (("list",), ("history",), ("show", "noise"), ("verify",), ("doctor", "--dry-run"), ("db", "check"))
+WRITES = (("doctor",), ("rollback",), ("disable", "rain", "--yes"), ("pull",), ("db", "upgrade"))
 
 
 def copies(home: Path) -> list[str]:

@@ -55,6 +55,7 @@ def test_a_damaged_file_is_told_and_put_back_from_the_package(
         assert found.code == 1
         told = [line for line in found.err.splitlines() if f": {kind}: {path} " in line]
         assert len(told) == 1
+        assert "deployment.json" not in found.err
         assert ("is missing" if damage == "lost" else "was changed: found SHA-256") in told[0]
         assert told[0].endswith("the package holds it; run: abair-registry doctor")
         assert not path.exists() or path.read_bytes() != whole
@@ -173,10 +174,13 @@ def test_a_folder_in_a_files_place_is_told_and_left(call: Call, home: Path, open
     path = paths(open_registry)["estimator"]
     path.unlink()
     path.mkdir()
+    found = call("verify")
+    assert f"estimator: {path} is a folder; expected SHA-256" in found.err
+    assert f"move {path} away, then run: abair-registry doctor" in found.err
     found = call("doctor", "--json")
     assert found.code == 1
     (problem,) = (line for line in object_of(found)["problems"] if line.startswith("estimator"))
-    assert "cannot be read" in problem
+    assert "is a folder" in problem
     assert f"found a folder, expected the file of that SHA-256; move {path} away" in problem
     assert "abair-registry doctor" not in problem
     assert json.loads(call("verify", "--json").out)["files"] == 9
