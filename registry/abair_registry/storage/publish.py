@@ -106,8 +106,7 @@ def difference(deployment: DeploymentRow, blobs: Blobs) -> str | None:
     try:
         found = read_deployment(path)
     except DeploymentError as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        return reason if reason.startswith("was ") else f"cannot be used ({reason})"
+        return str(error).removeprefix(f"{path}: ")
     if found.name != str(deployment.number):
         return f"is deployment {found.name}, and {deployment.number} is live"
     named = {file.sha256: file.size for file in found.files()}

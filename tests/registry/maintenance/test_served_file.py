@@ -46,13 +46,13 @@ def other_labels(document: dict[str, Any]) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "lost": (Path.unlink, "is missing", ""),
     "truncated": (
-        lambda path: path.write_text(path.read_text()[:300]), "cannot be used (not a deployment", "not a deployment",
+        lambda path: path.write_text(path.read_text()[:300]), "not a deployment", "not a deployment",
     ),
     "binary": (
-        lambda path: path.write_bytes(b"\xff\xfe\x00"), "cannot be used (found a binary file", "found a binary file",
+        lambda path: path.write_bytes(b"\xff\xfe\x00"), "found a binary file", "found a binary file",
     ),
     "another document": (
-        lambda path: path.write_text("{}"), "cannot be used (not a deployment: name", "not a deployment: name",
+        lambda path: path.write_text("{}"), "not a deployment: name", "not a deployment: name",
     ),
     "other blobs": (edited(other_blobs), "was edited: its checksum is another", "was edited: its checksum"),
     "other labels": (edited(other_labels), "was edited: its checksum", "was edited: its checksum"),
