@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # On a CPU torch keeps what oneDNN prepares for each size of image, so a process that convolves
 # images of many sizes grows by tens to hundreds of megabytes, though no tensor is alive. Two caches
-# of 1024 kernels hold it: oneDNN's, which ONEDNN_PRIMITIVE_CACHE_CAPACITY bounds, and that of ideep,
-# the layer between torch and oneDNN, which LRU_CACHE_CAPACITY bounds. To bound one of them leaves
-# half of it, as the other one holds other kernels.
+# of 1024 kernels hold it: oneDNN's, which ONEDNN_PRIMITIVE_CACHE_CAPACITY bounds, and that of
+# ideep, the layer between torch and oneDNN, which LRU_CACHE_CAPACITY bounds. Bounding only one of
+# them frees about half.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

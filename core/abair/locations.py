@@ -118,6 +118,9 @@ def missing_live() -> str:
     """Return why the factory serves where another deployment is expected, in one line, or nothing.
 
     Nothing is expected of a home that was never used, unless its variable names it.
+
+    Raises:
+        DeploymentError: the home may not be read.
     """
     place = home()
     if home_serves():

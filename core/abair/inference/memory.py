@@ -15,7 +15,7 @@ KEPT_BY_EARLIER: Final = 1 << 25
 """The largest such number that earlier versions of glibc accept."""
 KEPT_KERNELS: Final = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "512", "LRU_CACHE_CAPACITY": "10"}
 """How many kernels oneDNN keeps, and torch's layer above it. Each is made for one shape of work, so
-photos of different sizes need different ones. By default each keeps 1024, 400 MB in all
+photos of different sizes need different ones. By default each keeps 1024
 (findings/torch_kernels_kept_per_size.sh). A photo needs 60 to 340, which the next one of its size
 finds again."""
 

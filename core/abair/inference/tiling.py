@@ -91,7 +91,7 @@ def panels(width: int, core: int, stride: int, halo: int) -> list[Panel]:
 
     They meet at multiples of `stride`, and at least `halo` more columns on each side are computed
     with them: as many that all panels are equally wide, padded to the stride. For another width
-    oneDNN would make and keep other kernels, 70 MB of them.
+    oneDNN would make other kernels, and keep them beside the first.
     """
     count = max(1, math.ceil(width / max(core, SMALLEST_PANEL)))
     edges = sorted({0, *(round(width * i / count / stride) * stride for i in range(1, count)), width})

@@ -130,7 +130,7 @@ def _migrate(revision: str, *, up: bool) -> None:
         from abair_registry.registry import begins_anew
         from abair_registry.settings import Settings
 
-        begins_anew(Settings())  # or the database is the home's
+        begins_anew(Settings())  # refuses a damaged database, and an empty one beside a home that was used
         backup = (migrate.upgrade if up else migrate.downgrade)(found.engine, revision)
         if backup is not None:
             reporter.log(f"the database was backed up to {backup}")

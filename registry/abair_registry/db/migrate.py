@@ -96,8 +96,9 @@ def _migrate(engine: Engine, revision: str, *, up: bool) -> Path | None:
     revision = HEAD if revision == "head" else revision
     if revision not in {"base", *known}:
         raise RegistryError(f"schema revision {revision}: unknown; expected one of base, {', '.join(known)}")
-    age = ["base", *known].index
-    if (age(found or "base") > age(revision)) if up else (age(found or "base") < age(revision)):
+    order = ["base", *known]
+    before, after = order.index(found or "base"), order.index(revision)
+    if before > after if up else before < after:
         wanted, other = ("a newer", "downgrade") if up else ("an older", "upgrade")
         raise RegistryError(
             f"schema revision {revision}: found {found or 'none'}, expected {wanted} one; for this one run: "
