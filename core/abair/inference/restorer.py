@@ -25,6 +25,7 @@ from abair.deployment import Deployment, read_deployment
 from abair.errors import DeploymentError, WeightsError
 from abair.images.exif import turn_upright
 from abair.inference.conversion import ImageLike, from_pixels, is_bilevel, quantize, to_pixels
+from abair.inference.ensemble import average_orientations
 from abair.inference.hardware import Precision, choose_dtype
 from abair.inference.looks import look_and_follow, mix, scale_weights
 from abair.inference.results import Judgement, Policy, Quality, Restored
@@ -32,6 +33,7 @@ from abair.inference.tiling import SMALLEST_PANEL, Part, restore_parts
 from abair.inference.tone import Tone
 from abair.labels import CLEAN, MOST_LOOKS, TOLERANCE
 from abair.model.backbone import fingerprint, load_backbone
+from abair.model.borders import find_content, without_borders
 from abair.model.estimator import Estimator, load_estimator, one_hot
 from abair.model.look import context_view, look_at
 from abair.model.lora import Blender, read_adapter_files
@@ -42,9 +44,6 @@ DEFAULT_TILE: Final = 8192
 SMALLEST_KNOWN: Final = CROPS * CROP_SIDE
 """Shorter side in pixels from which on `unknown` is told. In a smaller photo the estimator's crops
 overlap, and their mean is unlike that of any photo whose damage was learnt."""
-ORIENTATIONS: Final = 4
-"""The photo, upside down, and the mirror images of both. On its side, rain falls as the network
-never saw it: with quarter turns Rain100L lost 4 dB."""
 
 
 class Restorer:
@@ -273,7 +272,7 @@ class Restorer:
         backbone = self._blender.backbone
         crops, view = (part.to(self.device) for part in look_at(pixels, backbone.size))
         weights, confidence, unknown = self._estimator.estimate(backbone, crops, view)
-        if min(pixels.shape[:2]) < SMALLEST_KNOWN:
+        if min(without_borders(pixels).shape[:2]) < SMALLEST_KNOWN:
             unknown = None
         return Judgement(dict(zip(self.labels, weights, strict=True)), confidence, unknown)
 
@@ -286,9 +285,24 @@ class Restorer:
         quality: Quality,
         before_tile: Callable[[], object] | None,
     ) -> Pixels:
-        """Restore pixels (H, W, 3) to their dtype; the tile's width bounds other memory."""
-        if weights[CLEAN] == 1:  # nothing is restored
-            return pixels.clip(0, 1) if pixels.dtype == np.float32 else pixels.copy()
+        """Restore pixels (H, W, 3) to their dtype; borders stay. The tile bounds other memory."""
+        if weights[CLEAN] == 1:
+            return _copy(pixels)
+        content = find_content(pixels, visible=True)
+        inside = pixels[content]
+        result = np.empty(pixels.shape, pixels.dtype) if inside.size == pixels.size else _copy(pixels)
+        self._restore_into(result[content], inside, weights, tile, quality, before_tile)
+        return result
+
+    def _restore_into(
+        self,
+        result: Pixels,
+        pixels: Pixels,
+        weights: Mapping[str, float],
+        tile: int,
+        quality: Quality,
+        before_tile: Callable[[], object] | None,
+    ) -> None:
         network = self._blender.blend(
             [weight for label, weight in weights.items() if label != CLEAN], keep=weights[CLEAN]
         )
@@ -299,19 +313,16 @@ class Restorer:
             return restore_parts(network, turned, context, tile, dtype, before_tile)
 
         if quality == "standard":
-            result = np.empty(pixels.shape, pixels.dtype)
             for rows, columns, values in parts(pixels):
                 result[rows, columns] = quantize(values, pixels.dtype)
         else:
-            whole = np.zeros(pixels.shape, np.float32)  # a sum of several results
-            for turned, turned_whole in zip(_orientations(pixels), _orientations(whole), strict=True):
-                for rows, columns, values in parts(turned):
-                    turned_whole[rows, columns] += values
-            whole /= ORIENTATIONS
-            result = quantize(whole, pixels.dtype)
+            result[...] = quantize(average_orientations(pixels, parts), pixels.dtype)
         if tone is not None:
             tone.apply(result)
-        return result
+
+
+def _copy(pixels: Pixels) -> Pixels:
+    return pixels.clip(0, 1) if pixels.dtype == np.float32 else pixels.copy()
 
 
 def _check_options(policy: str, strength: float, tile: int | None, quality: str, looks: int | None) -> None:
@@ -325,13 +336,3 @@ def _check_options(policy: str, strength: float, tile: int | None, quality: str,
         raise WeightsError(f"tile {tile}: expected a whole number of at least {SMALLEST_PANEL} pixels")
     if looks is not None and not (isinstance(looks, Real) and looks >= 1 and looks % 1 == 0):
         raise WeightsError(f"looks {looks!r}: expected a whole number of at least 1")
-
-
-def _orientations(pixels: Pixels) -> Iterator[Pixels]:
-    """Yield views of pixels (H, W, 3): as they are, mirrored, and both upside down.
-
-    What is written to a view is written to `pixels`.
-    """
-    for turned in (pixels, pixels[::-1]):
-        yield turned
-        yield turned[:, ::-1]

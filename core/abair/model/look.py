@@ -1,9 +1,9 @@
 """What the estimator looks at: a photo in its standard orientation, without borders, by content.
 
 A photo, its mirror images and its quarter turns give the same crops and view, because each is
-turned to one standard orientation first: its light lies to the right and, less so, to the bottom. A
-border of one colour is no part of the photo. Crops show different things: a wall, a sky or a
-clipped area is looked at once.
+turned to one standard orientation first: its light lies to the right and, less so, to the bottom.
+Borders are left out. Crops show different things: a wall, a sky or a clipped area is looked at
+once.
 
 Estimators of the backbone `nano`, the first release's, were trained on evenly spaced crops of the
 photo as it lies. For that backbone alone photos are still looked at so.
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from abair.model import views
 from abair.model.backbone import Backbone, BackboneSize
+from abair.model.borders import without_borders
 from abair.model.views import CROP_SIDE, Pixels
 from abair.physics import reflect_pad
 
@@ -33,10 +34,6 @@ PLAIN: Final = 3 / 255
 ALIKE: Final = 16 / 255
 """Difference of the mean colours, in the channel that differs most, below which even areas are
 alike."""
-BORDER: Final = 6 / 255
-"""Largest difference from one colour within a row or column of a border."""
-LEAST: Final = 0.1
-"""Least part of a side that borders leave; else what looks like one is the picture."""
 AS_IT_LIES: Final = frozenset({"nano"})
 """Backbones whose estimators look at photos as the first release did."""
 
@@ -80,45 +77,11 @@ def to_standard_orientation(pixels: Pixels) -> Pixels:
     return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
-def without_borders(pixels: Pixels) -> Pixels:
-    """Return the part (h, w, 3) of pixels (H, W, 3) within borders of one colour.
-
-    A border lies on two opposite sides. Even areas on one side alone, such as a sky, stay.
-    """
-    top, bottom = _border_widths(pixels)
-    left, right = _border_widths(pixels.swapaxes(0, 1))
-    height, width = pixels.shape[:2]
-    return pixels[top : height - bottom, left : width - right]
-
-
 def _moments(pixels: Pixels) -> tuple[float, float]:
     """Return the brightness's first moments along width and height, each side from -1 to 1."""
     grey = _grey(pixels[:: _step(pixels.shape[0]), :: _step(pixels.shape[1])])
     places = [np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in grey.shape]
     return float(grey.mean(0) @ places[1]) / grey.shape[1], float(grey.mean(1) @ places[0]) / grey.shape[0]
-
-
-def _border_widths(pixels: Pixels) -> tuple[int, int]:
-    """Return the rows of one colour at the top and the bottom; none if one side has none."""
-    height = pixels.shape[0]
-    lines = pixels[:, :: _step(pixels.shape[1])]
-    limit = BORDER * _full_scale(pixels)
-    first, last = lines[0].astype(np.float64).mean(0), lines[-1].astype(np.float64).mean(0)
-    if abs(first - last).max() > limit:
-        return 0, 0
-    top = _count_even(lines, first, limit)
-    bottom = _count_even(lines[::-1], last, limit) if top else 0
-    if not bottom or height - top - bottom < max(LEAST * height, 1):
-        return 0, 0
-    return top, bottom
-
-
-def _count_even(lines: Pixels, colour: NDArray[np.float64], limit: float) -> int:
-    """Count the rows from the first one on whose values all lie within `limit` of the colour."""
-    for count, line in enumerate(lines):
-        if abs(line - colour).max() > limit:
-            return count
-    return len(lines)
 
 
 def _crop_by_content(pixels: Pixels) -> Tensor:
@@ -169,10 +132,6 @@ def _is_plain(crop: Tensor) -> bool:
 def _grey(pixels: Pixels) -> Grey:
     grey: Grey = pixels.sum(axis=2, dtype=np.float64)
     return grey
-
-
-def _full_scale(pixels: Pixels) -> float:
-    return float(np.iinfo(pixels.dtype).max) if np.issubdtype(pixels.dtype, np.integer) else 1.0
 
 
 def _step(side: int) -> int:

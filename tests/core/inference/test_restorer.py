@@ -15,7 +15,7 @@ import torch
 
 from abair import Restorer
 from abair.errors import DeploymentError, WeightsError
-from abair.inference.results import Judgement, Restored
+from abair.inference.results import Judgement, Quality, Restored
 from abair.model import views
 from abair.model.estimator import Estimate
 from abair.model.look import context_view
@@ -203,16 +203,22 @@ def test_damage_that_is_unlike_all_that_was_learnt_is_restored_gently_or_not_at_
     assert answer(0.99).weights == weights  # little is done anyway
 
 
-@pytest.mark.parametrize("border", [16, 64, 304])  # multiples of the stride: the same grid
-def test_a_border_changes_neither_the_estimate_nor_the_middle_of_the_photo(
-    restorer: Restorer, photo: np.ndarray, border: int
+@pytest.mark.parametrize("colour", [0, 255])
+@pytest.mark.parametrize("border", [5, 64, 300])
+@pytest.mark.parametrize("quality", ["standard", "best"])
+def test_a_photo_comes_back_the_same_within_a_border_and_the_border_stays(
+    restorer: Restorer, photo: np.ndarray, border: int, colour: int, quality: Quality
 ) -> None:
-    framed = np.pad(photo, ((border, border), (border, border), (0, 0)))
+    framed = np.pad(photo, ((border, border), (border, border), (0, 0)), constant_values=colour)
     assert restorer.estimate(framed) == restorer.estimate(photo)
     weights = {"noise": 0.6}
-    inside = restorer(framed, weights=weights).image[border:-border, border:-border]
-    middle = (slice(48, -48), slice(48, -48))
-    assert decibels(inside[middle], restorer(photo, weights=weights).image[middle]) > 50
+    restored = np.array(restorer(framed, weights=weights, quality=quality).image)
+    inside = restored[border:-border, border:-border]
+    alone = np.array(restorer(photo, weights=weights, quality=quality).image)
+    assert np.array_equal(inside, alone)
+    assert not np.array_equal(alone, photo)
+    inside[...] = photo
+    assert np.array_equal(restored, framed)
 
 
 def test_a_turned_photo_gets_exactly_the_same_estimate(restorer: Restorer, photo: np.ndarray) -> None:
