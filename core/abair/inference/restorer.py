@@ -26,6 +26,7 @@ from abair.errors import DeploymentError, WeightsError
 from abair.images.exif import turn_upright
 from abair.inference.conversion import ImageLike, from_pixels, is_bilevel, quantize, to_pixels
 from abair.inference.ensemble import average_orientations
+from abair.inference.guided_filter import filter_change, part_to_filter
 from abair.inference.hardware import Precision, choose_dtype
 from abair.inference.looks import look_and_follow, mix, scale_weights
 from abair.inference.results import Judgement, Policy, Quality, Restored
@@ -317,6 +318,7 @@ class Restorer:
                 result[rows, columns] = quantize(values, pixels.dtype)
         else:
             result[...] = quantize(average_orientations(pixels, parts), pixels.dtype)
+        filter_change(result, pixels, part_to_filter(weights))
         if tone is not None:
             tone.apply(result)
 
