@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 _TURNED: Final = frozenset({5, 6})
 """Values of LibRaw's `flip` that exchange width and height."""
+_STDERR: Final = threading.Lock()
+_MESSAGE: Final = re.compile(rb".*: (unexpected end of file|data corrupted at -?\d+)\r?\n", re.IGNORECASE)
+"""What LibRaw's default callback writes of damaged data."""
 
 
 class RawFile:
@@ -59,7 +65,7 @@ class RawFile:
 
         warnings: list[str] = []
         try:
-            with _quiet_stderr():
+            with _without_messages():
                 pixels = self._raw.postprocess(use_camera_wb=True, output_bps=16)
         except rawpy.LibRawError as error:
             raise ImageError(
@@ -119,7 +125,7 @@ def open_raw(path: Path, file: BinaryIO, maker: str = "") -> Iterator[RawFile]:
         ) from error
     file.seek(0)
     try:
-        with _quiet_stderr():
+        with _without_messages():
             raw = rawpy.imread(file)
     except (rawpy.LibRawError, OSError) as error:
         raise ImageError(
@@ -137,20 +143,24 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def _without_messages() -> Iterator[None]:
     """Keep LibRaw from writing to stderr, which it does beside its errors.
 
-    What other threads write there meanwhile is lost as well.
+    What other threads write there meanwhile follows afterwards. One file is read at a time: two
+    threads that exchange stderr would restore it in the wrong order.
     """
-    try:
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # stderr is closed
-        yield
-        return
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    with _STDERR, tempfile.TemporaryFile() as written:
+        try:
+            kept = os.dup(2)
+        except OSError:  # stderr is closed
+            yield
+            return
+        try:
+            os.dup2(written.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            written.seek(0)
+            with suppress(OSError):  # nobody reads it
+                os.write(2, b"".join(line for line in written if not _MESSAGE.fullmatch(line)))

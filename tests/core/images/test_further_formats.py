@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +293,35 @@ def test_libraw_says_nothing_itself(tmp_path: Path, capfd: pytest.CaptureFixture
             images.read(path)
         assert "b'" not in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+def test_what_others_write_while_raw_files_are_read_arrives(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole, cut = (dng(tmp_path / name, sensor()) for name in ("a.dng", "b.dng"))
+    cut.write_bytes(cut.read_bytes()[:20_000])
+    ended = threading.Event()
+
+    def read(path: Path) -> None:
+        for _ in range(20):
+            with suppress(ImageError):
+                images.read(path)
+
+    def write() -> int:
+        for line in itertools.count():
+            if ended.is_set():
+                return line
+            os.write(2, b"line %d\n" % line)
+            time.sleep(0.0005)
+        raise AssertionError
+
+    with ThreadPoolExecutor(5) as threads:
+        written = threads.submit(write)
+        for reader in [threads.submit(read, path) for path in (whole, cut, whole, cut)]:
+            reader.result()
+        ended.set()
+        lines = written.result()
+    os.write(2, b"the end\n")
+    found = capfd.readouterr().err.splitlines()
+    assert sorted(found) == sorted(["the end", *(f"line {line}" for line in range(lines))])
 
 
 def test_a_broken_installation_is_not_called_a_damaged_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
