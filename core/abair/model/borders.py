@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 from abair.model import views
 from abair.model.views import Pixels
 
-DEVIATION: Final = 6.0
-"""Largest difference from one colour within a row or column of a border, in 8-bit levels."""
+SMALL: Final = 6.0
+"""Difference from one colour that no value of a row or column of a border exceeds, in 8-bit levels,
+but for grain."""
+GRAIN: Final = 2.5
+"""Standard deviation up to which scanned paper has grain, in levels."""
+SHIFT: Final = 1.5
+"""Largest difference of the mean of grain, in levels."""
+LARGEST: Final = 5.0
+"""Largest difference of grain, in its standard deviations."""
 LEAST: Final = 0.1
 """Least part of a side that borders leave; else what looks like one is the picture."""
 NESTED: Final = 3
@@ -70,10 +77,10 @@ def _border_widths(pixels: Pixels, least: float, *, visible: bool) -> tuple[int,
     lines = pixels[:, :: max(1, pixels.shape[1] // views.SAMPLED)]
     level = _full_scale(pixels) / 255
     first, last = lines[0].astype(np.float64).mean(0), lines[-1].astype(np.float64).mean(0)
-    if abs(first - last).max() > DEVIATION * level:
+    if abs(first - last).max() > SMALL * level:
         return 0, 0
-    top = _count_even(lines, first, DEVIATION * level)
-    bottom = _count_even(lines[::-1], last, DEVIATION * level) if top else 0
+    top = _count_even(lines, first, level)
+    bottom = _count_even(lines[::-1], last, level) if top else 0
     if not bottom or height - top - bottom < max(least, 1):
         return 0, 0
     if visible and not (_ends(lines, first, top, level) and _ends(lines[::-1], last, bottom, level)):
@@ -81,12 +88,21 @@ def _border_widths(pixels: Pixels, least: float, *, visible: bool) -> tuple[int,
     return top, bottom
 
 
-def _count_even(lines: Pixels, colour: NDArray[np.float64], limit: float) -> int:
-    """Count the rows from the first one on whose values all lie within `limit` of the colour."""
+def _count_even(lines: Pixels, colour: NDArray[np.float64], level: float) -> int:
+    """Count the rows from the first one on that are of the colour, but for grain."""
     for count, line in enumerate(lines):
-        if abs(line - colour).max() > limit:
+        difference = line - colour
+        if abs(difference).max() > SMALL * level and not _is_grain(difference / level):
             return count
     return len(lines)
+
+
+def _is_grain(difference: NDArray[np.float64]) -> bool:
+    """Tell whether values (W, 3) around a colour, in levels, are scattered as grain is."""
+    mean, deviation = difference.mean(0), difference.std()
+    return bool(
+        abs(mean).max() <= SHIFT and deviation <= GRAIN and abs(difference - mean).max() <= LARGEST * deviation
+    )
 
 
 def _ends(lines: Pixels, colour: NDArray[np.float64], count: int, level: float) -> bool:

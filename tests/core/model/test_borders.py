@@ -65,3 +65,20 @@ def test_an_uneven_border_has_to_end_farther_from_its_colour() -> None:
     assert find_content(scanned, visible=True).rows == slice(20, 120)
     scanned[:20:2, ::3] -= 4
     assert find_content(scanned, visible=True).rows == slice(0, 140)
+
+
+@pytest.mark.parametrize("colour", [8, 128, 250])
+@pytest.mark.parametrize("sigma", [1, 2])
+def test_a_scanned_border_has_grain(colour: int, sigma: int) -> None:
+    photo = _photo()
+    framed = _frame(photo, (70, 40, 60, 70), colour)
+    grain = np.rint(np.random.default_rng(1).normal(0, sigma, framed.shape))
+    grain[70:-40, 60:-70] = 0
+    scanned = (framed + grain).clip(0, 255).astype(np.uint8)
+    assert np.array_equal(scanned[find_content(scanned, visible=True)], photo)
+    dust = scanned.copy()
+    dust[30, 200] = 128 if colour != 128 else 255
+    assert find_content(dust).rows.start == 30, "what lies in a border is content"
+    sloped = _frame(photo, (70, 40, 60, 70), colour).astype(np.float64)
+    sloped[:70] += np.linspace(0, 5, 70)[:, None, None] * (1 if colour < 200 else -1)
+    assert find_content(sloped.astype(np.uint8)).rows.start == 70
