@@ -287,7 +287,7 @@ class Restorer:
         before_tile: Callable[[], object] | None,
     ) -> Pixels:
         """Restore pixels (H, W, 3) to their dtype; borders stay. The tile bounds other memory."""
-        if weights[CLEAN] == 1:
+        if _rounds_to_nothing(1 - weights[CLEAN], pixels.dtype):
             return _copy(pixels)
         content = find_content(pixels, visible=True)
         inside = pixels[content]
@@ -321,6 +321,11 @@ class Restorer:
         filter_change(result, pixels, part_to_filter(weights))
         if tone is not None:
             tone.apply(result)
+
+
+def _rounds_to_nothing(part: float, dtype: np.dtype[Any]) -> bool:
+    """Tell whether a part of the largest change there is, from black to white, is no whole step."""
+    return part == 0 if dtype == np.float32 else part * np.iinfo(dtype).max < 0.5
 
 
 def _copy(pixels: Pixels) -> Pixels:

@@ -25,6 +25,15 @@ ROUNDING: Final = 0.1
 alone."""
 SPREAD: Final = 0.03
 """The same from a JPEG file, as a part of the brightness's standard deviation."""
+FINE_BLOCK: Final = 2
+"""Side in pixels of smaller blocks that are compared, too: strokes of ink are fine."""
+SAMPLED: Final = 1 << 18
+"""Pixels that are read one by one, and for such blocks."""
+FINELY_COLOURED: Final = 40.0
+"""Distance of a fine block from the tone, in levels, from which on it has a colour of its own: two
+inks on a page. Noise and JPEG that leave the larger blocks a tone stay well below."""
+FEWEST: Final = 50
+"""Single pixels that a level takes at least."""
 TONED: Final = 10.0
 """Mean range of a toned print's channels, at least, in 8-bit levels. Between that and black and
 white lie the faint colours of dark and hazy photos, which restoring has to bring back."""
@@ -62,16 +71,13 @@ class Tone:
         neutral = strength <= most
         if not neutral and (strength < TONED or brightness.mean() * 255 < DARK):
             return None
-        levels = np.rint(brightness * (LEVELS - 1)).clip(0, LEVELS - 1).astype(int)
-        counts = np.bincount(levels, minlength=LEVELS)
-        found = counts > 0
-        sums = np.stack([np.bincount(levels, blocks[:, channel] - brightness, LEVELS) for channel in range(3)], axis=1)
-        means = sums[found] / counts[found, None]
-        steps = np.linspace(0, 1, LEVELS)
-        offsets = np.stack([np.interp(steps, steps[found], means[:, channel]) for channel in range(3)], axis=1)
-        tone = cls((offsets + steps[:, None]).astype(np.float32), blocks, neutral=neutral)
+        single = _average_blocks(pixels, 1, sampled=SAMPLED)
+        tone = cls(_colours_by_brightness(blocks, single), blocks, neutral=neutral)
         away = 255 * np.abs(blocks - tone.colours(brightness))
-        return tone if float(np.sqrt(np.mean(away**2))) <= most and float(away.max()) <= COLOURED else None
+        if float(np.sqrt(np.mean(away**2))) > most or float(away.max()) > COLOURED:
+            return None
+        fine = _average_blocks(pixels, FINE_BLOCK, sampled=SAMPLED)
+        return tone if float(255 * np.abs(fine - tone.colours(fine.mean(axis=1))).max()) <= FINELY_COLOURED else None
 
     def colours(self, brightness: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the colours (..., 3) of a brightness (...) in [0, 1]."""
@@ -90,16 +96,42 @@ class Tone:
             result[top : top + ROWS] = quantize(coloured, result.dtype)
 
 
-def _average_blocks(pixels: Pixels) -> NDArray[np.float32]:
-    """Return the mean colours (N, 3) of blocks of pixels (H, W, 3), in [0, 1].
+def _colours_by_brightness(blocks: NDArray[np.float32], single: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean colours (LEVELS, 3) at each level of brightness, of blocks (N, 3).
 
-    Floats may lie beyond: noise that was added to a photo is not always clipped.
+    Where no block is so dark or bright, as thin strokes of ink are, single pixels (M, 3) tell.
+    """
+    counts, offsets = _offsets_by_level(blocks)
+    single_counts, single_offsets = _offsets_by_level(single)
+    beyond = (counts == 0) & (single_counts >= FEWEST)
+    offsets[beyond] = single_offsets[beyond]
+    found = (counts > 0) | beyond
+    steps = np.linspace(0, 1, LEVELS)
+    filled = [np.interp(steps, steps[found], offsets[found, channel]) for channel in range(3)]
+    return (np.stack(filled, axis=1) + steps[:, None]).astype(np.float32)
+
+
+def _offsets_by_level(colours: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return how many colours (N, 3) have each brightness, and their mean distance from it."""
+    brightness = colours.mean(axis=1)
+    levels = np.rint(brightness * (LEVELS - 1)).clip(0, LEVELS - 1).astype(int)
+    counts = np.bincount(levels, minlength=LEVELS)
+    sums = np.stack([np.bincount(levels, colours[:, channel] - brightness, LEVELS) for channel in range(3)], axis=1)
+    return counts, sums / np.maximum(counts, 1)[:, None]
+
+
+def _average_blocks(pixels: Pixels, side: int = BLOCK, sampled: int | None = None) -> NDArray[np.float32]:
+    """Return the mean colours (N, 3) of square blocks of pixels (H, W, 3), in [0, 1].
+
+    Of the rows of blocks so many are left out that `sampled` pixels are read. Floats may lie
+    beyond: noise that was added to a photo is not always clipped.
     """
     peak = 1.0 if pixels.dtype == np.float32 else float(np.iinfo(pixels.dtype).max)
     height, width = pixels.shape[:2]
-    side = min(BLOCK, height, width)
+    side = min(side, height, width)
+    step = side * (max(1, height * width // sampled) if sampled else 1)
     rows = []
-    for top in range(0, height - side + 1, side):
+    for top in range(0, height - side + 1, step):
         strip = pixels[top : top + side, : width - width % side].astype(np.float32)
         rows.append(strip.reshape(side, -1, side, 3).mean(axis=(0, 2)))
     return (np.concatenate(rows) / peak).clip(0, 1).astype(np.float32)

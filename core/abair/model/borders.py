@@ -100,9 +100,7 @@ def _count_even(lines: Pixels, colour: NDArray[np.float64], level: float) -> int
 def _is_grain(difference: NDArray[np.float64]) -> bool:
     """Tell whether values (W, 3) around a colour, in levels, are scattered as grain is."""
     mean, deviation = difference.mean(0), difference.std()
-    return bool(
-        abs(mean).max() <= SHIFT and deviation <= GRAIN and abs(difference - mean).max() <= LARGEST * deviation
-    )
+    return bool(abs(mean).max() <= SHIFT and deviation <= GRAIN and abs(difference - mean).max() <= LARGEST * deviation)
 
 
 def _ends(lines: Pixels, colour: NDArray[np.float64], count: int, level: float) -> bool:

@@ -221,6 +221,18 @@ def test_a_photo_comes_back_the_same_within_a_border_and_the_border_stays(
     assert np.array_equal(restored, framed)
 
 
+@pytest.mark.parametrize(("dtype", "least"), [(np.uint8, 0.5 / 255), (np.uint16, 0.5 / 65535), (np.float32, 0.0)])
+def test_a_part_that_rounds_to_nothing_costs_no_time(
+    restorer: Restorer, photo: np.ndarray, dtype: type, least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factor = {np.uint8: 1, np.uint16: 257, np.float32: 1 / 255}[dtype]
+    pixels = (photo.astype(np.float64) * factor).astype(dtype)
+    changed = restorer(pixels, weights={"noise": least * 1.01 + 1e-5}).image
+    assert np.abs(changed.astype(np.float64) - pixels).max() <= (1 if dtype != np.float32 else 1e-3)
+    monkeypatch.setattr(restorer.blender, "blend", None)
+    assert np.array_equal(restorer(pixels, weights={"noise": least * 0.99}).image, pixels)
+
+
 def test_a_turned_photo_gets_exactly_the_same_estimate(restorer: Restorer, photo: np.ndarray) -> None:
     estimate = restorer.estimate(photo)
     for turned in orientations(photo):
