@@ -196,7 +196,8 @@ def _read_file(given: Path) -> Deployment:
     except OSError as error:
         raise DeploymentError(
             f"{file}: no deployment can be read there ({error.strerror or error}); "
-            f"expected a bundle's folder, its {FILE_NAME}, or one of {', '.join(shipped_names())}"
+            f"expected a bundle's folder, its {FILE_NAME}, one of {', '.join(shipped_names())}, "
+            "models:/NAME@ALIAS, or runs:/ID"
         ) from None
     except UnicodeDecodeError:
         raise DeploymentError(f"{file}: found a binary file; expected a bundle's folder or its {FILE_NAME}") from None

@@ -14,7 +14,7 @@ import typer
 
 import abair
 from abair.batch.photo import Choices
-from abair.cli import batching, bench, export, gallery, inputs, loading, plugin, serve, train, watching
+from abair.cli import batching, bench, export, gallery, inputs, loading, outputs, plugin, serve, train, watching
 from abair.cli.console import Reporter, reporting, tell_doubt, weight_bars
 from abair.cli.options import (
     PLAIN,
@@ -203,8 +203,9 @@ def restore(
             )
             batching.restore_by_ray(request, choices, reporter)
             return
-        folder = Path(target) if target is not None and inputs.output_is_folder(target, named) else None
-        inputs.check_name(name, for_file=target is not None and folder is None)
+        folder = Path(target) if target is not None and outputs.output_is_folder(target, named) else None
+        outputs.check_order(target, named)
+        outputs.check_name(name, for_file=target is not None and folder is None)
         gallery.check_page(page, out, overwrite=overwrite, dry_run=dry_run)
         _check_labels(given_weights, deployment)
 
@@ -297,13 +298,15 @@ def demo(
     contact sheet.
     """
     with reporting() as reporter:
+        from abair.evaluation.benchmark import weights_hash
         from abair.evaluation.demo import FILES, run_demo
         from abair.evaluation.reports.markdown import overview
 
         synthesizers = loading.load_synthesizers(reporter)
         restorer = loading.load_restorer(deployment)
+        digest = weights_hash(restorer.deployment)
         with reporter.progress("Restoring") as progress:
-            report = run_demo(restorer, synthesizers, out, progress=progress)
+            report = run_demo(restorer, synthesizers, out, weights_sha256=digest, progress=progress)
         print(overview(report), flush=True)
         reporter.log(f"written to {out}: {', '.join(FILES)}")
 

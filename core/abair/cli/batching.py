@@ -13,7 +13,7 @@ import typer
 from abair.batch import manifest, places, ray_engine
 from abair.batch.photo import Choices
 from abair.batch.worker import Orders, Task
-from abair.cli import inputs
+from abair.cli import inputs, outputs
 from abair.cli.console import Reporter, explain
 from abair.cli.options import Precision
 from abair.deployment import read_deployment
@@ -80,7 +80,7 @@ def restore_by_ray(request: Request, choices: Choices, reporter: Reporter) -> No
         typer.BadParameter: the options do not fit each other or the photos.
     """
     paths, out = [places.as_path(path) for path in request.paths], _output_folder(request)
-    inputs.check_name(request.name, for_file=False)
+    outputs.check_name(request.name, for_file=False)
     if choices.keep_times and any(map(places.is_url, [*paths, out or ""])):
         raise typer.BadParameter("cannot be used with URLs, whose times cannot be set", param_hint="--keep-times")
     ray_engine.check_installed()

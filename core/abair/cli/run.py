@@ -99,13 +99,7 @@ def _report_usage_error(error: typer.BadParameter, reporter: Reporter, name: str
     return 2
 
 
-def _given_value(error: typer.BadParameter) -> str:
-    """Return the value that an option was given and a comma, or nothing if it cannot be told."""
-    options = getattr(getattr(error, "param", None), "opts", ())
-    arguments = command_line.get()
-    found = ""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        option, mark, value = argument.partition("=")
-        if option in options:  # of several the last one counts
-            found = f"{(value if mark else following)!r}, "
-    return found
+def _given_value(error: BaseException) -> str:
+    """Return the value that pydantic refused and a comma, or nothing if it cannot be told."""
+    refused = getattr(error.__cause__ or error.__context__, "errors", None)
+    return f"{refused()[0]['input']!r}, " if refused else ""

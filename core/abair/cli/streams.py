@@ -13,7 +13,7 @@ from typing import Final
 import typer
 
 from abair.cli.console import Reporter
-from abair.cli.inputs import output_is_folder
+from abair.cli.outputs import output_is_folder
 from abair.errors import AbairError, ImageError
 
 MARK: Final = "-"

@@ -114,7 +114,8 @@ def _protocol(restorer: Restorer, quality: Quality) -> tuple[str, ...]:
         "noise is added on the fly and passed on as floating point, not clipped and not rounded, unless the set says "
         "so; the input is measured as it is",
         f"seeds: SHA-256 of set and picture name, with {SEED}",
-        "blind: OH and SW see only the picture; the Oracle is given the true labels, with equal weights that sum to 1",
+        "blind: OH (one-hot, the adapter of the likeliest label alone) and SW (a blend by soft weights) see only the "
+        "picture; the Oracle is given the true labels, with equal weights that sum to 1",
         "top-1: share of pictures whose largest weight lies on a true label; gap: PSNR of the Oracle minus that of SW",
         "the haze of the five and the three tasks is SOTS outdoor, as in the paper, or SOTS indoor if there is no "
         "SOTS outdoor",

@@ -50,12 +50,14 @@ def run_demo(
     *,
     photos: Mapping[str, NDArray[np.uint8]] | None = None,
     seed: int = 0,
+    weights_sha256: str | None = None,
     progress: Progress | None = None,
 ) -> QualityReport:
     """Damage photos by each synthesiser and by two mixtures, restore them blind, write `FILES`.
 
     `photos` (H, W, 3) are the sample photos of `PHOTOS` by default. Another `seed` gives other
-    damage. Makes the folder `out`; files of the same names in it are replaced.
+    damage. `weights_sha256` is recorded in the report. Makes the folder `out`; files of the same
+    names in it are replaced.
 
     Raises:
         MissingExtraError: matplotlib, scikit-image or another package with photos is missing.
@@ -90,7 +92,7 @@ def run_demo(
             focus = PHOTOS.get(item.name, (0.5, 0.5))
             rows.append(SheetRow(one.title, item.name, item.clean, pictures, result, one.labels, focus))
 
-    report = evaluate(restorer, sets, progress=progress, on_picture=keep_row)
+    report = evaluate(restorer, sets, weights_sha256=weights_sha256, progress=progress, on_picture=keep_row)
     comparisons = [
         Comparison(row.title, row.pictures["input"], row.pictures["SW"], row.focus) for row in choose_rows(rows)
     ]

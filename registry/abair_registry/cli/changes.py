@@ -207,6 +207,7 @@ def promote(
 
 @app.command()
 def rollback(
+    number: Annotated[int | None, typer.Argument(hidden=True)] = None,
     to: Annotated[
         int | None,
         typer.Option(
@@ -222,6 +223,10 @@ def rollback(
 
     Example: abair-registry rollback --reason "faces look waxen"
     """
+    if number is not None:
+        raise typer.BadParameter(
+            f"found {number}; to go back to that deployment: abair-registry rollback --to {number}"
+        )
     with session(json) as (reporter, registry, terminal):
         from abair_registry.operations.promotion import Rollback
 

@@ -112,7 +112,10 @@ def show(name: Name, json: Json = False) -> None:
 
 @app.command()
 def history(json: Json = False) -> None:
-    """List all deployments, newest first: when, by whom and why each was made, and its labels.
+    """List all deployments, newest first, and what was live when.
+
+    The first table says when, by whom and why each was made, and its labels; the second one when,
+    by whom and why each went live.
 
     Use it to find the number of a deployment for `rollback --to` or `promote`.
 
@@ -139,6 +142,15 @@ def history(json: Json = False) -> None:
                     r["reason"],
                 )
                 for r in rows
+            ],
+        )
+        print()
+        live = [(event, str(r["deployment"])) for r in rows for event in r["went_live"]]
+        table(
+            ("went live", "deployment", "by", "actor", "reason"),
+            [
+                (event["at"], number, event["action"], event["actor"], event["reason"])
+                for event, number in sorted(live, key=lambda one: one[0]["event"], reverse=True)
             ],
         )
 
@@ -174,8 +186,7 @@ def doctor(
 
     Use it after a crash, or when another command names it. Files are put back from the package, an
     installed plugin, MLflow's bundles or the shared folder. Exit code 1 means that a problem is
-    left. While an operation is running, MLflow is left to it. A dry run finds changed files and a
-    wrong deployment.json, and does not look at MLflow.
+    left. While an operation is running, MLflow is left to it. A dry run does not look at MLflow.
 
     Example: abair-registry doctor
     """
@@ -221,8 +232,16 @@ def _print_findings(json: bool) -> None:
     """Print what is wrong with the files that deployments need, and change nothing."""
     with reporting(json_lines=json) as reporter, registry_to_look_at(reporter, warn=False) as registry:
         from abair_registry.maintenance import integrity
+        from abair_registry.operations import lock
 
         _, problems = integrity.verify(registry)
+        with registry.database.read() as session:
+            left = lock.abandoned(session)
+        if left is not None:
+            problems.append(
+                f"operation {left.id}, {left.kind} {left.subject}: recorded as running, and its process {left.process} "
+                "is gone; run: abair-registry doctor"
+            )
         notes = [*_notes(registry), "MLflow was not looked at, as doctor does without --dry-run"]
         _print_health(reporter, json, [], problems, notes)
 

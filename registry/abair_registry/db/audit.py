@@ -73,6 +73,16 @@ def gate_summaries(session: Session) -> dict[int, str]:
     }
 
 
+def publications(session: Session) -> dict[int, list[EventRow]]:
+    """Return the events that made each deployment live, by its number, the oldest first."""
+    found: dict[int, list[EventRow]] = {}
+    dated = select(EventRow).where(EventRow.deployment_number.is_not(None)).order_by(EventRow.id)
+    for event in session.scalars(dated):
+        if event.deployment_number is not None and "before" in event.detail:
+            found.setdefault(event.deployment_number, []).append(event)
+    return found
+
+
 def taken_out_by(session: Session, plugin: PluginRow) -> str | None:
     """Return the kind of operation that last took a plugin out of what is live, if one did."""
     members = select(MemberRow.deployment_number).join(AdapterRow).join(ReleaseRow)

@@ -137,9 +137,9 @@ def _available_status(plugins: Sequence[installed.InstalledPlugin]) -> PluginSta
 
 
 def deployment_history(registry: Registry) -> list[dict[str, Any]]:
-    """Return all deployments as JSON objects, newest first."""
+    """Return all deployments as JSON objects, newest first, each with when and why it went live."""
     with registry.database.read() as session:
-        gates = audit.gate_summaries(session)
+        gates, published = audit.gate_summaries(session), audit.publications(session)
         return [
             {
                 "deployment": deployment.number,
@@ -150,6 +150,16 @@ def deployment_history(registry: Registry) -> list[dict[str, Any]]:
                 "live": live,
                 "run_id": deployment.run_id,
                 "gates": gates.get(deployment.number),
+                "went_live": [
+                    {
+                        "event": event.id,
+                        "at": event.at.isoformat(timespec="seconds"),
+                        "actor": event.actor,
+                        "action": event.action,
+                        "reason": event.reason,
+                    }
+                    for event in published.get(deployment.number, ())
+                ],
             }
             for deployment, live in queries.history(session)
         ]

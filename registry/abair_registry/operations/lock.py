@@ -178,9 +178,15 @@ def cut_short(session: Session) -> Running | None:
     if newest is None or newest.step == PUBLISHED:
         return None
     if newest.state == "running":
-        process = ProcessIdentity.from_tags(newest.detail.get(PROCESS, {}))
-        return _seen(newest) if process is not None and process.is_gone() else None
+        return abandoned(session)
     return _seen(newest) if newest.state == "undone" and newest.detail.get(GONE) else None
+
+
+def abandoned(session: Session) -> Running | None:
+    """Return the operation that is recorded as running and whose process on this host is gone."""
+    operation = session.scalar(select(OperationRow).where(OperationRow.state == "running"))
+    process = operation and ProcessIdentity.from_tags(operation.detail.get(PROCESS, {}))
+    return _seen(operation) if operation is not None and process is not None and process.is_gone() else None
 
 
 def settle(database: Database, number: int) -> None:

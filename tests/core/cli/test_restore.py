@@ -57,6 +57,19 @@ def test_the_json_lines_of_restore_hold_exactly_what_is_promised(abair: Abair, r
     assert done.err == [f"abair: {failed['error']}"]
 
 
+def test_an_output_named_as_cp_takes_it_is_refused_before_anything_is_written(
+    abair: Abair, restorer: FakeRestorer
+) -> None:
+    photo("a.png")
+    done = abair("restore", "a.png", "b.jpg")
+    assert (done.code, files(".")) == (2, ["a.png"])
+    (told,) = done.err
+    assert "b.jpg: found no such file; to name the output: abair restore a.png -o b.jpg" in told
+    assert abair("restore", "a.png", "b").code == 1, "that may be a folder that was mistyped"
+    photo("b.jpg")
+    assert abair("restore", "a.png", "b.jpg", "-o", "fixed").code == 0
+
+
 def test_restoring_says_nothing_on_stdout_and_nothing_without_a_terminal(abair: Abair, restorer: FakeRestorer) -> None:
     photo("a.png")
     done = abair("restore", "a.png", "-o", "b.png")

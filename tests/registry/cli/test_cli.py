@@ -122,7 +122,17 @@ def test_disable_goes_into_the_history_with_who_and_why(run: Run, settings: Sett
     )
     assert (told["outcome"], told["deployment"], told["route"]) == ("live", 2, "features")
     rows = lines(run("history", "--json")[1])
-    assert list(rows[0]) == ["deployment", "created", "actor", "reason", "labels", "live", "run_id", "gates"]
+    assert list(rows[0]) == [
+        "deployment",
+        "created",
+        "actor",
+        "reason",
+        "labels",
+        "live",
+        "run_id",
+        "gates",
+        "went_live",
+    ]
     assert (rows[0]["deployment"], rows[0]["actor"], rows[0]["reason"], rows[0]["live"]) == (
         2,
         "ada",
@@ -132,6 +142,36 @@ def test_disable_goes_into_the_history_with_who_and_why(run: Run, settings: Sett
     assert rows[0]["labels"] == ["noise", "low-light", "clean"]
     assert read_deployment(settings.home).name == "2"
     assert [row["state"] for row in lines(run("list", "--json")[1]) if row["name"] == "rain"] == ["disabled"]
+
+
+def test_history_tells_when_by_whom_and_why_each_deployment_went_live(run: Run) -> None:
+    run("disable", "rain", "--review", "--actor", "ada", "--reason", "look first", "--yes")
+    (row, _) = lines(run("history", "--json")[1])
+    assert row["went_live"] == [], "it waits for review"
+    run("promote", "--actor", "bob", "--reason", "looked at the pictures")
+    run("rollback", "--actor", "eve", "--reason", "faces look waxen")
+    run("promote", "2", "--actor", "bob", "--reason", "it was right")
+    newest, first = lines(run("history", "--json")[1])
+    told = [[(one["actor"], one["action"], one["reason"]) for one in row["went_live"]] for row in (newest, first)]
+    assert told[0] == [("bob", "promote", "looked at the pictures"), ("bob", "promote", "it was right")]
+    assert told[1][1:] == [("eve", "rollback", "faces look waxen")]
+    assert newest["reason"] == "look first"
+    _, out, _ = run("history")
+    _, second = out.split("\n\n")
+    assert second.split("\n")[0].split() == ["went", "live", "deployment", "by", "actor", "reason"]
+    shown = [line.split(maxsplit=4)[1:] for line in second.splitlines()[1:4]]
+    assert shown == [
+        ["2", "promote", "bob", "it was right"],
+        ["1", "rollback", "eve", "faces look waxen"],
+        ["2", "promote", "bob", "looked at the pictures"],
+    ]
+
+
+def test_a_wrong_number_is_named(run: Run) -> None:
+    code, _, err = run("promote", "abc")
+    assert (code, "Invalid value for 'number': found 'abc', expected a valid integer" in err) == (2, True), err
+    code, _, err = run("rollback", "1")
+    assert (code, "to go back to that deployment: abair-registry rollback --to 1" in err) == (2, True), err
 
 
 @pytest.mark.parametrize("command", [("disable", "rain"), ("remove", "rain"), ("db", "downgrade", "base")])

@@ -64,14 +64,21 @@ def test_every_command_names_resume_until_the_operation_is_done(
     assert complaints(run("list")[2]) == []  # it is at work
     process.kill()
     process.wait()
-    for command in (("list",), ("show", "rain"), ("history",), ("verify",), ("doctor", "--dry-run")):
+    for command in (("list",), ("show", "rain"), ("history",), ("verify",)):
         (told,) = complaints(run(*command)[2])
         assert told.startswith("abair-registry: operation 1, disable rain by ada, was cut short at step train: process")
         assert told.endswith(" is gone; to run it again: abair-registry resume")
+    code, (found,), err = run("doctor", "--dry-run")
+    assert (code, complaints(err)[0]) == (1, told)
+    assert found["problems"] == [
+        f"operation 1, disable rain: recorded as running, and its process {process.pid} is gone; run: abair-registry "
+        "doctor"
+    ]
     assert state(settings) == "running"  # who looks writes nothing
     code, (mended,), err = run("doctor")
     assert (code, complaints(err), state(settings)) == (0, [told], "undone")
     assert mended["mended"][0] == "operation 1, disable rain: ended, its process is gone"
+    assert run("doctor", "--dry-run")[0] == 0
     assert complaints(run("list")[2]) == [told]
     code, (result,), err = run("resume")
     assert (code, result["outcome"], live(run)) == (0, "live", 2), err
