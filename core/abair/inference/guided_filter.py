@@ -1,10 +1,11 @@
-"""Haze is taken away as it was added: what restoring changes follows the photo's own edges.
+"""Haze and darkness are taken away as they came: the change follows the photo's own edges.
 
-Haze scales light and adds to it, by amounts that change with depth alone. So within a small window
-the restored photo is the hazy one, scaled and shifted. A network makes more of it: bars and clouds
-in an even sky. The guided filter fits scale and shift in each window (He et al., "Guided Image
-Filtering", TPAMI 2013), here to the change, with the photo as its guide, at a quarter of the size
-(He and Sun, "Fast Guided Filter", arXiv 1505.00996). Finer detail stays the network's.
+Haze scales light and adds to it, by amounts that change with depth alone; darkness scales it. So
+within a small window the restored photo is the damaged one, scaled and shifted. A network makes
+more of it: bars and clouds in an even sky, blotches on a wall. The guided filter fits scale and
+shift in each window (He et al., "Guided Image Filtering", TPAMI 2013), here to the change, with the
+photo as its guide, at a quarter of the size (He and Sun, "Fast Guided Filter", arXiv 1505.00996).
+Finer detail stays the network's.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from abair.inference.conversion import quantize
 from abair.labels import CLEAN
 from abair.model.views import Pixels, to_tensor
 
-SMOOTH: Final = "haze"
-"""The label whose damage is smooth. Rain and snow are edges of their own; low light has noise that
-the filter would bring back (LOL lost 0.09 dB)."""
+SMOOTH: Final = {"haze": 2.0, "low-light": 1.0}
+"""The labels whose damage is smooth, and how many times their weights count. Of noise, which dark
+photos have, and of rain and snow the filter would bring something back."""
 STEP: Final = 4
 """Side in pixels of the blocks that are averaged before filtering."""
 RADIUS: Final = 24
@@ -43,9 +44,10 @@ _HALO: Final = 2 * RADIUS
 
 
 def part_to_filter(weights: Mapping[str, float]) -> float:
-    """Return how far haze prevails over all other damage: 1 alone, 0 from equal parts on."""
+    """Return the part of smooth damage in all damage, in [0, 1]."""
     damage = 1 - weights[CLEAN]
-    return max(0.0, 2 * weights.get(SMOOTH, 0.0) / damage - 1) if damage > 0 else 0.0
+    smooth = sum(times * weights.get(label, 0.0) for label, times in SMOOTH.items())
+    return min(1.0, smooth / damage) if damage > 0 else 0.0
 
 
 def filter_change(result: Pixels, pixels: Pixels, part: float) -> None:

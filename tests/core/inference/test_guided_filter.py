@@ -1,4 +1,4 @@
-"""Haze is taken away smoothly: what follows the photo stays, bars in an even sky go."""
+"""Haze and darkness are taken away smoothly: what follows the photo stays, bars in an even sky go."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def test_what_the_photo_itself_shows_there_is_left_to_the_network(photo: np.ndar
     assert np.abs(result.astype(int) - restored).mean() < 2
 
 
-def test_nothing_is_filtered_where_haze_does_not_prevail(photo: np.ndarray) -> None:
+def test_only_smooth_damage_is_filtered(photo: np.ndarray) -> None:
     hazy = _hazy(photo)
     result = np.random.default_rng(0).integers(0, 256, hazy.shape, dtype=np.uint8)
     before = result.copy()
     filter_change(result, hazy, 0.0)
     assert np.array_equal(result, before)
-    assert part_to_filter({"haze": 0.6, "noise": 0.2, "clean": 0.2}) == pytest.approx(0.5)
+    assert part_to_filter({"haze": 0.2, "low-light": 0.2, "noise": 0.4, "clean": 0.2}) == pytest.approx(0.75)
     assert part_to_filter({"haze": 0.01, "clean": 0.99}) == pytest.approx(1)
-    for weights in ({"haze": 0.4, "snow": 0.4, "clean": 0.2}, {"noise": 1.0, "clean": 0.0}, {"clean": 1.0}):
+    for weights in ({"rain": 0.4, "snow": 0.4, "clean": 0.2}, {"noise": 1.0, "clean": 0.0}, {"clean": 1.0}):
         assert part_to_filter(weights) == 0
 
 
