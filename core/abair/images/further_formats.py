@@ -14,7 +14,7 @@ import numpy as np
 from PIL import AvifImagePlugin, ImageFile, Jpeg2KImagePlugin
 
 from abair.errors import MissingExtraError
-from abair.images import boxes
+from abair.images import boxes, jpeg_stream
 from abair.images.pixels import divide_by_alpha, to_whole_numbers
 
 _AVIF: Final = frozenset({b"avif", b"avis"})
@@ -56,11 +56,14 @@ def add_info(image: ImageFile.ImageFile, file: BinaryIO) -> None:
             image.info["bits"] = (head[_SIZ] & 0x7F) + 1
 
 
-def decode_deep(name: str, image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray | None:
+def decode_deep(
+    name: str, image: ImageFile.ImageFile, file: BinaryIO, warn: Callable[[str], None]
+) -> np.ndarray | None:
     """Return the samples of a file of more than 8 bits a channel, (H, W, C) uint16.
 
     `image` was opened on `file`; C is 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA). It is None
-    for files of 8 bits, for other formats, and where imagecodecs is missing.
+    for files of 8 bits, for other formats, and where imagecodecs is missing. `warn` gets one line
+    if the end of a JPEG is missing.
 
     Raises:
         ImageError: floating-point samples are outside [0, 1].
@@ -80,7 +83,7 @@ def decode_deep(name: str, image: ImageFile.ImageFile, file: BinaryIO) -> np.nda
 
         decoders: dict[str | None, Callable[[bytes], np.ndarray]] = {
             "AVIF": imagecodecs.avif_decode,
-            "JPEG": imagecodecs.jpeg_decode,
+            "JPEG": lambda data: jpeg_stream.decode_12_bit(data, warn),
             "JPEG2000": imagecodecs.jpeg2k_decode,
             "JXL": imagecodecs.jpegxl_decode,
         }

@@ -88,7 +88,9 @@ class PhotoFile:
         """Return the samples as stored, (H, W, C) uint8 or uint16; C as in `to_samples`."""
         if self.format == "TIFF" and (kind := tiff_layout.beyond_pillow(self._image.tag_v2)):  # type: ignore[attr-defined]
             samples = self._decode_by_tifffile(kind)
-        elif (deep := further_formats.decode_deep(self.name, self._image, self._file)) is not None:
+        elif (
+            deep := further_formats.decode_deep(self.name, self._image, self._file, self.warnings.append)
+        ) is not None:
             samples = deep
         else:
             samples = self._decode_by_pillow()
@@ -122,9 +124,12 @@ class PhotoFile:
         try:
             self._image.load()
         except OSError:
-            complete = jpeg_stream.decode_without_end(self._file) if self.format == "JPEG" else None
+            if self.format != "JPEG":
+                raise
+            self._file.seek(0)
+            complete = jpeg_stream.decode_without_end(self._file.read(), jpeg_stream.load)
             if complete is None:
                 raise
-            self.warnings.append("its end marker is missing; its pixels are complete")
+            self.warnings.append(jpeg_stream.MISSING_END)
             return complete
         return self._image

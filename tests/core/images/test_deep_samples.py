@@ -55,6 +55,22 @@ def test_a_damaged_12_bit_jpeg_is_called_damaged(tmp_path: Path) -> None:
     assert "damaged" in refusal(tmp_path / "a.jpg")
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("tail", [b"", b"\xff"])
+def test_a_12_bit_jpeg_may_lack_its_end_marker_and_no_pixel(tmp_path: Path, channels: int, tail: bytes) -> None:
+    samples = deep(12, channels)
+    data = imagecodecs.jpeg_encode(samples if channels == 3 else samples[..., 0], bitspersample=12, level=98)
+    (tmp_path / "a.jpg").write_bytes(data)
+    whole = images.read(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes(data.removesuffix(b"\xff\xd9") + tail)
+    photo = images.read(tmp_path / "a.jpg")
+    assert (whole.warnings, photo.warnings) == ((), ("its end marker is missing; its pixels are complete",))
+    assert np.array_equal(photo.pixels, whole.pixels)
+    for missing in (6, 20, 200):
+        (tmp_path / "a.jpg").write_bytes(data[:-missing])
+        assert "damaged" in refusal(tmp_path / "a.jpg")
+
+
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("bits", [10, 12, 16])
 def test_a_deep_jpeg_2000_file_is_read_exactly(tmp_path: Path, bits: int, channels: int) -> None:
