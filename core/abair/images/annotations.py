@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Final
 
 from PIL import ImageFile, PngImagePlugin, TiffImagePlugin
 
+from abair.images import jpeg_stream
 from abair.images.xmp import adapt_xmp, behind_the_photo
 
 _PHOTOSHOP_NAME: Final = b"Photoshop 3.0\0"
@@ -93,9 +94,9 @@ def read_annotations(
         colour = ((CICP, info["cicp"]),) if "cicp" in info and "icc_profile" not in info else ()
         rights = tuple((number, resources[number]) for number in _RIGHTS if number in resources)
         found = Annotations(info.get("xmp"), iptc or None, b"\n".join(comments) or None, colour=colour, rights=rights)
-    behind = behind_the_photo(found.xmp or b"") or ("its second image" if "mp" in info else "")
-    if behind:
-        warn(f"{behind} is left out; it would not fit the restored photo")
+    behind = jpeg_stream.behind_the_end(file) if image.format == "JPEG" else ""
+    for name in behind_the_photo(found.xmp or b"", behind or ("its second image" if "mp" in info else "")):
+        warn(f"{name} is left out; it would not fit the restored photo")
     return replace(found, xmp=adapt_xmp(found.xmp, *size)) if found.xmp else found
 
 

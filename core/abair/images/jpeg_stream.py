@@ -10,6 +10,8 @@ from typing import BinaryIO, Final, NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
+from abair.images.xmp import VIDEO
+
 _START: Final = b"\xff\xd8"
 _END: Final = b"\xff\xd9"
 _FILLERS: Final = (bytes(300), b"\x55" * 300, b"\xaa" * 300, b"\xfe" * 300)
@@ -22,9 +24,11 @@ _MARKER: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _LOSSLESS: Final = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 TWELVE_BIT: Final = "a 12-bit JPEG"
 _HIERARCHICAL: Final = frozenset({0xC5, 0xC6, 0xCD, 0xCE})
-
-
 MISSING_END: Final = "its end marker is missing; its pixels are complete"
+_VIDEO: Final = re.compile(rb"\0\0\0.ftyp", re.DOTALL)
+"""How a file of ISO/IEC 14496-12 begins, wherever a phone puts it."""
+_MUCH: Final = 4096
+"""Bytes behind the end from which on they are named; phones put some hundred behind every photo."""
 _Pixels = TypeVar("_Pixels", Image.Image, np.ndarray)
 
 
@@ -49,6 +53,19 @@ def unsupported_kind(file: BinaryIO) -> str:
     if frame.marker in _HIERARCHICAL:
         return "a hierarchical JPEG"
     return TWELVE_BIT if frame.content[:1] == b"\x0c" else ""
+
+
+def behind_the_end(file: BinaryIO) -> str:
+    """Name what lies behind the end marker of a JPEG, or return nothing; padding is nothing."""
+    file.seek(0)
+    data = file.read()
+    end = next((segment.place for segment in _read_segments(data) if segment.marker == _END[1]), len(data))
+    if _VIDEO.search(data, end):
+        return VIDEO
+    rest = data[end:].strip(b"\0")
+    if rest.startswith(_START):
+        return "its second image"
+    return f"what lies behind it ({len(rest) // 1000} kB)" if len(rest) > _MUCH else ""
 
 
 def open_12_bit(file: BinaryIO) -> JpegImagePlugin.JpegImageFile:

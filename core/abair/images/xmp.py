@@ -21,6 +21,7 @@ _DROPPED: Final = (
     "xmpNote",  # link to a second packet, which is not read
 )
 """Prefixes of properties that describe images or a video behind the photo."""
+VIDEO: Final = "its video"
 _THUMBNAILS: Final = "xmp:Thumbnails"
 
 
@@ -36,13 +37,17 @@ def adapt_xmp(packet: bytes, width: int, height: int) -> bytes:
     return _drop(packet, _THUMBNAILS.encode())
 
 
-def behind_the_photo(packet: bytes) -> str:
-    """Name what the packet says to lie behind the photo in its file, or return nothing."""
-    if b"hdrgm:" in packet:
-        return "its HDR gain map"
-    if re.search(rb"(MotionPhoto|MicroVideo)\s*(=\s*[\"']|>)\s*[1-9]", packet):
-        return "its video"
-    return "its second XMP packet" if b"HasExtendedXMP" in packet else ""
+def behind_the_photo(packet: bytes, found: str) -> list[str]:
+    """Name what lies behind the photo in its file: what the packet says, and what was `found`.
+
+    What was found is named only if the packet does not tell more of it.
+    """
+    names = ["its HDR gain map"] if b"hdrgm:" in packet else []
+    if found == VIDEO or re.search(rb"(MotionPhoto|MicroVideo)\s*(=\s*[\"']|>)\s*[1-9]", packet):
+        names.append(VIDEO)
+    if found and not names:
+        names.append(found)
+    return [*names, "its second XMP packet"] if b"HasExtendedXMP" in packet else names
 
 
 def _drop(packet: bytes, name: bytes) -> bytes:

@@ -68,3 +68,39 @@ def test_a_12_bit_and_a_hierarchical_jpeg_are_named(tmp_path: Path, monkeypatch:
     (tmp_path / "c.jpg").write_bytes(data[:frame] + b"\xff\xc5" + data[frame + 2 :])
     with pytest.raises(ImageError, match="found a hierarchical JPEG"):
         images.read(tmp_path / "c.jpg")
+
+
+MP4 = b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(2000)
+
+
+@pytest.mark.parametrize(
+    ("behind", "named"),
+    [
+        (MP4, "its video"),
+        (bytes(4096) + MP4, "its video"),
+        (b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" + MP4 + b"SEFH" + bytes(24) + b"SEFT", "its video"),
+        (b"\xff\xd8\xff\xe0" + MP4[:4] + bytes(200), "its second image"),
+        (b"PK\x03\x04" + bytes(range(1, 256)) * 40, "what lies behind it (10 kB)"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"progressive": True, "comment": b"\xff\xd9\xff\xd9"}])
+def test_what_lies_behind_the_end_is_named(
+    tmp_path: Path, behind: bytes, named: str, options: dict[str, object]
+) -> None:
+    path = save(tmp_path / "a.jpg", noise(50, 70), **options)
+    path.write_bytes(path.read_bytes() + behind)
+    assert images.read(path).warnings == (f"{named} is left out; it would not fit the restored photo",)
+
+
+@pytest.mark.parametrize("behind", [bytes(9000), b"\n", b"SEFHv\0\0\0Image_UTC_Data1700000000000" + bytes(8)])
+def test_padding_and_small_marks_of_phones_are_not_named(tmp_path: Path, behind: bytes) -> None:
+    path = save(tmp_path / "a.jpg", noise(50, 70))
+    path.write_bytes(path.read_bytes() + behind)
+    assert images.read(path).warnings == ()
+
+
+def test_a_video_behind_a_gain_map_is_named_too(tmp_path: Path) -> None:
+    xmp = b'<rdf:Description xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"/>'
+    path = save(tmp_path / "a.jpg", noise(50, 70), xmp=xmp)
+    path.write_bytes(2 * path.read_bytes() + MP4)
+    assert [text.partition(" is left")[0] for text in images.read(path).warnings] == ["its HDR gain map", "its video"]
