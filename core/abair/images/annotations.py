@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final
 
@@ -27,7 +27,7 @@ _PATHS: Final = range(2000, 2999)
 """And of clipping paths, whose places in a photo change when it is turned."""
 _IPTC_MARK: Final = b"\x1c"
 """The first byte of each IPTC record."""
-_XMP_TAG, _IPTC_TAG = 700, 33723  # of TIFF
+_XMP_TAG, _IPTC_TAG, _RESOURCES_TAG = 700, 33723, 34377  # of TIFF
 _XMP_KEYWORD: Final = "XML:com.adobe.xmp"
 RAW_PROFILE: Final = "Raw profile type "
 """Begins the keywords of texts in which ImageMagick keeps a PNG's metadata, as hexadecimals."""
@@ -60,7 +60,7 @@ class Annotations:
     colour: tuple[tuple[bytes, bytes], ...] = ()
     """Names and contents of the chunks in which a PNG states its colours."""
     rights: tuple[tuple[int, bytes], ...] = ()
-    """Photoshop's resources on rights in a JPEG: numbers and contents."""
+    """Photoshop's resources on rights in a JPEG or TIFF: numbers and contents."""
 
     @property
     def tells_colours(self) -> bool:
@@ -82,28 +82,31 @@ def read_annotations(
     """
     info = image.info
     if image.format == "TIFF":
-        return read_tiff(image.tag_v2, size)  # type: ignore[attr-defined]
+        return read_tiff(image.tag_v2, size, warn)  # type: ignore[attr-defined]
     if image.format == "PNG":
         found = _read_png(image, file)
     else:
         resources = info["photoshop"] if isinstance(info.get("photoshop"), dict) else {}
-        iptc = resources.get(_IPTC_RESOURCE)
-        if any(number in _PATHS for number in resources):
-            warn("its clipping paths are left out")
+        iptc, rights = _read_known(resources, warn)
         comments = [data for name, data in getattr(image, "applist", ()) if name == "COM"]
         colour = ((CICP, info["cicp"]),) if "cicp" in info and "icc_profile" not in info else ()
-        rights = tuple((number, resources[number]) for number in _RIGHTS if number in resources)
-        found = Annotations(info.get("xmp"), iptc or None, b"\n".join(comments) or None, colour=colour, rights=rights)
+        found = Annotations(info.get("xmp"), iptc, b"\n".join(comments) or None, colour=colour, rights=rights)
     behind = jpeg_stream.behind_the_end(file) if image.format == "JPEG" else ""
     for name in behind_the_photo(found.xmp or b"", behind or ("its second image" if "mp" in info else "")):
         warn(f"{name} is left out; it would not fit the restored photo")
     return replace(found, xmp=adapt_xmp(found.xmp, *size)) if found.xmp else found
 
 
-def read_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, size: tuple[int, int]) -> Annotations:
-    """Return the annotations in a TIFF's directory, for an upright photo of (width, height)."""
+def read_tiff(
+    tags: TiffImagePlugin.ImageFileDirectory_v2, size: tuple[int, int], warn: Callable[[str], None]
+) -> Annotations:
+    """Return the annotations in a TIFF's directory, for an upright photo of (width, height).
+
+    `warn` gets what cannot be kept.
+    """
     xmp = _tag_bytes(tags, _XMP_TAG)
-    return Annotations(adapt_xmp(xmp, *size) if xmp else None, _tag_bytes(tags, _IPTC_TAG))
+    iptc, rights = _read_known(_read_resources(_tag_bytes(tags, _RESOURCES_TAG) or b""), warn)
+    return Annotations(adapt_xmp(xmp, *size) if xmp else None, _tag_bytes(tags, _IPTC_TAG) or iptc, rights=rights)
 
 
 def jpeg_options(annotations: Annotations) -> dict[str, Any]:
@@ -140,7 +143,8 @@ def png_chunks(annotations: Annotations) -> PngImagePlugin.PngInfo:
 
 def tiff_tags(annotations: Annotations) -> dict[int, bytes]:
     """Return the tags of a TIFF."""
-    tags = {_XMP_TAG: annotations.xmp, _IPTC_TAG: annotations.iptc}
+    resources = b"".join(_resource(number, data) for number, data in annotations.rights)
+    tags = {_XMP_TAG: annotations.xmp, _IPTC_TAG: annotations.iptc, _RESOURCES_TAG: resources}
     return {tag: data for tag, data in tags.items() if data}
 
 
@@ -201,21 +205,33 @@ def decode_raw_profile(text: str) -> bytes:
         return b""
 
 
+def _read_known(
+    resources: Mapping[int, bytes], warn: Callable[[str], None]
+) -> tuple[bytes | None, tuple[tuple[int, bytes], ...]]:
+    """Return the IPTC records among Photoshop's image resources, and those on rights."""
+    if any(number in _PATHS for number in resources):
+        warn("its clipping paths are left out")
+    rights = tuple((number, resources[number]) for number in _RIGHTS if number in resources)
+    return resources.get(_IPTC_RESOURCE) or None, rights
+
+
 def _iptc_from_resources(data: bytes) -> bytes:
     """Return the IPTC records in Photoshop's image resources, or the data if they are bare."""
     data = data.removeprefix(_PHOTOSHOP_NAME)
-    if not data.startswith(_RESOURCE):
-        return data
-    place = 0
+    return _read_resources(data).get(_IPTC_RESOURCE, b"") if data.startswith(_RESOURCE) else data
+
+
+def _read_resources(data: bytes) -> dict[int, bytes]:
+    """Return the numbers and contents of Photoshop's image resources."""
+    place, found = 0, dict[int, bytes]()
     while data[place : place + 4] == _RESOURCE:
         kind = int.from_bytes(data[place + 4 : place + 6], "big")
         name = 1 + data[place + 6] if place + 6 < len(data) else 1
         start = place + 6 + name + name % 2 + 4
         length = int.from_bytes(data[start - 4 : start], "big")
-        if kind == _IPTC_RESOURCE:
-            return data[start : start + length]
+        found.setdefault(kind, data[start : start + length])
         place = start + length + length % 2
-    return b""
+    return found
 
 
 def _resource(number: int, data: bytes) -> bytes:

@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -82,18 +82,18 @@ class RawFile:
             format=self.format,
             exif=exif.adapt_exif(block, width, height, warnings.append),
             icc_profile=None,
-            annotations=self._annotations((width, height)),
+            annotations=self._annotations((width, height), warnings.append),
             warnings=tuple(warnings),
         )
 
-    def _annotations(self, size: tuple[int, int]) -> Annotations:
-        """Return XMP and IPTC of a file that is a TIFF."""
+    def _annotations(self, size: tuple[int, int], warn: Callable[[str], None]) -> Annotations:
+        """Return XMP, IPTC and rights of a file that is a TIFF."""
         self._file.seek(0)
         try:
             directory = TiffImagePlugin.ImageFileDirectory_v2(self._file.read(8))
             self._file.seek(directory.next)
             directory.load(self._file)
-            return read_tiff(directory, size)
+            return read_tiff(directory, size, warn)
         except Exception:  # Pillow raises many kinds on what is no TIFF, or a broken one
             return Annotations()
 

@@ -25,11 +25,14 @@ _WIDTH, _HEIGHT = 0xA002, 0xA003  # in that directory: PixelXDimension, PixelYDi
 _THUMBNAIL: Final = (0x0201, 0x0202)  # where it starts, and its length
 _NUMBERS: Final = {3: "H", 4: "I"}
 """EXIF's kinds of whole numbers, and `struct`'s letters for them."""
-# Tags of a TIFF directory that describe the photo, not its storage. The last two are the EXIF and
-# GPS directories.
-_DESCRIPTIVE: Final = frozenset(
-    {*range(269, 273), 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096), 34665, 34853}
-)
+DESCRIPTIVE: Final = frozenset(
+    {
+        *range(269, 273), 282, 283, 285, 296, 305, 306, 315, 316, 318, 319, 18246, 18249, 33432, *range(40091, 40096),
+        34665, 34853,
+    }
+)  # fmt: skip
+"""Tags of a TIFF directory that describe the photo, not its storage. The last two are the EXIF and
+GPS directories."""
 
 _TURNED_BY_READERS: Final = frozenset({"TIFF", "HEIF", "JXL"})
 
@@ -197,7 +200,7 @@ def exif_from_raw(file: BinaryIO) -> bytes | None:
 def _describe(found: Image.Exif) -> bytes | None:
     """Return the descriptive tags as a block, or None if there are none."""
     kept = Image.Exif()
-    for tag in _DESCRIPTIVE & set(found):
+    for tag in DESCRIPTIVE & set(found):
         kept[tag] = _describing(found.get_ifd(tag)) if tag in TiffTags.TAGS_V2_GROUPS else found[tag]
     return kept.tobytes() if len(kept) else None
 
@@ -213,7 +216,7 @@ def tiff_tags(exif: bytes | None, dpi: tuple[float, float] | None, warn: Callabl
         try:
             block = Image.Exif()
             block.load(exif)
-            for tag in sorted(_DESCRIPTIVE & set(block)):
+            for tag in sorted(DESCRIPTIVE & set(block)):
                 tags[tag] = _describing(block.get_ifd(tag)) if tag in TiffTags.TAGS_V2_GROUPS else block[tag]
             _check_tags(tags)
         except Exception as error:  # as above

@@ -12,12 +12,13 @@ KEPT: Final[dict[str, frozenset[str]]] = {
     "JPEG": frozenset({"EXIF", "colour profile", "resolution", "XMP", "IPTC", "comment", "rights"}),
     "PNG": frozenset({"EXIF", "colour profile", "resolution", "XMP", "IPTC", "comment", "texts", "colour chunks"}),
     "WEBP": frozenset({"EXIF", "colour profile", "XMP"}),
-    "TIFF": frozenset({"EXIF", "colour profile", "resolution", "XMP", "IPTC"}),
+    "TIFF": frozenset({"EXIF", "colour profile", "resolution", "XMP", "IPTC", "rights"}),
     "BMP": frozenset({"resolution"}),
 }
 """By Pillow's name of the format. A PNG keeps a comment as a text."""
-LONGEST: Final = {"EXIF": 65_000, "XMP": 65_000, "IPTC": 65_000, "comment": 65_533}
-"""Bytes in a JPEG, which keeps each in one segment of 65,533 bytes with its name."""
+LONGEST: Final = {"EXIF": 65_000, "XMP": 65_000, "IPTC": 65_000, "rights": 400, "comment": 65_533}
+"""Bytes in a JPEG, which keeps each in one segment of 65,533 bytes with its name, and rights in
+that of IPTC."""
 
 
 def reduce_to_format(kind: str, photo: Photo) -> tuple[Photo, list[str]]:
@@ -39,7 +40,7 @@ def reduce_to_format(kind: str, photo: Photo) -> tuple[Photo, list[str]]:
     for name, value in held.items():
         if value and name not in KEPT[kind]:
             lost[name] = name
-        elif kind == "JPEG" and isinstance(value, bytes) and len(value) > LONGEST.get(name, len(value)):
+        elif kind == "JPEG" and _length(value) > LONGEST.get(name, _length(value)):
             lost[name] = f"{name}, which is too long"
     if "texts" in lost:
         lost["texts"] += f" ({', '.join(one_line(keyword) for keyword, _ in photo.annotations.text)})"
@@ -61,3 +62,8 @@ def reduce_to_format(kind: str, photo: Photo) -> tuple[Photo, list[str]]:
     if not photo.annotations.tells_colours:  # they say sRGB, which is meant where nothing is said
         lost.pop("colour chunks", None)
     return reduced, list(lost.values())
+
+
+def _length(value: bytes | tuple[tuple[object, bytes | str], ...] | None) -> int:
+    """Return how long a value is, or the contents that it has."""
+    return len(value or b"") if not isinstance(value, tuple) else sum(len(content) for _, content in value)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from abair.errors import ImageError, MissingExtraError
-from abair.images import codecs, exif, further_formats, jpeg_stream, storage, tiff_layout, tiff_samples
+from abair.images import codecs, exif, further_formats, jpeg_stream, storage, tiff_layout, tiff_samples, tiff_tags
 from abair.images.annotations import read_annotations
 from abair.images.photo import Photo, display_name
 from abair.images.pixels import add_colour_key, to_samples, turn_upright
@@ -61,6 +61,8 @@ class PhotoFile:
         lossless = storage.is_lossless(self._image, self._file)
         if lost := further_formats.left_out(self._image):
             self.warnings.append(f"left out: {', '.join(lost)}")
+        if self.format == "TIFF" and (names := tiff_tags.left_out(self._image.tag_v2)):  # type: ignore[attr-defined]
+            self.warnings.append(f"left out of its tags: {names}")
         # A TIFF's tags can be read only before its pixels; a PNG may carry EXIF behind them.
         block = exif.exif_from_tiff(self._image, self.warnings.append) if self.format == "TIFF" else None
         samples = self._decode_samples()
