@@ -201,7 +201,7 @@ def _describe(found: Image.Exif) -> bytes | None:
     """Return the descriptive tags as a block, or None if there are none."""
     kept = Image.Exif()
     for tag in DESCRIPTIVE & set(found):
-        kept[tag] = _describing(found.get_ifd(tag)) if tag in TiffTags.TAGS_V2_GROUPS else found[tag]
+        kept[tag] = _describing(found, tag)
     return kept.tobytes() if len(kept) else None
 
 
@@ -217,7 +217,7 @@ def tiff_tags(exif: bytes | None, dpi: tuple[float, float] | None, warn: Callabl
             block = Image.Exif()
             block.load(exif)
             for tag in sorted(DESCRIPTIVE & set(block)):
-                tags[tag] = _describing(block.get_ifd(tag)) if tag in TiffTags.TAGS_V2_GROUPS else block[tag]
+                tags[tag] = _describing(block, tag)
             _check_tags(tags)
         except Exception as error:  # as above
             warn(f"its EXIF cannot be stored in a TIFF ({error_text(error)}) and is left out")
@@ -228,9 +228,28 @@ def tiff_tags(exif: bytes | None, dpi: tuple[float, float] | None, warn: Callabl
     return tags
 
 
-def _describing(directory: dict[int, object]) -> dict[int, object]:
-    """Return the EXIF or GPS directory without links to others, which do not come along."""
-    return {tag: value for tag, value in directory.items() if tag != _INTEROPERABILITY}
+def _describing(block: Image.Exif, tag: int) -> object:
+    """Return the value of a tag.
+
+    The EXIF or GPS directory comes without links to others, which do not come along.
+    """
+    if tag not in TiffTags.TAGS_V2_GROUPS:
+        return _exact(block[tag])
+    return {inner: _exact(value) for inner, value in block.get_ifd(tag).items() if inner != _INTEROPERABILITY}
+
+
+class _Text(str):
+    """Text that is written as the bytes that it was; Pillow writes `?` for what is beyond ASCII."""
+
+    __slots__ = ()
+
+    def encode(self, *_: str, **__: str) -> bytes:
+        """Return the bytes from which Pillow decoded it, whatever encoding is asked for."""
+        return super().encode("latin-1")
+
+
+def _exact(value: object) -> object:
+    return _Text(value) if isinstance(value, str) else value
 
 
 def _check_tags(tags: dict[int, object]) -> None:

@@ -197,3 +197,20 @@ def test_the_profile_of_a_grey_photo_is_kept_or_named(tmp_path: Path, suffix: st
     assert (again.icc_profile == icc) == kept
     said = "left out: its colour profile, which is for grey; WEBP stores it as colours here"
     assert (said in again.warnings) != kept
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("kind", ["a.tif", "a.jpg"])
+def test_letters_beyond_ascii_stay_as_they_are(tmp_path: Path, encoding: str, kind: str) -> None:
+    artist, owner = ("Gr\u00f6\u00dfe".encode(encoding), "L\u00f6we".encode(encoding))
+    exif = Image.Exif()
+    exif[315], exif.get_ifd(0x8769)[0xA430] = "x" * len(artist), "y" * len(owner)
+    save(tmp_path / kind, smooth(), exif=exif.tobytes())
+    data = (tmp_path / kind).read_bytes()
+    (tmp_path / kind).write_bytes(data.replace(b"x" * len(artist), artist).replace(b"y" * len(owner), owner))
+    for source, target in ((kind, "b.tif"), ("b.tif", "c.jpg"), ("c.jpg", "d.tif")):
+        assert same_again(tmp_path / source, tmp_path / target).warnings == ()
+        with Image.open(tmp_path / target) as written:
+            found = written.getexif()
+            assert found[315] == artist.decode("latin-1")  # as Pillow reads it
+            assert found.get_ifd(0x8769)[0xA430] == owner.decode("latin-1")
