@@ -234,8 +234,8 @@ def _describing(block: Image.Exif, tag: int) -> object:
     The EXIF or GPS directory comes without links to others, which do not come along.
     """
     if tag not in TiffTags.TAGS_V2_GROUPS:
-        return _exact(block[tag])
-    return {inner: _exact(value) for inner, value in block.get_ifd(tag).items() if inner != _INTEROPERABILITY}
+        return exact(block[tag])
+    return exact({inner: value for inner, value in block.get_ifd(tag).items() if inner != _INTEROPERABILITY})
 
 
 class _Text(str):
@@ -248,7 +248,10 @@ class _Text(str):
         return super().encode("latin-1")
 
 
-def _exact(value: object) -> object:
+def exact(value: object) -> object:
+    """Return a tag's value such that Pillow writes text as the bytes from which it was read."""
+    if isinstance(value, dict):
+        return {tag: exact(inner) for tag, inner in value.items()}
     return _Text(value) if isinstance(value, str) else value
 
 

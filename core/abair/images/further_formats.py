@@ -15,7 +15,7 @@ from PIL import AvifImagePlugin, ImageFile, Jpeg2KImagePlugin
 
 from abair.errors import MissingExtraError
 from abair.images import boxes, jpeg_stream
-from abair.images.pixels import divide_by_alpha, to_whole_numbers
+from abair.images.pixels import divide_by_alpha, to_whole_numbers, widen
 
 _AVIF: Final = frozenset({b"avif", b"avis"})
 _HEIF: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
@@ -91,7 +91,7 @@ def decode_deep(
     samples = samples.reshape(*samples.shape[:2], -1)
     if samples.dtype.kind == "f":
         return to_whole_numbers(name, samples)
-    return samples << (16 - bits) | samples >> (2 * bits - 16)
+    return widen(samples, bits)
 
 
 def stored_bits(image: ImageFile.ImageFile) -> int:

@@ -55,6 +55,19 @@ def unsupported_kind(file: BinaryIO) -> str:
     return TWELVE_BIT if frame.content[:1] == b"\x0c" else ""
 
 
+def size(data: bytes) -> tuple[int, int]:
+    """Return the (width, height) of a JPEG.
+
+    Raises:
+        OSError: its frame or its end is missing; imagecodecs passes over that.
+    """
+    segments = list(_read_segments(data))
+    frame = next((segment.content for segment in segments if segment.marker in _FRAMES), b"")
+    if len(frame) < 5 or segments[-1].marker != _END[1]:
+        raise OSError("image file is truncated")
+    return int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big")
+
+
 def behind_the_end(file: BinaryIO) -> str:
     """Name what lies behind the end marker of a JPEG, or return nothing; padding is nothing."""
     file.seek(0)

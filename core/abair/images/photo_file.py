@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from abair.errors import ImageError, MissingExtraError
-from abair.images import codecs, exif, further_formats, jpeg_stream, storage, tiff_layout, tiff_samples, tiff_tags
+from abair.images import codecs, exif, further_formats, jpeg_stream, storage, tiff_directory, tiff_samples, tiff_tags
 from abair.images.annotations import read_annotations
 from abair.images.photo import Photo, display_name
 from abair.images.pixels import add_colour_key, to_samples, turn_upright
@@ -21,8 +21,11 @@ _ORIENTATION: Final = 274
 class PhotoFile:
     """An open image file: its header has been read, its pixels have not."""
 
-    def __init__(self, path: Path, file: BinaryIO, image: ImageFile.ImageFile, warnings: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: Path, file: BinaryIO, image: ImageFile.ImageFile, page: int = 0, warnings: Sequence[str] = ()
+    ) -> None:
         self.path = path
+        self.page = page
         self.warnings = list(warnings)
         self.name = display_name(path)
         self.format = str(image.format)
@@ -88,8 +91,8 @@ class PhotoFile:
 
     def _decode_samples(self) -> np.ndarray:
         """Return the samples as stored, (H, W, C) uint8 or uint16; C as in `to_samples`."""
-        if self.format == "TIFF" and (kind := tiff_layout.beyond_pillow(self._image.tag_v2)):  # type: ignore[attr-defined]
-            samples = self._decode_by_tifffile(kind)
+        if self.format == "TIFF" and not self._image.tile:
+            samples = self._decode_by_tifffile()
         elif (
             deep := further_formats.decode_deep(self.name, self._image, self._file, self.warnings.append)
         ) is not None:
@@ -98,17 +101,20 @@ class PhotoFile:
             samples = self._decode_by_pillow()
         if self.format == "TIFF":
             has_alpha = samples.shape[2] in {2, 4}
-            if lost := tiff_layout.left_out_channels(self._image.tag_v2, has_alpha=has_alpha):  # type: ignore[attr-defined]
+            if lost := tiff_directory.left_out_channels(self._image.tag_v2, has_alpha=has_alpha):  # type: ignore[attr-defined]
                 channels = "a channel" if lost == 1 else f"{lost} channels"
                 self.warnings.append(f"left out: {channels} beside colours and transparency")
         return samples
 
-    def _decode_by_tifffile(self, kind: str) -> np.ndarray:
+    def _decode_by_tifffile(self) -> np.ndarray:
         tags = self._image.tag_v2  # type: ignore[attr-defined]
         try:
-            samples = tiff_samples.decode(self.name, self._file, self._image.tell(), tags)
+            samples = tiff_samples.decode(self.name, self._file, self.page, tags)
         except MissingExtraError as error:
-            raise ImageError(f"{self.name}: found a TIFF with {kind}, but {error}, or save it again as LZW") from error
+            raise ImageError(
+                f"{self.name}: found a TIFF of {tiff_directory.describe(tags)}, but {error}, or convert it to 8 or 16 "
+                "bits with LZW compression"
+            ) from error
         return turn_upright(samples, tags.get(_ORIENTATION, 1))
 
     def _decode_by_pillow(self) -> np.ndarray:

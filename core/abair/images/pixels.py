@@ -78,7 +78,7 @@ def _grey_16_bit(name: str, image: Image.Image) -> np.ndarray:
     grey = grey.astype(np.uint16)
     tags = getattr(image, "tag_v2", {})
     if tags.get(TiffImagePlugin.BITSPERSAMPLE) == (12,):
-        grey = grey << 4 | grey >> 8
+        grey = widen(grey, 12)
     if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
         grey = ~grey
     return grey
@@ -130,6 +130,16 @@ def to_whole_numbers(name: str, samples: np.ndarray) -> np.ndarray:
         )
     whole: np.ndarray = np.rint(np.clip(samples, 0, 1, dtype=np.float32) * 65535).astype(np.uint16)
     return whole
+
+
+def widen(samples: np.ndarray, bits: int) -> np.ndarray:
+    """Return whole numbers of so many bits in the full range of their dtype."""
+    full = 8 * samples.dtype.itemsize
+    wide = samples << (full - bits)
+    while bits < full:
+        wide |= wide >> bits
+        bits *= 2
+    return wide
 
 
 def divide_by_alpha(samples: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ from abair.images import (
 )
 from abair.images.photo import Photo, display_name
 from abair.images.photo_file import PhotoFile
-from abair.images.tiff_image import TiffImageFile
+from abair.images.tiff_image import TiffImageFile, open_page
 from abair.text import error_text
 
 # Pillow reports broken tags as Python warnings of two lines each. What matters of them becomes a
@@ -96,14 +96,12 @@ def open_photo(path: Path) -> Iterator[PhotoFile | camera_raw.RawFile]:
         page = tiff_layout.find_page(display_name(path), file, warnings.append) if reader is TiffImageFile else 0
         file.seek(0)
         try:
-            image = reader(file)
-            if page:
-                image.seek(page)
+            image = open_page(file, page) if reader is TiffImageFile else reader(file)
         except Exception as error:  # readers raise whatever a damaged header leads them to
             image = _open_12_bit(path, file, error)
         with image:
             further_formats.add_info(image, file)
-            yield PhotoFile(path, file, image, warnings)
+            yield PhotoFile(path, file, image, page, warnings)
 
 
 def _open_12_bit(path: Path, file: BinaryIO, error: Exception) -> ImageFile.ImageFile:
@@ -220,11 +218,9 @@ def _open_regular_file(path: Path) -> BinaryIO:
 def _damaged(path: Path, error: BaseException, kind: str = "") -> ImageError:
     if kind:
         return ImageError(f"{display_name(path)}: found {kind}, {_EXPECTED} of 8 or 16 bits; convert it first")
-    # Pillow's words for pixels that none of its modes can hold, such as colours in floating point
-    unknown = "unknown pixel mode" in str(error)
-    advice = "convert it to 8 or 16 bits a channel first" if unknown else "copy it again from its source"
     return ImageError(
-        f"{display_name(path)}: found a damaged or unsupported file ({error_text(error)}), {_EXPECTED}; {advice}"
+        f"{display_name(path)}: found a damaged or unsupported file ({error_text(error)}), {_EXPECTED}; copy it again "
+        "from its source"
     )
 
 

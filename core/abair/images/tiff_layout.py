@@ -6,16 +6,17 @@ sensor. Pillow shows the first directory, which may be a thumbnail.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
-from PIL import TiffImagePlugin
+from PIL import TiffImagePlugin, TiffTags
 
 from abair.errors import ImageError
+from abair.images import exif
+from abair.images.tiff_directory import Directory, describe, is_readable, number, numbers
 from abair.text import one_line
-
-Directory = TiffImagePlugin.ImageFileDirectory_v2
 
 _MOST_DIRECTORIES: Final = 1000
 _NEW_SUBFILE_TYPE: Final = 254
@@ -29,30 +30,8 @@ _SENSOR: Final = frozenset({32803, 34892})
 """Photometric interpretations: colour filter array, and linear raw. DNG 1.7, chapter 4."""
 _CANON_RAW: Final = b"CR\x02"
 """Bytes 8 to 10 of Canon's CR2."""
-
-_SAMPLE_FORMATS: Final = {2: "signed {}-bit", 5: "complex", 6: "complex"}
-"""Values of SampleFormat whose range is not known; Pillow's modes tell floating point."""
-_COMPRESSIONS: Final = {
-    32766: "NeXT",
-    33003: "JPEG 2000",
-    33005: "JPEG 2000",
-    34661: "JBIG",
-    34712: "JPEG 2000",
-    34713: "Nikon NEF",
-    34715: "JBIG2",
-    34887: "LERC",
-    34892: "lossy JPEG",
-    34933: "PNG",
-    50002: "JPEG XL",
-    52546: "JPEG XL",
-}
-"""Registered compressions, by their numbers; only those that Pillow cannot decode are looked up."""
-_BY_TIFFFILE: Final = frozenset({"JPEG 2000", "JPEG XL", "LERC", "PNG"})
-"""Those that `tiff_samples` can decode."""
-_FLOAT: Final = 3
-"""Value of SampleFormat."""
-_SEPARATE: Final = 2
-"""Value of PlanarConfiguration: one plane a channel."""
+_PLACES: Final = frozenset({273, 279, 324, 325})
+"""Tags that say where strips and tiles lie, and how long they are."""
 
 _MOST_EXPANSION: Final = {1: 1, 5: 3000, 8: 1100, 32773: 64, 32946: 1100}
 """By how many times a compression can shrink pixels at most, with a margin for LZW."""
@@ -116,22 +95,18 @@ def find_page(name: str, file: BinaryIO, warn: Callable[[str], None]) -> int:
     return chosen
 
 
-def beyond_pillow(directory: Directory) -> str:
-    """Return what Pillow cannot decode of this page and `tiff_samples` can, or nothing."""
-    compression = _number(directory, TiffImagePlugin.COMPRESSION, 1)
-    if (kind := _COMPRESSIONS.get(compression)) in _BY_TIFFFILE:
-        return f"{kind} compression"
-    if _number(directory, TiffImagePlugin.SAMPLEFORMAT, 1) == _FLOAT:
-        return "floating-point samples"
-    is_separate = _number(directory, TiffImagePlugin.PLANAR_CONFIGURATION, 1) == _SEPARATE
-    is_unspecified = 0 in _numbers(directory, TiffImagePlugin.EXTRASAMPLES)
-    bits = _number(directory, TiffImagePlugin.BITSPERSAMPLE, 1)
-    return "planes beside its colours" if is_separate and is_unspecified and bits == 8 else ""
-
-
-def left_out_channels(directory: Directory, *, has_alpha: bool) -> int:
-    """Return how many channels a TIFF has beside its colours and its transparency."""
-    return max(0, len(list(_numbers(directory, TiffImagePlugin.EXTRASAMPLES))) - has_alpha)
+def copy_directory(file: BinaryIO, page: int) -> io.BytesIO:
+    """Return what the directory of a page says as a plain TIFF without pixels."""
+    pages, _ = _read_all(file)
+    header = b"MM\0*\0\0\0\x08"
+    copy = TiffImagePlugin.ImageFileDirectory_v2(header)
+    for tag in set(pages[page]) - _PLACES:
+        nested = tag in TiffTags.TAGS_V2_GROUPS
+        copy.tagtype[tag] = TiffTags.LONG if nested else pages[page].tagtype[tag]
+        offsets = numbers(pages[page], tag) if nested else ()
+        below = [dict(child) for offset in offsets for child in _read_chain(file, offset, set())]
+        copy[tag] = exif.exact(below[0] if below else pages[page][tag])
+    return io.BytesIO(header + copy.tobytes(len(header)))
 
 
 def _read_all(file: BinaryIO) -> tuple[list[Directory], list[Directory]]:
@@ -160,32 +135,23 @@ def _read_chain(file: BinaryIO, offset: int, seen: set[int]) -> Iterator[Directo
 
 
 def _read_children(file: BinaryIO, directory: Directory, seen: set[int]) -> Iterator[Directory]:
-    for offset in _numbers(directory, _SUB_DIRECTORIES):
+    for offset in numbers(directory, _SUB_DIRECTORIES):
         yield from _read_chain(file, offset, seen)
 
 
 def _refuse_unsupported(name: str, directory: Directory) -> None:
-    bits = _number(directory, TiffImagePlugin.BITSPERSAMPLE, 1)
-    for sample_format in _numbers(directory, TiffImagePlugin.SAMPLEFORMAT):
-        kind = _SAMPLE_FORMATS.get(sample_format)
-        if kind and bits < 32:  # as 32 bits they may hold what fits into 16, which the pixels tell
-            raise ImageError(
-                f"{name}: found {kind.format(bits)} samples, expected unsigned ones of 8 or 16 bits; convert them first"
-            )
-    compression = _number(directory, TiffImagePlugin.COMPRESSION, 1)
-    if compression not in TiffImagePlugin.COMPRESSION_INFO and not beyond_pillow(directory):
-        kind = _COMPRESSIONS.get(compression, f"unknown ({compression})")
+    if not is_readable(directory):
         raise ImageError(
-            f"{name}: found a TIFF with {kind} compression, which is not supported; expected LZW, deflate, JPEG or no "
-            "compression; save it again so"
+            f"{name}: found a TIFF of {describe(directory)}, expected unsigned samples of 8 or 16 bits with LZW, "
+            "deflate, JPEG or no compression; convert it to that first"
         )
 
 
 def _refuse_overstated(name: str, directory: Directory, file: BinaryIO) -> None:
     """Refuse a file that is too short for its pixels, which would take minutes to find out."""
-    bits = _number(directory, TiffImagePlugin.BITSPERSAMPLE, 1)
-    size = _area(directory) * _number(directory, TiffImagePlugin.SAMPLESPERPIXEL, 1) * bits // 8
-    most = _MOST_EXPANSION.get(_number(directory, TiffImagePlugin.COMPRESSION, 1))
+    bits = number(directory, TiffImagePlugin.BITSPERSAMPLE, 1)
+    size = _area(directory) * number(directory, TiffImagePlugin.SAMPLESPERPIXEL, 1) * bits // 8
+    most = _MOST_EXPANSION.get(number(directory, TiffImagePlugin.COMPRESSION, 1))
     stored = os.fstat(file.fileno()).st_size
     if most is not None and size > most * stored:
         raise ImageError(
@@ -196,22 +162,9 @@ def _refuse_overstated(name: str, directory: Directory, file: BinaryIO) -> None:
 
 def _kind(page: Directory) -> int:
     """Return the bits of NewSubfileType; the old SubfileType may say that a page is reduced."""
-    reduced = _REDUCED if _number(page, _SUBFILE_TYPE, 1) == _OLD_REDUCED else 0
-    return _number(page, _NEW_SUBFILE_TYPE, 0) | reduced
+    reduced = _REDUCED if number(page, _SUBFILE_TYPE, 1) == _OLD_REDUCED else 0
+    return number(page, _NEW_SUBFILE_TYPE, 0) | reduced
 
 
 def _area(directory: Directory) -> int:
-    return _number(directory, TiffImagePlugin.IMAGEWIDTH, 0) * _number(directory, TiffImagePlugin.IMAGELENGTH, 0)
-
-
-def _number(directory: Directory, tag: int, default: int) -> int:
-    """Return a tag's first number, or the default if it has none, as in a damaged file."""
-    return next(_numbers(directory, tag), default)
-
-
-def _numbers(directory: Directory, tag: int) -> Iterator[int]:
-    """Yield a tag's whole numbers, which Pillow hands out alone or as a tuple."""
-    value = directory.get(tag, ())
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, int):
-            yield number
+    return number(directory, TiffImagePlugin.IMAGEWIDTH, 0) * number(directory, TiffImagePlugin.IMAGELENGTH, 0)

@@ -159,10 +159,12 @@ def test_a_jpeg_2000_file_may_state_the_depth_of_each_channel(tmp_path: Path) ->
 def test_other_colours_are_not_taken_for_rgb(tmp_path: Path, photometric: str, compression: str) -> None:
     samples = noise(40, 56, 4 if photometric == "separated" else 3)
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric=photometric, compression=compression)
-    assert "colours, expected grey or RGB" in refusal(tmp_path / "a.tif")
+    named = {"separated": "CMYK", "cielab": "CIE Lab", "ycbcr": "YCbCr"}[photometric]
+    text = refusal(tmp_path / "a.tif")
+    assert f"found a TIFF of 8-bit {named} samples with {compression.upper()} compression, expected grey or RGB" in text
 
 
-@pytest.mark.parametrize("compression", ["jpeg2000", "jpegxl", "lerc", "png"])
+@pytest.mark.parametrize("compression", ["jpeg2000", "jpegxl", "jpegxr", "lerc", "png", "webp"])
 def test_a_strip_that_holds_more_than_its_page_is_refused_before_it_is_decoded(
     tmp_path: Path, compression: str
 ) -> None:
@@ -231,7 +233,7 @@ def test_a_floating_point_jpeg_xl_file_is_read_or_refused_alike(tmp_path: Path) 
     assert "found floating-point samples from 0 to 3" in refusal(tmp_path / "a.jxl")
 
 
-@pytest.mark.parametrize("compression", ["jpeg2000", "jpegxl", "lerc", "png"])
+@pytest.mark.parametrize("compression", ["jpeg2000", "jpegxl", "jpegxr", "lerc", "png"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_compressions_that_pillow_lacks_are_read_exactly(tmp_path: Path, compression: str, dtype: type) -> None:
     samples = noise(40, 56, 3, dtype)
@@ -264,8 +266,8 @@ def test_what_has_to_be_installed_is_said(tmp_path: Path, monkeypatch: pytest.Mo
     tifffile.imwrite(tmp_path / "a.tif", smooth(), photometric="rgb", compression="jpeg2000")
     monkeypatch.setitem(sys.modules, missing, None)
     assert (
-        "found a TIFF with JPEG 2000 compression, but tifffile and imagecodecs are missing; install them with: "
-        "pip install 'abair[formats]', or save it again as LZW"
+        "found a TIFF of 8-bit RGB samples with JPEG 2000 compression, but tifffile and imagecodecs are missing; "
+        "install them with: pip install 'abair[formats]', or convert it to 8 or 16 bits with LZW compression"
     ) in refusal(tmp_path / "a.tif")
 
 

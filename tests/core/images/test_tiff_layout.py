@@ -108,7 +108,7 @@ def test_an_unsupported_compression_is_named_and_not_called_damage(
 
 def test_signed_samples_are_named(tmp_path: Path) -> None:
     text = refusal(tiff(tmp_path / "a.tif", grey_page(20, 30, sample_format=2, bits=16)))
-    assert "signed 16-bit samples" in text
+    assert "a TIFF of signed 16-bit grey samples with no compression" in text
 
 
 def test_a_short_file_that_declares_many_pixels_is_refused_at_once(tmp_path: Path) -> None:
