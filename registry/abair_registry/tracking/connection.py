@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -95,3 +96,19 @@ def _impatient(*, keep: bool) -> Iterator[None]:
     finally:
         if not keep:
             os.environ.update({name: QUIET[name] for name in ours})
+
+
+def reason_of_no_connection(error: BaseException) -> str:
+    """Return why a host cannot be reached, by the innermost cause of an error; else nothing.
+
+    Libraries wrap it several times, and say all of that in their texts.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        error, cause = cause, cause.__cause__ or cause.__context__
+    if not isinstance(error, OSError):
+        return ""
+    no_host = isinstance(error, ConnectionError | TimeoutError | socket.gaierror)
+    if not no_host and error.errno not in {errno.EHOSTUNREACH, errno.ENETUNREACH}:
+        return ""
+    return (error.strerror or str(error)).lower()

@@ -22,6 +22,8 @@ BUNDLE: Final = "bundle"
 """The artifact folder of a run that holds the challenger's complete bundle."""
 _MODEL_URI: Final = re.compile(r"models:/([^/@]+)(?:@([\w-]+)|/(\d+))")
 
+FEW: Final = 5
+"""Names of versions that an error tells."""
 _RUN_URI: Final = re.compile(r"runs:/([0-9a-f]{32})")
 
 Alias = Literal["champion", "challenger"]
@@ -145,16 +147,34 @@ class ModelVersions(Store):
         if named is None:
             return self._fetch_run(model.removeprefix("runs:/"), folder)
         with self._connected() as client:
+            from mlflow.exceptions import MlflowException
+
             name, alias, number = named.groups()
-            version = (
-                client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, alias)
-            )
+            try:
+                version = (
+                    client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, alias)
+                )
+            except MlflowException as error:
+                if error.error_code not in {*MISSING, "INVALID_PARAMETER_VALUE"}:
+                    raise
+                raise RegistryError(
+                    f"deployment {model}: found no such model version in {self.display_uri}; expected "
+                    f"{self._some_versions()}; see: abair-registry ui"
+                ) from None
             # a version never changes, so it is downloaded once; but a new store counts from 1 again
             kept = hashlib.sha256(f"{self.uri} {version.run_id} {version.creation_timestamp}".encode()).hexdigest()[:12]
             target = folder / kept / name / str(version.version)
             if not target.is_dir():
                 self._download(client.get_model_version_download_uri(name, version.version), target)
             return target
+
+    def _some_versions(self) -> str:
+        """Return the names by which versions of the model can be fetched: aliases, then numbers."""
+        with self._connected() as client:
+            models = client.search_registered_models(f"name='{MODEL}'")
+            aliases = sorted(models[0].aliases) if models else []
+        names = [f"@{alias}" for alias in aliases] + [f"/{version.number}" for version in self.versions()]
+        return ", ".join(f"models:/{MODEL}{name}" for name in names[:FEW]) or "one that an operation registered"
 
     def _fetch_run(self, run_id: str, folder: Path) -> Path:
         """Download the bundle that lies in a run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from abair.errors import RegistryError
 from abair_registry.settings import Settings
 from abair_registry.tracking import local_store
-from abair_registry.tracking.connection import display_uri, import_client, open_client
+from abair_registry.tracking.connection import display_uri, import_client, open_client, reason_of_no_connection
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,8 +81,11 @@ class Store:
             raise failure from None
 
     def _failure(self, error: Exception) -> RegistryError:
+        unreachable = reason_of_no_connection(error)
         # SQLAlchemy's statement and its parameters help nobody here
-        reason = " ".join(str(error).partition("[SQL:")[0].replace(self.uri, self.display_uri).split())[:300]
+        said = str(error).partition("[SQL:")[0].replace(self.uri, self.display_uri)
+        said = textwrap.shorten(said, 300, placeholder=" …").rstrip(".")
+        reason = f"cannot be reached ({unreachable})" if unreachable else said
         advice = (
             f"to begin with an empty one, move {local_store.store_path(self._home)} away"
             if self._local
