@@ -38,7 +38,8 @@ def is_reduced(image: ImageFile.ImageFile) -> bool:
 def can_decode_16_bit(image: ImageFile.ImageFile) -> bool:
     """Return whether `decode_16_bit` can read an image that `is_reduced`.
 
-    It cannot read CMYK, nor compressed planes of a BigTIFF or with premultiplied colours.
+    It cannot read CMYK; nor compressed planes of a BigTIFF or with premultiplied colours, which
+    `tiff_samples` can.
     """
     if image.mode not in {"RGB", "RGBA"}:
         return False

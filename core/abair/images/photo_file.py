@@ -92,7 +92,14 @@ class PhotoFile:
     def _decode_samples(self) -> np.ndarray:
         """Return the samples as stored, (H, W, C) uint8 or uint16; C as in `to_samples`."""
         if self.format == "TIFF" and not self._image.tile:
-            samples = self._decode_by_tifffile()
+            try:
+                samples = self._decode_by_tifffile()
+            except MissingExtraError as error:
+                kind = tiff_directory.describe(self._image.tag_v2)  # type: ignore[attr-defined]
+                raise ImageError(
+                    f"{self.name}: found a TIFF of {kind}, but {error}, or convert it to 8 or 16 bits with LZW "
+                    "compression"
+                ) from error
         elif (
             deep := further_formats.decode_deep(self.name, self._image, self._file, self.warnings.append)
         ) is not None:
@@ -108,13 +115,7 @@ class PhotoFile:
 
     def _decode_by_tifffile(self) -> np.ndarray:
         tags = self._image.tag_v2  # type: ignore[attr-defined]
-        try:
-            samples = tiff_samples.decode(self.name, self._file, self.page, tags)
-        except MissingExtraError as error:
-            raise ImageError(
-                f"{self.name}: found a TIFF of {tiff_directory.describe(tags)}, but {error}, or convert it to 8 or 16 "
-                "bits with LZW compression"
-            ) from error
+        samples = tiff_samples.decode(self.name, self._file, self.page, tags)
         return turn_upright(samples, tags.get(_ORIENTATION, 1))
 
     def _decode_by_pillow(self) -> np.ndarray:
@@ -123,7 +124,12 @@ class PhotoFile:
         reduced = codecs.is_reduced(self._image)
         if reduced and codecs.can_decode_16_bit(self._image):
             return add_colour_key(codecs.decode_16_bit(self._image, self._file), self._image)
-        if reduced:
+        if reduced and self._image.mode != "CMYK":
+            try:
+                return self._decode_by_tifffile()
+            except MissingExtraError as error:
+                self.warnings.append(f"its 16 bits cannot be read ({error}); going on with 8")
+        elif reduced:
             self.warnings.append("its 16 bits cannot be read in this layout; going on with 8")
         return to_samples(self.name, self._load(), self.warnings.append)
 

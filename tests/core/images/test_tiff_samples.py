@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -214,3 +215,43 @@ def test_exif_of_a_file_that_pillow_cannot_decode_is_kept(tmp_path: Path) -> Non
     again = same_again(tmp_path / "a.tif", tmp_path / "b.tif")
     assert again.exif is not None
     assert again.exif != exif_block()
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "zstd", "packbits", "lzma"])
+@pytest.mark.parametrize("options", [{"bigtiff": True}, {"bigtiff": True, "predictor": True}, {"tile": (16, 32)}])
+@pytest.mark.parametrize("extra", [[], ["unassalpha"], ["assocalpha"]])
+def test_compressed_planes_keep_16_bits(
+    tmp_path: Path, compression: str, options: dict[str, object], extra: list[str]
+) -> None:
+    samples = noise(40, 56, 3 + len(extra), np.uint16)
+    options = options if compression != "packbits" else {**options, "predictor": None}
+    tifffile.imwrite(
+        tmp_path / "a.tif", samples.transpose(2, 0, 1), photometric="rgb", planarconfig="separate",
+        extrasamples=extra, compression=compression, extratags=[(274, "H", 1, 6, True)], **options,
+    )  # fmt: skip
+    photo = images.read(tmp_path / "a.tif")
+    assert (photo.pixels.dtype, photo.warnings) == (np.uint16, ())
+    upright = np.rot90(samples, -1)
+    assert photo.alpha is None if not extra else np.array_equal(photo.alpha, upright[..., 3])
+    if extra == ["assocalpha"]:
+        straight = np.minimum(upright[..., :3] * (65535 / np.maximum(upright[..., 3:], 1)), 65535)
+        assert np.abs(photo.pixels - straight).max() <= 1
+    else:
+        assert np.array_equal(photo.pixels, upright[..., :3])
+
+
+def test_without_tifffile_compressed_planes_of_a_bigtiff_have_8_bits_and_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = noise(40, 56, 3, np.uint16)
+    tifffile.imwrite(
+        tmp_path / "a.tif", samples.transpose(2, 0, 1), photometric="rgb", planarconfig="separate", compression="lzw",
+        bigtiff=True,
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    photo = images.read(tmp_path / "a.tif")
+    assert photo.pixels.dtype == np.uint8
+    assert photo.warnings == (
+        "its 16 bits cannot be read (tifffile and imagecodecs are missing; install them with: pip install "
+        "'abair[formats]'); going on with 8",
+    )
