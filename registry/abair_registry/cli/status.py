@@ -198,6 +198,7 @@ def doctor(
         from abair_registry.maintenance import repair
         from abair_registry.operations import lock
         from abair_registry.tracking import sync
+        from abair_registry.tracking.local_store import BEFORE_MOVE
         from abair_registry.tracking.mlflow_client import Runs
 
         registry.database.check_writable()
@@ -218,6 +219,8 @@ def doctor(
             except RegistryError as error:
                 told = []
                 problems.append(str(error))
+            if runs.claimed:
+                mended.append(f"MLflow's store: it named another home's files; as it was, it is {BEFORE_MOVE}")
             with registry.database.read() as session:
                 alone = lock.newest(session) == newest
             if alone:

@@ -173,7 +173,7 @@ def way_back(database: Path | None) -> str:
 def _copy_damage(copy: Path) -> str | None:
     """Return why a file is no copy of a registry that could serve, or None."""
     if not copy.is_file():
-        return "no such file"
+        return "a folder" if copy.is_dir() else "no such file"
     # nobody writes a copy, and to be told so SQLite needs no folder that it can write
     alone = "" if copy.with_name(f"{copy.name}-wal").exists() else "&immutable=1"
     try:

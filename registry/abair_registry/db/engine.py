@@ -193,12 +193,15 @@ def _url(settings: Settings, *, make_home: bool) -> URL:
         ) from None
     if url.get_backend_name() == "postgresql" and "+" not in url.drivername:
         url = url.set(drivername="postgresql+psycopg")
-    if url.get_backend_name() not in {"sqlite", "postgresql"} or not url.database:
+    sqlite = url.get_backend_name() == "sqlite"
+    # with two slashes a path begins with a host, and its rest is sought in the working folder
+    host = sqlite and (url.host or url.username)
+    if not (sqlite or url.get_backend_name() == "postgresql") or host or not url.database:
         raise RegistryError(
             f"ABAIR_REGISTRY_URL: found {_display_url(url)}; expected "
             "postgresql://USER@HOST/DATABASE or sqlite:////path/to/registry.db"
         )
-    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).parent.is_dir():
+    if sqlite and not Path(url.database).parent.is_dir():
         raise RegistryError(
             f"ABAIR_REGISTRY_URL: {Path(url.database).parent} is no folder; expected the database's folder"
         )

@@ -7,6 +7,7 @@ so on.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from abair.errors import MissingExtraError, RegistryError
 from abair.files import file_sha256
@@ -105,9 +107,9 @@ class SharedBlobs:
                 raise RegistryError(f"shared folder {self.url}: no such folder; expected one that this host reaches")
             return fsspec.filesystem("file"), folder.rstrip("/")
         try:
-            if not parts.scheme:
-                raise ValueError("no scheme")
             files, root = fsspec.core.url_to_fs(url)
+            if _is_on_this_host(files):
+                raise ValueError("read as a path of this host")
         except ImportError as error:
             package = getattr(error.__cause__, "name", None) or "its driver"
             raise MissingExtraError(
@@ -136,6 +138,15 @@ class SharedBlobs:
             ) from None
 
 
+def _is_on_this_host(files: object) -> bool:
+    """Return whether a file system is this host's, as it is or behind a cache.
+
+    fsspec reads whatever lacks `://` as a path, such as `s3:/bucket`, and would make that folder.
+    """
+    while (inner := getattr(files, "fs", None)) is not None:
+        files = inner
+    return isinstance(files, LocalFileSystem)
+
+
 def _without_password(url: str) -> str:
-    user, at, _ = urlsplit(url).netloc.rpartition("@")
-    return url.replace(f"{user}@", "***@", 1) if at else url
+    return re.sub(r"(:/*)[^/]*@", r"\1***@", url, count=1)  # also where a slash is missing

@@ -56,10 +56,10 @@ def artifacts_uri(home: Path) -> str:
     return (home.absolute() / ARTIFACTS).as_uri()
 
 
-def prepare(home: Path, client: type[MlflowClient], experiments: tuple[str, ...]) -> None:
+def prepare(home: Path, client: type[MlflowClient], experiments: tuple[str, ...]) -> bool:
     """Make a home's store if there is none; claim the one of a home that was moved or copied.
 
-    `experiments` are those whose location shows where the home was.
+    `experiments` are those whose location shows where the home was. Returns whether it was claimed.
 
     Raises:
         OSError: the store cannot be made.
@@ -68,9 +68,9 @@ def prepare(home: Path, client: type[MlflowClient], experiments: tuple[str, ...]
     if store_path(home).exists():
         with _opened(store_path(home)) as database:  # MLflow would try for minutes
             database.execute("SELECT count(*) FROM sqlite_master")
-        _claim(home, experiments)
-    else:
-        _make(home, client)
+        return _claim(home, experiments)
+    _make(home, client)
+    return False
 
 
 def _make(home: Path, client: type[MlflowClient]) -> None:
@@ -94,17 +94,17 @@ def _make(home: Path, client: type[MlflowClient]) -> None:
             copy.rename(store)
 
 
-def _claim(home: Path, experiments: tuple[str, ...]) -> None:
+def _claim(home: Path, experiments: tuple[str, ...]) -> bool:
     """Let all addresses below another home's artifacts be addresses below this home's.
 
-    The other home, if it is still there, is not touched.
+    The other home, if it is still there, is not touched. Returns whether there were any.
     """
     if not _foreign_roots(home, experiments):
-        return
+        return False
     with _lock(home):
         roots = _foreign_roots(home, experiments)
         if not roots:  # another process was faster
-            return
+            return False
         aside = store_path(home).with_name(f"{BEFORE_MOVE}.part")
         _copy(store_path(home), aside)
         os.replace(aside, home / BEFORE_MOVE)
@@ -120,6 +120,7 @@ def _claim(home: Path, experiments: tuple[str, ...]) -> None:
                             (artifacts_uri(home), len(root) + 1, root, len(root) + 1, f"{root}/"),
                         )
             database.execute("COMMIT")
+    return True
 
 
 def _foreign_roots(home: Path, experiments: tuple[str, ...]) -> list[str]:

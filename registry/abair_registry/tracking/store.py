@@ -42,6 +42,8 @@ class Store:
         self._client: MlflowClient | None = None
         self.away: RegistryError | None = None
         """Why the store cannot be reached or written, once that was found."""
+        self.claimed = False
+        """Whether the store was that of a home which this one was copied or moved from."""
 
     @property
     def display_uri(self) -> str:
@@ -71,7 +73,7 @@ class Store:
         try:
             if self._client is None:
                 if self._local:
-                    local_store.prepare(self._home, client_class, (EXPERIMENT, TRAINING))
+                    self.claimed = local_store.prepare(self._home, client_class, (EXPERIMENT, TRAINING))
                 self._client = open_client(self.uri, patient=self._patient)
             yield self._client
         except (MlflowException, OSError, SQLAlchemyError, CommandError, sqlite3.Error) as error:

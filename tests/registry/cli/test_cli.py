@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -165,6 +166,22 @@ def test_history_tells_when_by_whom_and_why_each_deployment_went_live(run: Run) 
         ["1", "rollback", "eve", "faces look waxen"],
         ["2", "promote", "bob", "looked at the pictures"],
     ]
+
+
+def test_doctor_says_that_it_made_a_copied_store_the_homes_own(
+    run: Run, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("disable", "rain", "--yes")
+    copy = tmp_path / "copy"
+    shutil.copytree(settings.home, copy)
+    monkeypatch.setenv("ABAIR_HOME", str(copy))
+    code, out, _ = run("doctor", "--json")
+    (told,) = lines(out)
+    assert (code, told["mended"]) == (
+        0,
+        ["MLflow's store: it named another home's files; as it was, it is mlflow.db.before-move"],
+    )
+    assert lines(run("doctor", "--json")[1])[0]["mended"] == []
 
 
 def test_a_wrong_number_is_named(run: Run) -> None:

@@ -91,15 +91,24 @@ def test_an_upload_that_breaks_off_leaves_no_blob_and_no_other_file(
         ("s3://bucket/abair", "shared folder s3://bucket/abair: needs s3fs; install it with: pip install s3fs"),
         ("gs://bucket/abair", "shared folder gs://bucket/abair: needs gcsfs; install it with: pip install gcsfs"),
         ("nothing://x", "shared folder nothing://x: Protocol not known: nothing; expected a URL such as file:///"),
-        ("/srv/abair", "shared folder /srv/abair: no scheme; expected a URL such as file:///"),
+        ("/srv/abair", "shared folder /srv/abair: read as a path of this host; expected a URL such as file:///"),
+        ("s3:/bucket/x", "shared folder s3:/bucket/x: read as a path of this host; expected a URL such as file:///"),
+        ("ftp:/bad", "shared folder ftp:/bad: read as a path of this host; expected a URL"),
+        ("memory:x", "shared folder memory:x: read as a path of this host; expected a URL"),
+        ("local:///srv", "shared folder local:///srv: read as a path of this host; expected a URL such as file:///"),
+        ("simplecache::s3:/bucket", "simplecache::s3:/bucket: read as a path of this host; expected a URL"),
+        ("dir::/srv", "shared folder dir::/srv: read as a path of this host; expected a URL"),
+        ("s3:/me:secret@bucket", "shared folder s3:/***@bucket: read as a path"),
+        ("simplecache::nothing://me:secret@host/x", "shared folder simplecache::nothing://***@host/x: "),
         ("file://host/srv", "shared folder file://host/srv: expected a URL such as file:///"),
         ("file:///no/such/folder", "no such folder; expected one that this host reaches"),
         ("nothing://me:secret@host/x", "shared folder nothing://***@host/x: "),
     ],
 )
 def test_a_url_that_cannot_be_used_is_one_line_that_says_what_to_do(
-    url: str, message: str, monkeypatch: pytest.MonkeyPatch
+    url: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     for driver in ("s3fs", "gcsfs"):
         monkeypatch.setitem(sys.modules, driver, None)
     with pytest.raises((RegistryError, MissingExtraError)) as refusal:
@@ -108,6 +117,7 @@ def test_a_url_that_cannot_be_used_is_one_line_that_says_what_to_do(
     assert message in line
     assert line.isprintable()
     assert "secret" not in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_blobs_go_through_any_file_system(registry: Registry) -> None:
