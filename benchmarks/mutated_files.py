@@ -56,6 +56,14 @@ def _further_files() -> Iterator[tuple[str, bytes]]:
     yield "deep.avif", imagecodecs.avif_encode(deep >> 2, bitspersample=10)
     yield "deep.jxl", imagecodecs.jpegxl_encode(deep, lossless=True, bitspersample=12)
     yield "float.tif", made.tiff(np.float32(deep) / 4095, photometric="rgb", compression="zlib", predictor=True)
+    yield "packed.tif", made.tiff(deep, photometric="rgb", bitspersample=12)
+    yield (
+        "big_endian_big.tif",
+        made.tiff(made.noise(3), photometric="rgb", bigtiff=True, byteorder=">", compression="lzw"),
+    )
+    for compression in ("webp", "jpegxr"):
+        yield f"{compression}.tif", made.tiff(made.noise(3), photometric="rgb", compression=compression)
+    yield "jpeg_12.tif", made.tiff(deep, photometric="rgb", compression="jpeg", bitspersample=12)
 
 
 def mutate(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:

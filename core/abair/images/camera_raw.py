@@ -7,12 +7,8 @@ LibRaw's demosaicing and brightness, in sRGB with 16 bits a channel.
 from __future__ import annotations
 
 import io
-import os
-import re
-import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -23,6 +19,7 @@ from abair.errors import ImageError
 from abair.images import exif
 from abair.images.annotations import Annotations, read_tiff
 from abair.images.photo import Photo, display_name
+from abair.images.stderr import without_messages
 from abair.text import error_text
 
 if TYPE_CHECKING:
@@ -30,9 +27,6 @@ if TYPE_CHECKING:
 
 _TURNED: Final = frozenset({5, 6})
 """Values of LibRaw's `flip` that exchange width and height."""
-_STDERR: Final = threading.Lock()
-_MESSAGE: Final = re.compile(rb".*: (unexpected end of file|data corrupted at -?\d+)\r?\n", re.IGNORECASE)
-"""What LibRaw's default callback writes of damaged data."""
 
 
 class RawFile:
@@ -65,7 +59,7 @@ class RawFile:
 
         warnings: list[str] = []
         try:
-            with _without_messages():
+            with without_messages():
                 pixels = self._raw.postprocess(use_camera_wb=True, output_bps=16)
         except rawpy.LibRawError as error:
             raise ImageError(
@@ -125,7 +119,7 @@ def open_raw(path: Path, file: BinaryIO, maker: str = "") -> Iterator[RawFile]:
         ) from error
     file.seek(0)
     try:
-        with _without_messages():
+        with without_messages():
             raw = rawpy.imread(file)
     except (rawpy.LibRawError, OSError) as error:
         raise ImageError(
@@ -140,27 +134,3 @@ def _reason(error: Exception) -> str:
     """Return the text of LibRaw's error, which rawpy hands out as bytes."""
     text = error.args[0] if error.args else ""
     return text.decode("utf-8", "replace") if isinstance(text, bytes) else error_text(error)
-
-
-@contextmanager
-def _without_messages() -> Iterator[None]:
-    """Keep LibRaw from writing to stderr, which it does beside its errors.
-
-    What other threads write there meanwhile follows afterwards. One file is read at a time: two
-    threads that exchange stderr would restore it in the wrong order.
-    """
-    with _STDERR, tempfile.TemporaryFile() as written:
-        try:
-            kept = os.dup(2)
-        except OSError:  # stderr is closed
-            yield
-            return
-        try:
-            os.dup2(written.fileno(), 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            written.seek(0)
-            with suppress(OSError):  # nobody reads it
-                os.write(2, b"".join(line for line in written if not _MESSAGE.fullmatch(line)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import struct
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 from abair.errors import ImageError, MissingExtraError
 from abair.images import further_formats, jpeg_stream
 from abair.images.pixels import divide_by_alpha, to_whole_numbers, widen
+from abair.images.stderr import without_messages
 from abair.images.tiff_directory import describe
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ _WHOLE_PARTS: Final = (b"\xff\xd8", b"RIFF", b"II\xbc")
 """How JPEG, WebP and JPEG XR begin, which are read whole; of others the head tells the size."""
 _HEAD: Final = 1 << 16
 """Bytes of a part that are read of those."""
+_JPEG_XR: Final = frozenset({22610, 34934})
 _JPEG_XR_SIZE: Final = (0xBC80, 0xBC81)
 """Tags of width and height in its directory: ITU-T T.832, annex A."""
 _MOST_CHANNELS: Final = 8
@@ -71,7 +74,8 @@ def decode(name: str, file: BinaryIO, page: int, directory: TiffImagePlugin.Imag
                 f"{_MOST_CHANNELS} channels and one layer; save it again as RGB"
             )
         _check_parts(name, file, found)
-        samples = np.asarray(found.asarray())
+        with without_messages() if found.compression in _JPEG_XR else nullcontext():
+            samples = np.asarray(found.asarray())
     if found.planarconfig == 2 and samples.ndim == 3:
         samples = np.moveaxis(samples, 0, -1)
     samples = samples.reshape(*samples.shape[:2], -1)

@@ -210,6 +210,14 @@ def test_a_truncated_file_is_called_damaged(tmp_path: Path, options: dict[str, o
     assert "damaged" in refusal(tmp_path / "a.tif")
 
 
+def test_jxrlib_says_nothing_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", noise(40, 56), photometric="rgb", compression="jpegxr")
+    data = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(data.replace(b"\x82\xbc\x0b\0", b"\x99\xbc\x0b\0"))  # a resolution's tag
+    images.read(tmp_path / "a.tif")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_exif_of_a_file_that_pillow_cannot_decode_is_kept(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", deep(10, 3), photometric="rgb", bitspersample=10, datetime=True)
     again = same_again(tmp_path / "a.tif", tmp_path / "b.tif")
