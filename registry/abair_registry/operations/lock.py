@@ -185,8 +185,10 @@ def cut_short(session: Session) -> Running | None:
 def abandoned(session: Session) -> Running | None:
     """Return the operation that is recorded as running and whose process on this host is gone."""
     operation = session.scalar(select(OperationRow).where(OperationRow.state == "running"))
-    process = operation and ProcessIdentity.from_tags(operation.detail.get(PROCESS, {}))
-    return _seen(operation) if operation is not None and process is not None and process.is_gone() else None
+    if operation is None:
+        return None
+    process = ProcessIdentity.from_tags(operation.detail.get(PROCESS, {}))
+    return _seen(operation) if process is not None and process.is_gone() else None
 
 
 def settle(database: Database, number: int) -> None:
