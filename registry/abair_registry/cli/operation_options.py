@@ -78,7 +78,9 @@ def make_options(settings: Settings, gate: Sequence[str] | None, **given: Unpack
     for text in gate or []:
         name, equals, value = text.partition("=")
         if not equals or name not in asked:
-            raise typer.BadParameter(f"found {text!r}, expected one of {', '.join(asked)} and its value: loss=0.2")
+            raise typer.BadParameter(
+                f"found {text!r}, expected one of {', '.join(asked)} and its value: loss=0.2", param_hint="--gate"
+            )
         asked[name] = value
     try:
         thresholds = Thresholds(**asked)
