@@ -156,9 +156,11 @@ def _check_home_is_new(settings: Settings, factory: Path) -> None:
     served = settings.home / FILE_NAME
     if served.exists() or any(sha256 not in shipped for sha256 in Blobs(settings.home)):
         what = f"{served} serves" if served.exists() else f"{settings.home / 'blobs'} holds files"
-        advice = backup.way_back(Database(settings, read_only=True).file)
+        file = Database(settings, read_only=True).file
+        found = f"no {file}" if file is not None and not file.exists() else "an empty database"
+        advice = backup.way_back(file)
         raise RegistryError(
-            f"registry: found an empty database, but {what}; expected the database that belongs to this home: correct "
+            f"registry: found {found}, but {what}; expected the database that belongs to this home: correct "
             f"ABAIR_REGISTRY_URL or ABAIR_HOME if they are wrong; {advice}; to begin anew in this home, move "
             f"{FILE_NAME} and blobs away"
         )

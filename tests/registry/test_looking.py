@@ -95,18 +95,20 @@ def test_an_empty_database_beside_a_used_home_stops_every_command(
             file.unlink()
     if how == "empty":
         (used / "registry.db").touch()
+    told = {"lost": f"found no {used / 'registry.db'}", "elsewhere": f"found no {tmp_path / 'other.db'}"}
+    expected = f"{told.get(how, 'found an empty database')}, but "
     before = state(used)
     for command in (*LOOKS[:-1], *WRITES, ("db", "check"), ("db", "upgrade")):
         found = call(*command)
         assert found.code == 1, command
-        assert "found an empty database, but " in found.err, command
+        assert expected in found.err, command
         assert len(found.err.splitlines()) == 1
     assert state(used) == before
     assert not (tmp_path / "other.db").exists()
     (used / "deployment.json").unlink()  # what an operation left is enough to tell
     (used / "blobs" / "ab").mkdir(exist_ok=True)
     (used / "blobs" / "ab" / ("ab" + "0" * 62)).touch()
-    assert "found an empty database, but " in call("list").err
+    assert expected in call("list").err
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)

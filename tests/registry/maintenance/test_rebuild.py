@@ -82,7 +82,7 @@ def test_nothing_is_rebuilt_over_a_registry_or_from_nothing(
         assert (found.code, len(found.err.splitlines())) == (1, 1)
         assert "abair-registry history" in found.err
     lose_database(home)
-    assert "found an empty database, but" in call("init").err  # what serves is not begun anew over
+    assert "registry.db, but" in call("init").err  # what serves is not begun anew over
     (home / "deployment.json").write_text("{}")
     assert "nothing serves from which it could be rebuilt" in call("init", "--from-home").err
     (home / "deployment.json").unlink()
